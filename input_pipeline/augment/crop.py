@@ -1,0 +1,104 @@
+"""Random resized crop, crop with padding and flip."""
+
+import math
+
+import tensorflow as tf
+
+from input_pipeline.decoding import decode_jpeg_window, decode_other, is_jpeg, jpeg_size
+
+_CROP_ATTEMPTS = 10
+_CROP_AREA = (0.08, 1.0)
+_CROP_ASPECT = (3 / 4, 4 / 3)
+# Uniform random numbers: areas, aspects, row, column.
+RESIZED_CROP_COUNT = 2 * _CROP_ATTEMPTS + 2
+
+
+def crop_and_flip(
+    images: tf.Tensor, *, padding: int, crop: tf.Tensor | None, flip: tf.Tensor | None
+) -> tf.Tensor:
+    """Pads with black, crops back to the old size at a random place, and mirrors half of them.
+
+    He et al. 2015 (Deep Residual Learning), section 4.2: 4 pixels padded on each side, a random
+    crop of the padded image or its horizontal flip. To crop, rows and columns are gathered for
+    the whole batch at once, the flip folded into the column numbers.
+
+    Args:
+        images: uint8[n, h, w, 3].
+        padding: pixels of zeros added on each side.
+        crop: float32[n, 2] in [0, 1), places of row and column; None for no crop.
+        flip: float32[n, 1] in [0, 1), mirrored below 0.5; None for no flip.
+
+    Returns:
+        uint8[n, h, w, 3].
+    """
+    height, width = images.shape[1:3]
+    if crop is None:
+        if flip is None:
+            return images
+        # This old form of select takes whole images; where() with a broadcast is slower (measured).
+        mirrored = tf.reverse(images, [2])
+        return tf.raw_ops.Select(condition=flip[:, 0] < 0.5, x=mirrored, y=images)
+    columns = tf.range(width)[None]
+    if flip is not None:
+        columns = tf.where(flip < 0.5, width - 1 - columns, columns)
+    images = tf.pad(images, [[0, 0], [padding, padding], [padding, padding], [0, 0]])
+    offsets = tf.cast(crop * (2 * padding + 1), tf.int32)
+    images = tf.gather(images, tf.range(height) + offsets[:, :1], axis=1, batch_dims=1)
+    return tf.gather(images, columns + offsets[:, 1:], axis=2, batch_dims=1)
+
+
+def random_resized_crop(encoded: tf.Tensor, numbers: tf.Tensor, size: int) -> tf.Tensor:
+    """A random part of the image, resized to uint8[size, size, 3].
+
+    The Inception crop (Szegedy et al. 2015, Going Deeper with Convolutions, section 6): 8 % to
+    100 % of the area, aspect ratio 3/4 to 4/3, its logarithm uniform as in torchvision. Of a
+    JPEG only the crop is decoded. The resize is plain bilinear: antialiasing as in evaluation
+    takes more time than decoding does (measured on ImageNet photos, 224 pixels).
+
+    Args:
+        encoded: scalar string.
+        numbers: float32[22] in [0, 1).
+    """
+
+    def from_jpeg():
+        return decode_jpeg_window(encoded, crop_window(*jpeg_size(encoded), numbers))
+
+    def from_other():
+        image = decode_other(encoded)
+        height, width, _ = tf.unstack(tf.shape(image))
+        top_left, crop = tf.split(crop_window(height, width, numbers), 2)
+        return tf.slice(image, tf.concat([top_left, [0]], 0), tf.concat([crop, [3]], 0))
+
+    crop = tf.cond(is_jpeg(encoded), from_jpeg, from_other)
+    crop.set_shape([None, None, 3])
+    resized = tf.raw_ops.ResizeBilinear(
+        images=crop[None], size=[size, size], half_pixel_centers=True
+    )[0]
+    return tf.cast(resized + 0.5, tf.uint8)
+
+
+def crop_window(height: tf.Tensor, width: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
+    """int32[4] top, left, height, width of the Inception crop: the first of ten tries that fits.
+
+    If none fits, the largest central window of an allowed aspect ratio, as torchvision does.
+    """
+    # Height and width travel together: of small operations the number counts, not the work.
+    sides = tf.stack([height, width])
+    limits = tf.cast(sides, tf.float32)
+    smallest, largest = _CROP_AREA
+    areas = smallest + (largest - smallest) * numbers[:_CROP_ATTEMPTS]
+    low, high = (math.log(aspect) / 2 for aspect in _CROP_ASPECT)
+    roots = tf.exp(low + (high - low) * numbers[_CROP_ATTEMPTS : 2 * _CROP_ATTEMPTS])
+    squares = tf.sqrt(tf.reduce_prod(limits) * areas)
+    narrow, wide = _CROP_ASPECT
+    # The fallback stands at the end of the row and always fits.
+    fallback = tf.minimum(limits, tf.round(limits[::-1] * [1 / narrow, wide]))
+    tries = tf.round(tf.stack([squares / roots, squares * roots], axis=1))
+    tries = tf.concat([tries, tf.maximum(fallback, 1.0)[None]], 0)
+    chosen = tf.argmax(tf.reduce_all((tries >= 1) & (tries <= limits), axis=1))
+    crop = tf.cast(tries[chosen], tf.int32)
+    spare = sides - crop
+    places = numbers[2 * _CROP_ATTEMPTS :] * tf.cast(spare + 1, tf.float32)
+    anywhere = tf.minimum(tf.cast(places, tf.int32), spare)
+    top_left = tf.where(chosen == _CROP_ATTEMPTS, spare // 2, anywhere)
+    return tf.concat([top_left, crop], 0)

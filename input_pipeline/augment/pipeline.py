@@ -1,0 +1,128 @@
+"""The augmentations in the order they are applied, and the random numbers of each.
+
+The order is timm's and torchvision's: crop, flip, policy, colour jitter, random erasing, and
+mixup or CutMix last, on the device.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from input_pipeline import order
+from input_pipeline.augment import colour, crop, erasing, mixing, policies
+from input_pipeline.augment.settings import mixes
+from input_pipeline.errors import DataError
+from input_pipeline.preprocessing import resize_and_centre_crop
+
+# Uniform random numbers an example needs, where that does not depend on the value.
+_RANDOM_COUNTS = {
+    "crop_padding": 2,
+    "flip": 1,
+    "random_resized_crop": crop.RESIZED_CROP_COUNT,
+    "color_jitter": colour.RANDOM_COUNT,
+    "random_erasing": erasing.RANDOM_COUNT,
+}
+
+
+def random_numbers(
+    augment: Mapping[str, Any],
+    *,
+    seed: int,
+    step: tf.Tensor,
+    batch_size: int,
+    image_size: int | None = None,
+) -> dict[str, tf.Tensor]:
+    """The random numbers of the global batch `step`, a row for each example.
+
+    Args:
+        augment: what `check_augment` returned.
+        image_size: pixels; for mixup and CutMix only.
+
+    Returns:
+        float32[batch_size, k] in [0, 1) for each augmentation of single images, and "mix", the
+        rows of `mixing.mix_images`, where batches are mixed.
+    """
+    counts = {name: count for name, count in _RANDOM_COUNTS.items() if name in augment}
+    if "policy" in augment:
+        counts["policy"] = policies.random_count(augment["policy"])
+    numbers = {
+        name: tf.random.stateless_uniform(
+            [batch_size, count], seed=order.stateless_seed(seed, name, step), alg="philox"
+        )
+        for name, count in counts.items()
+    }
+    if mixes(augment):
+        mix = mixing.mix_numbers(augment, seed=seed, step=step, image_size=image_size)
+        numbers["mix"] = tf.tile(mix[None], [batch_size, 1])
+    return numbers
+
+
+def batch_extras(numbers: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """What a batch carries beside images and labels: "mix" where batches are mixed."""
+    if "mix" not in numbers:
+        return {}
+    # The values are 0 or more, so this only copies: tf.data complains with an error line for each
+    # element when it batches the slices that it handed to a function again.
+    return {"mix": tf.maximum(numbers["mix"], 0.0)}
+
+
+def check_batch(augment: Mapping[str, Any], batch_size: int) -> None:
+    """Raises DataError if a host's or replica's part of the batch cannot be mixed in pairs."""
+    if mixes(augment) and batch_size % 2:
+        raise DataError(
+            f"mixup and CutMix mix pairs of images, but {batch_size} of a batch fall to each "
+            f"host or replica; that must be even, such as {batch_size + 1}."
+        )
+
+
+def training_image(
+    encoded: tf.Tensor, numbers: Mapping[str, tf.Tensor], augment: Mapping[str, Any], size: int
+) -> tf.Tensor:
+    """Decodes one file to uint8[size, size, 3].
+
+    With `random_resized_crop` that is the Inception crop; otherwise the short side is resized to
+    `size` and the central square is taken (an image of that size already is left alone).
+
+    Args:
+        encoded: scalar string.
+        numbers: this example's row of `random_numbers`.
+    """
+    if "random_resized_crop" in augment:
+        return crop.random_resized_crop(encoded, numbers["random_resized_crop"], size)
+    return resize_and_centre_crop(encoded, image_size=size)
+
+
+def augment_images(
+    images: tf.Tensor, numbers: Mapping[str, tf.Tensor], augment: Mapping[str, Any]
+) -> tf.Tensor:
+    """Everything that works on decoded images of equal size: uint8[n, h, w, 3] in and out."""
+    images = crop.crop_and_flip(
+        images,
+        padding=augment.get("crop_padding", 0),
+        crop=numbers.get("crop_padding"),
+        flip=numbers.get("flip"),
+    )
+    rows = {name: numbers[name] for name in ("color_jitter", "random_erasing") if name in numbers}
+    if "policy" in augment:
+        rows["policy"] = policies.choose(augment["policy"], numbers["policy"], images.shape[1:3])
+    if not rows:
+        return images
+    shape = images.shape[1:]
+
+    def augment_one(example):
+        image, rows = example
+        image = tf.ensure_shape(image, shape)
+        if "policy" in augment:
+            image = policies.apply_choice(augment["policy"], image, *rows["policy"])
+        if "color_jitter" in augment:
+            image = colour.color_jitter(image, rows["color_jitter"], augment["color_jitter"])
+        if "random_erasing" in augment:
+            image = erasing.random_erasing(image, rows["random_erasing"], augment["random_erasing"])
+        return image
+
+    if images.shape[0] == 1:  # a loop of one would still cost
+        return augment_one(tf.nest.map_structure(lambda row: row[0], (images, rows)))[None]
+    return tf.map_fn(
+        augment_one, (images, rows), fn_output_signature=tf.TensorSpec(shape, tf.uint8)
+    )

@@ -1,0 +1,54 @@
+"""Repeated augmentation."""
+
+import tensorflow as tf
+
+from input_pipeline.errors import DataError
+from input_pipeline.sources.base import RandomAccessSource, Source
+
+
+def training_handles(
+    source: Source,
+    *,
+    repeats: int,
+    batch_size: int,
+    seed: int,
+    start_step: int,
+    shard_index: int,
+    num_shards: int,
+) -> tf.data.Dataset:
+    """Batches of handles in which each example stands `repeats` times.
+
+    Hoffer et al. 2020 (Augment your batch), section 3, in the sense of timm's RepeatAugSampler:
+    a batch holds batch_size / repeats examples, each augmented `repeats` times, and an epoch
+    still is num_examples images. So an epoch sees num_examples / repeats examples, and `repeats`
+    epochs see each example exactly `repeats` times. The copies stand batch_size / repeats places
+    apart, so replicas mostly get different ones.
+
+    Args:
+        batch_size: of the global batch.
+
+    Returns:
+        Endless elements of batch_size // num_shards handles, from batch `start_step` on.
+
+    Raises:
+        DataError: `batch_size` does not divide by repeats × num_shards.
+    """
+    parts = repeats * num_shards
+    if batch_size % parts:
+        raise DataError(
+            f"batch_size is {batch_size}; with repeats={repeats} on {num_shards} hosts it must be "
+            f"a multiple of {parts}, such as {-(-batch_size // parts) * parts}."
+        )
+    options = {"seed": seed, "start_step": start_step, "batch_size": batch_size // repeats}
+    if repeats == 1 or not isinstance(source, RandomAccessSource):
+        handles = source.training_order(shard_index=shard_index, num_shards=num_shards, **options)
+        return handles.map(lambda batch: _tile(batch, repeats)) if repeats > 1 else handles
+    # Indices are cheap: every host takes its part of the one global batch.
+    handles = source.training_order(shard_index=0, num_shards=1, **options)
+    size = batch_size // num_shards
+    part = slice(shard_index * size, (shard_index + 1) * size)
+    return handles.map(lambda batch: _tile(batch, repeats)[part])
+
+
+def _tile(batch: tf.Tensor, repeats: int) -> tf.Tensor:
+    return tf.concat([batch] * repeats, 0)

@@ -1,0 +1,65 @@
+"""What the rest of the pipeline needs to know about a data set."""
+
+import abc
+from collections.abc import Callable, Iterator
+
+import tensorflow as tf
+
+from input_pipeline import order
+
+
+class Source(abc.ABC):
+    """One split of a data set: encoded images with a label each, and a name for error messages.
+
+    Examples travel through `tf.data` as handles (whatever the source can make an ordered row of
+    cheaply: an index, a serialised record) until `fetch` turns a few of them at a time, in
+    parallel, into encoded images.
+
+    Attributes:
+        num_examples: at least 1.
+        class_names: position i names label i.
+        description: for people, as in "digits train: 1,437 images, 10 classes".
+    """
+
+    def __init__(self, *, title: str, num_examples: int, class_names: tuple[str, ...]):
+        self.num_examples = num_examples
+        self.class_names = class_names
+        self.description = f"{title}: {num_examples:,} images, {len(class_names)} classes"
+
+    @abc.abstractmethod
+    def training_order(
+        self, *, batch_size: int, seed: int, start_step: int, shard_index: int, num_shards: int
+    ) -> tf.data.Dataset:
+        """Endless batches of `batch_size // num_shards` handles, from batch `start_step` on.
+
+        Every epoch is a fresh permutation, batches run across the borders of epochs, and the
+        hosts (shards) together read every example once an epoch.
+        """
+
+    @abc.abstractmethod
+    def evaluation_order(self, *, shard_index: int, num_shards: int) -> tf.data.Dataset:
+        """Single handles of `order.shard_range(num_examples, …)`, each once."""
+
+    @abc.abstractmethod
+    def fetch(self, handles: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Handles [n] -> encoded images string[n] and labels int32[n]; runs inside the graph."""
+
+    @abc.abstractmethod
+    def records(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
+        """Every example's name and a function that reads its encoded image, in order."""
+
+
+class RandomAccessSource(Source):
+    """A source that reads any example at once: its handles are indices, and seeking is free."""
+
+    def training_order(
+        self, *, batch_size: int, seed: int, start_step: int, shard_index: int, num_shards: int
+    ) -> tf.data.Dataset:
+        batches = order.training_indices(
+            self.num_examples, batch_size=batch_size, seed=seed, start_step=start_step
+        )
+        size = batch_size // num_shards
+        return batches.map(lambda batch: batch[shard_index * size : (shard_index + 1) * size])
+
+    def evaluation_order(self, *, shard_index: int, num_shards: int) -> tf.data.Dataset:
+        return tf.data.Dataset.range(*order.shard_range(self.num_examples, shard_index, num_shards))

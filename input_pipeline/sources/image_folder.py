@@ -1,0 +1,177 @@
+"""Images in folders, one folder per class.
+
+Two layouts are read, told by what `path` holds:
+
+    path/train/CLASS/….jpg and path/test/CLASS/…  (or val, validation)   splits by folder
+    path/CLASS/….jpg                                                     one split, "train"
+
+Labels number the class names in sorted order. A split has a fixed order that does not depend on
+the machine: within a class the images are mixed by a hash of their names, and the classes are
+dealt out in proportion, so that any slice such as `train[:80%]` and its rest hold every class in
+its share (to within one image).
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from input_pipeline.errors import DataError, did_you_mean
+from input_pipeline.sources import splits
+from input_pipeline.sources.base import RandomAccessSource
+
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
+_HELD_OUT = ("test", "val", "validation")
+_LITTER = ("desktop.ini", "thumbs.db")
+
+
+def open_split(*, name: str, path: str, split: str) -> "ImageFolder":
+    """Opens `split` of the images under `path`; `name` is not used.
+
+    Raises:
+        DataError: see `find_splits` and `list_images`; an unknown or empty split.
+    """
+    folders = find_splits(path)
+    class_names = _common_classes(folders)
+    listed: dict[str, list[tuple[str, int]]] = {}
+
+    def size(name: str) -> int:
+        if name not in listed:
+            listed[name] = list_images(_folder_of(name, folders, path), class_names)
+        return len(listed[name])
+
+    examples = [
+        listed[name][position]
+        for name, positions in splits.select(split, size)
+        for position in positions
+    ]
+    if not examples:
+        raise DataError(f"The split {split!r} of {path} selects no images.")
+    title = f"{Path(path).resolve().name} {split}"
+    return ImageFolder(title=title, examples=examples, class_names=tuple(class_names))
+
+
+class ImageFolder(RandomAccessSource):
+    """Files, read when they are needed."""
+
+    def __init__(
+        self, *, title: str, examples: list[tuple[str, int]], class_names: tuple[str, ...]
+    ):
+        super().__init__(title=title, num_examples=len(examples), class_names=class_names)
+        self._files = [file for file, _ in examples]
+        with tf.device("CPU:0"):
+            self._file_tensor = tf.constant(self._files)
+            self._labels = tf.constant(np.array([label for _, label in examples], np.int32))
+
+    def fetch(self, handles: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        encoded = tf.map_fn(tf.io.read_file, tf.gather(self._file_tensor, handles))
+        return encoded, tf.gather(self._labels, handles)
+
+    def records(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
+        return ((file, Path(file).read_bytes) for file in self._files)
+
+
+def find_splits(path: str) -> dict[str, Path]:
+    """Split name -> folder of classes.
+
+    Raises:
+        DataError: `path` is empty, on a bucket, missing, or no folder.
+    """
+    if not path:
+        raise DataError("The source image_folder needs a path: a folder of images (data.path).")
+    if "://" in path:
+        raise DataError(
+            f"The source image_folder reads local folders; {path!r} is none. Copy it to a disk."
+        )
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        problem = "is a file" if root.exists() else "does not exist"
+        raise DataError(f"The image folder {path} {problem}; give a folder of class folders.")
+    folders = {split: root / split for split in ("train", *_HELD_OUT) if (root / split).is_dir()}
+    return folders or {"train": root}
+
+
+def list_images(folder: Path, class_names: list[str]) -> list[tuple[str, int]]:
+    """(file, label) of every image in `folder`, in the fixed stratified order of this source.
+
+    Raises:
+        DataError: a class folder holds no images, or something that is no image.
+    """
+    ordered = []
+    for label, class_name in enumerate(class_names):
+        files = _class_files(folder / class_name)
+        mixed = sorted(files, key=lambda file: hashlib.sha256(file.encode()).digest())
+        for rank, file in enumerate(mixed):
+            path = os.path.join(folder, class_name, file)
+            ordered.append(((rank + 0.5) / len(mixed), label, path))
+    return [(file, label) for _, label, file in sorted(ordered)]
+
+
+def _class_files(folder: Path) -> list[str]:
+    # Paths relative to the class folder, with forward slashes; folders below it count as well.
+    files = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        below = os.path.relpath(parent, folder)
+        for name in names:
+            if name.startswith(".") or name.lower() in _LITTER:
+                continue
+            if not name.lower().endswith(IMAGE_SUFFIXES):
+                raise DataError(
+                    f"{os.path.join(parent, name)} is no image of a supported format "
+                    f"({', '.join(IMAGE_SUFFIXES)}); convert or remove it."
+                )
+            files.append(name if below == "." else f"{Path(below).as_posix()}/{name}")
+    if not files:
+        raise DataError(f"The class folder {folder} holds no images.")
+    return files
+
+
+def _class_names(folder: Path) -> list[str]:
+    names = sorted(
+        item.name for item in folder.iterdir() if item.is_dir() and not item.name.startswith(".")
+    )
+    if not names:
+        raise DataError(
+            f"The image folder {folder} holds no class folders; "
+            f"put the images of each class in a folder of their own, as in {folder}/cat/1.jpg."
+        )
+    return names
+
+
+def _common_classes(folders: dict[str, Path]) -> list[str]:
+    names = {split: _class_names(folder) for split, folder in folders.items()}
+    reference, *others = names
+    for split in others:
+        if names[split] != names[reference]:
+            differences = [
+                f"only in {one}: {', '.join(only)}"
+                for one, other in ((reference, split), (split, reference))
+                if (only := sorted(set(names[one]) - set(names[other])))
+            ]
+            raise DataError(
+                f"The classes of {folders[reference]} and {folders[split]} differ: "
+                f"{'; '.join(differences)}. Every split must have the same class folders."
+            )
+    return names[reference]
+
+
+def _folder_of(name: str, folders: dict[str, Path], path: str) -> Path:
+    if name in folders:
+        return folders[name]
+    # One held-out split is the held-out split, whichever of its three names it goes by.
+    held_out = [split for split in folders if split in _HELD_OUT]
+    if name in _HELD_OUT and len(held_out) == 1:
+        return folders[held_out[0]]
+    if list(folders.values()) == [Path(path).expanduser()]:
+        raise DataError(
+            f"{path} is one folder of classes, so it has no split {name!r}. State two slices of "
+            "'train', for instance 'train[:80%]' to train on and 'train[80%:]' to evaluate on."
+        )
+    raise DataError(
+        f"{path} has no split {name!r}.{did_you_mean(name, folders)} "
+        f"Its splits: {', '.join(folders)}."
+    )

@@ -1,0 +1,124 @@
+"""Data sets larger than memory: records streamed from many files, mixed by files and a buffer."""
+
+from collections.abc import Callable, Iterator
+
+import tensorflow as tf
+
+from input_pipeline import order
+from input_pipeline.errors import DataError
+from input_pipeline.sources.base import Source
+
+_BUFFER_RECORDS = 16_384
+_BUFFER_BYTES = 2**30
+_OPEN_FILES = 16
+
+# A slice of a TFRecord file: its path, records to skip, records to take.
+FileSlice = tuple[str, int, int]
+
+
+class RecordFileSource(Source):
+    """TFRecord files in which each record is a tf.train.Example with an image and a label.
+
+    Each host reads a fixed part of the records. In every epoch the files are opened in a new
+    order, 16 at a time, and their records pass through a shuffle buffer of 16,384 records or
+    1 GiB, whichever is less. A run that starts in mid-epoch reads, but does not decode, the
+    records of that epoch that it skips.
+    """
+
+    def __init__(
+        self,
+        *,
+        title: str,
+        class_names: tuple[str, ...],
+        slices: list[FileSlice],
+        record_bytes: int,
+        image_key: str,
+        label_key: str,
+        records: Callable[[], Iterator[tuple[str, Callable[[], bytes]]]],
+    ):
+        """`record_bytes` is the mean size of a record, from which the buffer's length follows."""
+        num_examples = sum(take for _, _, take in slices)
+        super().__init__(title=title, num_examples=num_examples, class_names=class_names)
+        self._slices = slices
+        self._buffer = max(1, min(_BUFFER_RECORDS, _BUFFER_BYTES // max(1, record_bytes)))
+        self._image_key = image_key
+        self._label_key = label_key
+        self._records = records
+
+    def training_order(
+        self, *, batch_size: int, seed: int, start_step: int, shard_index: int, num_shards: int
+    ) -> tf.data.Dataset:
+        slices = self._shard(shard_index, num_shards)
+        size = sum(take for _, _, take in slices)
+        if not size:
+            raise DataError(f"{self.description}: too few for {num_shards} hosts; use fewer hosts.")
+        first_epoch, offset = divmod(start_step * (batch_size // num_shards), size)
+        epochs = tf.data.Dataset.counter(start=first_epoch)
+
+        def read_epoch(epoch):
+            skipped = tf.where(epoch == first_epoch, tf.constant(offset, tf.int64), 0)
+            return self._epoch(slices, seed, epoch).skip(skipped)
+
+        return epochs.flat_map(read_epoch).batch(batch_size // num_shards, drop_remainder=True)
+
+    def _epoch(self, slices: list[FileSlice], seed: int, epoch: tf.Tensor) -> tf.data.Dataset:
+        # A seed set with tf.random.set_seed would enter the buffer's shuffle. This runs while
+        # the function of flat_map is traced, so it sets the seed of that graph only.
+        tf.compat.v1.set_random_seed(1)
+        files = order.permutation(len(slices), seed=seed, epoch=epoch)
+        columns = tuple(tf.gather(list(column), files) for column in zip(*slices, strict=True))
+        records = tf.data.Dataset.from_tensor_slices(columns).interleave(
+            _read,
+            cycle_length=min(_OPEN_FILES, len(slices)),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        return records.shuffle(
+            self._buffer,
+            seed=order.stateless_seed(seed, "buffer", epoch)[0] ^ epoch,
+            reshuffle_each_iteration=False,
+        )
+
+    def evaluation_order(self, *, shard_index: int, num_shards: int) -> tf.data.Dataset:
+        slices = self._shard(shard_index, num_shards)
+        if not slices:
+            return tf.data.Dataset.from_tensor_slices(tf.zeros([0], tf.string))
+        columns = tuple(tf.constant(list(column)) for column in zip(*slices, strict=True))
+        return tf.data.Dataset.from_tensor_slices(columns).interleave(
+            _read,
+            cycle_length=min(_OPEN_FILES, len(slices)),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+
+    def fetch(self, handles: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        features = {
+            self._image_key: tf.io.FixedLenFeature([], tf.string),
+            self._label_key: tf.io.FixedLenFeature([], tf.int64),
+        }
+        parsed = tf.io.parse_example(handles, features)
+        return parsed[self._image_key], tf.cast(parsed[self._label_key], tf.int32)
+
+    def records(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
+        return self._records()
+
+    def _shard(self, shard_index: int, num_shards: int) -> list[FileSlice]:
+        start, stop = order.shard_range(self.num_examples, shard_index, num_shards)
+        return cut(self._slices, start, stop)
+
+
+def cut(slices: list[FileSlice], start: int, stop: int) -> list[FileSlice]:
+    """The records start..stop of the row of records that `slices` lists."""
+    parts = []
+    position = 0
+    for file, skip, take in slices:
+        low, high = max(start - position, 0), min(stop - position, take)
+        if low < high:
+            parts.append((file, skip + low, high - low))
+        position += take
+    return parts
+
+
+def _read(file: tf.Tensor, skip: tf.Tensor, take: tf.Tensor) -> tf.data.Dataset:
+    records = tf.data.TFRecordDataset(file, buffer_size=8 * 2**20)
+    return records.skip(tf.cast(skip, tf.int64)).take(tf.cast(take, tf.int64))

@@ -1,0 +1,187 @@
+"""TensorFlow Datasets: any set with an image and a label per example, decoded by us."""
+
+import os
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from input_pipeline import digits
+from input_pipeline.errors import DataError, did_you_mean
+from input_pipeline.sources.base import RandomAccessSource, Source
+from input_pipeline.sources.record_files import RecordFileSource
+
+# Up to this size the encoded images of a split are held in memory, where any order is free.
+MEMORY_LIMIT_BYTES = 2**30
+
+
+def open_split(*, name: str, path: str, split: str) -> Source:
+    """Opens `split` of the prepared data set `name` in the data_dir `path` ("" for the default).
+
+    Raises:
+        DataError: no such data set or split, not prepared, or no image classification.
+    """
+    builder = _prepared_builder(name, path)
+    image_key, label_key = _find_features(builder)
+    parts = _file_slices(builder, name, split)
+    class_names = tuple(builder.info.features[label_key].names)
+    num_examples = sum(part.take for part in parts)
+    size = sum(
+        tf.io.gfile.stat(part.filename).length * part.take // part.examples_in_shard
+        for part in parts
+    )
+    reader = _Reader(builder, split, parts, image_key, label_key)
+    if size <= MEMORY_LIMIT_BYTES:
+        return InMemory(
+            reader, title=f"{name} {split}", num_examples=num_examples, class_names=class_names
+        )
+    file_format = builder.info.file_format.value
+    if file_format != "tfrecord":
+        raise DataError(
+            f"{name} {split} takes {size / 2**30:.1f} GiB, too much to hold in memory, and is "
+            f"prepared as {file_format}; prepare it as tfrecord (tfds build --file_format)."
+        )
+    return RecordFileSource(
+        title=f"{name} {split}",
+        class_names=class_names,
+        slices=[(part.filename, part.skip, part.take) for part in parts],
+        record_bytes=size // num_examples,
+        image_key=image_key,
+        label_key=label_key,
+        records=reader.records,
+    )
+
+
+class InMemory(RandomAccessSource):
+    """Encoded images held in memory, read from the files at their first use."""
+
+    def __init__(self, reader: "_Reader", **description: Any):
+        super().__init__(**description)
+        self._reader = reader
+
+    @cached_property
+    def _tensors(self) -> tuple[tf.Tensor, tf.Tensor]:
+        # `fetch` asks for them while a graph is traced; they belong outside of it.
+        with tf.init_scope(), tf.device("CPU:0"):
+            return self._reader.encoded_and_labels()
+
+    def fetch(self, handles: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        encoded, labels = self._tensors
+        return tf.gather(encoded, handles), tf.gather(labels, handles)
+
+    def records(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
+        return self._reader.records()
+
+
+class _Reader:
+    """Reads a split in the order of its files, without decoding the images."""
+
+    def __init__(
+        self,
+        builder: tfds.core.DatasetBuilder,
+        split: str,
+        parts: list[tfds.core.utils.shard_utils.FileInstruction],
+        image_key: str,
+        label_key: str,
+    ):
+        self._builder = builder
+        self._split = split
+        self._parts = parts
+        self._image_key = image_key
+        self._label_key = label_key
+
+    def encoded_and_labels(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """string[n] and int32[n]."""
+        pairs = self._read().map(
+            lambda example: (example[self._image_key], example[self._label_key])
+        )
+        encoded, labels = zip(*pairs.batch(1024), strict=True)
+        return tf.concat(encoded, 0), tf.cast(tf.concat(labels, 0), tf.int32)
+
+    def records(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
+        names = (
+            f"{self._builder.name}: record {part.skip + index} of {part.filename}"
+            for part in self._parts
+            for index in range(part.take)
+        )
+        for name, example in zip(names, self._read().as_numpy_iterator(), strict=True):
+            yield name, lambda encoded=example[self._image_key]: encoded
+
+    def _read(self) -> tf.data.Dataset:
+        return self._builder.as_dataset(
+            split=self._split,
+            shuffle_files=False,
+            decoders={self._image_key: tfds.decode.SkipDecoding()},
+            read_config=tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1),
+        )
+
+
+def _prepared_builder(name: str, path: str) -> tfds.core.DatasetBuilder:
+    if not name:
+        raise DataError("The source tfds needs the name of a data set (data.name), e.g. 'digits'.")
+    data_dir = os.path.expanduser(path) or None
+    builder = _builder(name, data_dir)
+    if digits.is_prepared(builder):
+        return builder
+    if builder.name == digits.Digits.name:
+        digits.prepare(data_dir)
+        return _builder(name, data_dir)
+    place = data_dir or tfds.core.constants.DATA_DIR
+    raise DataError(
+        f"The TFDS data set {name!r} is not prepared in {place}. Prepare it once with "
+        f"'tfds build {name} --data_dir={place}', or name the folder that holds it (data.path)."
+    )
+
+
+def _builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
+    try:
+        return tfds.builder(name, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError as error:
+        near = did_you_mean(name, tfds.list_builders(with_community_datasets=False))
+        raise DataError(f"TFDS knows no data set {name!r}.{near}") from error
+    except (AssertionError, ValueError, OSError, RuntimeError) as error:
+        raise DataError(f"Cannot open the TFDS data set {name!r}: {_first_line(error)}") from error
+
+
+def _find_features(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
+    """The keys of the image and the label."""
+    features = builder.info.features
+    images = [key for key, value in features.items() if type(value) is tfds.features.Image]
+    labels = [key for key, value in features.items() if type(value) is tfds.features.ClassLabel]
+    # A set with several of a kind says which ones count.
+    supervised = builder.info.supervised_keys or ()
+    image = [key for key in images if key in supervised] or images
+    label = [key for key in labels if key in supervised] or labels
+    if len(image) != 1 or len(label) != 1:
+        kinds = ", ".join(f"{key}: {type(value).__name__}" for key, value in features.items())
+        raise DataError(
+            f"{builder.name} is no image classification set: it needs one Image and one "
+            f"ClassLabel and has {kinds}."
+        )
+    dtype = np.dtype(features[image[0]].np_dtype).name
+    if dtype not in ("uint8", "uint16"):
+        raise DataError(f"The images of {builder.name} are {dtype}; uint8 and uint16 can be read.")
+    return image[0], label[0]
+
+
+def _file_slices(builder: tfds.core.DatasetBuilder, name: str, split: str) -> list:
+    known = ", ".join(
+        f"{key} ({value.num_examples:,})" for key, value in builder.info.splits.items()
+    )
+    try:
+        parts = [part for part in builder.info.splits[split].file_instructions if part.take]
+    except (AssertionError, KeyError, ValueError) as error:
+        raise DataError(
+            f"{name} has no split {split!r} ({_first_line(error)}). Its splits: {known}; "
+            "slices are written as in 'train[:80%]'."
+        ) from error
+    if not parts:
+        raise DataError(f"The split {split!r} of {name} selects no images. Its splits: {known}.")
+    return parts
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip("'\"") or type(error).__name__).splitlines()[0]

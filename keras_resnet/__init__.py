@@ -1,0 +1,31 @@
+"""Residual networks for Keras 3 and TensorFlow: models, blocks, training, export."""
+
+import sys
+from pathlib import Path
+
+__version__ = "0.1.0"
+
+
+def _runs_as_command() -> bool:
+    """True inside `keras-resnet` and `python -m keras_resnet`.
+
+    There the package stays empty: `--help` and usage errors are answered without the seconds that
+    importing TensorFlow takes, and a missing TensorFlow becomes one line instead of a stack trace.
+    """
+    if Path(sys.argv[0]).stem == "keras-resnet":
+        return True
+    arguments = sys.orig_argv
+    return "-m" in arguments[:-1] and arguments[arguments.index("-m") + 1] == __name__
+
+
+if not _runs_as_command():
+    from keras_resnet.backend import require_backend
+
+    require_backend()
+
+    # Importing the package registers its layers and models with Keras: load_model() finds them.
+    from keras_resnet import blocks, layers
+    from keras_resnet.models import *  # noqa: F403
+    from keras_resnet.models import __all__ as _models
+
+    __all__ = ["__version__", "blocks", "layers", *_models]

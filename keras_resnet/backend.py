@@ -1,0 +1,70 @@
+"""Which Keras backend will run, and whether it is there."""
+
+import importlib
+import importlib.util
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from keras_resnet.errors import UserError
+
+NO_TENSORFLOW = (
+    "TensorFlow is not installed. keras-resnet-tpu leaves the choice to you: "
+    "pip install 'keras-resnet-tpu[cpu]', or [gpu] for NVIDIA GPUs, or [tpu] for Cloud TPU"
+)
+
+
+def backend_name() -> str:
+    """Returns the backend Keras will choose, by Keras' own rules, without importing Keras."""
+    if "KERAS_BACKEND" in os.environ:
+        return os.environ["KERAS_BACKEND"]
+    home = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"))
+    try:
+        return json.loads((home / "keras.json").read_text()).get("backend", "tensorflow")
+    except (OSError, ValueError, AttributeError):
+        return "tensorflow"
+
+
+def tensorflow_is_installed() -> bool:
+    """True if `import tensorflow` would find one of TensorFlow's distributions."""
+    return importlib.util.find_spec("tensorflow") is not None
+
+
+def require_backend() -> None:
+    """Raises ImportError, naming the extras, if Keras would run on TensorFlow and it is missing."""
+    if backend_name() == "tensorflow" and not tensorflow_is_installed():
+        raise ImportError(NO_TENSORFLOW)
+
+
+def require_tensorflow() -> None:
+    """Raises UserError unless training, evaluation and prediction (TensorFlow only) can run."""
+    if not tensorflow_is_installed():
+        raise UserError(NO_TENSORFLOW)
+    if backend_name() != "tensorflow":
+        raise UserError(
+            f"KERAS_BACKEND={backend_name()}: the command line runs on TensorFlow; unset it "
+            "(models and blocks work on every backend from Python)"
+        )
+    _import_quietly("tensorflow")
+
+
+def _import_quietly(name: str) -> None:
+    """Imports a module; what its libraries write to stderr meanwhile shows only if that fails.
+
+    TensorFlow's libraries announce themselves there at import, which no log level turns off.
+    """
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            importlib.import_module(name)
+        except BaseException:
+            said.seek(0)
+            os.write(stderr, said.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)

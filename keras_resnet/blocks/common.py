@@ -1,0 +1,267 @@
+"""What every block is made of: convolution, normalization, activation, shortcut, squeeze."""
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+
+from keras_resnet.layers import BatchNormalization, PadChannels, StochasticDepth
+
+NORM_DEFAULTS = {"momentum": 0.9, "epsilon": 1e-5, "synchronized": False}
+SHORTCUTS = ("A", "B", "D")
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerOptions:
+    """How the layers of a block are made; the keyword arguments that all blocks share.
+
+    Attributes:
+        norm: options of `keras_resnet.layers.BatchNormalization`: `momentum` (default 0.9),
+            `epsilon` (1e-5) and `synchronized` (False), each may be left out.
+        activation: name of a Keras activation, or a callable.
+        data_format: "channels_last" or "channels_first"; None takes
+            `keras.config.image_data_format()`.
+        dtype: dtype or dtype policy of every layer; None takes the global policy.
+    """
+
+    norm: Mapping[str, Any] | None = None
+    activation: str | Callable = "relu"
+    data_format: str | None = None
+    dtype: Any = None
+
+    def __post_init__(self):
+        norm = {**NORM_DEFAULTS, **(self.norm or {})}
+        unknown = sorted(norm.keys() - NORM_DEFAULTS.keys())
+        if unknown:
+            near = difflib.get_close_matches(unknown[0], NORM_DEFAULTS, n=1, cutoff=0)[0]
+            raise ValueError(
+                f"`norm` takes the keys {', '.join(sorted(NORM_DEFAULTS))}; received "
+                f"{unknown[0]!r} (did you mean {near!r}?)."
+            )
+        data_format = self.data_format or keras.config.image_data_format()
+        if data_format not in ("channels_last", "channels_first"):
+            raise ValueError(
+                "`data_format` is 'channels_last', 'channels_first' or None, received "
+                f"{self.data_format!r}."
+            )
+        object.__setattr__(self, "norm", norm)
+        object.__setattr__(self, "data_format", data_format)
+
+
+class Builder:
+    """Applies layers of the right rank to tensors; `options` as in `LayerOptions`."""
+
+    def __init__(self, x, options: Mapping[str, Any]):
+        if len(x.shape) not in (3, 4, 5):
+            raise ValueError(
+                "A block takes a tensor of rank 3, 4 or 5 (batch, 1 to 3 spatial axes, channels); "
+                f"received the shape {tuple(x.shape)}."
+            )
+        self.options = LayerOptions(**options)
+        self.rank = len(x.shape) - 2
+        self.axis = -1 if self.options.data_format == "channels_last" else 1
+        if x.shape[self.axis] is None:
+            raise ValueError(
+                f"The number of channels (axis {self.axis}) must be known, received the shape "
+                f"{tuple(x.shape)}."
+            )
+
+    def channels(self, x) -> int:
+        return x.shape[self.axis]
+
+    def layer(self, kind: str, *args, **kwargs):
+        """A Keras layer that exists once per rank, such as `Conv1D`, `Conv2D`, `Conv3D`."""
+        cls = getattr(keras.layers, f"{kind}{self.rank}D")
+        options = self.options
+        return cls(*args, data_format=options.data_format, dtype=options.dtype, **kwargs)
+
+    def conv(
+        self, x, filters, kernel_size, stride=1, dilation=1, groups=1, use_bias=False, *, name
+    ):
+        """Convolution with the symmetric padding of PyTorch's `padding=dilation*(k//2)`.
+
+        Keras' "same" pads an even size with stride 2 on one side only, which shifts the grid by
+        a pixel against every published weight file; a strided kernel is padded by a layer of its
+        own. Kernels are drawn as in He et al., "Delving Deep into Rectifiers" (2015), section
+        2.2, backward form (fan out), as torchvision does.
+        """
+        if stride > 1 and kernel_size > 1:
+            x = self.layer("ZeroPadding", dilation * (kernel_size // 2), name=f"{name}_pad")(x)
+        return self.layer(
+            "Conv",
+            filters,
+            kernel_size,
+            strides=stride,
+            padding="valid" if stride > 1 else "same",
+            dilation_rate=dilation,
+            groups=groups,
+            use_bias=use_bias,
+            kernel_initializer=keras.initializers.VarianceScaling(
+                2.0, "fan_out", "untruncated_normal"
+            ),
+            name=name,
+        )(x)
+
+    def normalize(self, x, *, zero_gamma=False, name):
+        return BatchNormalization(
+            axis=self.axis,
+            gamma_initializer="zeros" if zero_gamma else "ones",
+            dtype=self.options.dtype,
+            name=name,
+            **self.options.norm,
+        )(x)
+
+    def activate(self, x, *, name):
+        return keras.layers.Activation(
+            self.options.activation, dtype=self.options.dtype, name=name
+        )(x)
+
+    def conv_norm_act(
+        self,
+        x,
+        filters,
+        kernel_size,
+        stride=1,
+        *,
+        dilation=1,
+        groups=1,
+        use_bias=False,
+        zero_gamma=False,
+        activate=True,
+        name,
+        index="",
+    ):
+        """Layers `{name}_conv{index}`, `{name}_norm{index}` and, if asked, `{name}_act{index}`."""
+        conv_name = f"{name}_conv{index}"
+        x = self.conv(x, filters, kernel_size, stride, dilation, groups, use_bias, name=conv_name)
+        x = self.normalize(x, zero_gamma=zero_gamma, name=f"{name}_norm{index}")
+        return self.activate(x, name=f"{name}_act{index}") if activate else x
+
+    def norm_act(self, x, *, name):
+        """Layers `{name}_norm` and `{name}_act`."""
+        return self.activate(self.normalize(x, name=f"{name}_norm"), name=f"{name}_act")
+
+    def pad_channels(self, x, filters, stride, *, name):
+        """Shortcut option A of He et al. 2015, section 3.3: subsample, append zero channels."""
+        options = self.options
+        return PadChannels(
+            filters, stride, data_format=options.data_format, dtype=options.dtype, name=name
+        )(x)
+
+    def average_pool_for_shortcut(self, x, stride, *, name):
+        """The pooling before the projection of ResNet-D (He et al. 2019, section 4.2).
+
+        Windows that reach over the border average what is inside. Where dilation took the place
+        of the stride, windows of 2 with stride 1 follow on a border of zeros, as in timm.
+        """
+        if stride > 1:
+            return self.layer("AveragePooling", stride, strides=stride, padding="same", name=name)(
+                x
+            )
+        padding = ((0, 1),) * self.rank if self.rank > 1 else (0, 1)
+        x = self.layer("ZeroPadding", padding, name=f"{name}_pad")(x)
+        return self.layer("AveragePooling", 2, strides=1, name=name)(x)
+
+    def squeeze_excite(self, x, ratio, *, name):
+        """Gate the channels (Hu et al. 2018, section 3).
+
+        The bottleneck has `channels * ratio` units, rounded to a multiple of 8 and at least 8,
+        with biases, as in timm's `SEModule`.
+        """
+        channels = self.channels(x)
+        reduced = max(8, int(channels * ratio + 4) // 8 * 8)
+        gate = self.layer("GlobalAveragePooling", keepdims=True, name=f"{name}_se_pool")(x)
+        gate = self.conv(gate, reduced, 1, use_bias=True, name=f"{name}_se_reduce")
+        gate = self.activate(gate, name=f"{name}_se_act")
+        gate = self.conv(gate, channels, 1, use_bias=True, name=f"{name}_se_expand")
+        dtype = self.options.dtype
+        gate = keras.layers.Activation("sigmoid", dtype=dtype, name=f"{name}_se_gate")(gate)
+        return keras.layers.Multiply(dtype=dtype, name=f"{name}_se_scale")([x, gate])
+
+    def drop_path(self, x, rate, *, name):
+        layer = StochasticDepth(rate, dtype=self.options.dtype, name=f"{name}_drop_path")
+        return layer(x) if rate else x
+
+    def add(self, branch, shortcut, *, name):
+        return keras.layers.Add(dtype=self.options.dtype, name=f"{name}_add")([branch, shortcut])
+
+
+def block_name(name: str | None, kind: str) -> str:
+    """The prefix of a block's layers: the caller's, or a fresh one such as `basic_block_2`."""
+    return name or f"{kind}_{keras.backend.get_uid(kind)}"
+
+
+def check_block(
+    filters: int, stride: int, shortcut: str, residual: bool, drop_path_rate: float
+) -> None:
+    """Refuse what no block can do, quoting the value."""
+    for argument, value in (("filters", filters), ("stride", stride)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"`{argument}` must be a positive integer, received {value!r}.")
+    if shortcut not in SHORTCUTS:
+        raise ValueError(
+            "`shortcut` is 'A' (subsampling and zero channels), 'B' (1×1 projection where the "
+            f"shape changes) or 'D' (average pool, then projection); received {shortcut!r}."
+        )
+    if drop_path_rate and not residual:
+        raise ValueError(
+            f"`drop_path_rate` is {drop_path_rate!r}, but a block without its shortcut "
+            "(`residual=False`) has no path that could be dropped."
+        )
+
+
+def conv_norm_act(
+    x,
+    filters: int,
+    kernel_size: int = 3,
+    stride: int = 1,
+    *,
+    dilation: int = 1,
+    groups: int = 1,
+    use_bias: bool = False,
+    name: str | None = None,
+    **layer_options,
+):
+    """Convolution, batch normalization and activation.
+
+    Args:
+        x: Keras tensor of rank 3, 4 or 5: batch, 1 to 3 spatial axes, channels.
+        filters: number of output channels.
+        kernel_size: odd kernel size, the same along every spatial axis.
+        stride: stride; n pixels become ceil(n / stride), padding is symmetric.
+        dilation: spacing of the kernel's taps.
+        groups: number of groups of channels that are convolved apart.
+        use_bias: whether the convolution has a bias.
+        name: prefix of the layers `_conv`, `_norm` and `_act`.
+        **layer_options: `norm`, `activation`, `data_format`, `dtype` as in `LayerOptions`.
+
+    Returns:
+        A Keras tensor with `filters` channels.
+    """
+    name = block_name(name, "conv_norm_act")
+    return Builder(x, layer_options).conv_norm_act(
+        x,
+        filters,
+        kernel_size,
+        stride,
+        dilation=dilation,
+        groups=groups,
+        use_bias=use_bias,
+        name=name,
+    )
+
+
+def norm_act(x, *, name: str | None = None, **layer_options):
+    """Batch normalization and activation: the end of a pre-activation network.
+
+    Args:
+        x: Keras tensor of rank 3, 4 or 5.
+        name: prefix of the layers `_norm` and `_act`.
+        **layer_options: `norm`, `activation`, `data_format`, `dtype` as in `LayerOptions`.
+
+    Returns:
+        A Keras tensor of the shape of `x`.
+    """
+    return Builder(x, layer_options).norm_act(x, name=block_name(name, "norm_act"))

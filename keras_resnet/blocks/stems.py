@@ -1,0 +1,110 @@
+"""Stems: the layers between the input and the first residual block."""
+
+import keras
+from keras import ops
+
+from keras_resnet.blocks.common import Builder, block_name
+
+STEMS = ("cifar", "imagenet", "deep", "deep_strided")
+
+
+@keras.saving.register_keras_serializable(package="keras_resnet")
+class PaddedMaxPool(keras.layers.Layer):
+    """Max pool of 3 with stride 2 whose border never wins, whatever the sign of the input.
+
+    Equal to PyTorch's `MaxPool(3, stride=2, padding=1)`. A border of zeros is as good after a
+    ReLU; in a pre-activation network the stem's convolution comes straight to the pool.
+
+    Input and output: a float tensor of rank 3, 4 or 5; a spatial size n becomes ceil(n / 2).
+    """
+
+    def __init__(self, data_format: str | None = None, **kwargs):
+        super().__init__(**kwargs)
+        self.data_format = data_format or keras.config.image_data_format()
+        self.built = True
+
+    def _spatial_axes(self, rank: int) -> range:
+        return range(1, rank - 1) if self.data_format == "channels_last" else range(2, rank)
+
+    def call(self, inputs):
+        rank = len(inputs.shape)
+        axes = self._spatial_axes(rank)
+        border = [(1, 1) if i in axes else (0, 0) for i in range(rank)]
+        padded = ops.pad(inputs, border, constant_values=float("-inf"))
+        return ops.max_pool(padded, 3, strides=2, data_format=self.data_format)
+
+    def compute_output_shape(self, input_shape):
+        axes = self._spatial_axes(len(input_shape))
+        return tuple(
+            (size + 1) // 2 if i in axes and size is not None else size
+            for i, size in enumerate(input_shape)
+        )
+
+    def get_config(self):
+        return {**super().get_config(), "data_format": self.data_format}
+
+
+def stem(
+    x,
+    filters: int = 64,
+    kind: str = "imagenet",
+    *,
+    preactivation: bool = False,
+    zero_pad_pool: bool = True,
+    use_bias: bool = False,
+    name: str | None = "stem",
+    **layer_options,
+):
+    """The layers before the first block.
+
+    Args:
+        x: Keras tensor of rank 3, 4 or 5: batch, 1 to 3 spatial axes, channels.
+        filters: number of channels of the output.
+        kind: "cifar": one 3×3 convolution (He et al. 2015, section 4.2); "imagenet": a 7×7
+            convolution and a max pool of 3, each with stride 2 (section 4.1); "deep": three 3×3
+            convolutions, the first two with half the filters, in the place of the 7×7 one
+            (He et al. 2019, section 4.2); "deep_strided": the same with a fourth 3×3 convolution
+            of stride 2 in the place of the pool (Bello et al. 2021, section 4.1).
+        preactivation: end with the bare convolution (and pool), whose normalization and
+            activation are the first block's (He et al. 2016).
+        zero_pad_pool: pad the pool with zeros; False pads with minus infinity, which differs in
+            a pre-activation network only.
+        use_bias: whether the convolutions have biases.
+        name: prefix of the layers' names.
+        **layer_options: `norm`, `activation`, `data_format`, `dtype` as in
+            `keras_resnet.blocks.common.LayerOptions`.
+
+    Returns:
+        A Keras tensor with `filters` channels, at the resolution of the input ("cifar") or a
+        quarter of it.
+
+    Raises:
+        ValueError: for an unknown `kind`.
+    """
+    if kind not in STEMS:
+        raise ValueError(f"`kind` of a stem is one of {', '.join(STEMS)}; received {kind!r}.")
+    name = block_name(name, "stem")
+    build = Builder(x, layer_options)
+    if kind in ("cifar", "imagenet"):
+        specs = [(filters, 3, 1, "") if kind == "cifar" else (filters, 7, 2, "")]
+    else:
+        specs = [(filters // 2, 3, 2, 1), (filters // 2, 3, 1, 2), (filters, 3, 1, 3)]
+        if kind == "deep_strided":
+            specs.append((filters, 3, 2, 4))
+    for width, kernel_size, stride, index in specs:
+        if preactivation and index == specs[-1][-1]:
+            conv_name = f"{name}_conv{index}"
+            x = build.conv(x, width, kernel_size, stride, use_bias=use_bias, name=conv_name)
+        else:
+            x = build.conv_norm_act(
+                x, width, kernel_size, stride, use_bias=use_bias, name=name, index=index
+            )
+    return _pool(build, x, zero_pad_pool, name) if kind in ("imagenet", "deep") else x
+
+
+def _pool(build: Builder, x, zero_pad, name):
+    if zero_pad:
+        x = build.layer("ZeroPadding", 1, name=f"{name}_pool_pad")(x)
+        return build.layer("MaxPooling", 3, strides=2, name=f"{name}_pool")(x)
+    options = build.options
+    return PaddedMaxPool(options.data_format, dtype=options.dtype, name=f"{name}_pool")(x)

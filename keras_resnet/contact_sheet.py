@@ -1,0 +1,120 @@
+"""Pictures of batches with their labels, and the figures that go with them."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+
+from keras_resnet.errors import UserError
+
+_COLUMNS = 8
+_SMALLEST = 112  # pixels of a thumbnail; smaller images are enlarged by a whole factor
+_GAP = 6
+_LINE = 15
+_FONT = 12
+
+
+@dataclasses.dataclass
+class Section:
+    """A row of images under a heading.
+
+    Attributes:
+      title: the heading.
+      images: uint8[n, h, w, 3].
+      captions: a line for each.
+    """
+
+    title: str
+    images: np.ndarray
+    captions: list[str]
+
+
+def write_sheet(path: str | Path, sections: list[Section]) -> tuple[int, int]:
+    """Writes the sections, one below the other, as a picture; returns its width and height.
+
+    Raises:
+      UserError: Pillow is missing, or the file cannot be written.
+    """
+    try:
+        from PIL import Image, ImageDraw, ImageFont
+    except ImportError as error:
+        raise UserError(
+            "the contact sheet needs Pillow: pip install 'keras-resnet-tpu[plot]'"
+        ) from error
+    size = sections[0].images.shape[1]
+    factor = max(1, math.ceil(_SMALLEST / size))
+    cell = size * factor + _GAP
+    heights = [
+        2 * _LINE + math.ceil(len(section.images) / _COLUMNS) * (cell + _LINE)
+        for section in sections
+    ]
+    sheet = Image.new("RGB", (_COLUMNS * cell + _GAP, sum(heights) + _GAP), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_FONT)
+    top = _GAP
+    for section, height in zip(sections, heights, strict=True):
+        draw.text((_GAP, top), section.title, "black", font)
+        for place, (image, caption) in enumerate(
+            zip(section.images, section.captions, strict=True)
+        ):
+            row, column = divmod(place, _COLUMNS)
+            left = _GAP + column * cell
+            upper = top + 2 * _LINE - _GAP + row * (cell + _LINE)
+            enlarged = image.repeat(factor, axis=0).repeat(factor, axis=1)
+            sheet.paste(Image.fromarray(enlarged), (left, upper))
+            text = _fitting(caption, lambda text: draw.textlength(text, font) <= cell - _GAP)
+            draw.text((left, upper + size * factor), text, "black", font)
+        top += height
+    try:
+        sheet.save(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--output={path}: cannot be written: {error}") from error
+    return sheet.size
+
+
+def _fitting(text: str, fits) -> str:
+    if fits(text):
+        return text
+    while text and not fits(text + "…"):
+        text = text[:-1]
+    return text + "…"
+
+
+def caption(names: tuple[str, ...], label: int, partner: int, share: float) -> str:
+    """Returns the class, or both classes of a mixed example with the share of the first."""
+    if share >= 0.995 or label == partner:
+        return names[label]
+    if share <= 0.005:
+        return names[partner]
+    return f"{names[label]} {share:.0%} + {names[partner]}"
+
+
+def label_histogram(labels: np.ndarray, names: tuple[str, ...], lines: int = 10) -> list[str]:
+    """Returns lines that show how often each class occurs, the most frequent ones first."""
+    counts = np.bincount(labels, minlength=len(names))
+    present = int((counts > 0).sum())
+    order = np.argsort(-counts, kind="stable")[: min(lines, present)]
+    width = max(len(names[label]) for label in order)
+    rows = [
+        f"  {len(labels)} images read: {present} of {len(names)} classes, "
+        f"{counts.min()}–{counts.max()} images each"
+    ]
+    for label in order:
+        bar = "█" * max(1, round(30 * counts[label] / counts.max()))
+        rows.append(f"  {names[label]:<{width}} {counts[label]:>5} {bar}")
+    if present > len(order):
+        rows.append(f"  … and {present - len(order)} more classes")
+    return rows
+
+
+def value_ranges(pixels: np.ndarray, normalised: np.ndarray) -> list[str]:
+    """Returns lines with the range of [n, h, w, 3] before and after normalisation, by channel."""
+    rows = [f"  {'':<22}{'least':>8}{'most':>8}{'mean':>8}{'std':>8}"]
+    for kind, values in (("pixels", pixels), ("normalised", normalised)):
+        for place, channel in enumerate("RGB"):
+            one = np.asarray(values[..., place], np.float64)
+            figures = "".join(
+                f"{figure:>8.2f}" for figure in (one.min(), one.max(), one.mean(), one.std())
+            )
+            rows.append(f"  {kind + ' ' + channel:<22}{figures}")
+    return rows

@@ -1,0 +1,217 @@
+"""Feature maps of a residual network by level, and the feature pyramid on top of them."""
+
+import re
+
+import keras
+
+from keras_resnet.blocks.common import Builder
+from keras_resnet.models.resnet import ResNet
+
+BLOCK_END = re.compile(r"stage(\d+)_block(\d+)_")
+
+
+def feature_extractor(model: keras.Model) -> ResNet:
+    """The model's feature maps: the output of every stage, as a dict.
+
+    The keys are `C2` for the first stage, `C3` for the second and so on, as Lin et al. 2017
+    (section 3) name the stages of an ImageNet ResNet, whose level k has a stride of 2**k; with an
+    `output_stride` the last levels share a resolution. A CIFAR network has three stages, `C2` to
+    `C4`, of the strides 1, 2 and 4.
+
+    A level is what the stage's last block returns: activated in post-activation networks; a bare
+    sum in pre-activation ones, but for the last level, which is taken after the network's final
+    normalization and activation. Where the stride is in a stage's last block (keras.applications'
+    v2), the level is the input of that block, the last tensor of its resolution.
+
+    Works on any variant, rank and output stride, with and without top, and on a loaded or cloned
+    model: it goes by the names of the layers. Layers and weights are shared with `model`.
+
+    Args:
+        model: a model of this package, or one whose layers have the names it gives.
+
+    Returns:
+        A `ResNet` whose output is a dict of Keras tensors, finest level first.
+
+    Raises:
+        ValueError: if `model` has no residual blocks of that naming.
+    """
+    ends = {}
+    for layer in model.layers:
+        match = BLOCK_END.match(layer.name)
+        if match:
+            stage = int(match.group(1))
+            ends.setdefault(stage, {}).setdefault(int(match.group(2)), []).append(layer)
+    if not ends:
+        raise ValueError(
+            f"The model {model.name!r} has no layers named 'stage1_block1_...': it is no network "
+            "of keras_resnet."
+        )
+    outputs = {}
+    for stage in sorted(ends):
+        is_last = stage == max(ends)
+        outputs[f"C{stage + 1}"] = _stage_output(model, ends[stage], is_last)
+    return ResNet(
+        model.inputs[0] if len(model.inputs) == 1 else model.inputs,
+        outputs,
+        name=f"{model.name}_features",
+        preprocessing=getattr(model, "preprocessing", None),
+        rematerialize=getattr(model, "rematerialize", False),
+    )
+
+
+def _stage_output(model, blocks: dict[int, list], is_last: bool):
+    names = {layer.name for layer in model.layers}
+    if is_last and "final_act" in names:
+        return model.get_layer("final_act").output
+    last = blocks[max(blocks)]
+    prefix = f"{BLOCK_END.match(last[0].name).group(0)}"
+    first = next((layer for layer in last if layer.name == f"{prefix}preact_norm"), None)
+    if first is not None and any(_strides(layer) > 1 for layer in last):
+        return first.input
+    return last[-1].output
+
+
+def _strides(layer) -> int:
+    strides = getattr(layer, "strides", 1)
+    return max(strides) if isinstance(strides, (tuple, list)) else strides
+
+
+def feature_pyramid(
+    model: keras.Model,
+    filters: int = 256,
+    *,
+    levels: tuple[int, int] = (2, 6),
+    coarse: str = "pool",
+    name: str | None = None,
+) -> ResNet:
+    """Add a feature pyramid network to a model.
+
+    Lin et al., "Feature Pyramid Networks for Object Detection" (2017), section 3: 1×1
+    convolutions bring each level to `filters` channels, each is added to the next coarser one,
+    upsampled by the nearest neighbour, and a 3×3 convolution follows. No activations.
+
+    Args:
+        model: as for `feature_extractor`.
+        filters: channels of every level.
+        levels: finest and coarsest level; (2, 6) is the paper's, (3, 7) RetinaNet's. Levels
+            beyond the network's last one are made as `coarse` says.
+        coarse: "pool": a stride-2 subsampling of the last level (Lin et al. 2017, footnote 3);
+            "conv": 3×3 convolutions of stride 2 from the last feature map of the network, with a
+            ReLU between them (RetinaNet: Lin et al., "Focal Loss", 2017, section 4, footnote 2).
+        name: name of the model.
+
+    Returns:
+        A `ResNet` whose output is a dict of Keras tensors `P2`, `P3`, ..., finest first.
+
+    Raises:
+        ValueError: for levels the network does not have, or an unknown `coarse`.
+    """
+    features = feature_extractor(model)
+    maps = {int(key[1:]): tensor for key, tensor in features.output.items()}
+    finest, coarsest = levels
+    if not min(maps) <= finest <= max(maps) or coarsest < finest:
+        raise ValueError(
+            f"`levels` are the finest and the coarsest one, the finest between {min(maps)} and "
+            f"{max(maps)} for the model {model.name!r}; received {levels!r}."
+        )
+    if coarse not in ("pool", "conv"):
+        raise ValueError(f"`coarse` is 'pool' or 'conv', received {coarse!r}.")
+    build = _builder_like(model, next(iter(maps.values())))
+    last = min(max(maps), coarsest)
+    maps = {k: maps[k] for k in maps if k >= finest}
+    strides = _strides_of_levels(features, build)
+    pyramid = _top_down(build, {k: maps[k] for k in maps if k <= last}, strides, filters)
+    _add_coarse_levels(build, pyramid, maps[max(maps)], last, coarsest, filters, coarse)
+    outputs = {f"P{k}": pyramid[k] for k in sorted(pyramid)}
+    return ResNet(
+        features.inputs[0] if len(features.inputs) == 1 else features.inputs,
+        outputs,
+        name=name or f"{model.name}_pyramid",
+        preprocessing=features.preprocessing,
+        rematerialize=features.rematerialize,
+    )
+
+
+def _builder_like(model, tensor) -> Builder:
+    """Layers in the data format and dtype policy of the model's own convolutions."""
+    conv = next(layer for layer in model.layers if hasattr(layer, "kernel_size"))
+    return Builder(tensor, {"data_format": conv.data_format, "dtype": conv.dtype_policy})
+
+
+def _top_down(build: Builder, maps: dict, strides: dict, filters: int) -> dict:
+    pyramid, above = {}, None
+    for level in sorted(maps, reverse=True):
+        x = build.conv(maps[level], filters, 1, use_bias=True, name=f"fpn_lateral{level}")
+        if above is not None:
+            if strides[level + 1] > strides[level]:
+                above = UpsampleLike(
+                    build.options.data_format, dtype=build.options.dtype, name=f"fpn_up{level}"
+                )([above, x])
+            x = build.add(x, above, name=f"fpn{level}")
+        above = x
+        pyramid[level] = build.conv(x, filters, 3, use_bias=True, name=f"P{level}")
+    return pyramid
+
+
+def _strides_of_levels(features: ResNet, build: Builder) -> dict[int, int]:
+    """Pixels of the input per pixel of each level, from the shapes for an input of 1024 pixels."""
+    shape = [1024 if size is None else size for size in features.inputs[0].shape]
+    first = 1 if build.axis == -1 else 2
+    for axis in range(first, first + build.rank):
+        shape[axis] = 1024
+    shape[0] = 1
+    example = keras.KerasTensor(tuple(shape))
+    outputs = features._run_through_graph(
+        [example], operation_fn=lambda operation: operation.compute_output_spec
+    )
+    sizes = [tensor.shape[first] for tensor in keras.tree.flatten(outputs)]
+    return {int(key[1:]): 1024 // size for key, size in zip(features.output, sizes, strict=True)}
+
+
+def _add_coarse_levels(build, pyramid, last_map, last, coarsest, filters, coarse) -> None:
+    x = last_map
+    for level in range(last + 1, coarsest + 1):
+        if coarse == "pool":
+            pool = build.layer("MaxPooling", 1, strides=2, name=f"P{level}")
+            pyramid[level] = pool(pyramid[level - 1])
+            continue
+        if level > last + 1:
+            x = build.activate(x, name=f"fpn_act{level}")
+        x = build.conv(x, filters, 3, stride=2, use_bias=True, name=f"P{level}")
+        pyramid[level] = x
+
+
+@keras.saving.register_keras_serializable(package="keras_resnet")
+class UpsampleLike(keras.layers.Layer):
+    """Repeat each pixel of the first tensor twice along every axis, cropped to the second's size.
+
+    Input: two float tensors of rank 3, 4 or 5, the first half as large (rounded up) along every
+    spatial axis. Output: the first one's channels at the second one's size.
+    """
+
+    def __init__(self, data_format: str | None = None, **kwargs):
+        super().__init__(**kwargs)
+        self.data_format = data_format or keras.config.image_data_format()
+        self.built = True
+
+    def _axes(self, rank: int) -> range:
+        return range(1, rank - 1) if self.data_format == "channels_last" else range(2, rank)
+
+    def call(self, inputs):
+        coarse, fine = inputs
+        sizes = keras.ops.shape(fine)
+        rank = len(coarse.shape)
+        for axis in self._axes(rank):
+            doubled = keras.ops.repeat(coarse, 2, axis=axis)
+            ends = [slice(sizes[i]) if i == axis else slice(None) for i in range(rank)]
+            coarse = doubled[tuple(ends)]
+        return coarse
+
+    def compute_output_shape(self, input_shape):
+        coarse, fine = (list(shape) for shape in input_shape)
+        for axis in self._axes(len(coarse)):
+            coarse[axis] = fine[axis]
+        return tuple(coarse)
+
+    def get_config(self):
+        return {**super().get_config(), "data_format": self.data_format}

@@ -1,0 +1,17 @@
+"""Keras layers of the residual-network family, serialised under the package `keras_resnet`."""
+
+from keras_resnet.layers.batch_normalization import BatchNormalization
+from keras_resnet.layers.moving_statistics import (
+    average_moving_statistics,
+    defer_moving_statistics,
+)
+from keras_resnet.layers.pad_channels import PadChannels
+from keras_resnet.layers.stochastic_depth import StochasticDepth
+
+__all__ = [
+    "BatchNormalization",
+    "PadChannels",
+    "StochasticDepth",
+    "average_moving_statistics",
+    "defer_moving_statistics",
+]

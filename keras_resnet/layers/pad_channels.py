@@ -1,0 +1,94 @@
+"""The parameter-free shortcut of the CIFAR ResNets: subsample, then append zero channels."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="keras_resnet")
+class PadChannels(keras.layers.Layer):
+    """Subsample space by `stride` and append zero channels until there are `filters`.
+
+    This is shortcut option A of He et al., "Deep Residual Learning for Image Recognition"
+    (2015), section 3.3. The paper does not say where the zeros go; the authors' Torch training
+    code (facebookarchive/fb.resnet.torch, `models/resnet.lua`, shortcut type "A") concatenates
+    them after the input's channels, and so does this layer. (Ports that put half of the zeros
+    in front compute the same function up to a permutation of channels.)
+
+    With `stride=1` and as many filters as input channels it is the identity.
+
+    Input and output: a float tensor of rank 3, 4 or 5, `(batch, *space, channels)` or, for
+    `data_format="channels_first"`, `(batch, channels, *space)`. Each spatial size n becomes
+    ceil(n / stride), the size a strided 1×1 convolution gives; the dtype stays.
+
+    Args:
+        filters: number of output channels, at least that of the input.
+        stride: positive integer, the same along every spatial axis; position 0 is kept.
+        data_format: "channels_last" or "channels_first"; `None` takes
+            `keras.config.image_data_format()`.
+
+    Raises:
+        ValueError: for a `filters` or `stride` that is no positive integer, an input of another
+            rank, or one with an unknown or larger number of channels.
+    """
+
+    def __init__(self, filters: int, stride: int = 1, data_format: str | None = None, **kwargs):
+        super().__init__(**kwargs)
+        for argument, value in (("filters", filters), ("stride", stride)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(
+                    f"PadChannels needs a positive integer as `{argument}`, received {value!r}."
+                )
+        data_format = data_format or keras.config.image_data_format()
+        if data_format not in ("channels_last", "channels_first"):
+            raise ValueError(
+                "PadChannels knows the data formats 'channels_last' and 'channels_first', "
+                f"received {data_format!r}."
+            )
+        self.filters = filters
+        self.stride = stride
+        self.data_format = data_format
+        self.built = True
+
+    def _channel_axis(self, input_shape) -> int:
+        """Axis of the channels in `input_shape`, once the shape is found acceptable."""
+        if len(input_shape) not in (3, 4, 5):
+            raise ValueError(
+                "PadChannels takes inputs of rank 3, 4 or 5 (1, 2 or 3 spatial axes), "
+                f"received the shape {tuple(input_shape)}."
+            )
+        axis = len(input_shape) - 1 if self.data_format == "channels_last" else 1
+        if input_shape[axis] is None or input_shape[axis] > self.filters:
+            raise ValueError(
+                f"PadChannels(filters={self.filters}, data_format={self.data_format!r}) only adds "
+                f"channels: it takes 1 to {self.filters} of them on axis {axis}, received the "
+                f"shape {tuple(input_shape)}."
+            )
+        return axis
+
+    def call(self, inputs):
+        axis = self._channel_axis(inputs.shape)
+        if self.stride > 1:
+            inputs = inputs[
+                tuple(
+                    slice(None) if i in (0, axis) else slice(None, None, self.stride)
+                    for i in range(len(inputs.shape))
+                )
+            ]
+        zeros = self.filters - inputs.shape[axis]
+        if not zeros:
+            return inputs
+        return ops.pad(inputs, [(0, zeros if i == axis else 0) for i in range(len(inputs.shape))])
+
+    def compute_output_shape(self, input_shape):
+        axis = self._channel_axis(input_shape)
+        shape = [size if size is None else -(-size // self.stride) for size in input_shape]
+        shape[0], shape[axis] = input_shape[0], self.filters
+        return tuple(shape)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "stride": self.stride,
+            "data_format": self.data_format,
+        }

@@ -1,0 +1,151 @@
+"""Run a functional model block by block, recomputing each block in the backward pass.
+
+Chen et al., "Training Deep Nets with Sublinear Memory Cost" (2016), section 3: of a block only
+its input is kept. The graph stays flat: layers, names and weights are those of the same model
+without it.
+"""
+
+import dataclasses
+import functools
+import inspect
+import re
+
+import keras
+
+BLOCK = re.compile(r"(stage\d+_block\d+)_")
+
+
+@dataclasses.dataclass
+class Segment:
+    """Nodes of the graph that run together; `inputs` and `outputs` are ids of Keras tensors."""
+
+    is_block: bool
+    nodes: list
+    inputs: list[int] = dataclasses.field(default_factory=list)
+    outputs: list[int] = dataclasses.field(default_factory=list)
+
+
+def plan_segments(model) -> list[Segment]:
+    """The model's nodes in an order they can run in, those of a residual block together."""
+    blocks, segments = {}, []
+    for depth in sorted(model._nodes_by_depth, reverse=True):
+        for node in model._nodes_by_depth[depth]:
+            if not node.operation or node.is_input:
+                continue
+            match = BLOCK.match(node.operation.name)
+            key = match.group(1) if match else None
+            if key is None or key not in blocks:
+                segments.append(Segment(key is not None, []))
+                blocks[key] = segments[-1]
+            segment = segments[-1] if key is None else blocks[key]
+            segment.nodes.append(node)
+    read_outside = {id(t) for t in model.outputs}
+    for segment in segments:
+        made = {id(t) for node in segment.nodes for t in node.outputs}
+        read = {id(t) for node in segment.nodes for t in node.input_tensors}
+        segment.inputs = sorted(read - made)
+        read_outside.update(segment.inputs)
+    for segment in segments:
+        made = {id(t) for node in segment.nodes for t in node.outputs}
+        segment.outputs = sorted(made & read_outside)
+    return segments
+
+
+def run_segments(segments: list[Segment], values: dict[int, object], training: bool) -> None:
+    """Fill `values`, a dict from the ids of Keras tensors to tensors, segment by segment."""
+    for segment in segments:
+        if segment.is_block:
+            _run_and_forget(segment, values, training)
+        else:
+            _run(segment.nodes, values, training)
+
+
+def _run(nodes, values, training) -> None:
+    for node in nodes:
+        args, kwargs = node.arguments.fill_in(values)
+        if _takes_training(type(node.operation)):
+            kwargs["training"] = training
+        results = keras.tree.flatten(node.operation(*args, **kwargs))
+        values.update(zip(map(id, node.outputs), results, strict=True))
+
+
+@functools.cache
+def _takes_training(layer_class) -> bool:
+    return "training" in inspect.signature(layer_class.call).parameters
+
+
+def _run_and_forget(segment: Segment, values, training) -> None:
+    """Run a block as a pure function of its input and variables, under `keras.remat`.
+
+    Moving statistics and the seeds of random layers come out of it as results, so that the
+    second run in the backward pass draws the same numbers and updates nothing.
+    """
+    layers = {id(node.operation): node.operation for node in segment.nodes}.values()
+    variables = [v for layer in layers for v in getattr(layer, "variables", [])]
+    learned = [v for v in variables if v.trainable]
+    state = [v for v in variables if not v.trainable]
+    # Copied: on TensorFlow a variable's value is the variable itself, read wherever it is used.
+    state_values = [keras.ops.copy(v) for v in state]
+    learned_values = [keras.ops.copy(v) for v in learned]
+
+    def block(inputs, learned_values):
+        mapping = [
+            *zip(learned, learned_values, strict=True),
+            *zip(state, state_values, strict=True),
+        ]
+        local = dict(zip(segment.inputs, inputs, strict=True))
+        with keras.StatelessScope(state_mapping=mapping) as scope:
+            _run(segment.nodes, local, training)
+        updates = [keras.ops.stop_gradient(scope.get_current_value(v)) for v in state]
+        return [local[key] for key in segment.outputs], updates
+
+    inputs = [values[key] for key in segment.inputs]
+    outputs, updates = _rematerialized(block)(inputs, learned_values)
+    values.update(zip(segment.outputs, outputs, strict=True))
+    for variable, update in zip(state, updates, strict=True):
+        variable.assign(update)
+
+
+def _rematerialized(block):
+    """`keras.remat`, but for TensorFlow, whose `tf.recompute_grad` is quadratic in the blocks.
+
+    (While tracing, for every block it searches all of the graph before it for variables.)
+    """
+    if keras.backend.backend() != "tensorflow":
+        return keras.remat(block)
+    import tensorflow as tf
+
+    def call(inputs, learned_values):
+        count = len(inputs)
+        structure = []
+
+        @tf.custom_gradient
+        def run(*args):
+            results = block(args[:count], args[count:])
+            structure.append(results)
+
+            def gradient(*upstream):
+                again = [_after(x, upstream[0]) for x in args[:count]]
+                sources = [*again, *args[count:]]
+                with tf.GradientTape() as tape:
+                    tape.watch(sources)
+                    results = block(again, args[count:])
+                return tape.gradient(
+                    tf.nest.flatten(results),
+                    sources,
+                    output_gradients=list(upstream),
+                    unconnected_gradients=tf.UnconnectedGradients.ZERO,
+                )
+
+            return tf.nest.flatten(results), gradient
+
+        flat = run(*inputs, *learned_values)
+        return tf.nest.pack_sequence_as(structure[0], flat)
+
+    def _after(x, upstream):
+        """`x`, once the gradient has come; data dependencies are what XLA respects."""
+        probe = tf.reduce_max(tf.reshape(upstream, [-1])[:1])
+        zero = tf.where(tf.equal(probe, probe), tf.zeros_like(probe), probe)  # NaN stays NaN
+        return x + tf.cast(zero, x.dtype)
+
+    return call

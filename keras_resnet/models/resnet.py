@@ -1,0 +1,129 @@
+"""The model class: a functional Keras model that carries its preprocessing and class names."""
+
+import contextlib
+import copy
+import sys
+import types
+
+import keras
+
+from keras_resnet.models import remat
+
+
+@keras.saving.register_keras_serializable(package="keras_resnet")
+class ResNet(keras.Model):
+    """A functional Keras model that knows how its input is prepared and what its classes are.
+
+    Made by `keras_resnet.create_model`; everything that works on a functional model works on it
+    (`get_layer(name).output`, `clone_model`, saving, quantisation).
+
+    Args:
+        inputs: Keras tensor(s), as for `keras.Model`.
+        outputs: Keras tensor(s), as for `keras.Model`.
+        name: name of the model.
+        **kwargs: `preprocessing` (dict or None): `image_size` in pixels, `crop_ratio`,
+            `interpolation`, `mean` and `std` of pixels scaled to 0..1, `channel_order`;
+            `class_names` (list of str or None); `rematerialize` (bool): recompute each residual
+            block in the backward pass instead of keeping its activations; and `trainable`, as
+            for `keras.Model`.
+    """
+
+    _metadata = types.MappingProxyType({})  # replaced as a whole, never changed in place
+
+    def __init__(self, *args, **kwargs):
+        # The one signature that Keras 3.10 to 3.15 all take for a functional model's: they compare
+        # it with that of their own class, which is hidden by a decorator up to 3.14.
+        inputs, outputs, name, kwargs = _bind(*args, **kwargs)
+        metadata = _metadata_of(outputs)
+        preprocessing = kwargs.pop("preprocessing", metadata.get("preprocessing"))
+        class_names = kwargs.pop("class_names", metadata.get("class_names"))
+        rematerialize = kwargs.pop("rematerialize", metadata.get("rematerialize", False))
+        with _deep_recursion():
+            super().__init__(inputs, outputs, name=name, **kwargs)
+        self.preprocessing = preprocessing
+        self.class_names = class_names
+        self.rematerialize = rematerialize
+
+    @property
+    def preprocessing(self) -> dict | None:
+        """How an image becomes an input, a plain dict; None if unknown."""
+        return copy.deepcopy(self._metadata.get("preprocessing"))
+
+    @preprocessing.setter
+    def preprocessing(self, value: dict | None):
+        self._set_metadata("preprocessing", None if value is None else _plain(dict(value)))
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """Names of the classes, in the order of the outputs; None if unknown."""
+        return copy.copy(self._metadata.get("class_names"))
+
+    @class_names.setter
+    def class_names(self, value):
+        self._set_metadata("class_names", None if value is None else [str(v) for v in value])
+
+    @property
+    def rematerialize(self) -> bool:
+        """Whether training recomputes each block instead of keeping its activations."""
+        return self._metadata.get("rematerialize", False)
+
+    @rematerialize.setter
+    def rematerialize(self, value: bool):
+        self._set_metadata("rematerialize", bool(value))
+
+    def _set_metadata(self, key, value):
+        # Out of Keras' attribute tracking, which would wrap dicts and lists of its own.
+        object.__setattr__(self, "_metadata", {**self._metadata, key: value})
+
+    def get_config(self):
+        config = super().get_config()
+        return {**config, **copy.deepcopy(dict(self._metadata))}
+
+    def call(self, inputs, training=None, mask=None, **kwargs):
+        if not (self.rematerialize and training):
+            return super().call(inputs, training=training, mask=mask, **kwargs)
+        if "_segments" not in self.__dict__:
+            object.__setattr__(self, "_segments", remat.plan_segments(self))
+        values = dict(zip(map(id, self._inputs), self._standardize_inputs(inputs), strict=True))
+        remat.run_segments(self._segments, values, training)
+        outputs = [values[id(tensor)] for tensor in self._outputs]
+        return keras.tree.pack_sequence_as(self._outputs_struct, outputs)
+
+    def _run_through_graph(self, inputs, *args, **kwargs):
+        outputs = super()._run_through_graph(inputs, *args, **kwargs)
+        for tensor in keras.tree.flatten(outputs):
+            if keras.backend.is_keras_tensor(tensor):
+                # `keras.models.clone_model` makes the copy from tensors alone.
+                tensor._keras_resnet_metadata = self._metadata
+        return outputs
+
+
+def _bind(inputs, outputs, name=None, **kwargs):
+    return inputs, outputs, name, kwargs
+
+
+@contextlib.contextmanager
+def _deep_recursion(limit: int = 20_000):
+    """Keras walks a new graph recursively, one call a layer: 1001 layers need thousands."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, limit))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
+
+
+def _metadata_of(outputs) -> dict:
+    for tensor in keras.tree.flatten(outputs):
+        if hasattr(tensor, "_keras_resnet_metadata"):
+            return tensor._keras_resnet_metadata
+    return {}
+
+
+def _plain(value):
+    """Tuples and numpy numbers as lists and Python numbers, which JSON brings back unchanged."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value.item() if hasattr(value, "item") else value

@@ -1,0 +1,1 @@
+"""Training, evaluation and prediction on TensorFlow, under any `tf.distribute` strategy."""

@@ -1,0 +1,110 @@
+"""The first batches of training and evaluation as arrays, for people to look at."""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+from ml_collections import ConfigDict
+
+import input_pipeline
+from input_pipeline.augment import mix_images
+from input_pipeline.augment.mixing import neighbours
+from keras_resnet.config import preprocessing
+from keras_resnet.contact_sheet import Section, caption
+from keras_resnet.training.run import open_source
+from keras_resnet.training.trainer import naming_broken_images
+
+
+@dataclasses.dataclass
+class Sample:
+    """What was read of one split.
+
+    Attributes:
+      section: the images to show.
+      class_names: of the split.
+      labels: int32[n] of all batches that were read, without padding.
+      pixels: the images shown, 0..255, float32 where training mixes them.
+      normalised: `pixels` as the model gets them, float32.
+    """
+
+    section: Section
+    class_names: tuple[str, ...]
+    labels: np.ndarray
+    pixels: np.ndarray
+    normalised: np.ndarray
+
+
+def training_sample(config: ConfigDict, count: int) -> Sample:
+    """Returns the first `count` training images of the run, from its very first batches.
+
+    Raises:
+      input_pipeline.DataError: the data set cannot be used.
+    """
+    source = open_source(config, config.data.train_split)
+    with naming_broken_images(source):
+        batches = input_pipeline.train_batches(
+            source,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            num_steps=-(-count // config.batch_size),
+            image_size=config.data.image_size,
+            augment=config.data.augment.to_dict(),
+        )
+        labels, shown = _read(batches, count)
+    return _sample(config, source, "training, as augmented", labels, shown)
+
+
+def evaluation_sample(config: ConfigDict, count: int) -> Sample:
+    """Returns the first `count` images of the evaluation split, or all if there are fewer.
+
+    Raises:
+      input_pipeline.DataError: the data set cannot be used.
+    """
+    source = open_source(config, config.data.eval_split)
+    with naming_broken_images(source):
+        batches = input_pipeline.evaluation_batches(
+            source, batch_size=config.batch_size, preprocessing=preprocessing(config)
+        )
+        labels, shown = _read(batches.take(-(-count // config.batch_size)), count)
+    return _sample(config, source, "evaluation", labels, shown)
+
+
+def _read(batches: tf.data.Dataset, count: int) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Returns all labels, and of the first `count` examples what `_mixed` gives."""
+    labels, parts = [], []
+    even = count + count % 2  # the partner of the last one is needed too
+    for batch in batches:
+        if "mask" in batch:
+            batch = {key: value[batch["mask"] > 0] for key, value in batch.items()}
+        labels.append(batch["label"].numpy())
+        parts.append(_mixed({key: value[:even] for key, value in batch.items()}))
+    columns = [np.concatenate(column)[:count] for column in zip(*parts, strict=True)]
+    return np.concatenate(labels), columns
+
+
+def _mixed(batch: dict[str, tf.Tensor]) -> tuple[np.ndarray, ...]:
+    """Returns (images, labels, labels of the partners, shares of the own labels)."""
+    images, labels = batch["image"], batch["label"]
+    if "mix" not in batch:
+        return images.numpy(), labels.numpy(), labels.numpy(), np.ones(len(labels))
+    shares = batch["mix"].numpy()[:, 1]
+    images = mix_images(images, batch["mix"])
+    return images.numpy(), labels.numpy(), neighbours(labels).numpy(), shares
+
+
+def _sample(config: ConfigDict, source, kind: str, labels: np.ndarray, shown: list) -> Sample:
+    pixels, own, partners, shares = shown
+    dtype = "bfloat16" if config.precision == "mixed_bfloat16" else "float32"
+    normalised = input_pipeline.normalize(pixels, preprocessing(config), dtype=dtype)
+    captions = [
+        caption(source.class_names, *example) for example in zip(own, partners, shares, strict=True)
+    ]
+    return Sample(
+        section=Section(
+            f"{kind}: {source.description}", np.round(pixels).astype(np.uint8), captions
+        ),
+        class_names=source.class_names,
+        labels=labels,
+        pixels=pixels,
+        normalised=tf.cast(normalised, tf.float32).numpy(),
+    )

@@ -1,0 +1,34 @@
+"""The picture curves.png: loss and accuracy over epochs."""
+
+from pathlib import Path
+
+from keras_resnet.workdir import replacing
+
+
+def draw(rows: list[dict], path: Path, title: str) -> str | None:
+    """Draws the rows of metrics.jsonl to a PNG; returns a line to say if matplotlib is missing."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return "curves.png needs matplotlib: pip install 'keras-resnet-tpu[plot]'"
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure.suptitle(title)
+    loss, accuracy = figure.subplots(1, 2)
+    for kind, label, style in (("train", "training", "-"), ("eval", "held out", "o-")):
+        points = [row for row in rows if row["kind"] == kind]
+        epochs = [row["epoch"] for row in points]
+        loss.plot(epochs, [row["loss"] for row in points], style, markersize=3, label=label)
+        accuracy.plot(epochs, [row["top1"] for row in points], style, markersize=3, label=label)
+    # Loss spans decades; accuracy is read near 1.
+    loss.set(xlabel="epoch", ylabel="cross-entropy", yscale="log")
+    accuracy.set(xlabel="epoch", ylabel="top-1 accuracy")
+    best = max((row["top1"] for row in rows if row["kind"] == "eval"), default=None)
+    if best is not None:
+        accuracy.axhline(best, color="grey", linewidth=0.5)
+        accuracy.set_title(f"best held out {best:.4f}", fontsize="small")
+    for axes in (loss, accuracy):
+        axes.grid(alpha=0.3)
+        axes.legend()
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+    return None

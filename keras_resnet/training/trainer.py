@@ -1,0 +1,206 @@
+"""The trainer: model, optimiser and data of one experiment, under one `tf.distribute` strategy."""
+
+import time
+from collections.abc import Callable, Iterator
+
+import keras
+import tensorflow as tf
+from ml_collections import ConfigDict
+
+import input_pipeline
+from input_pipeline.augment import check_augment, check_batch
+from keras_resnet.config import preprocessing
+from keras_resnet.errors import UsageError
+from keras_resnet.training.optimizers import make_optimizer, make_schedule
+from keras_resnet.training.steps import Steps, averages
+
+
+class Trainer:
+    """Trains and evaluates the network of a config.
+
+    Epochs need not be whole numbers of steps: batches run across their borders, so that every
+    example is seen once an epoch. Only the last partial batch of the run is left out.
+
+    Args:
+      config: a checked config (`keras_resnet.config.check`).
+      strategy: where to run.
+      class_names: one for each output of the network.
+      train_examples: size of the training split; 0 builds for evaluation, without an optimiser.
+    """
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        strategy: tf.distribute.Strategy,
+        class_names: list[str],
+        train_examples: int = 0,
+    ):
+        self.config, self.strategy = config, strategy
+        self.train_examples = train_examples
+        self.total_steps = self.step_at_epoch(config.epochs)
+        replicas = strategy.num_replicas_in_sync
+        if config.batch_size % replicas:
+            raise UsageError(
+                f"config.batch_size={config.batch_size} does not divide by {replicas} replicas; "
+                f"take {max(config.batch_size // replicas, 1) * replicas}"
+            )
+        if train_examples and not self.total_steps:
+            raise UsageError(
+                f"config.batch_size={config.batch_size} is more than the {train_examples} training "
+                f"examples of {config.epochs} epochs: not one step to train"
+            )
+        if train_examples:
+            check_batch(check_augment(config.data.augment.to_dict()), config.batch_size // replicas)
+        # Data ops must not land on the accelerator, so only what holds variables is in the scope.
+        keras.utils.set_random_seed(config.seed)
+        with strategy.scope():
+            self.model = build_model(config, class_names)
+            self.optimizer = self._build_optimizer() if train_examples else None
+        self.steps = Steps(self.model, self.optimizer, strategy, config)
+
+    def _build_optimizer(self) -> keras.optimizers.Optimizer:
+        steps_per_epoch = self.train_examples / self.config.batch_size
+        self.schedule = make_schedule(
+            self.config, steps_per_epoch=steps_per_epoch, total_steps=self.total_steps
+        )
+        optimizer = make_optimizer(self.config, self.schedule)
+        # In the scope and before the first tf.function, or the slots are made in the wrong place.
+        optimizer.build(self.model.trainable_variables)
+        return optimizer
+
+    def step_at_epoch(self, epoch: int) -> int:
+        """Returns the number of whole batches in the first `epoch` epochs."""
+        return self.train_examples * epoch // self.config.batch_size
+
+    def epoch_at_step(self, step: int) -> float:
+        """Returns how many times the training split has been seen after `step` steps."""
+        return step * self.config.batch_size / self.train_examples
+
+    def train(
+        self, source: input_pipeline.Source, start_step: int, stops: list[int]
+    ) -> Iterator[tuple[int, dict[str, float]]]:
+        """Trains from `start_step` on; yields (step, averages since the last yield) often.
+
+        A yield comes at least every `log_every_steps` steps and exactly at every step in `stops`.
+        `averages` holds loss, top1, top5, examples and seconds.
+
+        Raises:
+          input_pipeline.DataError: an example cannot be read; names it.
+        """
+        stops = sorted({*stops, self.total_steps})
+        augment = self.config.data.augment.to_dict()
+        with naming_broken_images(source):
+            iterator = self._iterate(
+                input_pipeline.train_batches,
+                source,
+                seed=self.config.seed,
+                start_step=start_step,
+                num_steps=self.total_steps,
+                image_size=self.config.data.image_size,
+                augment=augment,
+            )
+            step = start_step
+            while step < self.total_steps:
+                stop = next(stop for stop in stops if stop > step)
+                count = min(self.config.log_every_steps, stop - step)
+                begin = time.perf_counter()
+                sums = self.steps.train(iterator, tf.constant(count)).numpy()
+                step += count
+                yield step, {**averages(sums), "seconds": time.perf_counter() - begin}
+
+    def evaluate(self, source: input_pipeline.Source) -> dict[str, float]:
+        """Returns loss, top1, top5 and examples over every example of `source`, each counted once.
+
+        Raises:
+          input_pipeline.DataError: an example cannot be read; names it.
+        """
+        with naming_broken_images(source):
+            iterator = self._iterate(
+                input_pipeline.evaluation_batches, source, preprocessing=self.model.preprocessing
+            )
+            batches = -(-source.num_examples // self.config.batch_size)
+            return averages(self.steps.evaluate(iterator, tf.constant(batches)).numpy())
+
+    def _iterate(self, make_batches: Callable[..., tf.data.Dataset], source, **options):
+        """Returns an iterator that hands each replica its part of the global batch, in order."""
+        size = self.config.batch_size
+
+        def batches_of_host(context: tf.distribute.InputContext) -> tf.data.Dataset:
+            batches = make_batches(
+                source,
+                batch_size=size,
+                shard_index=context.input_pipeline_id,
+                num_shards=context.num_input_pipelines,
+                **options,
+            )
+            per_replica = size // context.num_replicas_in_sync
+            if per_replica * context.num_input_pipelines == size:
+                return batches
+            return batches.rebatch(per_replica, drop_remainder=True)
+
+        return iter(self.strategy.distribute_datasets_from_function(batches_of_host))
+
+    def inference_model(self) -> keras.Model:
+        """Returns the network with the trained weights on plain variables, giving probabilities.
+
+        In float32 and outside the strategy, so that it saves and loads anywhere.
+        """
+        model = build_model(
+            self.config,
+            self.model.class_names,
+            precision="float32",
+            classifier_activation="softmax",
+        )
+        model.set_weights([keras.ops.convert_to_numpy(value) for value in self.model.get_weights()])
+        return model
+
+
+def build_model(
+    config: ConfigDict,
+    class_names: list[str],
+    precision: str | None = None,
+    classifier_activation: str | None = None,
+) -> keras.Model:
+    """Returns the network of `model.*` with random weights; by default it gives logits.
+
+    Its `preprocessing` (from `data.*`) and `class_names` are what evaluation, prediction and saved
+    models use.
+    """
+    from keras_resnet.models import create_model
+
+    data = config.data
+    # None and () mean: as the variant has it.
+    options = {key: value for key, value in config.model.items() if value not in (None, ())}
+    model = create_model(
+        options.pop("name"),
+        input_shape=(data.image_size, data.image_size, 3),
+        classes=len(class_names),
+        classifier_activation=classifier_activation,
+        dtype=precision or config.precision,
+        **options,
+    )
+    model.class_names = list(class_names)
+    model.preprocessing = preprocessing(config)
+    return model
+
+
+class naming_broken_images:
+    """Turns TensorFlow's error about an unreadable example into a DataError with its name."""
+
+    def __init__(self, source: input_pipeline.Source):
+        self.source = source
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        failures = (
+            tf.errors.InvalidArgumentError,
+            tf.errors.NotFoundError,
+            tf.errors.DataLossError,
+        )
+        if isinstance(error, failures):
+            named = input_pipeline.find_broken_image(self.source)
+            if named is not None:
+                raise named from error
+        return False

@@ -1,0 +1,121 @@
+"""Reading Keras' three formats by the names of the layers, without building what they describe."""
+
+import io
+import json
+import re
+import zipfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from keras_resnet.weights.checkpoint import Checkpoint
+from keras_resnet.weights.errors import WeightsError
+
+# Variables are stored by number, in the order in which a layer makes them.
+_VARIABLES = {
+    1: ("kernel",),
+    2: ("kernel", "bias"),
+    4: ("gamma", "beta", "moving_mean", "moving_variance"),
+}
+_LAYER = re.compile(r"(?:.*/)?layers/[^/]+/vars")
+# The classifier's name in the weight files that keras.applications downloads.
+_OLD_CLASSIFIER = "probs/"
+
+
+def read_keras_archive(path: Path) -> Checkpoint:
+    """Reads a `.keras` file; preprocessing and class names from its configuration, if ours."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            config = json.loads(archive.read("config.json"))["config"]
+            weights = io.BytesIO(archive.read("model.weights.h5"))
+    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, OSError, EOFError) as error:
+        raise WeightsError(f"{path} is truncated or no .keras file ({error}).") from error
+    return Checkpoint(
+        str(path),
+        _layer_variables(weights, path),
+        preprocessing=config.get("preprocessing"),
+        class_names=config.get("class_names"),
+    )
+
+
+def read_keras_weights(path: Path) -> Checkpoint:
+    """Reads a `.weights.h5` file, by the layer names that Keras stores in it."""
+    return Checkpoint(str(path), _layer_variables(path, path))
+
+
+def read_legacy_h5(path: Path) -> Checkpoint:
+    """Reads an `.h5` file of keras.applications: a group per layer, variables by name."""
+    with _open(path, path) as file:
+        groups = file.get("model_weights", file)
+        if "layer_names" not in groups.attrs:
+            if "layers" in file:
+                return Checkpoint(str(path), _layer_variables(path, path))
+            raise WeightsError(f"{path} is no weight file of Keras: it has no layer_names.")
+        arrays = {}
+        for layer in map(_text, groups.attrs["layer_names"]):
+            for name in map(_text, groups[layer].attrs["weight_names"]):
+                variable = name.split("/")[-1].partition(":")[0]
+                arrays[f"{layer}/{variable}"] = _array(groups[layer], name, path)
+    return Checkpoint(str(path), _rename_classifier(arrays))
+
+
+def _layer_variables(file: Path | io.BytesIO, path: Path) -> dict[str, np.ndarray]:
+    groups: list[h5py.Group] = []
+
+    def visit(name, item):
+        if isinstance(item, h5py.Group) and _LAYER.fullmatch(name) and len(item):
+            groups.append(item)
+
+    arrays = {}
+    with _open(file, path) as opened:
+        opened.visititems(visit)
+        for group in groups:
+            if "name" not in group.attrs:
+                raise WeightsError(
+                    f"{path} does not hold the names of its layers (Keras older than 3.9 wrote "
+                    "it): load it with the old version and save it as .keras."
+                )
+            layer = _text(group.attrs["name"])
+            variables = _VARIABLES.get(len(group), tuple(map(str, range(len(group)))))
+            for number, variable in enumerate(variables):
+                arrays[f"{layer}/{variable}"] = _array(group, str(number), path)
+    return arrays
+
+
+def _open(file: Path | io.BytesIO, path: Path) -> h5py.File:
+    try:
+        return h5py.File(file, "r")
+    except OSError as error:
+        raise WeightsError(f"{path} is truncated or no HDF5 file ({error}).") from error
+
+
+def _array(group: h5py.Group, name: str, path: Path) -> np.ndarray:
+    # Links, external storage and virtual datasets would read other files than the one named.
+    dataset = group.get(name)
+    if not isinstance(dataset, h5py.Dataset):
+        raise WeightsError(f"{path} is broken: {group.name} has no {name}.")
+    if dataset.file.filename != group.file.filename or dataset.external or dataset.is_virtual:
+        raise WeightsError(f"{path} was refused: {group.name}/{name} points out of the file.")
+    try:
+        array = dataset[()]
+    except OSError as error:
+        raise WeightsError(f"{path} is broken at {dataset.name} ({error}).") from error
+    if dataset.attrs.get("dtype") == "bfloat16":
+        import ml_dtypes
+
+        array = array.view(ml_dtypes.bfloat16)
+    return array
+
+
+def _rename_classifier(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {
+        f"predictions/{name.removeprefix(_OLD_CLASSIFIER)}"
+        if name.startswith(_OLD_CLASSIFIER)
+        else name: array
+        for name, array in arrays.items()
+    }
+
+
+def _text(value) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

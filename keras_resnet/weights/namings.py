@@ -1,0 +1,190 @@
+"""How the libraries name the parameters of a residual network, as rules from our layer names."""
+
+import dataclasses
+import re
+from collections.abc import Iterable
+
+_OURS = re.compile(r"stem_|stage\d+_block\d+_|final_|predictions$")
+_BLOCK = re.compile(r"stage(\d+)_block(\d+)_(.+)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Naming:
+    """One library's names.
+
+    Attributes:
+        title: who names parameters like this, for messages.
+        fingerprint: found in a name of every file in this naming, and of no other.
+        whole: the library's name of each of our layers outside the blocks.
+        block: prefix of a block's layers, from `stage` (1...), `block` (1...) and the same
+            counted from 0 (`stage0`, `block0`) or 2 (`stage2`).
+        parts: (pattern, replacement) for our layer names inside a block.
+        pooled_parts: as `parts` and before them, in networks with an average pool before the
+            shortcut's convolution (ResNet-D).
+        separator: between layer and variable.
+        variables: the library's name of each kind of variable.
+        torch_layout: kernels are out × in × space, instead of Keras' space × in × out.
+        classifier_is_conv: the classifier's kernel has as many axes as those of convolutions.
+        ignored: found in names that are no parameters.
+    """
+
+    title: str
+    fingerprint: str
+    whole: dict[str, str]
+    block: str
+    parts: tuple[tuple[str, str], ...]
+    separator: str
+    variables: dict[str, str]
+    pooled_parts: tuple[tuple[str, str], ...] = ()
+    torch_layout: bool = False
+    classifier_is_conv: bool = False
+    ignored: str | None = None
+
+    def layer(self, name: str, pooled: bool = False) -> str | None:
+        """The library's name of our layer; None if its networks have no such layer."""
+        match = _BLOCK.fullmatch(name)
+        if not match:
+            return self.whole.get(name)
+        stage, block = int(match[1]), int(match[2])
+        prefix = self.block.format(
+            stage=stage, block=block, stage0=stage - 1, block0=block - 1, stage2=stage + 1
+        )
+        for pattern, replacement in (*(self.pooled_parts if pooled else ()), *self.parts):
+            part = re.fullmatch(pattern, match[3])
+            if part:
+                return prefix + part.expand(replacement)
+        return None
+
+    def variable(self, layer: str, variable: str, pooled: bool = False) -> str | None:
+        """The library's name of our layer's variable; None if its networks have no such layer."""
+        name = self.layer(layer, pooled)
+        if name is None:
+            return None
+        return f"{name}{self.separator}{self.variables.get(variable, variable)}"
+
+    @property
+    def classifier(self) -> str:
+        """What the names of the classifier's variables start with."""
+        return self.whole["predictions"] + self.separator
+
+
+_TORCH_VARIABLES = {
+    "kernel": "weight",
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
+
+TORCHVISION = Naming(
+    title="torchvision's and timm's ResNet",
+    fingerprint=r"^layer1\.0\.",
+    whole={
+        "stem_conv": "conv1",
+        "stem_norm": "bn1",
+        # Deep stem: a Sequential with an activation after each normalization.
+        "stem_conv1": "conv1.0",
+        "stem_norm1": "conv1.1",
+        "stem_conv2": "conv1.3",
+        "stem_norm2": "conv1.4",
+        "stem_conv3": "conv1.6",
+        "stem_norm3": "bn1",
+        # ResNet-RS: a convolution where the max pool was.
+        "stem_conv4": "maxpool.0",
+        "stem_norm4": "maxpool.1",
+        "predictions": "fc",
+    },
+    block="layer{stage}.{block0}.",
+    parts=(
+        (r"conv(\d)", r"conv\1"),
+        (r"norm(\d)", r"bn\1"),
+        (r"shortcut_conv", r"downsample.0"),
+        (r"shortcut_norm", r"downsample.1"),
+        (r"se_reduce", r"se.fc1"),
+        (r"se_expand", r"se.fc2"),
+    ),
+    pooled_parts=(
+        (r"shortcut_conv", r"downsample.1"),
+        (r"shortcut_norm", r"downsample.2"),
+    ),
+    separator=".",
+    variables=_TORCH_VARIABLES,
+    torch_layout=True,
+    ignored=r"\.num_batches_tracked$",
+)
+
+TIMM_V2 = Naming(
+    title="timm's ResNetV2",
+    fingerprint=r"^stages\.0\.blocks\.0\.",
+    whole={"stem_conv": "stem.conv", "final_norm": "norm", "predictions": "head.fc"},
+    block="stages.{stage0}.blocks.{block0}.",
+    parts=(
+        (r"conv(\d)", r"conv\1"),
+        (r"preact_norm", r"norm1"),
+        # The normalization after a convolution is counted with the next convolution.
+        (r"norm1", r"norm2"),
+        (r"norm2", r"norm3"),
+        (r"shortcut_conv", r"downsample.conv"),
+    ),
+    separator=".",
+    variables=_TORCH_VARIABLES,
+    torch_layout=True,
+    classifier_is_conv=True,
+    ignored=r"\.num_batches_tracked$",
+)
+
+KERAS_APPLICATIONS = Naming(
+    title="keras.applications",
+    fingerprint=r"^conv2_block1_",
+    whole={
+        "stem_conv": "conv1_conv",
+        "stem_norm": "conv1_bn",
+        "final_norm": "post_bn",
+        "predictions": "predictions",
+    },
+    # Its stages are counted with the stem as the first.
+    block="conv{stage2}_block{block}_",
+    parts=(
+        (r"conv(\d)", r"\1_conv"),
+        (r"norm(\d)", r"\1_bn"),
+        (r"shortcut_conv", r"0_conv"),
+        (r"shortcut_norm", r"0_bn"),
+        (r"preact_norm", r"preact_bn"),
+    ),
+    separator="/",
+    variables={},
+)
+
+
+class _OwnNaming(Naming):
+    """Our own names, kept as they are."""
+
+    def layer(self, name: str, pooled: bool = False) -> str:
+        return name
+
+
+OURS = _OwnNaming(
+    title="keras_resnet",
+    fingerprint=r"^stage1_block1_",
+    whole={"predictions": "predictions"},
+    block="",
+    parts=(),
+    separator="/",
+    variables={},
+)
+
+NAMINGS = (OURS, TORCHVISION, TIMM_V2, KERAS_APPLICATIONS)
+
+
+def detect(names: Iterable[str]) -> Naming | None:
+    """The naming that a file follows, None if it is none of ours."""
+    names = list(names)
+    for naming in NAMINGS:
+        if any(re.search(naming.fingerprint, name) for name in names):
+            return naming
+    return None
+
+
+def is_ours(layer_name: str) -> bool:
+    """Whether a layer of this name belongs to a network of `create_model`."""
+    return _OURS.match(layer_name) is not None

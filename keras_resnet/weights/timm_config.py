@@ -1,0 +1,49 @@
+"""The `config.json` that timm puts beside its weights: architecture and preprocessing."""
+
+import json
+from pathlib import Path
+
+from keras_resnet.weights.checkpoint import Checkpoint
+from keras_resnet.weights.errors import WeightsError
+
+_NEEDED = ("input_size", "crop_pct", "interpolation", "mean", "std")
+
+
+def read_into(checkpoint: Checkpoint, path: Path) -> None:
+    """Adds to a checkpoint what a `config.json` says; one that is not timm's says nothing.
+
+    Raises:
+        WeightsError: if the file is no JSON or asks for a crop that we do not have.
+    """
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path} is no JSON file ({error}).") from error
+    if not isinstance(config, dict) or "architecture" not in config:
+        return
+    pretrained = config.get("pretrained_cfg", config)
+    checkpoint.architecture = config["architecture"]
+    names = pretrained.get("label_names") or config.get("label_names")
+    checkpoint.class_names = [str(name) for name in names] if names else None
+    if all(key in pretrained for key in _NEEDED):
+        checkpoint.preprocessing = _preprocessing(pretrained, path)
+        if pretrained.get("test_input_size"):
+            larger = {"input_size": pretrained["test_input_size"]}
+            larger["crop_pct"] = pretrained.get("test_crop_pct") or pretrained["crop_pct"]
+            checkpoint.test_preprocessing = _preprocessing({**pretrained, **larger}, path)
+
+
+def _preprocessing(config: dict, path: Path) -> dict:
+    if config.get("crop_mode", "center") != "center":
+        raise WeightsError(
+            f"{path} asks for crop_mode={config['crop_mode']!r}; evaluation here takes the centre "
+            "of the resized image ('center')."
+        )
+    return {
+        "image_size": int(config["input_size"][-1]),
+        "crop_ratio": float(config["crop_pct"]),
+        "interpolation": str(config["interpolation"]),
+        "mean": [float(value) for value in config["mean"]],
+        "std": [float(value) for value in config["std"]],
+        "channel_order": "rgb",
+    }

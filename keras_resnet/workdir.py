@@ -1,0 +1,131 @@
+"""The work directory of a run. Files are replaced whole: a kill leaves the old one or the new."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from keras_resnet.config import ConfigDict, differing_keys, from_json, to_json
+from keras_resnet.errors import UserError
+
+
+class WorkDir:
+    """Paths and small files of one run. Reading needs no TensorFlow."""
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path).expanduser()
+        self.config = self.path / "config.json"
+        self.dataset = self.path / "dataset.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.checkpoints = self.path / "checkpoints"
+        self.tensorboard = self.path / "tensorboard"
+        self.model = self.path / "model.keras"
+        self.curves = self.path / "curves.png"
+        self.result = self.path / "result.json"
+
+    def check(self, config: ConfigDict) -> None:
+        """Makes sure that a run with `config` can go on, or start, in this folder.
+
+        Raises:
+          UserError: it cannot be written, or belongs to a run with another config.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
+        except OSError as error:
+            raise UserError(
+                f"--workdir={self.path}: cannot be written ({error.strerror})"
+            ) from error
+        if self.config.exists():
+            differing = differing_keys(config, self.read_config())
+            if differing:
+                raise UserError(
+                    f"--workdir={self.path} belongs to a run with another config: "
+                    f"{'; '.join(differing)}. Take another folder, or the config it started with"
+                )
+
+    def claim(self, config: ConfigDict) -> None:
+        """Makes this the work directory of `config`, once `check` has passed."""
+        if not self.config.exists():
+            write_text(self.config, to_json(config))
+
+    def read_config(self) -> ConfigDict:
+        """Returns the config the run was started with.
+
+        Raises:
+          UserError: there is no run in this folder, or its config cannot be read.
+        """
+        try:
+            text = self.config.read_text()
+        except FileNotFoundError as error:
+            what = (
+                "has no config.json: no run was started here"
+                if self.path.is_dir()
+                else "no such folder"
+            )
+            raise UserError(f"--workdir={self.path}: {what}") from error
+        return from_json(text, where=str(self.config))
+
+    def read_dataset(self) -> dict:
+        """Returns {"classes": [...], "train_examples": n, "eval_examples": n}.
+
+        Raises:
+          UserError: training has not come far enough to write it.
+        """
+        data = read_json(self.dataset)
+        if data is None:
+            raise UserError(
+                f"{self.dataset}: missing; run keras-resnet train --workdir={self.path}"
+            )
+        return data
+
+    def append_metrics(self, row: dict) -> None:
+        """Adds one JSON object as a line to metrics.jsonl."""
+        with self.metrics.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def read_metrics(self) -> list[dict]:
+        """Returns the rows of metrics.jsonl; a last line cut by a kill is left out."""
+        rows = []
+        if self.metrics.exists():
+            for line in self.metrics.read_text().splitlines():
+                try:
+                    rows.append(json.loads(line))
+                except json.JSONDecodeError:
+                    break
+        return rows
+
+    def rewind_metrics(self, step: int) -> list[dict]:
+        """Drops the rows past `step`, which a resumed run writes again; returns the kept ones."""
+        rows = [row for row in self.read_metrics() if row["step"] <= step]
+        if self.metrics.exists():
+            write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
+        return rows
+
+
+def read_json(path: Path) -> dict | None:
+    """Returns the JSON object in `path`, or None if there is none to read."""
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(text)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a path beside `path` that takes its place when the block ends well."""
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,47 @@
+"""What the model tests share: small twins of the variants, weights that exercise everything."""
+
+import keras
+import numpy as np
+
+from keras_resnet.architectures import ARCHITECTURES
+from keras_resnet.models import create_model
+
+
+def small(name, **kwargs):
+    """The variant with few and narrow blocks, five classes and 32-pixel (CIFAR: 8) inputs."""
+    stages = len(ARCHITECTURES[name].depths)
+    defaults = {
+        "depths": (1, 2, 2, 1)[:stages],
+        "widths": (16, 32, 48, 64)[:stages],
+        "classes": 5,
+        "input_shape": (8, 8, 3) if stages == 3 else (32, 32, 3),
+    }
+    return create_model(name, **{**defaults, **kwargs})
+
+
+def randomize(model, seed=0):
+    """Draw every weight: kernels of unit gain, gammas around 1, statistics as of real data."""
+    rng = np.random.default_rng(seed)
+    for variable in model.weights:
+        shape = tuple(variable.shape)
+        last = variable.path.rsplit("/", 1)[-1]
+        if last == "kernel":
+            value = rng.normal(0, np.sqrt(2 / max(np.prod(shape[:-1]), 1)), shape)
+        elif last in ("gamma", "moving_variance"):
+            value = rng.uniform(0.5, 1.5, shape)
+        elif last in ("beta", "bias", "moving_mean"):
+            value = rng.normal(0, 0.2, shape)
+        else:
+            continue
+        variable.assign(value.astype("float32"))
+    return model
+
+
+def images(model, batch=2, seed=0):
+    shape = [24 if size is None else size for size in model.inputs[0].shape[1:]]
+    return np.random.default_rng(seed).normal(size=(batch, *shape)).astype("float32")
+
+
+def run(model, inputs, **kwargs):
+    """The outputs as numpy, same structure."""
+    return keras.tree.map_structure(keras.ops.convert_to_numpy, model(inputs, **kwargs))

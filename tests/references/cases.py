@@ -1,0 +1,104 @@
+"""What is compared with what: our variants and the models of other libraries they must equal."""
+
+import dataclasses
+from typing import Any
+
+KERAS = "keras.applications"
+SMALL = (64, 97)
+LARGE = (193, 224)
+CLASSES_KEPT = slice(None, None, 5)  # every fifth of 1000 logits is stored
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One comparison of logits.
+
+    Attributes:
+        name: of the case and of its file in `logits/`.
+        variant: our name.
+        library: "torchvision", "timm" or "keras.applications".
+        model: name of the model there.
+        arguments: further arguments of our `create_model`.
+        library_arguments: further arguments of the library's function.
+        sizes: image sizes in pixels.
+        slow: compared only by `pytest -m slow`.
+    """
+
+    name: str
+    variant: str
+    library: str
+    model: str
+    arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
+    library_arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
+    sizes: tuple[int, ...] = SMALL
+    slow: bool = False
+
+
+# Every variant that one of the libraries has, in the order of our table.
+COUNTERPARTS: dict[str, tuple[str, str]] = {
+    **{f"ResNet{n}": ("torchvision", f"resnet{n}") for n in (18, 34, 50, 101, 152)},
+    "ResNet200": ("timm", "resnet200"),
+    **{f"ResNet{n}V1": (KERAS, f"ResNet{n}") for n in (50, 101, 152)},
+    **{f"ResNet{n}V2": (KERAS, f"ResNet{n}V2") for n in (50, 101, 152)},
+    **{f"ResNet{n}V2": ("timm", f"resnetv2_{n}") for n in (18, 34)},
+    **{f"ResNet{n}D": ("timm", f"resnet{n}d") for n in (18, 26, 34, 50, 101, 152, 200)},
+    "ResNeXt50_32x4d": ("torchvision", "resnext50_32x4d"),
+    "ResNeXt101_32x8d": ("torchvision", "resnext101_32x8d"),
+    "ResNeXt101_64x4d": ("torchvision", "resnext101_64x4d"),
+    **{f"WideResNet{n}_2": ("torchvision", f"wide_resnet{n}_2") for n in (50, 101)},
+    **{f"SEResNet{n}": ("timm", f"seresnet{n}") for n in (18, 34, 50, 101, 152)},
+    **{f"ResNetRS{n}": ("timm", f"resnetrs{n}") for n in (50, 101, 152, 200, 270, 350, 420)},
+}
+
+FAST = {
+    *("ResNet18", "ResNet34", "ResNet50", "ResNet101", "ResNet50V1", "ResNet50V2", "ResNet18V2"),
+    *("ResNet34D", "ResNet50D", "ResNeXt50_32x4d", "WideResNet50_2", "SEResNet18", "SEResNet50"),
+    "ResNetRS50",
+}
+
+# The pre-activation network as most people draw it: stride in a stage's first block, no biases.
+TIMM_V2 = {
+    "stride_in_last_block": False,
+    "use_bias": False,
+    "zero_pad_pool": False,
+    "epsilon": 1e-5,
+}
+
+CASES: dict[str, Case] = {
+    case.name: case
+    for case in (
+        *(
+            Case(name, name, library, model, slow=name not in FAST)
+            for name, (library, model) in COUNTERPARTS.items()
+        ),
+        *(
+            Case(f"{name}-large", name, *COUNTERPARTS[name], sizes=LARGE, slow=True)
+            for name in sorted(FAST)
+        ),
+        Case(
+            "ResNet50-output_stride_8",
+            "ResNet50",
+            "torchvision",
+            "resnet50",
+            arguments={"output_stride": 8},
+            library_arguments={"replace_stride_with_dilation": [False, True, True]},
+        ),
+        Case(
+            "ResNet34-output_stride_16",
+            "ResNet34",
+            "timm",
+            "resnet34",
+            arguments={"output_stride": 16},
+            library_arguments={"output_stride": 16},
+        ),
+        Case(
+            "ResNet50D-output_stride_8",
+            "ResNet50D",
+            "timm",
+            "resnet50d",
+            arguments={"output_stride": 8},
+            library_arguments={"output_stride": 8},
+        ),
+        Case("ResNet50V2-timm", "ResNet50V2", "timm", "resnetv2_50", arguments=TIMM_V2),
+    )
+}

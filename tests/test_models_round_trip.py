@@ -1,0 +1,64 @@
+"""Every variant survives get_config, .keras files and clone_model, with identical outputs."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+from model_helpers import images, randomize, run, small
+
+from keras_resnet.architectures import ARCHITECTURES
+from keras_resnet.models import ResNet, create_model
+
+
+def _structure(name):
+    """What is left of a row in its small twin: depths, widths and preprocessing are not."""
+    gone = ("name", "source", "depths", "widths", "image_size", "crop_ratio", "classes")
+    row = dataclasses.asdict(ARCHITECTURES[name])
+    return tuple(value for key, value in row.items() if key not in gone)
+
+
+DISTINCT = {_structure(name): name for name in reversed(ARCHITECTURES)}
+
+
+def check_round_trips(model, folder):
+    model.class_names = [f"class {i}" for i in range(model.output_shape[-1])]
+    x = images(model)
+    expected = run(model, x)
+    path = folder / "model.keras"
+    model.save(path)
+    copies = [
+        ResNet.from_config(model.get_config()),
+        keras.models.clone_model(model),
+        keras.saving.load_model(path),
+    ]
+    for copy in copies[:2]:
+        copy.set_weights(model.get_weights())
+    for copy in copies:
+        assert type(copy) is ResNet
+        assert copy.name == model.name
+        assert [la.name for la in copy.layers[1:]] == [la.name for la in model.layers[1:]]
+        assert copy.preprocessing == model.preprocessing
+        assert copy.class_names == model.class_names
+        assert copy.rematerialize == model.rematerialize
+        np.testing.assert_array_equal(run(copy, x), expected)
+
+
+@pytest.mark.parametrize("name", sorted(DISTINCT.values()))
+def test_round_trips(name, tmp_path):
+    """One of each structure; the variants that are left out differ from one in depth only."""
+    model = randomize(small(name, drop_path_rate=0.1, rematerialize=name.endswith("V2")))
+    check_round_trips(model, tmp_path)
+
+
+def test_round_trips_of_other_outputs_and_ranks(tmp_path):
+    model = small("ResNet18V2", input_shape=(64, 2), output_stride=8, include_top=False)
+    check_round_trips(randomize(model), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_round_trips_of_the_whole_network(name, tmp_path):
+    size = 32 if "Cifar" in name or "WideResNet" in name else 64
+    check_round_trips(create_model(name, input_shape=(size, size, 3)), tmp_path)
+    keras.backend.clear_session()

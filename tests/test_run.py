@@ -1,0 +1,248 @@
+"""Whole runs on the embedded digits: what they leave, resuming, refusals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+import input_pipeline
+from keras_resnet import config as configs
+from keras_resnet.commands import main
+from keras_resnet.errors import UserError
+from keras_resnet.training import run
+from keras_resnet.workdir import WorkDir
+
+FILES = ["config.json", "dataset.json", "metrics.jsonl", "model.keras", "curves.png", "result.json"]
+
+
+@pytest.fixture(scope="session")
+def smoke():
+    return configs.check(configs.load_config("smoke"))
+
+
+@pytest.fixture(scope="session")
+def finished(smoke, tmp_path_factory):
+    """The work directory of a finished smoke run, and what `train` returned."""
+    folder = tmp_path_factory.mktemp("finished")
+    return WorkDir(folder), run.train(smoke, folder)
+
+
+def test_a_run_leaves_its_files(finished):
+    workdir, result = finished
+    assert all((workdir.path / name).stat().st_size > 0 for name in FILES)
+    assert list(workdir.tensorboard.glob("events.out.tfevents.*"))
+    assert list(workdir.checkpoints.glob("ckpt-*.index"))
+    assert not list(workdir.path.glob(".*"))  # no temporary file is left
+    assert json.loads(workdir.result.read_text()) == result
+    assert {"top1", "top5", "loss", "examples", "step", "train_images_per_second"} <= set(result)
+    assert (result["examples"], result["step"]) == (360, 2 * 1437 // 128)
+
+
+def test_metrics_have_a_row_per_epoch(finished):
+    workdir, _ = finished
+    rows = workdir.read_metrics()
+    assert [row["step"] for row in rows if row["kind"] == "eval"] == [11, 22]
+    trained = [row for row in rows if row["kind"] == "train"]
+    assert sum(row["examples"] for row in trained) == 22 * 128
+    for row in trained:
+        assert {"step", "epoch", "loss", "learning_rate", "images_per_second"} <= set(row)
+    # Step 21 is the last; the cosine is not quite 0 there.
+    expected = 0.05 * 0.5 * (1 + np.cos(np.pi * 21 / 22))
+    assert trained[-1]["learning_rate"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_saved_model_gives_the_reported_accuracy(finished):
+    workdir, result = finished
+    model = keras.saving.load_model(workdir.model)
+    source = input_pipeline.open_source("tfds", name="digits", path="", split="test")
+    right = 0
+    for batch in input_pipeline.evaluation_batches(
+        source, batch_size=360, preprocessing=model.preprocessing
+    ):
+        images = batch["image"].numpy() / 255.0
+        inputs = (images - model.preprocessing["mean"]) / model.preprocessing["std"]
+        probabilities = model.predict(inputs.astype("float32"), verbose=0)
+        np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, rtol=1e-5)
+        right += (probabilities.argmax(axis=1) == batch["label"].numpy()).sum()
+    assert right / 360 == pytest.approx(result["top1"])
+    assert model.class_names == [str(digit) for digit in range(10)]
+
+
+def test_evaluate_command_counts_every_example(finished, capsys):
+    workdir, result = finished
+    assert main(["evaluate", f"--workdir={workdir.path}", "--json"]) == 0
+    again = json.loads(capsys.readouterr().out.splitlines()[-1])
+    for key in ("top1", "top5", "examples", "step"):
+        assert again[key] == result[key]
+    assert again["loss"] == pytest.approx(result["loss"], rel=1e-5)
+    # 360 is no multiple of 7 nor of 128: the padding must not count.
+    arguments = ["evaluate", f"--workdir={workdir.path}", "--json", "--config.batch_size=7"]
+    assert main(arguments) == 0
+    other = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert other["examples"] == 360
+    assert other["top1"] == pytest.approx(result["top1"])
+    assert other["loss"] == pytest.approx(result["loss"], rel=1e-4)
+
+
+def test_running_a_finished_run_again_evaluates(finished, smoke, capsys):
+    workdir, result = finished
+    before = workdir.metrics.read_text()
+    again = run.train(smoke, workdir.path)
+    assert "finished" in capsys.readouterr().out
+    assert again["top1"] == result["top1"]
+    assert again["train_images_per_second"] == result["train_images_per_second"]
+    assert workdir.metrics.read_text() == before
+
+
+def test_another_config_is_refused_with_the_differing_keys(finished, capsys):
+    workdir, _ = finished
+    arguments = ["train", "--config=smoke", f"--workdir={workdir.path}", "--config.epochs=3"]
+    assert main(arguments) == 1
+    assert "epochs: 2 -> 3" in capsys.readouterr().err
+
+
+def test_predict_prints_class_names(finished, tmp_path, capsys):
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    workdir, _ = finished
+    path = tmp_path / "a digit.png"
+    Image.fromarray((load_digits().images[0] * 15.9375).astype("uint8")).save(path)
+    assert main(["predict", f"--workdir={workdir.path}", str(path), "--top=3", "--json"]) == 0
+    row = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert row["image"] == str(path)
+    assert len(row["predictions"]) == 3
+    probabilities = [entry["probability"] for entry in row["predictions"]]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert all(entry["class"] == str(entry["class_id"]) for entry in row["predictions"])
+    assert main(["predict", f"--workdir={workdir.path}", str(path)]) == 0
+    assert "%" in capsys.readouterr().out
+
+
+def test_predict_names_what_it_cannot_read(finished, tmp_path, capsys):
+    workdir, _ = finished
+    text = tmp_path / "text.jpg"
+    text.write_text("no image")
+    for path in (text, tmp_path / "missing.png", tmp_path):
+        assert main(["predict", f"--workdir={workdir.path}", str(path)]) == 1
+        message = capsys.readouterr().err
+        assert str(path) in message
+        assert message.count("\n") == 1
+
+
+def test_killed_and_resumed_equals_uninterrupted(finished, smoke, tmp_path):
+    """SIGKILL after the first checkpoint; the second run ends in the very same weights."""
+    workdir, result = finished
+    killed = WorkDir(tmp_path / "killed")
+    command = [
+        sys.executable,
+        "-m",
+        "keras_resnet",
+        "train",
+        "--config=smoke",
+        f"--workdir={killed.path}",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (killed.checkpoints / "ckpt-11.index").exists() and process.poll() is None:
+        assert time.monotonic() < deadline, "no checkpoint after two minutes"
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not killed.result.exists()
+    resumed = run.train(smoke, killed.path)
+    for key in ("top1", "top5", "examples", "step"):
+        assert resumed[key] == result[key]
+    ours, theirs = (keras.saving.load_model(path.model) for path in (killed, workdir))
+    for mine, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-6)
+    steps = [row["step"] for row in killed.read_metrics() if row["kind"] == "eval"]
+    assert steps == [11, 22]
+
+
+def test_replicas_evaluate_alike(finished, smoke):
+    """Four logical CPUs give the metrics of one."""
+    workdir, result = finished
+    config = smoke.copy_and_resolve_references()
+    config.strategy = "mirrored"
+    means = run.evaluate(config, workdir)
+    assert means["examples"] == 360
+    assert means["top1"] == result["top1"]
+    assert means["loss"] == pytest.approx(result["loss"], rel=1e-5)
+
+
+def test_replicas_train_and_save(smoke, tmp_path):
+    config = smoke.copy_and_resolve_references()
+    config.strategy, config.epochs = "mirrored", 1
+    result = run.train(config, tmp_path)
+    model = keras.saving.load_model(tmp_path / "model.keras")
+    assert result["examples"] == 360
+    assert all(np.isfinite(weight).all() for weight in model.get_weights())
+
+
+@pytest.mark.parametrize("name", ["cpu", "one_device"])
+def test_strategies_for_one_device(name):
+    from keras_resnet.training.strategy import describe, make_strategy
+
+    assert describe(make_strategy(name)) == "OneDeviceStrategy on CPU"
+
+
+def test_tpu_without_a_tpu_is_a_clear_error():
+    from keras_resnet.training.strategy import make_strategy
+
+    with pytest.raises(UserError, match="TPU_NAME"):
+        make_strategy("tpu")
+
+
+@pytest.mark.parametrize(
+    ("override", "quoted"),
+    [
+        ({"batch_size": 4000, "epochs": 1}, "batch_size=4000"),
+        ({"batch_size": 10, "strategy": "mirrored"}, "take 8"),
+    ],
+)
+def test_batch_sizes_that_cannot_work(smoke, tmp_path, override, quoted):
+    config = smoke.copy_and_resolve_references()
+    config.update(override)
+    with pytest.raises(UserError, match=quoted):
+        run.train(config, tmp_path)
+
+
+def test_a_failed_start_does_not_bind_the_folder(smoke, tmp_path):
+    config = smoke.copy_and_resolve_references()
+    config.data.path = str(tmp_path / "nowhere")
+    config.data.source = "image_folder"
+    with pytest.raises(input_pipeline.DataError, match="nowhere"):
+        run.train(config, tmp_path / "w")
+    WorkDir(tmp_path / "w").check(smoke)
+
+
+def test_mixed_precision_trains_and_saves_float32(smoke, tmp_path):
+    config = smoke.copy_and_resolve_references()
+    config.precision, config.epochs = "mixed_bfloat16", 1
+    result = run.train(config, tmp_path)
+    model = keras.saving.load_model(tmp_path / "model.keras")
+    assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+    assert {str(weight.dtype) for weight in model.get_weights()} == {"float32"}
+    assert np.isfinite(result["loss"])
+
+
+def test_unwritable_work_directory(smoke, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        run.train(smoke, file / "below")
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"epochz": 3}'])
+def test_broken_work_directories(tmp_path, content, capsys):
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    assert main(["evaluate", f"--workdir={tmp_path}"]) in (1, 2)
+    assert str(tmp_path) in capsys.readouterr().err
