@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import tensorflow as tf
 
 from input_pipeline.decoding import MAX_PIXELS, TOO_LARGE, UNSUPPORTED, decode_image
-from input_pipeline.errors import DataError
+from input_pipeline.errors import DataError, reason
 
 
 def _ends_with(mark: bytes) -> Callable[[bytes], bool]:
@@ -108,7 +108,7 @@ def find_broken_image(source) -> DataError | None:
                     if found:
                         return DataError(found)
         except tf.errors.OpError as error:  # records that cannot be read at all
-            return DataError(f"{source.title} cannot be read: {_first_line(error.message)}.")
+            return DataError(f"{source.title} cannot be read: {reason(error)}.")
     return None
 
 
@@ -119,29 +119,30 @@ def problem(name: str, read: Callable[[], bytes]) -> str | None:
     except OSError as error:
         return f"{name} cannot be read: {error.strerror or error}."
     except tf.errors.OpError as error:
-        return f"{name} cannot be read: {_first_line(error.message)}."
+        return f"{name} cannot be read: {reason(error)}."
     try:
         with tf.device("CPU:0"):
             decode_image(tf.constant(encoded))
     except tf.errors.OpError as error:
-        return f"{name} {describe(encoded, error.message)}"
+        return f"{name} {describe(encoded, error)}"
     return None
 
 
-def describe(encoded: bytes, message: str) -> str:
-    """What is wrong with an image file that TensorFlow refused with `message`."""
+def describe(encoded: bytes, error: Exception) -> str:
+    """What is wrong with an image file that TensorFlow refused with `error`."""
     if not encoded:
         return "is empty (0 bytes)."
-    if TOO_LARGE in message:
-        sides = re.findall(r"\[(-?\d+)\]", message)[:2]
+    said = str(error)
+    if TOO_LARGE in said:
+        sides = re.findall(r"\[(-?\d+)\]", said)[:2]
         claimed = " × ".join(f"{int(side):,}" for side in sides)
         return (
             f"claims {claimed} pixels (height × width); 1 to {MAX_PIXELS:,} are decoded. "
             "Replace or remove it."
         )
-    reason = _first_line(message)
-    if UNSUPPORTED in message:
-        return f"is of an {reason[reason.index(UNSUPPORTED) :]}. Convert or remove it."
+    if UNSUPPORTED in said:
+        kind = re.sub(r"[\[\]]", "", said[said.index(UNSUPPORTED) :]).splitlines()[0]
+        return f"is an {kind.partition(' {{')[0].strip()}. Convert or remove it."
     for name, (start, is_complete) in _FORMATS.items():
         if encoded.startswith(start):
             if not is_complete(encoded):
@@ -149,12 +150,11 @@ def describe(encoded: bytes, message: str) -> str:
                     f"is a truncated {name}: its {len(encoded):,} bytes stop before the end of the "
                     "image. Replace or remove it."
                 )
-            return f"is a damaged {name} ({len(encoded):,} bytes): {reason}. Replace or remove it."
+            return (
+                f"is a damaged {name} ({len(encoded):,} bytes): {reason(error)}. "
+                "Replace or remove it."
+            )
     return (
         f"is no image that can be read (JPEG, PNG, GIF, BMP, WebP): its {len(encoded):,} bytes "
         f"start with {encoded[:16]!r}. Replace or remove it."
     )
-
-
-def _first_line(message: str) -> str:
-    return re.sub(r"\{\{.*?\}\}|\[Op:.*|\n.*", "", message).strip(" .")

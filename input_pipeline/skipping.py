@@ -6,7 +6,6 @@ where each row that fails is noted and left blank.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -41,37 +40,35 @@ def skip_broken(load: Callable[..., Chunk], source: Source) -> Callable[..., Chu
 
     def load_or_skip(*chunk):
         # The careful way is only walked if the first has given nothing.
-        return _first_that_works(chunk, with_ok, lambda *rows: _row_by_row(rows, with_ok, source))
+        return _first_that_works(chunk, with_ok, lambda spec: _row_by_row(spec, with_ok, source))
 
     return load_or_skip
 
 
-def _first_that_works(inputs: tuple, first: Callable, second: Callable) -> Any:
+def _first_that_works(inputs: tuple, first: Callable, make_second: Callable[[dict], Callable]):
+    # `make_second` gets the element_spec of what `first` gives.
     given = tf.data.Dataset.from_tensors(inputs)
     tried = given.map(first).ignore_errors()
+    second = make_second(tried.element_spec)
     return tried.concatenate(given.map(second)).take(1).get_single_element()
 
 
-def _row_by_row(chunk: tuple, load: Callable, source: Source) -> Chunk:
-    spec = (
-        tf.data.Dataset.from_tensors(tf.nest.map_structure(lambda rows: rows[:1], chunk))
-        .map(load)
-        .element_spec
-    )
-    blank = {key: tf.zeros([1, *tensor.shape[1:]], tensor.dtype) for key, tensor in spec.items()}
+def _row_by_row(chunk_spec: dict, load: Callable, source: Source) -> Callable[..., Chunk]:
+    signature = {
+        key: tf.TensorSpec(tensor.shape[1:], tensor.dtype) for key, tensor in chunk_spec.items()
+    }
 
     def skip(*row):
         noted = tf.numpy_function(lambda handles: _note(source, handles), [row[0]], tf.int64)
         with tf.control_dependencies([noted]):
-            return tf.nest.map_structure(tf.identity, blank)
+            return {key: tf.zeros([1, *spec.shape], spec.dtype) for key, spec in signature.items()}
 
     def load_row(row):
         one = tf.nest.map_structure(lambda values: values[None], row)
-        loaded = _first_that_works(one, load, skip)
+        loaded = _first_that_works(one, load, lambda _: skip)
         return {key: values[0] for key, values in loaded.items()}
 
-    signature = {key: tf.TensorSpec(tensor.shape[1:], tensor.dtype) for key, tensor in spec.items()}
-    return tf.map_fn(load_row, chunk, fn_output_signature=signature)
+    return lambda *chunk: tf.map_fn(load_row, chunk, fn_output_signature=signature)
 
 
 def _note(source: Source, handles: np.ndarray) -> np.int64:

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import tensorflow as tf
 
-from input_pipeline.errors import DataError, did_you_mean
+from input_pipeline.errors import DataError, did_you_mean, reason
 from input_pipeline.sources import splits
 from input_pipeline.sources.record_files import FileSlice, RecordFileSource, cut
 
@@ -85,7 +85,7 @@ def find_files(path: str) -> dict[str, list[str]]:
     try:
         listed = sorted(tf.io.gfile.listdir(folder))
     except tf.errors.OpError as error:
-        raise DataError(f"The folder {path} cannot be listed: {_first_line(error)}") from error
+        raise DataError(f"The folder {path} cannot be listed: {reason(error)}") from error
     totals: dict[str, set[str]] = {}
     found: dict[str, dict[int, str]] = {}
     for name in listed:
@@ -164,8 +164,7 @@ def _scan(file: str) -> dict[str, int]:
                 lowest, highest = min(lowest, int(low)), max(highest, int(high))
     except tf.errors.OpError as error:
         raise DataError(
-            f"{file} cannot be read after about {count:,} records: {_first_line(error)} "
-            "Copy it again."
+            f"{file} cannot be read after about {count:,} records: {reason(error)}. Copy it again."
         ) from error
     return {"records": count, "lowest": lowest, "highest": highest}
 
@@ -196,7 +195,7 @@ def _remember(place: str, rows: dict[str, dict[str, int]]) -> None:
         tf.io.gfile.rename(temporary, place, overwrite=True)
     except tf.errors.OpError as error:
         _log.warning("%s cannot be written, so the files will be counted again next time: %s",
-                     place, _first_line(error))  # fmt: skip
+                     place, reason(error))  # fmt: skip
 
 
 def _slices(index: dict[str, dict[str, int]], chosen: range) -> list[FileSlice]:
@@ -217,7 +216,7 @@ def _class_names(file: str, rows: list[dict[str, int]], offset: int) -> tuple[st
         with tf.io.gfile.GFile(os.path.expanduser(file)) as lines:
             names = tuple(line.strip() for line in lines.read().splitlines() if line.strip())
     except (tf.errors.OpError, UnicodeDecodeError) as error:
-        raise DataError(f"class_names={file}: cannot be read: {_first_line(error)}") from error
+        raise DataError(f"class_names={file}: cannot be read: {reason(error)}") from error
     if highest - offset >= len(names):
         raise DataError(
             f"{file} names {len(names):,} classes, but the stored labels go up to {highest} with "
@@ -225,8 +224,3 @@ def _class_names(file: str, rows: list[dict[str, int]], offset: int) -> tuple[st
             "1 where the labels start at 1."
         )
     return names
-
-
-def _first_line(error: Exception) -> str:
-    message = getattr(error, "message", None) or str(error)
-    return message.splitlines()[0].rstrip(".") + "."

@@ -184,4 +184,4 @@ def _read_image(path: str, preprocessing: dict) -> tf.Tensor:
     try:
         return input_pipeline.evaluation_image(tf.constant(encoded), preprocessing)
     except tf.errors.OpError as error:
-        raise input_pipeline.DataError(f"{path} {describe(encoded, error.message)}") from error
+        raise input_pipeline.DataError(f"{path} {describe(encoded, error)}") from error
