@@ -1,6 +1,6 @@
 """The input pipeline beside a bare decoding loop and beside torchvision, on the same bytes.
 
-    python benchmarks/input_pipeline.py --photos=FOLDER [--cifar=FOLDER]
+    python benchmarks/input_throughput.py --photos=FOLDER [--cifar=FOLDER]
         [--torch-python=ENVIRONMENT/bin/python]
 
 --photos is an image folder of JPEGs, --cifar one of 32×32 images; both are held in memory.
@@ -137,7 +137,7 @@ def timed(batches: tf.data.Dataset) -> Callable[[float], float]:
 
 
 def start_torch(options: argparse.Namespace) -> Callable[[str], float]:
-    program = Path(__file__).with_name("input_pipeline_torch.py")
+    program = Path(__file__).with_name("input_throughput_torch.py")
     process = subprocess.Popen(
         [options.torch_python, str(program), f"--photos={options.photos}",
          f"--batch-size={BATCH_SIZE}", f"--seconds={options.seconds}"],
