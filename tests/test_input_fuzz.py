@@ -27,5 +27,5 @@ def test_damaged_files(count):
     found = json.loads(lines[-1])
     assert found["refused"] + found["decoded"] == 3 * count
     # Both happen often: neither is everything let through, nor everything refused.
-    assert min(found["refused"], found["decoded"]) > 3 * count // 10
+    assert min(found["refused"], found["decoded"]) > count // 2
     assert found["grown_mib"] < MEMORY_MIB

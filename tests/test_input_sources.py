@@ -314,6 +314,8 @@ BMP = encode(smooth_image(30, 40), "BMP")
         (GIF[: len(GIF) // 2], "is a truncated GIF"),
         (BMP[:-100], "is a truncated BMP: its 3,554 bytes stop before"),
         (JPEG[:2], "is no image that can be read"),
+        (BMP[:28] + bytes(2) + BMP[30:], "is an unsupported kind of BMP: compression, bits 0 0."),
+        (PNG[:16] + b"\x7f\xff" * 4 + PNG[24:], "claims 2,147,450,879 × 2,147,450,879 pixels"),
     ],
 )
 def test_broken_image_is_named_and_described(folder, encoded, message):
