@@ -1,4 +1,4 @@
-"""torchvision's side of input_throughput.py, run by it in an environment with torch and torchvision.
+"""torchvision's side of input_throughput.py, which runs it in an environment with torchvision.
 
 Reads contestants' names from standard input, a line each, and answers with images/s: PIL decodes
 and transforms, a DataLoader with --workers processes batches uint8 images from bytes in memory.
