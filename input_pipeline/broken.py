@@ -141,8 +141,8 @@ def describe(encoded: bytes, error: Exception) -> str:
             "Replace or remove it."
         )
     if UNSUPPORTED in said:
-        kind = re.sub(r"[\[\]]", "", reason(error)).strip()
-        return f"is an {kind[kind.index(UNSUPPORTED) :]}. Convert or remove it."
+        kind = re.split(r"\n|\{\{|\[\[|\[Op:", said[said.index(UNSUPPORTED) :])[0]
+        return f"is an {re.sub('[][]', '', kind).strip()}. Convert or remove it."
     for name, (start, is_complete) in _FORMATS.items():
         if encoded.startswith(start):
             if not is_complete(encoded):
