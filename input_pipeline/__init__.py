@@ -16,6 +16,7 @@ import importlib
 _EXPORTS = {
     "AUGMENTATIONS": "input_pipeline.augment",
     "DataError": "input_pipeline.errors",
+    "SkippedImages": "input_pipeline.broken",
     "Source": "input_pipeline.sources",
     "evaluation_batches": "input_pipeline.batching",
     "evaluation_image": "input_pipeline.preprocessing",

@@ -14,10 +14,13 @@ from input_pipeline import augment as augmentation
 from input_pipeline.errors import DataError
 from input_pipeline.order import check_batches, shard_range
 from input_pipeline.preprocessing import check_preprocessing, evaluation_image
+from input_pipeline.skipping import OK, replace_skipped, skip_broken
 from input_pipeline.sources.base import Source
 
 # Pixels in a chunk: 64 images of 32×32, one of 224×224.
 _CHUNK_PIXELS = 2**16
+# How far `training_chunks` goes; each stage includes the ones before it.
+STAGES = ("read", "decode", "augment")
 
 
 def train_batches(
@@ -36,7 +39,8 @@ def train_batches(
 
     Batch t is a function of (seed, t) alone: the same whatever the number of threads and whether
     the run was resumed. Every epoch is a fresh permutation of all examples and batches run across
-    the borders of epochs, so nothing is dropped.
+    the borders of epochs, so nothing is dropped. Where the source skips broken images, the next
+    good row of this host's batch stands in for one (`skipping.replace_skipped`).
 
     Args:
         source: what to train on.
@@ -60,6 +64,47 @@ def train_batches(
         DataError: an argument is out of range, or an augmentation is unknown.
     """
     size = check_batches(batch_size, shard_index, num_shards)
+    if source.is_synthetic:
+        augmentation.check_batch(augmentation.check_augment(augment), size)
+        batch = source.constant_batch(size, image_size)
+        return _finish(tf.data.Dataset.from_tensors(batch).repeat(num_steps - start_step))
+    chunks = training_chunks(
+        source,
+        batch_size=batch_size,
+        seed=seed,
+        num_steps=num_steps,
+        start_step=start_step,
+        image_size=image_size,
+        augment=augment,
+        shard_index=shard_index,
+        num_shards=num_shards,
+    )
+    batches = chunks.rebatch(size, drop_remainder=True)
+    if source.skipped is not None:
+        batches = batches.map(replace_skipped)
+    return _finish(batches)
+
+
+def training_chunks(
+    source: Source,
+    *,
+    batch_size: int,
+    seed: int,
+    num_steps: int,
+    start_step: int = 0,
+    image_size: int,
+    augment: Mapping[str, Any],
+    shard_index: int = 0,
+    num_shards: int = 1,
+    stage: str = "augment",
+) -> tf.data.Dataset:
+    """What `train_batches` cuts into batches; with an earlier `stage`, to time it by itself.
+
+    Returns:
+        Elements of some n rows: {"label": int32[n]} and, after "read", {"bytes": int32[n]}, the
+        sizes of the encoded images; after "decode" and "augment" what `train_batches` returns.
+    """
+    size = check_batches(batch_size, shard_index, num_shards)
     if not 0 <= start_step <= num_steps:
         raise DataError(f"start_step is {start_step}; it must be in 0..{num_steps} (num_steps).")
     augment = augmentation.check_augment(augment)
@@ -75,13 +120,16 @@ def train_batches(
 
     def load(handles, numbers):
         encoded, labels = source.fetch(handles)
+        if stage == "read":
+            return {"label": labels, "bytes": tf.strings.length(encoded)}
         images = _map_images(
             lambda example: augmentation.training_image(*example, augment, image_size),
             (encoded, numbers),
             chunk,
             image_size,
         )
-        images = augmentation.augment_images(images, numbers, augment)
+        if stage == "augment":
+            images = augmentation.augment_images(images, numbers, augment)
         return {"image": images, "label": labels, **augmentation.batch_extras(numbers)}
 
     handles = augmentation.training_handles(
@@ -95,9 +143,9 @@ def train_batches(
     )
     steps = tf.data.Dataset.range(start_step, num_steps)
     batches = tf.data.Dataset.zip(steps, handles).map(add_random_numbers)
-    batches = batches.rebatch(chunk)
-    batches = batches.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return _finish(batches.rebatch(size, drop_remainder=True))
+    return batches.rebatch(chunk).map(
+        skip_broken(load, source), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    )
 
 
 def evaluation_batches(
@@ -119,7 +167,8 @@ def evaluation_batches(
     Returns:
         ceil(num_examples / batch_size) elements {"image": uint8[b, image_size, image_size, 3],
         "label": int32[b], "mask": float32[b]}, b = batch_size // num_shards, static shapes.
-        Where the examples run out, zeros fill up the batch and its mask is 0.
+        Where the examples run out, zeros fill up the batch and its mask is 0. So it is for a broken
+        image that the source skips: it counts neither as right nor as wrong.
 
     Raises:
         DataError: an argument is out of range, or `preprocessing` is not valid.
@@ -129,6 +178,8 @@ def evaluation_batches(
     image_size = preprocessing["image_size"]
     start, stop = shard_range(source.num_examples, shard_index, num_shards)
     num_batches = -(-source.num_examples // batch_size)
+    if source.is_synthetic:
+        return _synthetic_evaluation(source, size, image_size, stop - start, num_batches)
     chunk = _chunk_size(image_size, size)
 
     def load(handles):
@@ -146,10 +197,31 @@ def evaluation_batches(
     padding = tf.data.Dataset.from_tensors(blank).repeat(num_batches * size - (stop - start))
     handles = source.evaluation_order(shard_index=shard_index, num_shards=num_shards)
     chunks = handles.batch(chunk)
-    chunks = chunks.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    chunks = chunks.map(
+        skip_broken(load, source), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    )
+    if source.skipped is not None:
+        chunks = chunks.map(_mask_skipped)
     chunks = chunks.concatenate(padding.batch(size))
     batches = chunks.rebatch(size, drop_remainder=True)
     return _finish(batches.apply(tf.data.experimental.assert_cardinality(num_batches)))
+
+
+def _mask_skipped(chunk: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    fine = tf.cast(chunk.pop(OK), tf.float32)
+    return {**chunk, "mask": chunk["mask"] * fine}
+
+
+def _synthetic_evaluation(
+    source: Source, size: int, image_size: int, examples: int, num_batches: int
+) -> tf.data.Dataset:
+    batch = source.constant_batch(size, image_size)
+
+    def masked(index):
+        left = tf.clip_by_value(examples - index * size, 0, size)
+        return {**batch, "mask": tf.cast(tf.range(size, dtype=tf.int64) < left, tf.float32)}
+
+    return _finish(tf.data.Dataset.range(num_batches).map(masked))
 
 
 def _map_images(function, chunk: Any, chunk_size: int, image_size: int) -> tf.Tensor:

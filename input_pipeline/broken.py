@@ -1,69 +1,160 @@
-"""Naming the image that made a graph fail. TensorFlow's own message does not say which it was."""
+"""Broken images: naming the one that made a graph fail, and keeping count of skipped ones.
+
+TensorFlow's own messages do not say which image it was.
+"""
 
 import itertools
+import logging
 import os
 import re
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import tensorflow as tf
 
-from input_pipeline.decoding import decode_image
-from input_pipeline.errors import DataError
-from input_pipeline.sources.base import Source
+from input_pipeline.decoding import MAX_PIXELS, TOO_LARGE, UNSUPPORTED, decode_image
+from input_pipeline.errors import DataError, reason
 
-# How the files of a format start, and how complete ones end (None: they have no end mark).
+
+def _ends_with(mark: bytes) -> Callable[[bytes], bool]:
+    return lambda encoded: encoded.rstrip(b"\0\r\n").endswith(mark)
+
+
+# How the files of a format start, and whether one is complete: by its end mark, or by the size
+# that its header states.
 _FORMATS = {
-    "JPEG": (b"\xff\xd8\xff", b"\xff\xd9"),
-    "PNG": (b"\x89PNG", b"IEND\xaeB`\x82"),
-    "GIF": (b"GIF8", b"\x3b"),
-    "BMP": (b"BM", None),
+    "JPEG": (b"\xff\xd8\xff", _ends_with(b"\xff\xd9")),
+    "PNG": (b"\x89PNG", _ends_with(b"IEND\xaeB`\x82")),
+    "GIF": (b"GIF8", _ends_with(b"\x3b")),
+    "BMP": (b"BM", lambda encoded: len(encoded) >= int.from_bytes(encoded[2:6], "little")),
+    "WebP": (b"RIFF", lambda encoded: len(encoded) >= 8 + int.from_bytes(encoded[4:8], "little")),
 }
 _READ_AHEAD = 256
+_NAMED = 10
+
+_log = logging.getLogger("input_pipeline")
 
 
-def find_broken_image(source: Source) -> DataError | None:
+class SkippedImages:
+    """Which images of a split turned out to be broken and were skipped; safe to use from threads.
+
+    The first ten are logged with what is wrong with them. Each counts once, in however many epochs
+    it is met.
+
+    Attributes:
+        error: set once more than the allowed share is broken.
+    """
+
+    def __init__(self, num_examples: int, max_share: float):
+        """Raises DataError unless max_share is in 0..1."""
+        if not 0 <= max_share <= 1:
+            raise DataError(f"max_broken_share is {max_share!r}; it must be in 0..1.")
+        self.num_examples = num_examples
+        self.max_share = max_share
+        self.error: DataError | None = None
+        self._problems: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._problems)
+
+    @property
+    def problems(self) -> list[str]:
+        """A sentence for each, in the order they were met."""
+        with self._lock:
+            return list(self._problems.values())
+
+    def add(self, name: str, problem: str) -> None:
+        """Notes a broken image.
+
+        Raises:
+            DataError: more than max_share of the examples are broken.
+        """
+        with self._lock:
+            if name in self._problems:
+                return
+            self._problems[name] = problem
+            count = len(self._problems)
+            if count <= _NAMED:
+                _log.warning("skipped (%d): %s", count, problem)
+            if count == _NAMED + 1:
+                _log.warning("More broken images are skipped; only ten are named.")
+            if count > self.max_share * self.num_examples:
+                first = " | ".join(list(self._problems.values())[:_NAMED])
+                self.error = DataError(
+                    f"{count:,} of {self.num_examples:,} images are broken, more than "
+                    f"max_broken_share={self.max_share:g} allows. The first ones: {first}"
+                )
+                raise self.error
+
+
+def find_broken_image(source) -> DataError | None:
     """The error for the first example that cannot be read or decoded, None if all can.
 
     Reads and decodes the whole source, several images at a time; meant for the moment after a
-    graph has failed.
+    graph has failed. Where the source skips broken images, it is the error for too many of them.
+
+    Args:
+        source: a `sources.Source`.
     """
+    if source.skipped is not None and source.skipped.error is not None:
+        return source.skipped.error
     records = source.records()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        while group := list(itertools.islice(records, _READ_AHEAD)):
-            for problem in pool.map(lambda record: _problem(*record), group):
-                if problem:
-                    return DataError(problem)
+        try:
+            while group := list(itertools.islice(records, _READ_AHEAD)):
+                for found in pool.map(lambda record: problem(*record), group):
+                    if found:
+                        return DataError(found)
+        except tf.errors.OpError as error:  # records that cannot be read at all
+            return DataError(f"{source.title} cannot be read: {reason(error)}.")
     return None
 
 
-def _problem(name: str, read: Callable[[], bytes]) -> str | None:
+def problem(name: str, read: Callable[[], bytes]) -> str | None:
+    """A sentence that names an image and says why it cannot be read or decoded, None if it can."""
     try:
         encoded = read()
     except OSError as error:
         return f"{name} cannot be read: {error.strerror or error}."
+    except tf.errors.OpError as error:
+        return f"{name} cannot be read: {reason(error)}."
     try:
         with tf.device("CPU:0"):
             decode_image(tf.constant(encoded))
     except tf.errors.OpError as error:
-        return f"{name} {describe(encoded, error.message)}"
+        return f"{name} {describe(encoded, error)}"
     return None
 
 
-def describe(encoded: bytes, message: str) -> str:
-    """What is wrong with an image file that TensorFlow refused with `message`."""
+def describe(encoded: bytes, error: Exception) -> str:
+    """What is wrong with an image file that TensorFlow refused with `error`."""
     if not encoded:
         return "is empty (0 bytes)."
-    reason = re.sub(r"\{\{.*?\}\}|\[Op:.*|\n.*", "", message).strip(" .")
-    for name, (start, end) in _FORMATS.items():
+    said = str(error)
+    if TOO_LARGE in said:
+        sides = re.findall(r"\[(-?\d+)\]", said)[:2]
+        claimed = " × ".join(f"{int(side):,}" for side in sides)
+        return (
+            f"claims {claimed} pixels (height × width); 1 to {MAX_PIXELS:,} are decoded. "
+            "Replace or remove it."
+        )
+    if UNSUPPORTED in said:
+        kind = re.split(r"\n|\{\{|\[\[|\[Op:", said[said.index(UNSUPPORTED) :])[0]
+        return f"is an {re.sub('[][]', '', kind).strip()}. Convert or remove it."
+    for name, (start, is_complete) in _FORMATS.items():
         if encoded.startswith(start):
-            if end and not encoded.rstrip(b"\0\r\n").endswith(end):
+            if not is_complete(encoded):
                 return (
                     f"is a truncated {name}: its {len(encoded):,} bytes stop before the end of the "
                     "image. Replace or remove it."
                 )
-            return f"is a damaged {name} ({len(encoded):,} bytes): {reason}. Replace or remove it."
+            return (
+                f"is a damaged {name} ({len(encoded):,} bytes): {reason(error)}. "
+                "Replace or remove it."
+            )
     return (
-        f"is no image that can be read (JPEG, PNG, GIF, BMP): its {len(encoded):,} bytes start "
-        f"with {encoded[:16]!r}. Replace or remove it."
+        f"is no image that can be read (JPEG, PNG, GIF, BMP, WebP): its {len(encoded):,} bytes "
+        f"start with {encoded[:16]!r}. Replace or remove it."
     )

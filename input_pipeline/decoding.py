@@ -166,9 +166,11 @@ def _decode_bmp(encoded: tf.Tensor) -> tf.Tensor:
     compression = tf.cond(is_old, lambda: 0, lambda: _numbers(encoded, 30, 1, 4)[0])
     upside_down = height > 0
     height = tf.abs(height)
+    known = bits == tf.constant([1, 4, 8, 16, 24, 32])
     plain = (compression == 0) | ((compression == 3) & (bits == 32))
     supported = tf.raw_ops.Assert(
-        condition=plain, data=[UNSUPPORTED, "BMP: compression, bits", compression, bits]
+        condition=plain & tf.reduce_any(known),
+        data=[UNSUPPORTED, "BMP: compression, bits", compression, bits],
     )
     with tf.control_dependencies([check_size(height, width), supported]):
         row_bytes = (width * bits + 31) // 32 * 4
@@ -177,7 +179,7 @@ def _decode_bmp(encoded: tf.Tensor) -> tf.Tensor:
     place, colour_bytes = 14 + header, tf.where(is_old, 3, 4)
     colours = _bytes_at(encoded, place, tf.minimum(pixels - place, 1024))
     image = tf.switch_case(
-        tf.argmax(bits == tf.constant([1, 4, 8, 16, 24, 32]), output_type=tf.int32),
+        tf.argmax(known, output_type=tf.int32),
         [
             *[
                 lambda bits=bits: _palette_rows(rows, bits, width, colours, colour_bytes)

@@ -1,6 +1,7 @@
 """The one exception of the input pipeline. Standard library only."""
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -20,3 +21,9 @@ def unknown_name(kind: str, value: str, known: Iterable[str]) -> DataError:
     return DataError(
         f"Unknown {kind} {value!r}.{did_you_mean(value, known)} Known: {', '.join(known)}."
     )
+
+
+def reason(error: Exception) -> str:
+    """What an error says, in one line and without what TensorFlow puts around it."""
+    message = getattr(error, "message", None) or str(error) or type(error).__name__
+    return re.sub(r"\{\{.*?\}\}|\[Op:.*|\n.*", "", message, flags=re.DOTALL).strip(" .")

@@ -154,7 +154,18 @@ def resize_and_centre_crop(
         image = decode_other(encoded)
         return window_of(image, tf.shape(image)[:2], tf.zeros([2], tf.int32))
 
-    return tf.cond(is_jpeg(encoded), from_jpeg, from_other)
+    def from_small_jpeg():
+        # Of small images the number of operations counts: 32×32 pixels decode twice as fast so.
+        sides = tf.image.extract_jpeg_shape(encoded)[:2]
+        whole = tf.cond(
+            tf.reduce_all(sides == image_size),
+            lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE"),
+            from_jpeg,
+        )
+        return tf.ensure_shape(whole, [image_size, image_size, 3])
+
+    may_fit = short_side == image_size
+    return tf.cond(is_jpeg(encoded), from_small_jpeg if may_fit else from_jpeg, from_other)
 
 
 def _centre(whole: tf.Tensor, short_side: int, size: int) -> tuple[tf.Tensor, tf.Tensor]:

@@ -43,9 +43,17 @@ def default_config() -> ConfigDict:
                 "rematerialize": False,  # less memory, more time
             },
             "data": {
-                "source": "tfds",  # tfds, image_folder
-                "name": "digits",  # data set in TFDS; unused by image_folder
-                "path": "",  # data_dir of TFDS ("" is its own default), or the image folder
+                "source": "tfds",  # tfds, image_folder, tfrecord, synthetic (docs/data.md)
+                "name": "digits",  # data set in TFDS, or whose sizes synthetic imitates
+                "path": "",  # data_dir of TFDS ("" is its own default), or the folder of the data
+                "label_offset": 0,  # tfrecord: the stored label that is class 0
+                "class_names": "",  # tfrecord: text file, one name a line; "" numbers the classes
+                # Where encoded images are kept: none, memory, file (packed, on a local disk), or
+                # auto: memory for record formats up to 1 GiB.
+                "cache": "auto",
+                "cache_path": "",  # folder for cache=file
+                "on_error": "stop",  # at a broken image, or skip it and go on
+                "max_broken_share": 0.01,  # of a split, above which on_error=skip stops as well
                 "train_split": "train",
                 "eval_split": "test",
                 "image_size": 32,  # pixels, height and width of what the model sees
@@ -101,7 +109,9 @@ CHOICES = {
     "strategy": ("auto", "cpu", "one_device", "mirrored", "tpu"),
     "precision": ("float32", "mixed_bfloat16"),
     "xla": ("auto", "on", "off"),
-    "data.source": ("tfds", "image_folder"),
+    "data.source": ("tfds", "image_folder", "tfrecord", "synthetic"),
+    "data.cache": ("auto", "none", "memory", "file"),
+    "data.on_error": ("stop", "skip"),
     "data.interpolation": ("bilinear", "bicubic"),
     "optimizer.name": ("sgd",),
     "schedule.name": ("cosine", "step"),
@@ -124,6 +134,7 @@ NOT_NEGATIVE = [
     "schedule.factor",
     "loss.label_smoothing",
     "data.augment.crop_padding",
+    "data.max_broken_share",
 ]
 BELOW_ONE = ("optimizer.momentum", "loss.label_smoothing")
 
@@ -225,6 +236,10 @@ def check(config: ConfigDict) -> ConfigDict:
     for key in BELOW_ONE:
         if values[key] >= 1:
             raise UsageError(f"config.{key}={values[key]!r} must be below 1")
+    if config.data.max_broken_share > 1:
+        raise UsageError(
+            f"config.data.max_broken_share={config.data.max_broken_share!r} must be in [0, 1]"
+        )
     if not 0 < config.data.crop_ratio <= 1:
         raise UsageError(f"config.data.crop_ratio={config.data.crop_ratio!r} must be in (0, 1]")
     _check_tuples(config)
@@ -298,6 +313,25 @@ def preprocessing(config: ConfigDict) -> dict[str, Any]:
         "std": list(data.std),
         "channel_order": "rgb",
     }
+
+
+# Keys of `data` that say where the images come from; the rest says what is done with them.
+SOURCE_KEYS = (
+    "source",
+    "name",
+    "path",
+    "label_offset",
+    "class_names",
+    "cache",
+    "cache_path",
+    "on_error",
+    "max_broken_share",
+)
+
+
+def source_options(config: ConfigDict) -> dict[str, Any]:
+    """Returns what `input_pipeline.open_source` takes of `data.*`, all but the split."""
+    return {key: config.data[key] for key in SOURCE_KEYS}
 
 
 def to_json(config: ConfigDict) -> str:

@@ -193,7 +193,6 @@ def record_source(tmp_path_factory):
         record_bytes=100,
         image_key="photo",
         label_key="class",
-        records=lambda: iter(()),
     )
     return source
 

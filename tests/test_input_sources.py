@@ -20,8 +20,7 @@ from input_pipeline import (
     open_source,
     train_batches,
 )
-from input_pipeline.sources import record_files, splits
-from input_pipeline.sources import tfds as tfds_source
+from input_pipeline.sources import caching, record_files, splits
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +71,7 @@ def test_digits_description_and_slices(data_dir):
     assert source.description == "digits train: 1,437 images, 10 classes"
     assert source.class_names == tuple("0123456789")
     name, read = next(source.records())
-    assert name.startswith("digits: record 0 of ")
+    assert name.startswith("record 0 of ")
     assert name.endswith("digits-train.tfrecord-00000-of-00001")
     assert read().startswith(b"\x89PNG")
 
@@ -129,7 +128,7 @@ def test_digits_without_scikit_learn(tmp_path, monkeypatch):
 
 
 def test_large_sets_are_streamed(data_dir, monkeypatch):
-    monkeypatch.setattr(tfds_source, "MEMORY_LIMIT_BYTES", 1000)
+    monkeypatch.setattr(caching, "AUTO_LIMIT_BYTES", 1000)
     streamed = open_source("tfds", name="digits", path=data_dir, split="train[20%:]")
     assert isinstance(streamed, record_files.RecordFileSource)
     monkeypatch.undo()
@@ -313,8 +312,10 @@ BMP = encode(smooth_image(30, 40), "BMP")
             f"is a damaged PNG ({len(PNG):,} bytes): Invalid PNG data",
         ),
         (GIF[: len(GIF) // 2], "is a truncated GIF"),
-        (BMP[:-100], "is a damaged BMP (3,554 bytes): Input size should match"),
+        (BMP[:-100], "is a truncated BMP: its 3,554 bytes stop before"),
         (JPEG[:2], "is no image that can be read"),
+        (BMP[:28] + bytes(2) + BMP[30:], "is an unsupported kind of BMP: compression, bits 0 0."),
+        (PNG[:16] + b"\x7f\xff" * 4 + PNG[24:], "claims 2,147,450,879 × 2,147,450,879 pixels"),
     ],
 )
 def test_broken_image_is_named_and_described(folder, encoded, message):

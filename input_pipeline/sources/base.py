@@ -6,24 +6,33 @@ from collections.abc import Callable, Iterator
 import tensorflow as tf
 
 from input_pipeline import order
+from input_pipeline.broken import SkippedImages
+
+_CHUNK = 256
 
 
 class Source(abc.ABC):
     """One split of a data set: encoded images with a label each, and a name for error messages.
 
     Examples travel through `tf.data` as handles (whatever the source can make an ordered row of
-    cheaply: an index, a serialised record) until `fetch` turns a few of them at a time, in
-    parallel, into encoded images.
+    cheaply: an index, a serialised record with its name) until `fetch` turns a few of them at a
+    time, in parallel, into encoded images.
 
     Attributes:
         num_examples: at least 1.
         class_names: position i names label i.
         description: for people, as in "digits train: 1,437 images, 10 classes".
+        skipped: where broken images are noted and skipped; None stops at the first one.
+        is_synthetic: there are no files, and batches are made without decoding.
     """
+
+    skipped: SkippedImages | None = None
+    is_synthetic = False
 
     def __init__(self, *, title: str, num_examples: int, class_names: tuple[str, ...]):
         self.num_examples = num_examples
         self.class_names = class_names
+        self.title = title
         self.description = f"{title}: {num_examples:,} images, {len(class_names)} classes"
 
     @abc.abstractmethod
@@ -42,11 +51,27 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def fetch(self, handles: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Handles [n] -> encoded images string[n] and labels int32[n]; runs inside the graph."""
+        """Handles [n, …] -> encoded images string[n] and labels int32[n]; runs inside the graph."""
 
     @abc.abstractmethod
     def records(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
         """Every example's name and a function that reads its encoded image, in order."""
+
+    @abc.abstractmethod
+    def example_name(self, handle) -> str:
+        """The name in error messages of the example that a handle (numpy, one) stands for."""
+
+    def encoded_bytes(self) -> int:
+        """About how many bytes all encoded images take together."""
+        raise NotImplementedError(f"{type(self).__name__} cannot be cached.")
+
+    def fingerprint(self) -> str:
+        """Changes whenever the files behind the split do."""
+        raise NotImplementedError(f"{type(self).__name__} cannot be cached.")
+
+    def chunks(self) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+        """What `fetch` gives of all examples, a few hundred at a time, in the order of records."""
+        raise NotImplementedError(f"{type(self).__name__} cannot be cached.")
 
 
 class RandomAccessSource(Source):
@@ -63,3 +88,10 @@ class RandomAccessSource(Source):
 
     def evaluation_order(self, *, shard_index: int, num_shards: int) -> tf.data.Dataset:
         return tf.data.Dataset.range(*order.shard_range(self.num_examples, shard_index, num_shards))
+
+    def example_name(self, handle) -> str:
+        return f"{self.title}: image {int(handle)}"
+
+    def chunks(self) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+        handles = tf.data.Dataset.range(self.num_examples).batch(_CHUNK)
+        yield from handles.map(self.fetch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

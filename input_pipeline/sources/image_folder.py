@@ -23,7 +23,7 @@ from input_pipeline.errors import DataError, did_you_mean
 from input_pipeline.sources import splits
 from input_pipeline.sources.base import RandomAccessSource
 
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 _HELD_OUT = ("test", "val", "validation")
 _LITTER = ("desktop.ini", "thumbs.db")
 
@@ -72,6 +72,24 @@ class ImageFolder(RandomAccessSource):
 
     def records(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
         return ((file, Path(file).read_bytes) for file in self._files)
+
+    def example_name(self, handle) -> str:
+        return self._files[int(handle)]
+
+    def encoded_bytes(self) -> int:
+        return sum(stat.st_size for stat in self._stats())
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for file, stat in zip(self._files, self._stats(), strict=True):
+            digest.update(f"{file}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        return digest.hexdigest()
+
+    def _stats(self) -> list[os.stat_result]:
+        try:
+            return [os.stat(file) for file in self._files]
+        except OSError as error:
+            raise DataError(f"{error.filename} cannot be read: {error.strerror}.") from error
 
 
 def find_splits(path: str) -> dict[str, Path]:

@@ -1,5 +1,6 @@
 """Data sets larger than memory: records streamed from many files, mixed by files and a buffer."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 
 import tensorflow as tf
@@ -11,6 +12,7 @@ from input_pipeline.sources.base import Source
 _BUFFER_RECORDS = 16_384
 _BUFFER_BYTES = 2**30
 _OPEN_FILES = 16
+_CHUNK = 256
 
 # A slice of a TFRecord file: its path, records to skip, records to take.
 FileSlice = tuple[str, int, int]
@@ -19,8 +21,9 @@ FileSlice = tuple[str, int, int]
 class RecordFileSource(Source):
     """TFRecord files in which each record is a tf.train.Example with an image and a label.
 
-    Each host reads a fixed part of the records. In every epoch the files are opened in a new
-    order, 16 at a time, and their records pass through a shuffle buffer of 16,384 records or
+    A handle is a pair of strings: the serialised record, and the name of the example. Each host
+    reads a fixed part of the records. In every epoch the files are opened in a new order, 16 at a
+    time, and their records pass through a shuffle buffer of 16,384 records or
     1 GiB, whichever is less. A run that starts in mid-epoch reads, but does not decode, the
     records of that epoch that it skips.
     """
@@ -34,16 +37,20 @@ class RecordFileSource(Source):
         record_bytes: int,
         image_key: str,
         label_key: str,
-        records: Callable[[], Iterator[tuple[str, Callable[[], bytes]]]],
+        label_offset: int = 0,
     ):
-        """`record_bytes` is the mean size of a record, from which the buffer's length follows."""
+        """`record_bytes` is the mean size of a record, from which the buffer's length follows.
+
+        The class of an example is its stored label less `label_offset`.
+        """
         num_examples = sum(take for _, _, take in slices)
         super().__init__(title=title, num_examples=num_examples, class_names=class_names)
         self._slices = slices
         self._buffer = max(1, min(_BUFFER_RECORDS, _BUFFER_BYTES // max(1, record_bytes)))
         self._image_key = image_key
         self._label_key = label_key
-        self._records = records
+        self._label_offset = label_offset
+        self._record_bytes = record_bytes
 
     def training_order(
         self, *, batch_size: int, seed: int, start_step: int, shard_index: int, num_shards: int
@@ -66,8 +73,7 @@ class RecordFileSource(Source):
         # the function of flat_map is traced, so it sets the seed of that graph only.
         tf.compat.v1.set_random_seed(1)
         files = order.permutation(len(slices), seed=seed, epoch=epoch)
-        columns = tuple(tf.gather(list(column), files) for column in zip(*slices, strict=True))
-        records = tf.data.Dataset.from_tensor_slices(columns).interleave(
+        records = _columns(slices, files).interleave(
             _read,
             cycle_length=min(_OPEN_FILES, len(slices)),
             num_parallel_calls=tf.data.AUTOTUNE,
@@ -82,9 +88,8 @@ class RecordFileSource(Source):
     def evaluation_order(self, *, shard_index: int, num_shards: int) -> tf.data.Dataset:
         slices = self._shard(shard_index, num_shards)
         if not slices:
-            return tf.data.Dataset.from_tensor_slices(tf.zeros([0], tf.string))
-        columns = tuple(tf.constant(list(column)) for column in zip(*slices, strict=True))
-        return tf.data.Dataset.from_tensor_slices(columns).interleave(
+            return tf.data.Dataset.from_tensor_slices(tf.zeros([0, 2], tf.string))
+        return _columns(slices).interleave(
             _read,
             cycle_length=min(_OPEN_FILES, len(slices)),
             num_parallel_calls=tf.data.AUTOTUNE,
@@ -96,11 +101,48 @@ class RecordFileSource(Source):
             self._image_key: tf.io.FixedLenFeature([], tf.string),
             self._label_key: tf.io.FixedLenFeature([], tf.int64),
         }
-        parsed = tf.io.parse_example(handles, features)
-        return parsed[self._image_key], tf.cast(parsed[self._label_key], tf.int32)
+        parsed = tf.io.parse_example(handles[:, 0], features)
+        labels = tf.cast(parsed[self._label_key], tf.int32) - self._label_offset
+        return parsed[self._image_key], labels
 
     def records(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
-        return self._records()
+        for handles in self._in_order().as_numpy_iterator():
+            for record, name in handles:
+                yield name.decode(), lambda record=record: self._image_of(record)
+
+    def example_name(self, handle) -> str:
+        return handle[1].decode()
+
+    def encoded_bytes(self) -> int:
+        return self._record_bytes * self.num_examples
+
+    def fingerprint(self) -> str:
+        files = {file: tf.io.gfile.stat(file) for file, _, _ in self._slices}
+        sizes = {file: (stat.length, stat.mtime_nsec) for file, stat in files.items()}
+        return hashlib.sha256(repr((self._slices, sizes, self._label_offset)).encode()).hexdigest()
+
+    def chunks(self) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+        handles = self._in_order()
+        yield from handles.map(self.fetch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+    def _in_order(self) -> tf.data.Dataset:
+        # Blocks longer than any file: one file after the other, the next ones being read meanwhile.
+        return (
+            _columns(self._slices)
+            .interleave(
+                _read,
+                cycle_length=min(_OPEN_FILES, len(self._slices)),
+                block_length=2**40,
+                num_parallel_calls=tf.data.AUTOTUNE,
+                deterministic=True,
+            )
+            .batch(_CHUNK)
+            .prefetch(2)
+        )
+
+    def _image_of(self, record: bytes) -> bytes:
+        encoded, _ = self.fetch(tf.constant([[record, b""]]))
+        return encoded.numpy()[0]
 
     def _shard(self, shard_index: int, num_shards: int) -> list[FileSlice]:
         start, stop = order.shard_range(self.num_examples, shard_index, num_shards)
@@ -119,6 +161,20 @@ def cut(slices: list[FileSlice], start: int, stop: int) -> list[FileSlice]:
     return parts
 
 
+def _columns(slices: list[FileSlice], order_of_files: tf.Tensor | None = None) -> tf.data.Dataset:
+    columns = tuple(tf.constant(list(column)) for column in zip(*slices, strict=True))
+    if order_of_files is not None:
+        columns = tuple(tf.gather(column, order_of_files) for column in columns)
+    return tf.data.Dataset.from_tensor_slices(columns)
+
+
 def _read(file: tf.Tensor, skip: tf.Tensor, take: tf.Tensor) -> tf.data.Dataset:
-    records = tf.data.TFRecordDataset(file, buffer_size=8 * 2**20)
-    return records.skip(tf.cast(skip, tf.int64)).take(tf.cast(take, tf.int64))
+    """Handles of the records skip … skip + take - 1 of a file."""
+    skip, take = tf.cast(skip, tf.int64), tf.cast(take, tf.int64)
+    records = tf.data.TFRecordDataset(file, buffer_size=8 * 2**20).skip(skip).take(take)
+
+    def with_name(index, record):
+        name = tf.strings.join(["record ", tf.strings.as_string(index), " of ", file])
+        return tf.stack([record, name])
+
+    return records.enumerate(skip).map(with_name)

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Iterator
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,11 +10,8 @@ import tensorflow_datasets as tfds
 
 from input_pipeline import digits
 from input_pipeline.errors import DataError, did_you_mean
-from input_pipeline.sources.base import RandomAccessSource, Source
+from input_pipeline.sources.base import Source
 from input_pipeline.sources.record_files import RecordFileSource
-
-# Up to this size the encoded images of a split are held in memory, where any order is free.
-MEMORY_LIMIT_BYTES = 2**30
 
 
 def open_split(*, name: str, path: str, split: str) -> Source:
@@ -27,96 +23,62 @@ def open_split(*, name: str, path: str, split: str) -> Source:
     builder = _prepared_builder(name, path)
     image_key, label_key = _find_features(builder)
     parts = _file_slices(builder, name, split)
-    class_names = tuple(builder.info.features[label_key].names)
     num_examples = sum(part.take for part in parts)
     size = sum(
         tf.io.gfile.stat(part.filename).length * part.take // part.examples_in_shard
         for part in parts
     )
-    reader = _Reader(builder, split, parts, image_key, label_key)
-    if size <= MEMORY_LIMIT_BYTES:
-        return InMemory(
-            reader, title=f"{name} {split}", num_examples=num_examples, class_names=class_names
-        )
-    file_format = builder.info.file_format.value
-    if file_format != "tfrecord":
-        raise DataError(
-            f"{name} {split} takes {size / 2**30:.1f} GiB, too much to hold in memory, and is "
-            f"prepared as {file_format}; prepare it as tfrecord (tfds build --file_format)."
-        )
-    return RecordFileSource(
-        title=f"{name} {split}",
-        class_names=class_names,
-        slices=[(part.filename, part.skip, part.take) for part in parts],
-        record_bytes=size // num_examples,
-        image_key=image_key,
-        label_key=label_key,
-        records=reader.records,
-    )
+    common = {
+        "title": f"{name} {split}",
+        "class_names": tuple(builder.info.features[label_key].names),
+        "slices": [(part.filename, part.skip, part.take) for part in parts],
+        "record_bytes": size // num_examples,
+        "image_key": image_key,
+        "label_key": label_key,
+    }
+    if builder.info.file_format.value == "tfrecord":
+        return RecordFileSource(**common)
+    return OtherFileFormat(builder, split, **common)
 
 
-class InMemory(RandomAccessSource):
-    """Encoded images held in memory, read from the files at their first use."""
+class OtherFileFormat(RecordFileSource):
+    """A set prepared as array_record, riegeli and so on: read in order, so only to fill a cache."""
 
-    def __init__(self, reader: "_Reader", **description: Any):
+    def __init__(self, builder: tfds.core.DatasetBuilder, split: str, **description: Any):
         super().__init__(**description)
-        self._reader = reader
+        self._builder, self._split = builder, split
 
-    @cached_property
-    def _tensors(self) -> tuple[tf.Tensor, tf.Tensor]:
-        # `fetch` asks for them while a graph is traced; they belong outside of it.
-        with tf.init_scope(), tf.device("CPU:0"):
-            return self._reader.encoded_and_labels()
-
-    def fetch(self, handles: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        encoded, labels = self._tensors
-        return tf.gather(encoded, handles), tf.gather(labels, handles)
-
-    def records(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
-        return self._reader.records()
-
-
-class _Reader:
-    """Reads a split in the order of its files, without decoding the images."""
-
-    def __init__(
-        self,
-        builder: tfds.core.DatasetBuilder,
-        split: str,
-        parts: list[tfds.core.utils.shard_utils.FileInstruction],
-        image_key: str,
-        label_key: str,
-    ):
-        self._builder = builder
-        self._split = split
-        self._parts = parts
-        self._image_key = image_key
-        self._label_key = label_key
-
-    def encoded_and_labels(self) -> tuple[tf.Tensor, tf.Tensor]:
-        """string[n] and int32[n]."""
-        pairs = self._read().map(
-            lambda example: (example[self._image_key], example[self._label_key])
+    def training_order(self, **options: Any) -> tf.data.Dataset:
+        raise DataError(
+            f"{self.title} is prepared as {self._builder.info.file_format.value}, which cannot be "
+            "streamed: set data.cache to memory or file, or prepare it as tfrecord "
+            "(tfds build --file_format=tfrecord)."
         )
-        encoded, labels = zip(*pairs.batch(1024), strict=True)
-        return tf.concat(encoded, 0), tf.cast(tf.concat(labels, 0), tf.int32)
+
+    def evaluation_order(self, **options: Any) -> tf.data.Dataset:
+        return self.training_order(**options)
 
     def records(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
         names = (
-            f"{self._builder.name}: record {part.skip + index} of {part.filename}"
-            for part in self._parts
-            for index in range(part.take)
+            f"record {skip + index} of {file}"
+            for file, skip, take in self._slices
+            for index in range(take)
         )
-        for name, example in zip(names, self._read().as_numpy_iterator(), strict=True):
-            yield name, lambda encoded=example[self._image_key]: encoded
+        for name, (encoded, _) in zip(names, self._pairs().as_numpy_iterator(), strict=True):
+            yield name, lambda encoded=encoded: encoded
 
-    def _read(self) -> tf.data.Dataset:
-        return self._builder.as_dataset(
+    def chunks(self) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+        for encoded, labels in self._pairs().batch(256):
+            yield encoded, tf.cast(labels, tf.int32)
+
+    def _pairs(self) -> tf.data.Dataset:
+        examples = self._builder.as_dataset(
             split=self._split,
             shuffle_files=False,
             decoders={self._image_key: tfds.decode.SkipDecoding()},
             read_config=tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1),
         )
+        return examples.map(lambda example: (example[self._image_key], example[self._label_key]))
 
 
 def _prepared_builder(name: str, path: str) -> tfds.core.DatasetBuilder:

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 import input_pipeline
 from input_pipeline.broken import describe
+from keras_resnet.config import source_options
 from keras_resnet.errors import UserError
 from keras_resnet.training.checkpoints import Checkpoints
 from keras_resnet.training.optimizers import learning_rate_at
@@ -99,8 +100,7 @@ def open_sources(config: ConfigDict) -> tuple[input_pipeline.Source, input_pipel
 
 def open_source(config: ConfigDict, split: str) -> input_pipeline.Source:
     """Opens one split of the data set of `data.*`."""
-    data = config.data
-    return input_pipeline.open_source(data.source, name=data.name, path=data.path, split=split)
+    return input_pipeline.open_source(split=split, **source_options(config))
 
 
 def _remember_dataset(workdir: WorkDir, train_source, eval_source) -> None:
@@ -184,4 +184,4 @@ def _read_image(path: str, preprocessing: dict) -> tf.Tensor:
     try:
         return input_pipeline.evaluation_image(tf.constant(encoded), preprocessing)
     except tf.errors.OpError as error:
-        raise input_pipeline.DataError(f"{path} {describe(encoded, error.message)}") from error
+        raise input_pipeline.DataError(f"{path} {describe(encoded, error)}") from error

@@ -124,6 +124,8 @@ class Trainer:
     def _iterate(self, make_batches: Callable[..., tf.data.Dataset], source, **options):
         """Returns an iterator that hands each replica its part of the global batch, in order."""
         size = self.config.batch_size
+        if source.is_synthetic and make_batches is input_pipeline.train_batches:
+            return ConstantBatches(self.strategy, source, size, options["image_size"])
 
         def batches_of_host(context: tf.distribute.InputContext) -> tf.data.Dataset:
             batches = make_batches(
@@ -138,6 +140,7 @@ class Trainer:
                 return batches
             return batches.rebatch(per_replica, drop_remainder=True)
 
+        # The default options fetch the next batches to the devices while a step runs.
         return iter(self.strategy.distribute_datasets_from_function(batches_of_host))
 
     def inference_model(self) -> keras.Model:
@@ -184,6 +187,24 @@ def build_model(
     return model
 
 
+class ConstantBatches:
+    """In place of an iterator: one synthetic batch that lies on the devices, over and over.
+
+    So a step that takes it neither waits for a batch nor for the way to the device.
+    """
+
+    def __init__(self, strategy: tf.distribute.Strategy, source, batch_size: int, image_size: int):
+        size = batch_size // strategy.num_replicas_in_sync
+        batch = source.constant_batch(size, image_size)
+        self._batch = {
+            key: strategy.experimental_distribute_values_from_function(lambda _, value=value: value)
+            for key, value in batch.items()
+        }
+
+    def __next__(self) -> dict[str, tf.Tensor]:
+        return self._batch
+
+
 class naming_broken_images:
     """Turns TensorFlow's error about an unreadable example into a DataError with its name."""
 
@@ -198,6 +219,7 @@ class naming_broken_images:
             tf.errors.InvalidArgumentError,
             tf.errors.NotFoundError,
             tf.errors.DataLossError,
+            tf.errors.UnknownError,  # what an exception in Python becomes
         )
         if isinstance(error, failures):
             named = input_pipeline.find_broken_image(self.source)

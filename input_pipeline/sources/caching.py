@@ -1,0 +1,229 @@
+"""Encoded images held in memory, or packed into one prepared file; both give any order for free."""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from input_pipeline.errors import DataError, unknown_name
+from input_pipeline.sources.base import RandomAccessSource, Source
+from input_pipeline.sources.memory import available_bytes, readable
+
+CACHES = ("auto", "none", "memory", "file")
+# Up to this size "auto" holds a split of a record format in memory.
+AUTO_LIMIT_BYTES = 2**30
+# What a string costs beside its bytes: its tensor element and the allocator's share (measured).
+_BYTES_PER_STRING = 64
+# Of the memory that is left, how much a cache may take: the rest is for batches and the model.
+_SHARE_OF_MEMORY = 0.8
+
+_log = logging.getLogger("input_pipeline")
+
+
+def cached(source: Source, cache: str, cache_path: str = "") -> Source:
+    """`source` with its encoded images where `cache` says.
+
+    "memory" reads them once, at their first use, and "file" packs them into one file on a local
+    disk, where another run of the same data finds it. "none" reads where they are. "auto" is
+    "memory" for record formats of up to 1 GiB, and else "none".
+
+    A cached source is read in any order at once. So of an image folder the cache changes no
+    batch; a record format in a cache has the exact order of one that fits into memory.
+
+    Raises:
+        DataError: there is no such cache, it would not fit into memory or on the disk, or its
+            file cannot be written.
+    """
+    if cache not in CACHES:
+        raise unknown_name("cache", cache, CACHES)
+    if cache_path and cache != "file":
+        raise DataError(f"cache_path is {cache_path!r}, but cache is {cache!r}; it is for 'file'.")
+    if source.is_synthetic:
+        return source
+    if cache == "auto":
+        seeks = isinstance(source, RandomAccessSource)
+        fits = not seeks and memory_needed(source) <= AUTO_LIMIT_BYTES
+        cache = "memory" if fits else "none"
+    if cache == "memory":
+        return InMemory(source)
+    if cache == "file":
+        return PackedFile(source, prepare_file(source, cache_path))
+    return source
+
+
+def memory_needed(source: Source) -> int:
+    """Bytes that all encoded images of a split take in memory, with what goes with them."""
+    return source.encoded_bytes() + _BYTES_PER_STRING * source.num_examples
+
+
+class _Cached(RandomAccessSource):
+    """Any order of what another source reads in one order."""
+
+    def __init__(self, source: Source):
+        super().__init__(
+            title=source.title, num_examples=source.num_examples, class_names=source.class_names
+        )
+        self._source = source
+
+    def records(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
+        return self._source.records()
+
+    @cached_property
+    def _names(self) -> list[str]:
+        return [name for name, _ in self._source.records()]
+
+    def example_name(self, handle) -> str:
+        if isinstance(self._source, RandomAccessSource):
+            return self._source.example_name(handle)
+        return self._names[int(handle)]
+
+
+class InMemory(_Cached):
+    """Encoded images held in memory, read from the files at their first use."""
+
+    def __init__(self, source: Source):
+        """Raises DataError if the images do not fit into the memory that is left."""
+        super().__init__(source)
+        needed, available = memory_needed(source), available_bytes()
+        if available is not None and needed > _SHARE_OF_MEMORY * available:
+            raise DataError(
+                f"{source.description} would take {readable(needed)} of memory, and "
+                f"{readable(available)} are left, of which a cache may take "
+                f"{_SHARE_OF_MEMORY:.0%}. Set data.cache to file or none."
+            )
+
+    @cached_property
+    def _tensors(self) -> tuple[tf.Variable, tf.Tensor]:
+        # `fetch` asks for them while a graph is traced; they belong outside of it. A variable is
+        # filled in place: joining tensors would need the memory twice.
+        with tf.init_scope(), tf.device("CPU:0"):
+            encoded = tf.Variable(tf.fill([self.num_examples], ""), trainable=False)
+            labels, place = [], 0
+            for strings, numbers in self._source.chunks():
+                count = len(numbers)
+                tf.raw_ops.ResourceScatterUpdate(
+                    resource=encoded.handle,
+                    indices=tf.range(place, place + count),
+                    updates=strings,
+                )
+                labels.append(numbers)
+                place += count
+            _check_count(self._source, place)
+            return encoded, tf.concat(labels, 0)
+
+    def fetch(self, handles: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        encoded, labels = self._tensors
+        return tf.gather(encoded, handles), tf.gather(labels, handles)
+
+
+class PackedFile(_Cached):
+    """Encoded images one after the other in one file, read from it by their offsets."""
+
+    def __init__(self, source: Source, folder: Path):
+        super().__init__(source)
+        with np.load(folder / "index.npz") as index:
+            self._offsets = index["offsets"]
+            labels = index["labels"]
+        self._file = os.open(folder / "images", os.O_RDONLY)
+        with tf.device("CPU:0"):
+            self._labels = tf.constant(labels)
+
+    def __del__(self):
+        if hasattr(self, "_file"):
+            os.close(self._file)
+
+    def fetch(self, handles: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        # TensorFlow reads whole files only. Python's read at an offset lets other threads run.
+        encoded = tf.numpy_function(self._read, [handles], tf.string, stateful=False)
+        encoded = tf.ensure_shape(encoded, handles.shape)
+        return encoded, tf.gather(self._labels, handles)
+
+    def _read(self, handles: np.ndarray) -> np.ndarray:
+        images = np.empty(len(handles), object)
+        for place, handle in enumerate(handles):
+            start, stop = self._offsets[handle], self._offsets[handle + 1]
+            images[place] = os.pread(self._file, int(stop - start), int(start))
+        return images
+
+
+def prepare_file(source: Source, cache_path: str) -> Path:
+    """The folder of the prepared file of `source` below `cache_path`, written if it is not there.
+
+    The folder's name holds a fingerprint of the files behind the source, so data that has changed
+    is prepared anew. It gets its name when it is complete: a run that is killed leaves only a
+    folder that starts with a dot.
+
+    Raises:
+        DataError: no path, too little space on the disk, or the file cannot be written.
+    """
+    if not cache_path or "://" in cache_path:
+        raise DataError(
+            f"cache='file' needs a folder on a local disk (data.cache_path); it is {cache_path!r}."
+        )
+    root = Path(cache_path).expanduser()
+    name = re.sub(r"\W+", "-", source.title).strip("-")
+    key = json.dumps([source.fingerprint(), source.description, source.class_names])
+    folder = root / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    if (folder / "index.npz").exists():
+        return folder
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        needed, free = source.encoded_bytes(), shutil.disk_usage(root).free
+        if needed > free:
+            raise DataError(
+                f"{source.description} takes {readable(needed)}, and {root} has {readable(free)} "
+                "left. Name another folder (data.cache_path), or set data.cache to none."
+            )
+        _log.warning("packing %s (%s) into %s", source.description, readable(needed), folder)
+        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=root) as temporary:
+            _pack(source, Path(temporary))
+            os.chmod(temporary, 0o755)
+            with contextlib.suppress(FileExistsError):  # another process was faster
+                _rename(Path(temporary), folder)
+    except OSError as error:
+        raise DataError(
+            f"Cannot write the prepared file to {root}: {error.strerror or error}. "
+            "Name another folder with data.cache_path."
+        ) from error
+    return folder
+
+
+def _pack(source: Source, folder: Path) -> None:
+    sizes, labels = [], []
+    with open(folder / "images", "wb") as file:
+        for strings, numbers in source.chunks():
+            for encoded in strings.numpy():
+                sizes.append(len(encoded))
+                file.write(encoded)
+            labels.append(numbers.numpy())
+        file.flush()
+        os.fsync(file.fileno())
+    _check_count(source, len(sizes))
+    offsets = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+    np.savez(folder / "index.npz", offsets=offsets, labels=np.concatenate(labels))
+
+
+def _rename(folder: Path, name: Path) -> None:
+    try:
+        folder.rename(name)
+    except OSError as error:
+        if (name / "index.npz").exists():
+            raise FileExistsError(str(name)) from error
+        raise
+
+
+def _check_count(source: Source, found: int) -> None:
+    if found != source.num_examples:
+        raise DataError(
+            f"{source.description}, but {found:,} could be read: its files have changed."
+        )

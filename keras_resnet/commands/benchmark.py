@@ -1,0 +1,14 @@
+"""usage: keras-resnet benchmark SUBJECT [--flag=value ...]
+
+Measures one part of a run on this machine:
+
+  input       the input pipeline: images/s of each stage, and the cores it takes
+
+keras-resnet benchmark SUBJECT --help shows the flags of a subject."""
+
+SUMMARY = "Measure a part of a run on this machine (input)."
+
+# Subject -> a command module of its own.
+SUBCOMMANDS = {
+    "input": "keras_resnet.commands.benchmark_input",
+}
