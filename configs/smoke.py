@@ -11,7 +11,7 @@ def get_config() -> ConfigDict:
         {
             "batch_size": 128,
             "epochs": 2,
-            "model": {"name": "CifarResNet20"},
+            "model": {"name": "CifarResNet20", "depths": (1, 1, 1)},
             "data": {"name": "digits", "image_size": 8},
             "optimizer": {"learning_rate": 0.05},
         }

@@ -47,6 +47,9 @@ def require_tensorflow() -> None:
             f"KERAS_BACKEND={backend_name()}: the command line runs on TensorFlow; unset it "
             "(models and blocks work on every backend from Python)"
         )
+    # TensorFlow leaves oneDNN off on processors without AVX-512, where it trains twice as fast all
+    # the same (measured: ResNet-20 on AVX2).
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     _import_quietly("tensorflow")
 
 
