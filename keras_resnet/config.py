@@ -23,15 +23,24 @@ def default_config() -> ConfigDict:
     return ConfigDict(
         {
             "seed": 0,  # fixes initial weights, order of the examples and augmentation
+            "deterministic": False,  # same bits on every run on the same devices; slower
             "strategy": "auto",  # auto: TPU, else several GPUs, else one GPU, else the CPU
             "precision": "float32",  # or mixed_bfloat16: float32 variables, bfloat16 arithmetic
             "xla": "auto",  # auto: on for GPU, the strategy's own on TPU, off on CPU (slower)
             "batch_size": 128,  # global: over all replicas and hosts
             "epochs": 90,
             "evaluate_every_epochs": 1,
-            "log_every_steps": 50,  # also the number of steps per call of the compiled loop
+            "log_every_steps": 50,  # also the most steps per call of the compiled loop
+            # A loss or weight that is NaN or infinite: stop, or rollback to the last checkpoint and
+            # go on after the batch where it happened.
+            "on_nonfinite": "stop",
             "model": {
                 "name": "CifarResNet20",  # keras_resnet.list_models() names them all
+                # To fine-tune: a file of weights (docs/weights.md), or the work directory of a run.
+                # Their preprocessing replaces data.mean, std, channel_order, interpolation and
+                # crop_ratio; the classifier is new unless the classes are the same.
+                "weights": "",
+                "freeze": "",  # norm: all batch normalizations; body: all but the classifier
                 # The next six are the variant's own unless set.
                 "depths": (),  # blocks per stage
                 "widths": (),  # channels per stage
@@ -55,6 +64,7 @@ def default_config() -> ConfigDict:
                 # Of RGB values scaled to 0..1. The default is ImageNet's (torchvision's constants).
                 "mean": (0.485, 0.456, 0.406),
                 "std": (0.229, 0.224, 0.225),
+                "channel_order": "rgb",  # or bgr, as weights of keras.applications want it
                 # docs/augmentation.md has the meaning, source and cost of each.
                 "augment": {
                     "crop_padding": 0,  # pixels of zeros on each side before a random crop
@@ -89,7 +99,11 @@ def default_config() -> ConfigDict:
             },
             "checkpoint": {
                 "every_epochs": 1,
-                "keep": 3,
+                "keep": 3,  # the newest; the one with the best evaluation is kept as well
+            },
+            "tensorboard": {
+                "histograms": False,  # of all weights, at every evaluation
+                "profile_steps": (),  # (first, last + 1): trace these steps, counted from 0
             },
         }
     )
@@ -101,8 +115,11 @@ CHOICES = {
     "strategy": ("auto", "cpu", "one_device", "mirrored", "tpu"),
     "precision": ("float32", "mixed_bfloat16"),
     "xla": ("auto", "on", "off"),
+    "on_nonfinite": ("stop", "rollback"),
+    "model.freeze": ("", "norm", "body"),
     "data.source": ("tfds", "image_folder"),
     "data.interpolation": ("bilinear", "bicubic"),
+    "data.channel_order": ("rgb", "bgr"),
     "optimizer.name": ("sgd",),
     "schedule.name": ("cosine", "step"),
 }
@@ -210,7 +227,8 @@ def check(config: ConfigDict) -> ConfigDict:
     for key, choices in CHOICES.items():
         if values[key] not in choices:
             raise UsageError(
-                f"config.{key}={values[key]!r} is not one of {', '.join(choices)}"
+                f"config.{key}={values[key]!r} is not one of "
+                f"{', '.join(choice or repr(choice) for choice in choices)}"
                 f"{nearest(values[key], choices)}"
             )
     for key, value in values.items():
@@ -228,6 +246,7 @@ def check(config: ConfigDict) -> ConfigDict:
     if not 0 < config.data.crop_ratio <= 1:
         raise UsageError(f"config.data.crop_ratio={config.data.crop_ratio!r} must be in (0, 1]")
     _check_tuples(config)
+    _check_profile_steps(config.tensorboard.profile_steps)
     _check_augment(config)
     _check_model_name(config.model.name)
     return config
@@ -248,6 +267,20 @@ def _check_tuples(config: ConfigDict) -> None:
     if config.schedule.name == "step" and not boundaries:
         raise UsageError(
             "config.schedule.name='step' needs config.schedule.boundaries=(…) in epochs"
+        )
+
+
+def _check_profile_steps(steps: tuple) -> None:
+    if not steps:
+        return
+    if (
+        len(steps) != 2
+        or not all(type(step) is int for step in steps)
+        or not 0 <= steps[0] < steps[1]
+    ):
+        raise UsageError(
+            f"config.tensorboard.profile_steps={steps!r} must be (first, last + 1), for example "
+            "(10, 15), or () for none"
         )
 
 
@@ -296,7 +329,7 @@ def preprocessing(config: ConfigDict) -> dict[str, Any]:
         "interpolation": data.interpolation,
         "mean": list(data.mean),
         "std": list(data.std),
-        "channel_order": "rgb",
+        "channel_order": data.channel_order,
     }
 
 
