@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import tensorflow as tf
 
-from input_pipeline.errors import DataError
 from input_pipeline.decoding import decode_image
+from input_pipeline.errors import DataError
 from input_pipeline.sources.base import Source
 
 # How the files of a format start, and how complete ones end (None: they have no end mark).
