@@ -24,8 +24,19 @@ if not _runs_as_command():
     require_backend()
 
     # Importing the package registers its layers and models with Keras: load_model() finds them.
-    from keras_resnet import blocks, layers
+    from keras_resnet import blocks, layers, weights
+    from keras_resnet.features import feature_extractor, feature_pyramid
     from keras_resnet.models import *  # noqa: F403
     from keras_resnet.models import __all__ as _models
+    from keras_resnet.profiling import profile
 
-    __all__ = ["__version__", "blocks", "layers", *_models]
+    __all__ = [
+        "__version__",
+        "blocks",
+        "feature_extractor",
+        "feature_pyramid",
+        "layers",
+        "profile",
+        "weights",
+        *_models,
+    ]

@@ -1,6 +1,10 @@
-"""Set-up shared by all tests: four logical CPUs for tests with replicas, and no chatter."""
+"""Set-up shared by all tests: four logical CPUs for tests with replicas, and no chatter.
+
+`KERAS_BACKEND=jax` (or `torch`) runs the tests of what works on every backend, and only those.
+"""
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -19,6 +23,22 @@ def _split_the_cpu(count: int = 4) -> None:
 
 if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
     _split_the_cpu()
+else:
+    # Data, training, export and the command line run on TensorFlow.
+    _EVERY_BACKEND = (
+        "architectures",
+        "blocks",
+        "features",
+        "layers",
+        "models",
+        "profiling",
+        "weights",
+    )
+    collect_ignore = [
+        path.name
+        for path in Path(__file__).parent.glob("test_*.py")
+        if path.stem.split("_")[1] not in _EVERY_BACKEND
+    ]
 
 
 @pytest.fixture(params=[2, 4], ids=["2 replicas", "4 replicas"])

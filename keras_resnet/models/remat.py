@@ -107,45 +107,9 @@ def _run_and_forget(segment: Segment, values, training) -> None:
 
 
 def _rematerialized(block):
-    """`keras.remat`, but for TensorFlow, whose `tf.recompute_grad` is quadratic in the blocks.
-
-    (While tracing, for every block it searches all of the graph before it for variables.)
-    """
+    """`keras.remat`, or our own form of it on TensorFlow."""
     if keras.backend.backend() != "tensorflow":
         return keras.remat(block)
-    import tensorflow as tf
+    from keras_resnet.layers import tensorflow_remat
 
-    def call(inputs, learned_values):
-        count = len(inputs)
-        structure = []
-
-        @tf.custom_gradient
-        def run(*args):
-            results = block(args[:count], args[count:])
-            structure.append(results)
-
-            def gradient(*upstream):
-                again = [_after(x, upstream[0]) for x in args[:count]]
-                sources = [*again, *args[count:]]
-                with tf.GradientTape() as tape:
-                    tape.watch(sources)
-                    results = block(again, args[count:])
-                return tape.gradient(
-                    tf.nest.flatten(results),
-                    sources,
-                    output_gradients=list(upstream),
-                    unconnected_gradients=tf.UnconnectedGradients.ZERO,
-                )
-
-            return tf.nest.flatten(results), gradient
-
-        flat = run(*inputs, *learned_values)
-        return tf.nest.pack_sequence_as(structure[0], flat)
-
-    def _after(x, upstream):
-        """`x`, once the gradient has come; data dependencies are what XLA respects."""
-        probe = tf.reduce_max(tf.reshape(upstream, [-1])[:1])
-        zero = tf.where(tf.equal(probe, probe), tf.zeros_like(probe), probe)  # NaN stays NaN
-        return x + tf.cast(zero, x.dtype)
-
-    return call
+    return tensorflow_remat.recomputed(block)
