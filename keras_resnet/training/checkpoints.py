@@ -1,5 +1,6 @@
 """Checkpoints that survive kills, full disks and damaged files: the last few, and the best."""
 
+import collections
 import dataclasses
 import json
 import os
@@ -15,6 +16,8 @@ import tensorflow as tf
 from keras_resnet.errors import UserError
 
 _PARTIAL = ".partial"
+# TensorFlow's reader turns its status codes into these: data that ends early is an IndexError.
+_READ_ERRORS = (tf.errors.OpError, OSError, ValueError, RuntimeError, LookupError)
 
 
 class NonFiniteWeights(UserError):
@@ -69,7 +72,7 @@ class Checkpoints:
 
     Args:
       folder: where they are; with several hosts a folder that all of them see.
-      trackables: everything that a checkpoint holds, by name.
+      trackables: everything that a checkpoint holds, by name; "model" among them.
       keep: how many of the newest to keep.
       writes: False on all hosts but the first: they take part in reading the variables, but
         what they write is thrown away.
@@ -87,7 +90,11 @@ class Checkpoints:
         self.folder, self._keep, self._writes, self._warn = Path(folder), keep, writes, warn
         self._state = _ProgressState()
         self._trains = "optimizer" in trackables
-        self._checkpoint = tf.train.Checkpoint(**trackables, progress=self._state)
+        # Keras keeps the random state of dropout and stochastic depth out of TensorFlow's sight.
+        model = trackables["model"]
+        weights = {id(variable) for variable in model.weights}
+        seeds = [variable for variable in model.variables if id(variable) not in weights]
+        self._checkpoint = tf.train.Checkpoint(**trackables, seeds=seeds, progress=self._state)
 
     def steps(self) -> list[int]:
         """Returns the steps of the checkpoints there are, rising."""
@@ -154,7 +161,7 @@ class Checkpoints:
                 self._write(partial, progress.step)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
-        except (tf.errors.OpError, OSError) as error:
+        except _READ_ERRORS as error:
             raise UserError(
                 f"checkpoint of step {progress.step} could not be written to {self.folder}: "
                 f"{_first_line(error)}. The older checkpoints are whole: make room and run the "
@@ -197,19 +204,15 @@ class Checkpoints:
         return dataclasses.replace(self._state.value)
 
     def _difference(self, path: str) -> str | None:
-        """Returns in words how the variables under "model" differ from ours, None if they agree."""
-        shapes = tf.train.load_checkpoint(path).get_variable_to_shape_map()
-        theirs = [shape for name, shape in shapes.items() if name.startswith("model/")]
-        theirs = [tuple(shape) for shape in theirs if shape]
-        ours = [tuple(variable.shape) for variable in self._checkpoint.model.variables]
-        ours = [shape for shape in ours if shape]
-        if sorted(theirs) == sorted(ours):
-            return None
-        counts = [sum(int(np.prod(shape)) for shape in shapes) for shapes in (theirs, ours)]
-        return (
-            f"it holds {len(theirs)} variables of {counts[0]:,} numbers, this network has "
-            f"{len(ours)} of {counts[1]:,}"
-        )
+        """Returns in words the first weight of ours that the checkpoint cannot have, or None."""
+        shapes = tf.train.load_checkpoint(path).get_variable_to_shape_map().values()
+        left = collections.Counter(tuple(shape) for shape in shapes)
+        for weight in self._checkpoint.model.weights:
+            shape = tuple(weight.shape)
+            if not left[shape]:
+                return f"{weight.path} has the shape {shape} now, and nothing in it has"
+            left[shape] -= 1
+        return None
 
     def _remove_old(self, progress: Progress) -> None:
         kept = {*self.steps()[-self._keep :], progress.best_step}
@@ -231,7 +234,7 @@ def find_damage(path: str) -> str | None:
     """Reads the whole checkpoint `path`, with its checksums; returns what is wrong, or None."""
     try:
         _find_non_finite(path)
-    except (tf.errors.OpError, OSError, ValueError, RuntimeError) as error:
+    except _READ_ERRORS as error:
         return _first_line(error)
     return None
 
