@@ -21,7 +21,7 @@ TINY = {
     "deterministic": True,
     "strategy": "cpu",
     "model.depths": (1, 1, 1),
-    "model.widths": (4, 4, 4),
+    "model.widths": (16, 16, 16),
     "model.drop_path_rate": 0.2,
     "model.dropout_rate": 0.2,
     "data.image_size": 8,
@@ -33,14 +33,7 @@ def tiny_config(**changes):
     """Returns the smoke config with TINY and `changes`, whose dots are written __."""
     config = configs.load_config("smoke")
     delta = {**TINY, **{key.replace("__", "."): value for key, value in changes.items()}}
-    nested = {}
-    for key, value in delta.items():
-        *parents, last = key.split(".")
-        holder = nested
-        for parent in parents:
-            holder = holder.setdefault(parent, {})
-        holder[last] = value
-    return configs.check(configs.merge(config, nested, "test"))
+    return configs.check(configs.merge(config, delta, "test"))
 
 
 def start(workdir, prelude="", **changes):
@@ -49,8 +42,15 @@ def start(workdir, prelude="", **changes):
     arguments = [f"--config.{key}={value}" for key, value in delta.items()]
     program = f"import sys\n{prelude}\nfrom keras_resnet.commands import main\nsys.exit(main())"
     return subprocess.Popen(
-        [sys.executable, "-c", program, "train", "--config=smoke", f"--workdir={workdir}"]
-        + arguments,
+        [
+            sys.executable,
+            "-c",
+            program,
+            "train",
+            "--config=smoke",
+            f"--workdir={workdir}",
+            *arguments,
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -128,14 +128,14 @@ def test_all_damaged_is_an_error(tmp_path):
     save_steps(tmp_path, 10, 20)
     for path in tmp_path.glob("*.data-*"):
         _truncate(path)
-    with pytest.raises(UserError, match="every checkpoint in .* is damaged .steps 10, 20."):
+    with pytest.raises(UserError, match=r"every checkpoint in .* is damaged .steps 10, 20."):
         State(0).checkpoints(tmp_path, warn=lambda line: None).restore_newest()
 
 
 def test_a_lost_best_is_an_error(tmp_path):
     save_steps(tmp_path, 10, 20)
     (tmp_path / "ckpt-10.index").unlink()
-    with pytest.raises(UserError, match="ckpt-10, cannot be read .missing."):
+    with pytest.raises(UserError, match=r"ckpt-10, cannot be read .missing."):
         State(0).checkpoints(tmp_path).restore_best()
 
 

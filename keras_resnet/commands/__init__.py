@@ -1,7 +1,8 @@
 """The command line `keras-resnet`: a table of commands, one small module each.
 
 A command module has `SUMMARY` (a line for the help), `define_flags(flags)` and
-`run(flags, arguments) -> exit code`. At import it loads neither TensorFlow nor Keras.
+`run(flags, arguments) -> exit code`. At import it loads neither TensorFlow nor Keras. One with
+`SUBCOMMANDS`, a table of further command modules, has only that and `SUMMARY`.
 """
 
 import importlib
@@ -20,6 +21,7 @@ COMMANDS = {
     "predict": "keras_resnet.commands.predict",
     "convert": "keras_resnet.commands.convert",
     "show": "keras_resnet.commands.show",
+    "benchmark": "keras_resnet.commands.benchmark",
 }
 EXIT_CODES = """\
 exit codes: 0 success, 1 something is wrong with files, data or devices, 2 usage, 130 interrupted
@@ -70,6 +72,18 @@ def _dispatch(argv: list[str]) -> int:
             f"{name!r} is no command; there are {', '.join(COMMANDS)}{nearest(name, COMMANDS)}"
         )
     command = importlib.import_module(COMMANDS[name])
+    if hasattr(command, "SUBCOMMANDS"):
+        if not rest or rest[0] in ("--help", "-h", "-help"):
+            print(f"{command.SUMMARY}\n\n{command.__doc__.strip()}")
+            return 0 if rest else 2
+        subject, *rest = rest
+        if subject not in command.SUBCOMMANDS:
+            raise UsageError(
+                f"{subject!r} is no subject; there are {', '.join(command.SUBCOMMANDS)}"
+                f"{nearest(subject, command.SUBCOMMANDS)}"
+            )
+        command = importlib.import_module(command.SUBCOMMANDS[subject])
+        name = f"{name} {subject}"
     flags = absl_flags.FlagValues()
     command.define_flags(flags)
     if any(argument in ("--help", "-h", "-help") for argument in rest):

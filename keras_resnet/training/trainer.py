@@ -249,14 +249,17 @@ def build_model(
         for key, value in config.model.items()
         if value not in (None, ()) and key not in ("weights", "freeze")
     }
-    model = create_model(
-        options.pop("name"),
-        input_shape=(data.image_size, data.image_size, 3),
-        classes=len(class_names),
-        classifier_activation=classifier_activation,
-        dtype=precision or config.precision,
-        **options,
-    )
+    try:
+        model = create_model(
+            options.pop("name"),
+            input_shape=(data.image_size, data.image_size, 3),
+            classes=len(class_names),
+            classifier_activation=classifier_activation,
+            dtype=precision or config.precision,
+            **options,
+        )
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"config.model: {error}") from error
     model.class_names = list(class_names)
     model.preprocessing = preprocessing(config)
     return model
