@@ -22,6 +22,14 @@ EXAMPLE = (
     '"task": {"type": "worker", "index": 0}}'
 )
 _TASK_TYPES = ("chief", "worker")
+# What a collective operation fails with when its other end is gone.
+LOST_HOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,6 +161,24 @@ def wait_for_hosts(cluster: Cluster, timeout: float) -> None:
                 )
             if missing:
                 time.sleep(0.2)
+
+
+@contextlib.contextmanager
+def naming_lost_hosts() -> Iterator[None]:
+    """Turns TensorFlow's error about a host that went away into a UserError with its address."""
+    try:
+        yield
+    except LOST_HOST as error:
+        if not os.environ.get("TF_CONFIG"):
+            raise
+        hosts = from_tf_config()
+        others = [a for i, a in enumerate(hosts.addresses) if i != hosts.index]
+        lost = [address for address in others if _knock(address)] or others
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"strategy=multi_worker: lost {', '.join(lost)} ({reason}); start the same command on "
+            "every host again, it resumes at the newest checkpoint"
+        ) from error
 
 
 @contextlib.contextmanager

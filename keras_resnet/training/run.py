@@ -167,7 +167,8 @@ def predict(
         chunk = paths[first : first + PREDICT_BATCH]
         images = tf.stack([_read_image(path, model.preprocessing) for path in chunk])
         inputs = input_pipeline.normalize(images, model.preprocessing, dtype=model.compute_dtype)
-        logits = tf.cast(model(inputs, training=False), tf.float32)
+        with trainer.averaged_weights():
+            logits = tf.cast(model(inputs, training=False), tf.float32)
         values, ids = tf.math.top_k(tf.nn.softmax(logits), min(top, len(names)))
         for path, probabilities, classes in zip(chunk, values.numpy(), ids.numpy(), strict=True):
             yield (

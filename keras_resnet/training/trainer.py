@@ -15,6 +15,7 @@ from keras_resnet.config import preprocessing
 from keras_resnet.errors import UsageError
 from keras_resnet.training import metrics
 from keras_resnet.training.accumulation import split_batches
+from keras_resnet.training.cluster import naming_lost_hosts
 from keras_resnet.training.ema import WeightAverage
 from keras_resnet.training.optimizers import make_optimizer
 from keras_resnet.training.schedules import make_schedule
@@ -122,10 +123,11 @@ class Trainer:
 
         Raises:
           input_pipeline.DataError: an example cannot be read; names it.
+          UserError: another host of a multi_worker run went away; names it.
         """
         stops = sorted({*stops, self.total_steps})
         augment = self.config.data.augment.to_dict()
-        with naming_broken_images(source):
+        with naming_lost_hosts(), naming_broken_images(source):
             iterator = self._iterate(
                 input_pipeline.train_batches,
                 source,
@@ -162,7 +164,7 @@ class Trainer:
         Raises:
           input_pipeline.DataError: an example cannot be read; names it.
         """
-        with naming_broken_images(source), self.averaged_weights():
+        with naming_lost_hosts(), naming_broken_images(source), self.averaged_weights():
             iterator = self._iterate(
                 input_pipeline.evaluation_batches, source, preprocessing=self.model.preprocessing
             )
