@@ -20,9 +20,10 @@ import tensorflow as tf
 from train_step import describe_machine
 
 from keras_resnet import training
-from keras_resnet.training.optimizers import learning_rate_at
 from keras_resnet.training.reporting import Reporter
+from keras_resnet.training.schedules import learning_rate_at
 from keras_resnet.training.step_timing import fixed_batches
+from keras_resnet.training.strategy import strategy_of
 from keras_resnet.workdir import WorkDir
 
 
@@ -42,7 +43,7 @@ def main() -> None:
     train_source, _ = training.open_sources(config)
     trainer = training.Trainer(
         config,
-        training.make_strategy(config.strategy),
+        strategy_of(config),
         train_source.class_names,
         train_source.num_examples,
     )

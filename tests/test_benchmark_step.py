@@ -4,6 +4,7 @@ import json
 
 import keras
 import pytest
+import tensorflow as tf
 
 from keras_resnet.commands import main
 from keras_resnet.training import step_timing
@@ -35,7 +36,7 @@ def test_it_trains_on_the_noise():
 
     config = tiny_config(deterministic=False, batch_size=8, model__dropout_rate=0.0)
     trainer = step_timing.bare_trainer(config, make_strategy("cpu"))
-    sums = trainer.steps.train(step_timing.fixed_batches(trainer), 40).numpy()
+    sums = trainer.steps.train(step_timing.fixed_batches(trainer), tf.constant(40)).numpy()
     assert sums[-1, 0] < 0.5 * sums[0, 0]
     assert keras.ops.convert_to_numpy(trainer.optimizer.iterations) == 40
 

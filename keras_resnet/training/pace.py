@@ -4,6 +4,8 @@ import time
 
 import tensorflow as tf
 
+from keras_resnet.training import agreement
+
 # A signal is answered between two calls, so this is how long it waits, or one step if that takes
 # longer. Long enough that leaving and entering the compiled loop costs nothing measurable.
 SECONDS_PER_CALL = 2.0
@@ -21,7 +23,7 @@ class Pace:
 
     def __init__(self, strategy: tf.distribute.Strategy):
         self._strategy = strategy
-        self._several_hosts = strategy.extended._in_multi_worker_mode()
+        self._several_hosts = agreement.several_hosts(strategy)
         self._calls = 0
         self._seconds_per_step: float | None = None
 
@@ -42,11 +44,5 @@ class Pace:
         seconds = time.perf_counter() - begin
         self._calls += 1
         if self._calls > 1 and not (self._several_hosts and self._seconds_per_step):
-            self._seconds_per_step = self._agreed(seconds / int(args[-1]))
+            self._seconds_per_step = agreement.mean(self._strategy, seconds / int(args[-1]))
         return results, seconds
-
-    def _agreed(self, seconds: float) -> float:
-        if not self._several_hosts:
-            return seconds
-        values = self._strategy.run(lambda: tf.constant(seconds, tf.float32))
-        return float(self._strategy.reduce("MEAN", values, axis=None))

@@ -1,5 +1,8 @@
 """A run from start to end: `train`, `evaluate` and `predict` on a work directory."""
 
+import contextlib
+import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -9,12 +12,13 @@ from ml_collections import ConfigDict
 import input_pipeline
 from input_pipeline.broken import describe
 from keras_resnet.errors import UserError
+from keras_resnet.training.agreement import check_agreement
 from keras_resnet.training.checkpoints import Checkpoints, Progress
 from keras_resnet.training.finetuning import read_pretrained, take_over_preprocessing
 from keras_resnet.training.reporting import Reporter
 from keras_resnet.training.session import Session
 from keras_resnet.training.strategy import describe as describe_strategy
-from keras_resnet.training.strategy import make_strategy
+from keras_resnet.training.strategy import is_chief, strategy_of
 from keras_resnet.training.trainer import Trainer
 from keras_resnet.workdir import WorkDir, read_json, replacing, write_text
 
@@ -36,26 +40,46 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     workdir.check(config)
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
-    strategy = make_strategy(config.strategy)
+    strategy = strategy_of(config)
     train_source, eval_source = open_sources(config)
     started = workdir.config.exists()
     weights = None if started or not config.model.weights else read_pretrained(config)
     trainer = Trainer(
         config, strategy, train_source.class_names, train_source.num_examples, weights
     )
-    # Only now: a start that failed on a wrong path must not bind the folder to that config.
-    workdir.claim(config)
-    with workdir.locked():
-        return _train(workdir, trainer, train_source, eval_source)
-
-
-def _train(workdir: WorkDir, trainer: Trainer, train_source, eval_source) -> dict[str, float]:
-    _remember_dataset(workdir, train_source, eval_source)
     checkpoints = Checkpoints(
-        workdir.checkpoints, trainer.trackables(), keep=trainer.config.checkpoint.keep
+        workdir.checkpoints,
+        trainer.trackables(),
+        keep=config.checkpoint.keep,
+        writes=is_chief(strategy),
     )
+    with _own_outputs(workdir, strategy) as outputs:
+        # Only now: a start that failed on a wrong path must not bind the folder to that config.
+        outputs.claim(config)
+        with outputs.locked():
+            return _train(outputs, trainer, checkpoints, train_source, eval_source)
+
+
+@contextlib.contextmanager
+def _own_outputs(workdir: WorkDir, strategy: tf.distribute.Strategy) -> Iterator[WorkDir]:
+    """Yields where this host writes: the work directory, or a copy that nobody will read."""
+    if is_chief(strategy):
+        yield workdir
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = WorkDir(folder)
+        if workdir.metrics.exists():
+            shutil.copy(workdir.metrics, copy.metrics)
+        yield copy
+
+
+def _train(
+    workdir: WorkDir, trainer: Trainer, checkpoints: Checkpoints, train_source, eval_source
+) -> dict[str, float]:
+    _remember_dataset(workdir, train_source, eval_source)
     progress = checkpoints.restore_newest() or Progress()
-    reporter = Reporter(workdir, trainer, progress.step)
+    check_agreement(trainer.strategy, progress.step)
+    reporter = Reporter(workdir, trainer, progress.step, speaks=is_chief(trainer.strategy))
     reporter.introduce(describe_strategy(trainer.strategy), train_source, eval_source)
     with reporter:
         Session(trainer, checkpoints, reporter, train_source, eval_source, progress).run()
@@ -135,7 +159,7 @@ def restore(
       UserError: there is none, or it cannot be used.
     """
     classes = workdir.read_dataset()["classes"]
-    trainer = Trainer(config, make_strategy(config.strategy), classes)
+    trainer = Trainer(config, strategy_of(config), classes)
     checkpoints = Checkpoints(workdir.checkpoints, trainer.trackables())
     restore = {"newest": checkpoints.restore_newest, "best": checkpoints.restore_best}[checkpoint]
     progress = restore()
@@ -192,7 +216,8 @@ def predict(
         chunk = paths[first : first + PREDICT_BATCH]
         images = tf.stack([_read_image(path, model.preprocessing) for path in chunk])
         inputs = input_pipeline.normalize(images, model.preprocessing, dtype=model.compute_dtype)
-        logits = tf.cast(model(inputs, training=False), tf.float32)
+        with trainer.averaged_weights():
+            logits = tf.cast(model(inputs, training=False), tf.float32)
         values, ids = tf.math.top_k(tf.nn.softmax(logits), min(top, len(names)))
         for path, probabilities, classes in zip(chunk, values.numpy(), ids.numpy(), strict=True):
             yield (

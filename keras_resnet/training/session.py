@@ -1,14 +1,16 @@
 """The loop of one run: train, evaluate, save; and what interrupts it."""
 
 import contextlib
+import signal
 
 import tensorflow as tf
 
 from keras_resnet.errors import Interrupted, UserError
+from keras_resnet.training import agreement
 from keras_resnet.training.checkpoints import Checkpoints, NonFiniteWeights, Progress
 from keras_resnet.training.interruption import Interruption, exit_code
-from keras_resnet.training.optimizers import learning_rate_at
 from keras_resnet.training.reporting import Reporter
+from keras_resnet.training.schedules import learning_rate_at
 from keras_resnet.training.trainer import Trainer
 
 # Without a new checkpoint in between. If that many do not get past the place, the batch is not what
@@ -54,6 +56,7 @@ class Session:
         self._profile_at = config.tensorboard.profile_steps
         self._saved_step = progress.step
         self._rollbacks_in_a_row = 0
+        self._stopping = False
 
     def run(self) -> None:
         """Runs to the end.
@@ -95,7 +98,7 @@ class Session:
             progress.step,
             [*self._evaluate_at, *self._save_at, *self._profile_at],
             skipped=progress.skipped,
-            should_stop=self._interrupted,
+            should_stop=self._asked_to_stop,
         ):
             if means["non_finite_step"] is not None:
                 raise _NonFinite(means["non_finite_step"], "the loss is")
@@ -110,7 +113,7 @@ class Session:
 
     def _evaluate(self) -> bool:
         """Evaluates; says whether it is the best so far. Left out if the run was interrupted."""
-        means = self.trainer.evaluate(self.eval_source, should_stop=self._interrupted)
+        means = self.trainer.evaluate(self.eval_source, should_stop=self._asked_to_stop)
         if means is None:
             return False
         self.reporter.evaluated(self.progress.step, means)
@@ -123,8 +126,15 @@ class Session:
             raise _NonFinite(self.progress.step - 1, f"{error}; the loss is finite, but") from error
         self._saved_step, self._rollbacks_in_a_row = self.progress.step, 0
 
+    def _asked_to_stop(self) -> bool:
+        """Returns whether a signal came on any host; all hosts ask at the same places."""
+        self._stopping = self._stopping or agreement.any_host(
+            self.trainer.strategy, self._interrupted()
+        )
+        return self._stopping
+
     def _stop_if_interrupted(self) -> None:
-        if not self._interrupted():
+        if not self._asked_to_stop():
             return
         step = self.progress.step
         if step != self._saved_step:
@@ -132,7 +142,7 @@ class Session:
         raise Interrupted(
             f"stopped by a signal after step {step:,} of {self.trainer.total_steps:,}, which is "
             "saved; the same command resumes",
-            code=exit_code(self._interrupted.signal),
+            code=exit_code(self._interrupted.signal or signal.SIGTERM),  # another host's
         )
 
     def _roll_back(self, error: _NonFinite) -> None:

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from keras_resnet.architectures import get_architecture
 from keras_resnet.profiling import profile
-from keras_resnet.training.strategy import describe, device_kind, make_strategy
+from keras_resnet.training.strategy import describe, device_kind, strategy_of
 from keras_resnet.training.trainer import Trainer
 
 # Chowdhery et al. 2022, appendix B: a multiply-add is two operations, and the backward pass costs
@@ -32,7 +32,7 @@ def measure_step(config: ConfigDict, *, steps: int, rounds: int) -> dict[str, An
       peak_memory_bytes (of the process on CPU, of one device elsewhere), model_flops_per_second,
       and what was measured.
     """
-    strategy = make_strategy(config.strategy)
+    strategy = strategy_of(config)
     trainer = bare_trainer(config, strategy)
     iterator = fixed_batches(trainer)
 
@@ -45,10 +45,10 @@ def measure_step(config: ConfigDict, *, steps: int, rounds: int) -> dict[str, An
     seconds(steps)
     rates = sorted(config.batch_size * steps / seconds(steps) for _ in range(rounds))
     images_per_second = statistics.median(rates)
-    multiply_adds = profile(trainer.model).multiply_adds
+    multiply_adds = profile(trainer.model, (_training_size(config),) * 2 + (3,)).multiply_adds
     return {
         "model": config.model.name,
-        "image_size": config.data.image_size,
+        "image_size": _training_size(config),
         "batch_size": config.batch_size,
         "device": describe(strategy),
         "precision": config.precision,
@@ -72,17 +72,20 @@ def bare_trainer(config: ConfigDict, strategy: tf.distribute.Strategy) -> Traine
 def fixed_batches(trainer: Trainer):
     """Returns an endless distributed iterator over one batch of noise."""
     config, random = trainer.config, np.random.default_rng(0)
-    size = config.batch_size // trainer.strategy.num_replicas_in_sync
-    shape = (size, config.data.image_size, config.data.image_size, 3)
-    batch = {
-        "image": random.integers(0, 256, shape, "uint8"),
-        "label": random.integers(0, len(trainer.model.class_names), size, "int32"),
-    }
 
-    def of_host(context: tf.distribute.InputContext) -> tf.data.Dataset:
-        return tf.data.Dataset.from_tensors(batch).repeat().prefetch(2)
+    def make_batches(_, batch_size: int, num_shards: int, **options) -> tf.data.Dataset:
+        size, pixels = batch_size // num_shards, _training_size(config)
+        batch = {
+            "image": random.integers(0, 256, (size, pixels, pixels, 3), "uint8"),
+            "label": random.integers(0, len(trainer.model.class_names), size, "int32"),
+        }
+        return tf.data.Dataset.from_tensors(batch).repeat()
 
-    return iter(trainer.strategy.distribute_datasets_from_function(of_host))
+    return trainer.iterate(make_batches, None, parts=config.accumulate_steps)
+
+
+def _training_size(config: ConfigDict) -> int:
+    return config.data.train_image_size or config.data.image_size
 
 
 def _peak_memory(strategy: tf.distribute.Strategy) -> int:
