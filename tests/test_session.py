@@ -137,3 +137,20 @@ def test_the_worst_classes_come_first():
         "  a dog    0.00% of 4, 4 taken for bird",
         "  cat     75.00% of 4, 1 taken for a dog",
     ]
+
+
+def test_the_example_in_the_docs(tmp_path, monkeypatch, capsys):
+    from pathlib import Path
+
+    from PIL import Image
+
+    text = (Path(__file__).parent.parent / "docs" / "training.md").read_text()
+    example = text.split("## From Python")[1].split("```python\n")[1].split("```")[0]
+    assert len(example.splitlines()) <= 10
+    small = (
+        '"model.depths": (1, 1, 1), "model.widths": (16, 16, 16), "data.image_size": 8, "epochs": 1'
+    )
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (8, 8)).save("digit.png")
+    exec(compile(example.replace('"epochs": 5', small), "docs/training.md", "exec"), {})
+    assert "digit.png" in capsys.readouterr().out.splitlines()[-1]
