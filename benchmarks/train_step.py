@@ -109,7 +109,7 @@ class Worker:
         command += ["--image-size", str(options.image_size)]
         # Run from anywhere: the package lies beside this folder, installed or not.
         path = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))
-        # oneDNN on every processor, for all of TensorFlow's contestants alike; PyTorch always has it.
+        # oneDNN on every processor, for all of TensorFlow's contestants; PyTorch always has it.
         environment = {"TF_ENABLE_ONEDNN_OPTS": "1", **os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
         if name != TORCH_CONTESTANT:
             environment |= {"KERAS_BACKEND": "tensorflow", "PYTHONPATH": path}

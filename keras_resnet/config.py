@@ -23,15 +23,31 @@ def default_config() -> ConfigDict:
     return ConfigDict(
         {
             "seed": 0,  # fixes initial weights, order of the examples and augmentation
-            "strategy": "auto",  # auto: TPU, else several GPUs, else one GPU, else the CPU
-            "precision": "float32",  # or mixed_bfloat16: float32 variables, bfloat16 arithmetic
+            "deterministic": False,  # same bits on every run on the same devices; slower
+            # auto: several hosts (TF_CONFIG, Slurm), else TPU, several GPUs, one GPU, the CPU.
+            "strategy": "auto",
+            "devices": 0,  # GPUs of mirrored, or parts of the CPU without GPUs; 0: all there are
+            "connect_timeout": 300.0,  # seconds that multi_worker waits for the other hosts
+            # mixed_bfloat16, mixed_float16: float32 variables, 16 bit arithmetic; the latter on one
+            # replica only.
+            "precision": "float32",
             "xla": "auto",  # auto: on for GPU, the strategy's own on TPU, off on CPU (slower)
+            "xla_cache": "",  # folder that keeps what XLA compiled for the next start; "": none
             "batch_size": 128,  # global: over all replicas and hosts
+            "accumulate_steps": 1,  # parts of a batch computed one by one, for less memory
             "epochs": 90,
             "evaluate_every_epochs": 1,
-            "log_every_steps": 50,  # also the number of steps per call of the compiled loop
+            "log_every_steps": 50,  # also the most steps per call of the compiled loop
+            # A loss or weight that is NaN or infinite: stop, or rollback to the last checkpoint and
+            # go on after the batch where it happened.
+            "on_nonfinite": "stop",
             "model": {
                 "name": "CifarResNet20",  # keras_resnet.list_models() names them all
+                # To fine-tune: a file of weights (docs/weights.md), or the work directory of a run.
+                # Their preprocessing replaces data.mean, std, channel_order, interpolation and
+                # crop_ratio; the classifier is new unless the classes are the same.
+                "weights": "",
+                "freeze": "",  # norm: all batch normalizations; body: all but the classifier
                 # The next six are the variant's own unless set.
                 "depths": (),  # blocks per stage
                 "widths": (),  # channels per stage
@@ -39,6 +55,8 @@ def default_config() -> ConfigDict:
                 "residual": placeholder(bool),  # False: the plain twin, without shortcuts
                 "dropout_rate": placeholder(float),
                 "drop_path_rate": placeholder(float),  # stochastic depth of the last block
+                # Batch norm over the global batch instead of each replica's part.
+                "synchronized_norm": False,
                 "zero_init_last_gamma": True,  # Goyal et al. 2017, section 5.1
                 "rematerialize": False,  # less memory, more time
             },
@@ -57,12 +75,14 @@ def default_config() -> ConfigDict:
                 "train_split": "train",
                 "eval_split": "test",
                 "image_size": 32,  # pixels, height and width of what the model sees
+                "train_image_size": 0,  # another size in training; 0: the same
                 # Evaluation resizes the short side to image_size / crop_ratio and crops the centre.
                 "crop_ratio": 1.0,
                 "interpolation": "bilinear",  # or bicubic
                 # Of RGB values scaled to 0..1. The default is ImageNet's (torchvision's constants).
                 "mean": (0.485, 0.456, 0.406),
                 "std": (0.229, 0.224, 0.225),
+                "channel_order": "rgb",  # or bgr, as weights of keras.applications want it
                 # docs/augmentation.md has the meaning, source and cost of each.
                 "augment": {
                     "crop_padding": 0,  # pixels of zeros on each side before a random crop
@@ -80,24 +100,52 @@ def default_config() -> ConfigDict:
                 },
             },
             "optimizer": {
-                "name": "sgd",
+                "name": "sgd",  # sgd, lars, adamw, lamb
                 "learning_rate": 0.1,  # the peak, after warm-up
-                "momentum": 0.9,
-                "nesterov": True,
-                "weight_decay": 1e-4,  # L2 on convolution and dense kernels only
+                "scale_with_batch": False,  # times batch_size / 256; Goyal et al. 2017, section 2.1
+                "momentum": 0.9,  # sgd and lars
+                "nesterov": True,  # sgd and lars; MLPerf's LARS is without
+                # On convolution and dense kernels only: L2 of sgd and lars, decoupled in adamw.
+                "weight_decay": 1e-4,
+                "trust_coefficient": 0.001,  # lars
+                "beta_1": 0.9,  # adamw and lamb
+                "beta_2": 0.999,
+                "epsilon": 1e-7,
+                "clip_norm": 0.0,  # largest norm of the whole gradient; 0: no limit
+                # Factor of the learning rate from each stage to the one below it, from the
+                # classifier down; below 1 for fine-tuning. Howard and Ruder 2018, section 3.2.
+                "layer_decay": 1.0,
             },
             "schedule": {
-                "name": "cosine",  # or step
+                "name": "cosine",  # cosine, step, polynomial, exponential
                 "warmup_epochs": 0.0,  # linear, Goyal et al. 2017, section 2.2
+                # False: the decay counts from step 0 (timm); True: from the end of the warm-up
+                # (torchvision, MLPerf).
+                "decay_after_warmup": False,
+                "end_learning_rate": 0.0,  # cosine and polynomial
                 "boundaries": (),  # step: epochs after which the rate is multiplied by factor
-                "factor": 0.1,
+                "factor": 0.1,  # step and exponential
+                "decay_epochs": 1.0,  # exponential: epochs in which the rate falls by factor
+                "power": 2.0,  # polynomial
             },
             "loss": {
+                "name": "softmax",  # or binary: a yes or no for each class; Wightman et al. 2021
                 "label_smoothing": 0.0,  # Szegedy et al. 2016, section 7
+                "target_threshold": 0.0,  # binary: targets above it become 1, others 0; 0: as is
+                "sum_classes": False,  # binary: sum over the classes instead of the mean
+                "class_weights": (),  # one number for each class, or () for none
+            },
+            "ema": {  # moving average of the weights, which is then evaluated and saved
+                "decay": 0.0,  # per step, for example 0.9999; 0: off
+                "warmup": True,  # decay min(decay, (1 + t) / (10 + t)) after step t
             },
             "checkpoint": {
                 "every_epochs": 1,
-                "keep": 3,
+                "keep": 3,  # the newest; the one with the best evaluation is kept as well
+            },
+            "tensorboard": {
+                "histograms": False,  # of all weights, at every evaluation
+                "profile_steps": (),  # (first, last + 1): trace these steps, counted from 0
             },
         }
     )
@@ -106,17 +154,22 @@ def default_config() -> ConfigDict:
 # Keys whose value is one of a few words. The values live here so that a wrong one is
 # answered before TensorFlow is imported; the code that implements them looks them up by name.
 CHOICES = {
-    "strategy": ("auto", "cpu", "one_device", "mirrored", "tpu"),
-    "precision": ("float32", "mixed_bfloat16"),
+    "strategy": ("auto", "cpu", "one_device", "mirrored", "multi_worker", "tpu"),
+    "precision": ("float32", "mixed_bfloat16", "mixed_float16"),
     "xla": ("auto", "on", "off"),
+    "on_nonfinite": ("stop", "rollback"),
+    "model.freeze": ("", "norm", "body"),
     "data.source": ("tfds", "image_folder", "tfrecord", "synthetic"),
     "data.cache": ("auto", "none", "memory", "file"),
     "data.on_error": ("stop", "skip"),
     "data.interpolation": ("bilinear", "bicubic"),
-    "optimizer.name": ("sgd",),
-    "schedule.name": ("cosine", "step"),
+    "data.channel_order": ("rgb", "bgr"),
+    "optimizer.name": ("sgd", "lars", "adamw", "lamb"),
+    "schedule.name": ("cosine", "step", "polynomial", "exponential"),
+    "loss.name": ("softmax", "binary"),
 }
 AT_LEAST_ONE = [
+    "accumulate_steps",
     "batch_size",
     "epochs",
     "evaluate_every_epochs",
@@ -127,16 +180,39 @@ AT_LEAST_ONE = [
 ]
 NOT_NEGATIVE = [
     "seed",
+    "data.train_image_size",
+    "devices",
+    "connect_timeout",
     "optimizer.learning_rate",
     "optimizer.momentum",
     "optimizer.weight_decay",
+    "optimizer.trust_coefficient",
+    "optimizer.beta_1",
+    "optimizer.beta_2",
+    "optimizer.clip_norm",
     "schedule.warmup_epochs",
+    "schedule.end_learning_rate",
     "schedule.factor",
     "loss.label_smoothing",
+    "loss.target_threshold",
+    "ema.decay",
     "data.augment.crop_padding",
     "data.max_broken_share",
 ]
-BELOW_ONE = ("optimizer.momentum", "loss.label_smoothing")
+ABOVE_ZERO = [
+    "optimizer.epsilon",
+    "optimizer.layer_decay",
+    "schedule.decay_epochs",
+    "schedule.power",
+]
+BELOW_ONE = [
+    "optimizer.momentum",
+    "optimizer.beta_1",
+    "optimizer.beta_2",
+    "loss.label_smoothing",
+    "loss.target_threshold",
+    "ema.decay",
+]
 
 
 def configs_folder() -> Path:
@@ -154,18 +230,40 @@ def bundled_configs() -> dict[str, Path]:
 def load_config(name_or_path: str) -> ConfigDict:
     """Returns the full config of a bundled name or of a file, on top of the defaults.
 
+    A file may build on another: `BASE = "NAME"`, a bundled config or a path beside the file, is
+    applied before its own `get_config()`.
+
     Raises:
       UsageError: there is no such config, the file fails, or sets an unknown key or wrong type.
     """
+    path = _config_path(name_or_path, Path(), f"--config={name_or_path}")
+    config, layers = default_config(), []
+    while path is not None:
+        if path in [known for known, _ in layers]:
+            raise UsageError(f"--config={name_or_path}: {path} builds on itself")
+        base, delta = _run_config_file(path, name_or_path)
+        layers.append((path, delta))
+        path = base and _config_path(base, path.parent, f"{path}: BASE={base!r}")
+    for path, delta in reversed(layers):
+        merge(config, delta, where=str(path))
+    return config
+
+
+def _config_path(name_or_path: str, folder: Path, where: str) -> Path:
     path = bundled_configs().get(name_or_path)
     if path is None:
-        path = Path(name_or_path).expanduser()
+        path = folder / Path(name_or_path).expanduser()
         if path.suffix != ".py" or not path.is_file():
             known = sorted(bundled_configs())
             raise UsageError(
-                f"--config={name_or_path}: neither a bundled config ({', '.join(known)}) nor a "
+                f"{where}: neither a bundled config ({', '.join(known)}) nor a "
                 f"Python file{nearest(name_or_path, known)}"
             )
+    return path.resolve()
+
+
+def _run_config_file(path: Path, name: str) -> tuple[str | None, dict[str, Any]]:
+    """Returns the name of what the file builds on, and what it sets."""
     try:
         spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
         module = importlib.util.module_from_spec(spec)
@@ -174,8 +272,8 @@ def load_config(name_or_path: str) -> ConfigDict:
         delta = delta.to_dict() if isinstance(delta, ConfigDict) else dict(delta)
     except Exception as error:  # the file is the user's own code: anything can happen in it
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise UsageError(f"--config={name_or_path}: {path} failed with {reason}") from error
-    return merge(default_config(), delta, where=str(path))
+        raise UsageError(f"--config={name}: {path} failed with {reason}") from error
+    return getattr(module, "BASE", None), delta
 
 
 def merge(config: ConfigDict, delta: Mapping[str, Any], where: str) -> ConfigDict:
@@ -221,7 +319,8 @@ def check(config: ConfigDict) -> ConfigDict:
     for key, choices in CHOICES.items():
         if values[key] not in choices:
             raise UsageError(
-                f"config.{key}={values[key]!r} is not one of {', '.join(choices)}"
+                f"config.{key}={values[key]!r} is not one of "
+                f"{', '.join(choice or repr(choice) for choice in choices)}"
                 f"{nearest(values[key], choices)}"
             )
     for key, value in values.items():
@@ -233,6 +332,9 @@ def check(config: ConfigDict) -> ConfigDict:
     for key in NOT_NEGATIVE:
         if values[key] < 0:
             raise UsageError(f"config.{key}={values[key]!r} must not be negative")
+    for key in ABOVE_ZERO:
+        if values[key] <= 0:
+            raise UsageError(f"config.{key}={values[key]!r} must be above 0")
     for key in BELOW_ONE:
         if values[key] >= 1:
             raise UsageError(f"config.{key}={values[key]!r} must be below 1")
@@ -243,6 +345,7 @@ def check(config: ConfigDict) -> ConfigDict:
     if not 0 < config.data.crop_ratio <= 1:
         raise UsageError(f"config.data.crop_ratio={config.data.crop_ratio!r} must be in (0, 1]")
     _check_tuples(config)
+    _check_profile_steps(config.tensorboard.profile_steps)
     _check_augment(config)
     _check_model_name(config.model.name)
     return config
@@ -260,9 +363,26 @@ def _check_tuples(config: ConfigDict) -> None:
         raise UsageError(
             f"config.schedule.boundaries={boundaries!r} must be epochs in rising order"
         )
+    weights = config.loss.class_weights
+    if not all(isinstance(weight, int | float) and weight >= 0 for weight in weights):
+        raise UsageError(f"config.loss.class_weights={weights!r} must be numbers of 0 or more")
     if config.schedule.name == "step" and not boundaries:
         raise UsageError(
             "config.schedule.name='step' needs config.schedule.boundaries=(…) in epochs"
+        )
+
+
+def _check_profile_steps(steps: tuple) -> None:
+    if not steps:
+        return
+    if (
+        len(steps) != 2
+        or not all(type(step) is int for step in steps)
+        or not 0 <= steps[0] < steps[1]
+    ):
+        raise UsageError(
+            f"config.tensorboard.profile_steps={steps!r} must be (first, last + 1), for example "
+            "(10, 15), or () for none"
         )
 
 
@@ -311,7 +431,7 @@ def preprocessing(config: ConfigDict) -> dict[str, Any]:
         "interpolation": data.interpolation,
         "mean": list(data.mean),
         "std": list(data.std),
-        "channel_order": "rgb",
+        "channel_order": data.channel_order,
     }
 
 

@@ -5,6 +5,14 @@ class UserError(Exception):
     """Something outside the program is wrong: files, devices, a work directory. Exit code 1."""
 
 
+class Interrupted(UserError):
+    """A signal ended the run, which can go on from where it is; `code` is the exit code."""
+
+    def __init__(self, message: str, code: int):
+        super().__init__(message)
+        self.code = code
+
+
 class UsageError(UserError):
     """The command was given something it does not accept. Exit code 2."""
 

@@ -1,5 +1,6 @@
 """The work directory of a run. Files are replaced whole: a kill leaves the old one or the new."""
 
+import fcntl
 import json
 import os
 import tempfile
@@ -23,6 +24,8 @@ class WorkDir:
         self.tensorboard = self.path / "tensorboard"
         self.model = self.path / "model.keras"
         self.curves = self.path / "curves.png"
+        self.confusion = self.path / "confusion.png"
+        self.classes = self.path / "classes.csv"
         self.result = self.path / "result.json"
 
     def check(self, config: ConfigDict) -> None:
@@ -51,6 +54,25 @@ class WorkDir:
         """Makes this the work directory of `config`, once `check` has passed."""
         if not self.config.exists():
             write_text(self.config, to_json(config))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """While entered, no other process can train here; the system frees it after a kill.
+
+        Raises:
+          UserError: another process is training here.
+        """
+        with self.config.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(
+                    f"--workdir={self.path}: another process is training here; wait for it, or "
+                    "take another folder"
+                ) from error
+            except OSError:
+                pass  # a file system without locks, as some network ones
+            yield
 
     def read_config(self) -> ConfigDict:
         """Returns the config the run was started with.

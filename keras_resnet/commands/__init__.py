@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from absl import flags as absl_flags
 
 from keras_resnet.commands import overrides
-from keras_resnet.errors import UsageError, UserError, nearest
+from keras_resnet.errors import Interrupted, UsageError, UserError, nearest
 
 COMMANDS = {
     "train": "keras_resnet.commands.train",
@@ -24,7 +24,8 @@ COMMANDS = {
     "benchmark": "keras_resnet.commands.benchmark",
 }
 EXIT_CODES = """\
-exit codes: 0 success, 1 something is wrong with files, data or devices, 2 usage, 130 interrupted"""
+exit codes: 0 success, 1 something is wrong with files, data or devices, 2 usage, 130 interrupted
+(SIGINT), 143 terminated (SIGTERM); after the last two the same command resumes"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Interrupted as error:
+        return _fail(argv, error, code=error.code)
     except (UserError, OSError) as error:
         return _fail(argv, error, code=1)
     except KeyboardInterrupt:

@@ -1,7 +1,7 @@
-"""usage: keras-resnet evaluate --workdir=DIR [--json] [--config.key=value ...]
+"""usage: keras-resnet evaluate --workdir=DIR [--checkpoint=best] [--json] [--config.key=value ...]
 
-Restores the newest checkpoint and counts every example of the evaluation split once. Overrides are
-for what may have moved since training, for example --config.data.path=DIR."""
+Restores the newest checkpoint, or the best, and counts every example of the evaluation split once.
+Overrides are for what may have moved since training, for example --config.data.path=DIR."""
 
 import json
 
@@ -10,12 +10,19 @@ from absl import flags as absl_flags
 from keras_resnet.commands import overrides
 from keras_resnet.errors import UsageError
 
-SUMMARY = "Evaluate the newest checkpoint of a work directory."
+SUMMARY = "Evaluate the newest or the best checkpoint of a work directory."
 
 
 def define_flags(flags: absl_flags.FlagValues) -> None:
     """Defines --workdir, --json and the overrides."""
     absl_flags.DEFINE_string("workdir", None, "work directory of a training run", flag_values=flags)
+    absl_flags.DEFINE_enum(
+        "checkpoint",
+        "newest",
+        ["newest", "best"],
+        "best: the one with the highest top-1 in evaluation",
+        flag_values=flags,
+    )
     absl_flags.DEFINE_boolean("json", False, "print one JSON object", flag_values=flags)
     overrides.define(flags)
 
@@ -32,7 +39,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     backend.require_tensorflow()
     from keras_resnet.training import run as training_run
 
-    result = training_run.evaluate(resolved, workdir)
+    result = training_run.evaluate(resolved, workdir, flags.checkpoint)
     if flags.json:
         print(json.dumps(result))
     else:

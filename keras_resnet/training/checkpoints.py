@@ -1,62 +1,262 @@
-"""Checkpoints of model, optimiser and step by `tf.train.CheckpointManager`."""
+"""Checkpoints that survive kills, full disks and damaged files: the last few, and the best."""
 
+import collections
+import dataclasses
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_resnet.errors import UserError
 
+_PARTIAL = ".partial"
+# TensorFlow's reader turns its status codes into these: data that ends early is an IndexError.
+_READ_ERRORS = (tf.errors.OpError, OSError, ValueError, RuntimeError, LookupError)
+
+
+class NonFiniteWeights(UserError):
+    """The state to be saved holds a NaN or an infinity; nothing was written."""
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a run stands.
+
+    Attributes:
+      step: training steps done.
+      skipped: batches left out after roll-backs: step t trains on batch t + skipped.
+      rollbacks: how often the run was rolled back.
+      best_step: the step of the best evaluation so far, None before the first.
+      best_top1: its top-1 accuracy.
+    """
+
+    step: int = 0
+    skipped: int = 0
+    rollbacks: int = 0
+    best_step: int | None = None
+    best_top1: float | None = None
+
+    def evaluated(self, top1: float) -> bool:
+        """Takes note of an evaluation at `step`; says whether it is the best so far."""
+        if self.best_top1 is not None and top1 <= self.best_top1:
+            return False
+        self.best_step, self.best_top1 = self.step, top1
+        return True
+
+
+class _ProgressState(tf.train.experimental.PythonState):
+    """Progress as a part of the checkpoint, so that both are always of the same moment."""
+
+    def __init__(self):
+        self.value = Progress()
+
+    def serialize(self) -> str:
+        return json.dumps(dataclasses.asdict(self.value))
+
+    def deserialize(self, string_value) -> None:
+        self.value = Progress(**json.loads(string_value))
+
 
 class Checkpoints:
-    """The last few checkpoints of a run, numbered by step.
+    """The checkpoints of a run, numbered by step: `ckpt-STEP.index` and its data.
 
-    A checkpoint appears under its name only when it is complete (TensorFlow writes the data, then
-    the index, then the file `checkpoint` that names the newest, each by renaming), so a kill at any
-    moment leaves the one before.
+    A checkpoint is written in a folder of its own, read back, and only then moved into place, the
+    index last. So a kill at any moment, or a full disk, leaves all earlier ones as they were, and
+    one without an index does not exist. The last `keep` are kept, and the best.
+
+    Args:
+      folder: where they are; with several hosts a folder that all of them see.
+      trackables: everything that a checkpoint holds, by name; "model" among them.
+      keep: how many of the newest to keep.
+      writes: False on all hosts but the first: they take part in reading the variables, but
+        what they write is thrown away.
+      warn: called with a line for each damaged checkpoint that is passed over.
     """
 
     def __init__(
         self,
         folder: Path,
-        model: keras.Model,
-        optimizer: keras.optimizers.Optimizer | None = None,
+        trackables: Mapping[str, Any],
         keep: int = 3,
+        writes: bool = True,
+        warn: Callable[[str], None] = print,
     ):
-        self._checkpoint = tf.train.Checkpoint(model=model)
-        if optimizer is not None:
-            self._checkpoint.optimizer = optimizer
-        self._optimizer = optimizer
-        self._manager = tf.train.CheckpointManager(self._checkpoint, str(folder), max_to_keep=keep)
+        self.folder, self._keep, self._writes, self._warn = Path(folder), keep, writes, warn
+        self._state = _ProgressState()
+        self._trains = "optimizer" in trackables
+        # Keras keeps the random state of dropout and stochastic depth out of TensorFlow's sight.
+        model = trackables["model"]
+        weights = {id(variable) for variable in model.weights}
+        seeds = [variable for variable in model.variables if id(variable) not in weights]
+        self._checkpoint = tf.train.Checkpoint(**trackables, seeds=seeds, progress=self._state)
 
-    def restore_newest(self) -> int | None:
-        """Restores the newest checkpoint; returns its step, or None if there is none.
+    def steps(self) -> list[int]:
+        """Returns the steps of the checkpoints there are, rising."""
+        names = (path.name.removesuffix(".index") for path in self.folder.glob("ckpt-*.index"))
+        numbers = (name.removeprefix("ckpt-") for name in names)
+        return sorted(int(number) for number in numbers if number.isdecimal())
+
+    def restore_newest(self) -> Progress | None:
+        """Restores the newest checkpoint that is whole; returns its progress, None without any.
 
         Raises:
-          UserError: the checkpoint is damaged, or is one of another network.
+          UserError: all are damaged, or the checkpoint is one of another network.
         """
-        path = self._manager.latest_checkpoint
-        if path is None:
+        steps = self.steps()
+        for step in reversed(steps):
+            damage = find_damage(self._path(step))
+            if damage is None:
+                return self._restore(step)
+            older = "taking the one before" if step > steps[0] else "there is none before it"
+            self._warn(f"warning: checkpoint {self._path(step)} is damaged ({damage}); {older}")
+        if steps:
+            raise UserError(
+                f"every checkpoint in {self.folder} is damaged (steps "
+                f"{', '.join(map(str, steps))}): bring one back, or start in another --workdir"
+            )
+        return None
+
+    def restore_best(self) -> Progress | None:
+        """Restores the checkpoint with the best evaluation; returns its progress, None without any.
+
+        Raises:
+          UserError: it is gone or damaged, or nothing was evaluated yet.
+        """
+        newest = self.restore_newest()
+        if newest is None:
             return None
+        step = newest.best_step
+        if step is None:
+            raise UserError(f"{self.folder}: no evaluation yet, so no best checkpoint")
+        damage = "missing" if step not in self.steps() else find_damage(self._path(step))
+        if damage is not None:
+            raise UserError(
+                f"the best checkpoint, {self._path(step)}, cannot be read ({damage}); "
+                "take the newest"
+            )
+        return self._restore(step)
+
+    def save(self, progress: Progress) -> None:
+        """Writes the checkpoint of `progress.step`, then removes those no longer kept.
+
+        Raises:
+          NonFiniteWeights: a value is NaN or infinite.
+          UserError: it could not be written, for example because the disk is full.
+        """
+        self._state.value = dataclasses.replace(progress)
         try:
-            status = self._checkpoint.restore(path)
-            if self._optimizer is not None:
+            if self._writes:
+                partial = self.folder / _PARTIAL
+                shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+                partial.mkdir(parents=True)
+            else:
+                partial = Path(tempfile.mkdtemp())
+            try:
+                self._write(partial, progress.step)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+        except _READ_ERRORS as error:
+            raise UserError(
+                f"checkpoint of step {progress.step} could not be written to {self.folder}: "
+                f"{_first_line(error)}. The older checkpoints are whole: make room and run the "
+                "same command again"
+            ) from error
+        if self._writes:
+            self._remove_old(progress)
+
+    def _write(self, partial: Path, step: int) -> None:
+        prefix = str(partial / f"ckpt-{step}")
+        self._checkpoint.write(prefix)
+        if not self._writes:
+            return
+        name = _find_non_finite(prefix)  # reads all back, checksums included
+        if name is not None:
+            raise NonFiniteWeights(f"{name} holds a NaN or an infinity after step {step}")
+        *data, index = sorted(partial.iterdir())  # ckpt-N.data-… before ckpt-N.index
+        for path in (*data, index):
+            _flush_to_disk(path)
+        # A damaged checkpoint of the same step may stand here: it stops to exist first.
+        (self.folder / index.name).unlink(missing_ok=True)
+        for path in (*data, index):
+            os.replace(path, self.folder / path.name)
+        _flush_to_disk(self.folder)
+
+    def _restore(self, step: int) -> Progress:
+        path = self._path(step)
+        try:
+            status = self._checkpoint.read(path)
+            if self._trains:
                 status.assert_consumed()
             else:
                 status.assert_existing_objects_matched().expect_partial()
-        except (tf.errors.OpError, AssertionError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"checkpoint {path} cannot be restored: {reason}") from error
-        return int(path.rsplit("-", 1)[1])
+        except (AssertionError, ValueError, tf.errors.OpError) as error:
+            raise UserError(
+                f"checkpoint {path} is of another network, optimiser or version than the config "
+                f"asks for ({self._difference(path) or _first_line(error)}); go on with the "
+                "config it was written with, or take another --workdir"
+            ) from error
+        return dataclasses.replace(self._state.value)
 
-    def save(self, step: int) -> None:
-        """Writes the checkpoint of `step` and removes the oldest beyond `keep`.
+    def _difference(self, path: str) -> str | None:
+        """Returns in words the first weight of ours that the checkpoint cannot have, or None."""
+        shapes = tf.train.load_checkpoint(path).get_variable_to_shape_map().values()
+        left = collections.Counter(tuple(shape) for shape in shapes)
+        for weight in self._checkpoint.model.weights:
+            shape = tuple(weight.shape)
+            if not left[shape]:
+                return f"{weight.path} has the shape {shape} now, and nothing in it has"
+            left[shape] -= 1
+        return None
 
-        Raises:
-          UserError: it could not be written, for example because the disk is full.
-        """
-        try:
-            self._manager.save(checkpoint_number=step)
-        except (tf.errors.OpError, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"checkpoint of step {step} could not be written: {reason}") from error
+    def _remove_old(self, progress: Progress) -> None:
+        kept = {*self.steps()[-self._keep :], progress.best_step}
+        for step in set(self.steps()) - kept:
+            self.remove(step)
+
+    def remove(self, step: int) -> None:
+        """Removes the checkpoint of `step`, its index first."""
+        path = Path(self._path(step))
+        path.with_name(f"{path.name}.index").unlink(missing_ok=True)
+        for data in self.folder.glob(f"{path.name}.data-*"):
+            data.unlink(missing_ok=True)
+
+    def _path(self, step: int) -> str:
+        return str(self.folder / f"ckpt-{step}")
+
+
+def find_damage(path: str) -> str | None:
+    """Reads the whole checkpoint `path`, with its checksums; returns what is wrong, or None."""
+    try:
+        _find_non_finite(path)
+    except _READ_ERRORS as error:
+        return _first_line(error)
+    return None
+
+
+def _find_non_finite(path: str) -> str | None:
+    """Returns the name of a tensor in the checkpoint that holds a NaN or an infinity."""
+    reader = tf.train.load_checkpoint(path)
+    for name, dtype in reader.get_variable_to_dtype_map().items():
+        value = reader.get_tensor(name)
+        if dtype.is_floating and not np.isfinite(value.astype("float32")).all():
+            return name.removesuffix("/.ATTRIBUTES/VARIABLE_VALUE")
+    return None
+
+
+def _flush_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -15,7 +15,7 @@ def draw(rows: list[dict], path: Path, title: str) -> str | None:
     figure.suptitle(title)
     loss, accuracy = figure.subplots(1, 2)
     for kind, label, style in (("train", "training", "-"), ("eval", "held out", "o-")):
-        points = [row for row in rows if row["kind"] == kind]
+        points = [row for row in rows if row["kind"] == kind and row["loss"] is not None]
         epochs = [row["epoch"] for row in points]
         loss.plot(epochs, [row["loss"] for row in points], style, markersize=3, label=label)
         accuracy.plot(epochs, [row["top1"] for row in points], style, markersize=3, label=label)

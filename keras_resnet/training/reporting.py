@@ -1,13 +1,15 @@
-"""What a run tells: terminal, metrics.jsonl, TensorBoard, curves.png."""
+"""What a run tells: terminal, metrics.jsonl, TensorBoard, pictures."""
 
+import contextlib
 import json
 import math
 import sys
 
+import keras
 import tensorflow as tf
 import tqdm
 
-from keras_resnet.training import curves
+from keras_resnet.training import confusion, curves
 from keras_resnet.workdir import WorkDir
 
 
@@ -19,10 +21,12 @@ class Reporter:
       trainer: whose run it is.
       start: the step the run starts or resumes at. Rows of later steps are dropped, they come
       again.
+      speaks: False prints nothing, for all hosts but the first.
     """
 
-    def __init__(self, workdir: WorkDir, trainer, start: int):
+    def __init__(self, workdir: WorkDir, trainer, start: int, speaks: bool = True):
         self.workdir, self.trainer, self.start = workdir, trainer, start
+        self._speaks = speaks
         self.rows = workdir.rewind_metrics(start)
         self._bar = self._events = None
         self._first_call = True
@@ -53,7 +57,7 @@ class Reporter:
                 total=total,
                 initial=self.start,
                 unit="step",
-                disable=None,
+                disable=None if self._speaks else True,
                 dynamic_ncols=True,
                 desc="compiling",
             )
@@ -96,6 +100,8 @@ class Reporter:
             **means,
         }
         self._record(row)
+        if self.trainer.config.tensorboard.histograms:
+            self._write_histograms(step)
         trained = next((entry for entry in reversed(self.rows) if entry["kind"] == "train"), None)
         loss = f"train loss {trained['loss']:.4f}, " if trained else ""
         speed = f", {trained['images_per_second']:,.0f} images/s" if trained else ""
@@ -104,6 +110,36 @@ class Reporter:
             f"eval loss {means['loss']:.4f}, "
             f"top1 {means['top1']:.4f}{speed}"
         )
+
+    def has_evaluation(self, step: int) -> bool:
+        """Returns whether the evaluation at `step` is on record."""
+        return any(row["kind"] == "eval" and row["step"] == step for row in self.rows)
+
+    def rolled_back(self, step: int, failed_step: int, learning_rate: float) -> None:
+        """Records a roll-back to `step`; rows past it are dropped, they come again."""
+        self.rows = self.workdir.rewind_metrics(step)
+        row = {
+            "kind": "rollback",
+            "step": step,
+            "failed_step": failed_step,
+            "learning_rate": learning_rate,
+        }
+        self._record(row)
+        self._bar.update(step - self._bar.n)
+
+    def draw_confusion(self) -> None:
+        """Writes classes.csv and confusion.png of the last evaluation; prints the worst classes."""
+        matrix, names = self.trainer.confusion_matrix(), self.trainer.model.class_names
+        confusion.write_table(matrix, names, self.workdir.classes)
+        worst = confusion.worst_classes(matrix, names)
+        if worst:
+            self.say("worst classes, of all in classes.csv:")
+            for line in worst:
+                self.say(line)
+        title = f"{self.trainer.config.model.name}, {matrix.sum():,} held-out examples"
+        # Without matplotlib `draw_curves` has said so.
+        with contextlib.suppress(ImportError):
+            confusion.draw(matrix, names, self.workdir.confusion, title)
 
     def last_evaluation(self) -> dict | None:
         """Returns top1, top5, loss, examples of the last step's evaluation, if there was one."""
@@ -143,15 +179,27 @@ class Reporter:
 
     def say(self, line: str) -> None:
         """Prints a line without tearing the progress bar."""
+        if not self._speaks:
+            return
         tqdm.tqdm.write(line, file=sys.stdout)
         sys.stdout.flush()
 
+    def _write_histograms(self, step: int) -> None:
+        with self._events.as_default(step=step):
+            for weight in self.trainer.model.weights:
+                tf.summary.histogram(weight.path, keras.ops.convert_to_numpy(weight))
+
     def _record(self, row: dict) -> None:
+        # JSON has no NaN; a loss that is not finite reads null.
+        row = {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in row.items()
+        }
         self.rows.append(row)
         self.workdir.append_metrics(row)
         with self._events.as_default(step=row["step"]):
             for name, value in row.items():
-                if name not in ("kind", "step", "examples", "compiles"):
+                if name not in ("kind", "step", "examples", "compiles") and value is not None:
                     tf.summary.scalar(f"{row['kind']}/{name}", value)
         self._events.flush()
 

@@ -1,5 +1,8 @@
 """A run from start to end: `train`, `evaluate` and `predict` on a work directory."""
 
+import contextlib
+import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,11 +13,13 @@ import input_pipeline
 from input_pipeline.broken import describe
 from keras_resnet.config import source_options
 from keras_resnet.errors import UserError
-from keras_resnet.training.checkpoints import Checkpoints
-from keras_resnet.training.optimizers import learning_rate_at
+from keras_resnet.training.agreement import check_agreement
+from keras_resnet.training.checkpoints import Checkpoints, Progress
+from keras_resnet.training.finetuning import read_pretrained, take_over_preprocessing
 from keras_resnet.training.reporting import Reporter
+from keras_resnet.training.session import Session
 from keras_resnet.training.strategy import describe as describe_strategy
-from keras_resnet.training.strategy import make_strategy
+from keras_resnet.training.strategy import is_chief, strategy_of
 from keras_resnet.training.trainer import Trainer
 from keras_resnet.workdir import WorkDir, read_json, replacing, write_text
 
@@ -32,38 +37,54 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
       input_pipeline.DataError: the data set cannot be used.
     """
     workdir = WorkDir(workdir)
+    config = take_over_preprocessing(config, workdir)
     workdir.check(config)
-    strategy = make_strategy(config.strategy)
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    strategy = strategy_of(config)
     train_source, eval_source = open_sources(config)
-    trainer = Trainer(config, strategy, train_source.class_names, train_source.num_examples)
-    # Only now: a start that failed on a wrong path must not bind the folder to that config.
-    workdir.claim(config)
-    checkpoints = Checkpoints(
-        workdir.checkpoints, trainer.model, trainer.optimizer, keep=config.checkpoint.keep
+    started = workdir.config.exists()
+    weights = None if started or not config.model.weights else read_pretrained(config)
+    trainer = Trainer(
+        config, strategy, train_source.class_names, train_source.num_examples, weights
     )
+    checkpoints = Checkpoints(
+        workdir.checkpoints,
+        trainer.trackables(),
+        keep=config.checkpoint.keep,
+        writes=is_chief(strategy),
+    )
+    with _own_outputs(workdir, strategy) as outputs:
+        # Only now: a start that failed on a wrong path must not bind the folder to that config.
+        outputs.claim(config)
+        with outputs.locked():
+            return _train(outputs, trainer, checkpoints, train_source, eval_source)
+
+
+@contextlib.contextmanager
+def _own_outputs(workdir: WorkDir, strategy: tf.distribute.Strategy) -> Iterator[WorkDir]:
+    """Yields where this host writes: the work directory, or a copy that nobody will read."""
+    if is_chief(strategy):
+        yield workdir
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = WorkDir(folder)
+        if workdir.metrics.exists():
+            shutil.copy(workdir.metrics, copy.metrics)
+        yield copy
+
+
+def _train(
+    workdir: WorkDir, trainer: Trainer, checkpoints: Checkpoints, train_source, eval_source
+) -> dict[str, float]:
     _remember_dataset(workdir, train_source, eval_source)
-    start = checkpoints.restore_newest() or 0
-    reporter = Reporter(workdir, trainer, start)
-    reporter.introduce(describe_strategy(strategy), train_source, eval_source)
+    progress = checkpoints.restore_newest() or Progress()
+    check_agreement(trainer.strategy, progress.step)
+    reporter = Reporter(workdir, trainer, progress.step, speaks=is_chief(trainer.strategy))
+    reporter.introduce(describe_strategy(trainer.strategy), train_source, eval_source)
     with reporter:
-        _train_and_evaluate(trainer, checkpoints, reporter, train_source, eval_source, start)
+        Session(trainer, checkpoints, reporter, train_source, eval_source, progress).run()
     return _finish(workdir, trainer, reporter, eval_source)
-
-
-def _train_and_evaluate(trainer, checkpoints, reporter, train_source, eval_source, start) -> None:
-    config, last = trainer.config, trainer.config.epochs
-    step_of = {epoch: trainer.step_at_epoch(epoch) for epoch in range(1, last + 1)}
-    every = config.evaluate_every_epochs
-    evaluate_at = {step for epoch, step in step_of.items() if epoch % every == 0 or epoch == last}
-    every = config.checkpoint.every_epochs
-    save_at = {step for epoch, step in step_of.items() if epoch % every == 0 or epoch == last}
-    for step, means in trainer.train(train_source, start, [*evaluate_at, *save_at]):
-        reporter.trained(step, means, learning_rate_at(trainer.schedule, step - 1))
-        if step in evaluate_at:
-            reporter.evaluated(step, trainer.evaluate(eval_source))
-        if step in save_at:
-            # Last: what the checkpoint claims to have done is then already in metrics.jsonl.
-            checkpoints.save(step)
 
 
 def _finish(workdir: WorkDir, trainer: Trainer, reporter: Reporter, eval_source) -> dict:
@@ -72,14 +93,17 @@ def _finish(workdir: WorkDir, trainer: Trainer, reporter: Reporter, eval_source)
         reporter.say(f"This run is finished ({trainer.total_steps} steps); evaluating it again.")
         result = {**before, **trainer.evaluate(eval_source)}
     else:
+        if trainer.labels_and_predictions is None:  # resumed between the last step and here
+            trainer.evaluate(eval_source)
         result = {
-            **(reporter.last_evaluation() or trainer.evaluate(eval_source)),
+            **reporter.last_evaluation(),
             "step": trainer.total_steps,
             "train_images_per_second": reporter.images_per_second(),
         }
         with replacing(workdir.model) as temporary:
             trainer.inference_model().save(temporary)
         reporter.draw_curves()
+    reporter.draw_confusion()
     write_text(workdir.result, reporter.to_json(result))
     reporter.conclude(result)
     return result
@@ -121,26 +145,51 @@ def _remember_dataset(workdir: WorkDir, train_source, eval_source) -> None:
     write_text(workdir.dataset, Reporter.to_json(now))
 
 
-def restore(config: ConfigDict, workdir: WorkDir) -> tuple[Trainer, int]:
-    """Returns a trainer for inference with the newest checkpoint of `workdir`, and its step."""
+def restore(
+    config: ConfigDict, workdir: WorkDir, checkpoint: str = "newest"
+) -> tuple[Trainer, int]:
+    """Returns a trainer for inference with a checkpoint of `workdir`, and its step.
+
+    Args:
+      config: the run's, with what has moved since.
+      workdir: of the run.
+      checkpoint: "newest", or "best": the one with the highest top-1 in evaluation.
+
+    Raises:
+      UserError: there is none, or it cannot be used.
+    """
     classes = workdir.read_dataset()["classes"]
-    trainer = Trainer(config, make_strategy(config.strategy), classes)
-    step = Checkpoints(workdir.checkpoints, trainer.model).restore_newest()
-    if step is None:
+    trainer = Trainer(config, strategy_of(config), classes)
+    checkpoints = Checkpoints(workdir.checkpoints, trainer.trackables())
+    restore = {"newest": checkpoints.restore_newest, "best": checkpoints.restore_best}[checkpoint]
+    progress = restore()
+    if progress is None:
         raise UserError(f"{workdir.checkpoints}: no checkpoint yet; train first")
-    return trainer, step
+    return trainer, progress.step
 
 
-def evaluate(config: ConfigDict, workdir: WorkDir) -> dict[str, float]:
-    """Evaluates the newest checkpoint; returns top1, top5, loss, examples and step."""
-    trainer, step = restore(config, workdir)
+def evaluate(config: ConfigDict, workdir: WorkDir, checkpoint: str = "newest") -> dict[str, float]:
+    """Evaluates a checkpoint (see `restore`); returns top1, top5, loss, examples and step."""
+    trainer, step = restore(config, workdir, checkpoint)
     source = open_source(config, config.data.eval_split)
-    if list(source.class_names) != trainer.model.class_names:
-        raise input_pipeline.DataError(
-            f"{source.description}: its classes are not the {len(trainer.model.class_names)} that "
-            "this run was trained on"
-        )
+    _check_classes(source, trainer.model.class_names)
     return {**trainer.evaluate(source), "step": step}
+
+
+def _check_classes(source: input_pipeline.Source, class_names: list[str]) -> None:
+    """Raises DataError unless the data set has the classes of the network, in their order."""
+    theirs = list(source.class_names)
+    if theirs == class_names:
+        return
+    if len(theirs) != len(class_names):
+        how = f"it has {len(theirs)} classes, the network {len(class_names)}"
+    else:
+        index = next(i for i, name in enumerate(theirs) if name != class_names[i])
+        how = f"its class {index} is {theirs[index]!r}, the network's is {class_names[index]!r}"
+    raise input_pipeline.DataError(
+        f"{source.description}: not the classes this run was trained on: {how}. Point "
+        "config.data.* at data with these classes, or fine-tune with config.model.weights"
+    )
 
 
 def describe_result(result: dict[str, float]) -> str:
@@ -167,7 +216,8 @@ def predict(
         chunk = paths[first : first + PREDICT_BATCH]
         images = tf.stack([_read_image(path, model.preprocessing) for path in chunk])
         inputs = input_pipeline.normalize(images, model.preprocessing, dtype=model.compute_dtype)
-        logits = tf.cast(model(inputs, training=False), tf.float32)
+        with trainer.averaged_weights():
+            logits = tf.cast(model(inputs, training=False), tf.float32)
         values, ids = tf.math.top_k(tf.nn.softmax(logits), min(top, len(names)))
         for path, probabilities, classes in zip(chunk, values.numpy(), ids.numpy(), strict=True):
             yield (

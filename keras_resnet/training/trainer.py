@@ -1,9 +1,10 @@
 """The trainer: model, optimiser and data of one experiment, under one `tf.distribute` strategy."""
 
-import time
+import contextlib
 from collections.abc import Callable, Iterator
 
 import keras
+import numpy as np
 import tensorflow as tf
 from ml_collections import ConfigDict
 
@@ -11,8 +12,16 @@ import input_pipeline
 from input_pipeline.augment import check_augment, check_batch
 from keras_resnet.config import preprocessing
 from keras_resnet.errors import UsageError
-from keras_resnet.training.optimizers import make_optimizer, make_schedule
-from keras_resnet.training.steps import Steps, averages
+from keras_resnet.training import metrics
+from keras_resnet.training.accumulation import split_batches
+from keras_resnet.training.cluster import naming_lost_hosts
+from keras_resnet.training.ema import WeightAverage
+from keras_resnet.training.finetuning import freeze, load_pretrained
+from keras_resnet.training.optimizers import make_optimizer
+from keras_resnet.training.pace import Pace
+from keras_resnet.training.schedules import make_schedule
+from keras_resnet.training.steps import Steps
+from keras_resnet.weights import Checkpoint
 
 
 class Trainer:
@@ -26,6 +35,7 @@ class Trainer:
       strategy: where to run.
       class_names: one for each output of the network.
       train_examples: size of the training split; 0 builds for evaluation, without an optimiser.
+      weights: to start from instead of random ones (`finetuning.read_pretrained`).
     """
 
     def __init__(
@@ -34,39 +44,74 @@ class Trainer:
         strategy: tf.distribute.Strategy,
         class_names: list[str],
         train_examples: int = 0,
+        weights: Checkpoint | None = None,
     ):
         self.config, self.strategy = config, strategy
         self.train_examples = train_examples
         self.total_steps = self.step_at_epoch(config.epochs)
-        replicas = strategy.num_replicas_in_sync
-        if config.batch_size % replicas:
-            raise UsageError(
-                f"config.batch_size={config.batch_size} does not divide by {replicas} replicas; "
-                f"take {max(config.batch_size // replicas, 1) * replicas}"
-            )
         if train_examples and not self.total_steps:
             raise UsageError(
                 f"config.batch_size={config.batch_size} is more than the {train_examples} training "
                 f"examples of {config.epochs} epochs: not one step to train"
             )
-        if train_examples:
-            check_batch(check_augment(config.data.augment.to_dict()), config.batch_size // replicas)
+        self._check(len(class_names))
         # Data ops must not land on the accelerator, so only what holds variables is in the scope.
         keras.utils.set_random_seed(config.seed)
         with strategy.scope():
             self.model = build_model(config, class_names)
+            if weights is not None:
+                load_pretrained(self.model, weights, config)
+            freeze(self.model, config.model.freeze)
             self.optimizer = self._build_optimizer() if train_examples else None
-        self.steps = Steps(self.model, self.optimizer, strategy, config)
+            self.average = None
+            if config.ema.decay:
+                self.average = WeightAverage(self.model, config.ema.decay, config.ema.warmup)
+        self.steps = Steps(self.model, self.optimizer, strategy, config, self.average)
+        self.labels_and_predictions = None  # of the last evaluation
+        self._train_pace, self._evaluation_pace = Pace(strategy), Pace(strategy)
+
+    def _check(self, classes: int) -> None:
+        """Raises UsageError where config, replicas and data do not fit each other."""
+        config, replicas = self.config, self.strategy.num_replicas_in_sync
+        parts = config.accumulate_steps if self.train_examples else 1
+        if config.batch_size % (replicas * parts):
+            size = replicas * parts
+            times = f" times config.accumulate_steps={parts}" if parts > 1 else ""
+            raise UsageError(
+                f"config.batch_size={config.batch_size} does not divide by {replicas} replicas"
+                f"{times}; take {max(config.batch_size // size, 1) * size}"
+            )
+        if self.train_examples:
+            augment = check_augment(config.data.augment.to_dict())
+            check_batch(augment, config.batch_size // replicas // parts)
+        if config.precision == "mixed_float16" and replicas > 1:
+            raise UsageError(
+                f"config.precision='mixed_float16' on {replicas} replicas: Keras' loss scaling "
+                "looks at the gradients of the first replica only, an overflow on another one "
+                "would reach the weights; take mixed_bfloat16, or one replica"
+            )
+        weights = config.loss.class_weights
+        if weights and len(weights) != classes:
+            raise UsageError(
+                f"config.loss.class_weights has {len(weights)} numbers, but the data has {classes} "
+                "classes; give one for each, in the order of the class names"
+            )
 
     def _build_optimizer(self) -> keras.optimizers.Optimizer:
-        steps_per_epoch = self.train_examples / self.config.batch_size
         self.schedule = make_schedule(
-            self.config, steps_per_epoch=steps_per_epoch, total_steps=self.total_steps
+            self.config,
+            steps_per_epoch=self.train_examples / self.config.batch_size,
+            total_steps=self.total_steps,
         )
-        optimizer = make_optimizer(self.config, self.schedule)
-        # In the scope and before the first tf.function, or the slots are made in the wrong place.
-        optimizer.build(self.model.trainable_variables)
-        return optimizer
+        return make_optimizer(self.config, self.schedule, self.model)
+
+    def trackables(self) -> dict[str, tf.__internal__.tracking.Trackable]:
+        """Returns all state that a checkpoint must hold, by name.
+
+        Built for evaluation (no `train_examples`), it holds what inference needs and no optimiser.
+        """
+        state = {"model": self.model, "optimizer": self.optimizer, "average": self.average}
+        return {name: value for name, value in state.items() if value is not None}
 
     def step_at_epoch(self, epoch: int) -> int:
         """Returns the number of whole batches in the first `epoch` epochs."""
@@ -77,52 +122,115 @@ class Trainer:
         return step * self.config.batch_size / self.train_examples
 
     def train(
-        self, source: input_pipeline.Source, start_step: int, stops: list[int]
+        self,
+        source: input_pipeline.Source,
+        start_step: int,
+        stops: list[int],
+        *,
+        skipped: int = 0,
+        should_stop: Callable[[], bool] = lambda: False,
     ) -> Iterator[tuple[int, dict[str, float]]]:
         """Trains from `start_step` on; yields (step, averages since the last yield) often.
 
-        A yield comes at least every `log_every_steps` steps and exactly at every step in `stops`.
-        `averages` holds loss, top1, top5, examples and seconds.
+        A yield comes at every multiple of `log_every_steps`, at every step in `stops`, at the first
+        step, where a non-finite loss shows, and where `should_stop` asks for the end, after which
+        nothing comes. `averages` holds loss, top1, top5, examples and seconds, and as
+        "non_finite_step" the first step (counted from 0) whose loss was no finite number, or None.
+
+        Args:
+          source: what to train on.
+          start_step: steps done before.
+          stops: steps after which a yield must come.
+          skipped: step t trains on batch t + skipped.
+          should_stop: asked after each call of the compiled loop, every two seconds or so.
 
         Raises:
           input_pipeline.DataError: an example cannot be read; names it.
+          UserError: another host of a multi_worker run went away; names it.
         """
-        stops = sorted({*stops, self.total_steps})
+        log = self.config.log_every_steps
+        stops = sorted({*stops, start_step + 1, self.total_steps})
         augment = self.config.data.augment.to_dict()
-        with naming_broken_images(source):
-            iterator = self._iterate(
+        with naming_lost_hosts(), naming_broken_images(source):
+            iterator = self.iterate(
                 input_pipeline.train_batches,
                 source,
+                parts=self.config.accumulate_steps,
                 seed=self.config.seed,
-                start_step=start_step,
-                num_steps=self.total_steps,
-                image_size=self.config.data.image_size,
+                start_step=start_step + skipped,
+                num_steps=self.total_steps + skipped,
+                image_size=self.config.data.train_image_size or self.config.data.image_size,
                 augment=augment,
             )
-            step = start_step
-            while step < self.total_steps:
+            step, ended = start_step, False
+            while step < self.total_steps and not ended:
                 stop = next(stop for stop in stops if stop > step)
-                count = min(self.config.log_every_steps, stop - step)
-                begin = time.perf_counter()
-                sums = self.steps.train(iterator, tf.constant(count)).numpy()
-                step += count
-                yield step, {**averages(sums), "seconds": time.perf_counter() - begin}
+                stop = min(stop, (step // log + 1) * log)
+                first, rows, seconds, broken = step, [], 0.0, None
+                while step < stop and broken is None and not ended:
+                    count = tf.constant(self._train_pace.steps(stop - step))
+                    sums, elapsed = self._train_pace.time(self.steps.train, iterator, count)
+                    rows.append(sums)
+                    seconds += elapsed
+                    step += len(sums)
+                    broken = metrics.first_non_finite(np.concatenate(rows))
+                    ended = should_stop()
+                means = {
+                    **metrics.averages(np.concatenate(rows)),
+                    "seconds": seconds,
+                    "non_finite_step": None if broken is None else first + broken,
+                }
+                yield step, means
 
-    def evaluate(self, source: input_pipeline.Source) -> dict[str, float]:
+    def evaluate(
+        self, source: input_pipeline.Source, should_stop: Callable[[], bool] = lambda: False
+    ) -> dict[str, float] | None:
         """Returns loss, top1, top5 and examples over every example of `source`, each counted once.
+
+        With `ema.decay` of the averaged weights; the loss is without class weights. Afterwards
+        `labels_and_predictions` holds int32[examples, 2], from which `confusion_matrix` and
+        `per_class_accuracy` count. Returns None if `should_stop`, asked every two seconds or so,
+        ended it before the last batch.
 
         Raises:
           input_pipeline.DataError: an example cannot be read; names it.
         """
-        with naming_broken_images(source):
-            iterator = self._iterate(
+        remaining = -(-source.num_examples // self.config.batch_size)
+        rows, pairs = [], []
+        with naming_lost_hosts(), naming_broken_images(source), self.averaged_weights():
+            iterator = self.iterate(
                 input_pipeline.evaluation_batches, source, preprocessing=self.model.preprocessing
             )
-            batches = -(-source.num_examples // self.config.batch_size)
-            return averages(self.steps.evaluate(iterator, tf.constant(batches)).numpy())
+            while remaining:
+                if rows and should_stop():
+                    return None
+                count = tf.constant(self._evaluation_pace.steps(remaining))
+                (sums, part), _ = self._evaluation_pace.time(self.steps.evaluate, iterator, count)
+                rows.append(sums)
+                pairs.append(part)
+                remaining -= len(sums)
+        pairs = np.concatenate(pairs)
+        self.labels_and_predictions = pairs[pairs[:, 0] >= 0]
+        return metrics.averages(np.concatenate(rows))
 
-    def _iterate(self, make_batches: Callable[..., tf.data.Dataset], source, **options):
-        """Returns an iterator that hands each replica its part of the global batch, in order."""
+    def confusion_matrix(self) -> np.ndarray:
+        """Returns int64[classes, classes] of the last evaluation: row the label, column the guess.
+
+        Exact whatever the batch size and the number of replicas; 8 MB for 1,000 classes.
+        """
+        return metrics.confusion_matrix(self.labels_and_predictions, len(self.model.class_names))
+
+    def per_class_accuracy(self) -> np.ndarray:
+        """Returns the top-1 accuracy of each class in the last evaluation, NaN without examples."""
+        return metrics.per_class_accuracy(self.labels_and_predictions, len(self.model.class_names))
+
+    def iterate(
+        self, make_batches: Callable[..., tf.data.Dataset], source, parts: int = 1, **options
+    ):
+        """Returns an iterator that hands each replica its part of the global batch, in order.
+
+        With `parts` above 1 that many elements make up the replica's part, one after the other.
+        """
         size = self.config.batch_size
         if source.is_synthetic and make_batches is input_pipeline.train_batches:
             return ConstantBatches(self.strategy, source, size, options["image_size"])
@@ -135,18 +243,24 @@ class Trainer:
                 num_shards=context.num_input_pipelines,
                 **options,
             )
-            per_replica = size // context.num_replicas_in_sync
-            if per_replica * context.num_input_pipelines == size:
-                return batches
-            return batches.rebatch(per_replica, drop_remainder=True)
+            replicas = context.num_replicas_in_sync // context.num_input_pipelines
+            return split_batches(batches, replicas, parts)
 
         # The default options fetch the next batches to the devices while a step runs.
         return iter(self.strategy.distribute_datasets_from_function(batches_of_host))
 
+    def averaged_weights(self) -> contextlib.AbstractContextManager:
+        """Returns a context in which the model has the weights to infer with.
+
+        The averaged ones with `ema.decay`, else those that it has.
+        """
+        return self.average.in_model() if self.average else contextlib.nullcontext()
+
     def inference_model(self) -> keras.Model:
         """Returns the network with the trained weights on plain variables, giving probabilities.
 
-        In float32 and outside the strategy, so that it saves and loads anywhere.
+        In float32 and outside the strategy, so that it saves and loads anywhere; with `ema.decay`
+        the weights are the averaged ones.
         """
         model = build_model(
             self.config,
@@ -154,7 +268,9 @@ class Trainer:
             precision="float32",
             classifier_activation="softmax",
         )
-        model.set_weights([keras.ops.convert_to_numpy(value) for value in self.model.get_weights()])
+        with self.averaged_weights():
+            weights = self.model.get_weights()
+        model.set_weights([keras.ops.convert_to_numpy(value) for value in weights])
         return model
 
 
@@ -172,16 +288,27 @@ def build_model(
     from keras_resnet.models import create_model
 
     data = config.data
+    # The trained model that is saved takes the size it is evaluated at.
+    two_sizes = data.train_image_size not in (0, data.image_size)
+    size = None if two_sizes and classifier_activation is None else data.image_size
     # None and () mean: as the variant has it.
-    options = {key: value for key, value in config.model.items() if value not in (None, ())}
-    model = create_model(
-        options.pop("name"),
-        input_shape=(data.image_size, data.image_size, 3),
-        classes=len(class_names),
-        classifier_activation=classifier_activation,
-        dtype=precision or config.precision,
-        **options,
-    )
+    options = {
+        key: value
+        for key, value in config.model.items()
+        if value not in (None, ()) and key not in ("weights", "freeze")
+    }
+    options["norm"] = {"synchronized": options.pop("synchronized_norm")}
+    try:
+        model = create_model(
+            options.pop("name"),
+            input_shape=(size, size, 3),
+            classes=len(class_names),
+            classifier_activation=classifier_activation,
+            dtype=precision or config.precision,
+            **options,
+        )
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"config.model: {error}") from error
     model.class_names = list(class_names)
     model.preprocessing = preprocessing(config)
     return model

@@ -5,7 +5,7 @@ import os
 
 import keras
 
-from keras_resnet.weights.assign import classes_of, load_into
+from keras_resnet.weights.assign import classes_of, load_into, preprocessing_of
 from keras_resnet.weights.checkpoint import Checkpoint
 from keras_resnet.weights.defaults import HUB, default_weights
 from keras_resnet.weights.errors import WeightsError
@@ -18,6 +18,7 @@ __all__ = [
     "apply_weights",
     "classes_of",
     "default_weights",
+    "preprocessing_of",
     "read_weights",
 ]
 

@@ -187,13 +187,9 @@ def _listing(names: list[str], kind: str) -> str:
 def _take_over_metadata(
     model: keras.Model, checkpoint: Checkpoint, naming: Naming, with_classes: bool
 ) -> None:
-    preprocessing = checkpoint.preprocessing
-    if naming is namings.KERAS_APPLICATIONS:
-        preprocessing = preprocessing or _keras_applications_preprocessing(checkpoint)
+    size = fixed_image_size(model)
+    preprocessing = preprocessing_of(checkpoint, size)
     if preprocessing:
-        size = fixed_image_size(model)
-        larger = checkpoint.test_preprocessing
-        preprocessing = dict(larger if larger and larger["image_size"] == size else preprocessing)
         if size is not None:
             preprocessing["image_size"] = size
         model.preprocessing = preprocessing
@@ -201,6 +197,21 @@ def _take_over_metadata(
         outputs = model.output_shape[-1]
         if len(checkpoint.class_names) == outputs:
             model.class_names = checkpoint.class_names
+
+
+def preprocessing_of(checkpoint: Checkpoint, image_size: int | None) -> dict[str, Any] | None:
+    """The preprocessing that goes with the weights, for images of this size if it says more.
+
+    Raises:
+        WeightsError: if the names of the arrays follow no naming known here.
+    """
+    if checkpoint.preprocessing is None:
+        if _naming_of(checkpoint) is namings.KERAS_APPLICATIONS:
+            return dict(_keras_applications_preprocessing(checkpoint))
+        return None
+    larger = checkpoint.test_preprocessing
+    chosen = larger if larger and larger["image_size"] == image_size else checkpoint.preprocessing
+    return dict(chosen)
 
 
 def fixed_image_size(model: keras.Model) -> int | None:

@@ -1,0 +1,106 @@
+"""What the training loop costs: images/s of `train` against the bare compiled step.
+
+    python benchmarks/train_loop.py --config=cifar10 --steps=50 \
+        data.source=image_folder data.path=FOLDER
+
+Both train the network of a config, in one process and in turns, so that a slow minute hits them
+alike. `step` is the compiled step on one batch that is in memory. `train` is the loop of
+`keras-resnet train`: the input pipeline, the metrics, their file and TensorBoard's, the progress.
+Arguments after the options are KEY=VALUE of the config. Printed is a Markdown table of images/s,
+the median over the rounds, the slowest and the fastest, and the same of the ratio.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from ast import literal_eval
+
+import tensorflow as tf
+from train_step import describe_machine
+
+from keras_resnet import training
+from keras_resnet.training.reporting import Reporter
+from keras_resnet.training.schedules import learning_rate_at
+from keras_resnet.training.step_timing import fixed_batches
+from keras_resnet.training.strategy import strategy_of
+from keras_resnet.workdir import WorkDir
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", default="cifar10")
+    parser.add_argument("--steps", type=int, default=50, help="in each round")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    options = parser.parse_args()
+    overrides = dict(pair.split("=", 1) for pair in options.overrides)
+    config = training.load_config(
+        options.config, {key: _value(text) for key, text in overrides.items()}
+    )
+    train_source, _ = training.open_sources(config)
+    trainer = training.Trainer(
+        config,
+        strategy_of(config),
+        train_source.class_names,
+        train_source.num_examples,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        rates = measure(trainer, train_source, WorkDir(folder), options.steps, options.rounds)
+    print(
+        f"{config.model.name}, {config.data.image_size} px, batch {config.batch_size}, "
+        f"{options.rounds} rounds of {options.steps} steps, {train_source.description}. "
+        f"{describe_machine()}\n"
+    )
+    print("| | images/s |\n|---|---|")
+    for name, values in rates.items():
+        values = sorted(values)
+        print(
+            f"| {name} | {statistics.median(values):,.1f} [{values[0]:,.1f}, {values[-1]:,.1f}] |"
+        )
+    ratios = [loop / step for loop, step in zip(rates["train"], rates["step"], strict=True)]
+    print(
+        f"| train / step | {statistics.median(ratios):.3f} [{min(ratios):.3f}, {max(ratios):.3f}] |"
+    )
+
+
+def _value(text: str):
+    try:
+        return literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def measure(trainer, source, workdir: WorkDir, steps: int, rounds: int) -> dict[str, list[float]]:
+    """Images/s of each round."""
+    batch = fixed_batches(trainer)
+    rates = {"step": [], "train": []}
+    images = steps * trainer.config.batch_size
+    with Reporter(workdir, trainer, 0) as reporter:
+        loop = trainer.train(source, 0, range(steps, trainer.total_steps, steps))
+
+        def run_loop() -> float:
+            """Goes on to the next multiple of `steps`, as `Session` does without saving."""
+            begin = time.perf_counter()
+            for step, means in loop:
+                reporter.trained(step, means, learning_rate_at(trainer.schedule, step - 1))
+                if step % steps == 0:
+                    return time.perf_counter() - begin
+            raise SystemExit("The run is too short: more epochs, or fewer rounds.")
+
+        def run_step() -> float:
+            begin = time.perf_counter()
+            trainer.steps.train(batch, tf.constant(steps)).numpy()
+            return time.perf_counter() - begin
+
+        run_loop(), run_step()  # compile and warm up
+        for _ in range(rounds):
+            rates["step"].append(images / run_step())
+            rates["train"].append(images / run_loop())
+    return rates
+
+
+if __name__ == "__main__":
+    main()

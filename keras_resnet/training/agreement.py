@@ -1,0 +1,35 @@
+"""What the hosts of a run must agree on. With one host everything is agreed at once.
+
+Every host calls these functions at the same places, because each is a collective operation.
+"""
+
+import tensorflow as tf
+
+from keras_resnet.errors import UserError
+
+
+def several_hosts(strategy: tf.distribute.Strategy) -> bool:
+    """Returns whether other processes take part in the collectives of `strategy`."""
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
+def mean(strategy: tf.distribute.Strategy, value: float) -> float:
+    """Returns the mean of `value` over all hosts, the same float on each."""
+    if not several_hosts(strategy):
+        return value
+    values = strategy.run(lambda: tf.constant(value, tf.float32))
+    return float(strategy.reduce("MEAN", values, axis=None))
+
+
+def any_host(strategy: tf.distribute.Strategy, value: bool) -> bool:
+    """Returns whether `value` is true on some host."""
+    return mean(strategy, float(value)) > 0
+
+
+def check_agreement(strategy: tf.distribute.Strategy, step: int) -> None:
+    """Raises UserError unless all hosts begin at the same step."""
+    if any_host(strategy, mean(strategy, float(step)) != step):
+        raise UserError(
+            f"this host begins at step {step:,}, another one elsewhere: --workdir must be a folder "
+            "that all hosts share"
+        )

@@ -1,0 +1,94 @@
+"""What the last evaluation says of each class: classes.csv, confusion.png, and lines to print."""
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+
+from keras_resnet.workdir import replacing, write_text
+
+LABELLED = 40  # classes up to which the picture names them; numbers in the cells up to half of it
+WORST = 5  # classes on the terminal
+
+
+def write_table(matrix: np.ndarray, names: list[str], path: Path) -> None:
+    """Writes a line per class: class, examples, correct, accuracy, most_confused_with, times.
+
+    Args:
+      matrix: int[classes, classes], row the label, column the prediction.
+      names: of the classes.
+      path: the CSV file; accuracy is empty for a class without examples.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["class", "examples", "correct", "accuracy", "most_confused_with", "times"])
+    for index, name in enumerate(names):
+        examples, correct = int(matrix[index].sum()), int(matrix[index, index])
+        accuracy = f"{correct / examples:.6f}" if examples else ""
+        other, times = _most_confused(matrix, index)
+        confused = names[other] if times else ""
+        writer.writerow([name, examples, correct, accuracy, confused, times])
+    write_text(path, text.getvalue())
+
+
+def worst_classes(matrix: np.ndarray, names: list[str]) -> list[str]:
+    """Returns lines on the classes with the lowest accuracy, the worst first, to print."""
+    examples = matrix.sum(axis=1)
+    accuracy = np.where(examples > 0, matrix.diagonal() / np.maximum(examples, 1), 2.0)
+    worst = [index for index in np.argsort(accuracy, kind="stable")[:WORST] if accuracy[index] < 1]
+    width = max((len(names[index]) for index in worst), default=0)
+    lines = []
+    for index in worst:
+        other, times = _most_confused(matrix, index)
+        lines.append(
+            f"  {names[index]:<{width}}  {accuracy[index]:7.2%} of {examples[index]:,}, "
+            f"{times:,} taken for {names[other]}"
+        )
+    return lines
+
+
+def draw(matrix: np.ndarray, names: list[str], path: Path, title: str) -> None:
+    """Draws the matrix, each row in shares of its label, to a PNG.
+
+    Raises:
+      ImportError: matplotlib is missing.
+    """
+    from matplotlib.figure import Figure
+
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    labelled = len(names) <= LABELLED
+    size = 3.5 + 0.35 * len(names) if labelled else 9.0
+    figure = Figure(figsize=(size + 1.0, size), layout="constrained")
+    axes = figure.subplots()
+    # The square root shows single confusions beside a strong diagonal.
+    picture = axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    bar = figure.colorbar(picture, ax=axes, shrink=0.8, label="share of the label's examples")
+    ticks = np.array([0, 0.01, 0.1, 0.25, 0.5, 0.75, 1.0])
+    bar.set_ticks(np.sqrt(ticks), labels=[f"{tick:.0%}" for tick in ticks])
+    axes.set(xlabel="prediction", ylabel="label", title=title)
+    if labelled:
+        axes.set_xticks(range(len(names)), labels=names, rotation=90)
+        axes.set_yticks(range(len(names)), labels=names)
+    if len(names) <= LABELLED // 2:
+        for row, column in np.argwhere(matrix):
+            colour = "white" if shares[row, column] > 0.3 else "black"
+            axes.text(
+                column,
+                row,
+                f"{matrix[row, column]}",
+                ha="center",
+                va="center",
+                fontsize="small",
+                color=colour,
+            )
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+
+
+def _most_confused(matrix: np.ndarray, label: int) -> tuple[int, int]:
+    """Returns the class that `label` was most often taken for, and how often."""
+    wrong = matrix[label].copy()
+    wrong[label] = 0
+    other = int(wrong.argmax())
+    return other, int(wrong[other])

@@ -1,0 +1,99 @@
+"""Fine-tuning: weights to start from, their preprocessing, and what stays frozen."""
+
+import dataclasses
+import warnings
+from pathlib import Path
+
+import keras
+from ml_collections import ConfigDict
+
+from keras_resnet.errors import UserError
+from keras_resnet.weights import Checkpoint, apply_weights, preprocessing_of, read_weights
+from keras_resnet.workdir import WorkDir
+
+# Of a model's preprocessing. The image size is the run's own: networks take any.
+_TAKEN_OVER = ("channel_order", "crop_ratio", "interpolation", "mean", "std")
+_CLASSIFIER = "predictions"
+
+
+def read_pretrained(config: ConfigDict) -> Checkpoint:
+    """Reads `model.weights`: what `keras_resnet.weights` takes, or the work directory of a run.
+
+    Raises:
+      UserError: there are no such weights, or they cannot be read.
+    """
+    weights = config.model.weights
+    if Path(weights).is_dir():
+        model = WorkDir(weights).model
+        if not model.exists():
+            raise UserError(
+                f"config.model.weights={weights!r}: no {model.name} in this folder; a run writes "
+                "it when it is finished"
+            )
+        weights = model
+    return read_weights(weights, variant=config.model.name)
+
+
+def take_over_preprocessing(config: ConfigDict, workdir: WorkDir) -> ConfigDict:
+    """Returns `config` with `data.mean`, `std` and so on as `model.weights` want them.
+
+    A run that is resumed has them in its config.json, so the weights need no longer be there.
+
+    Raises:
+      UserError: the weights cannot be read.
+    """
+    if not config.model.weights:
+        return config
+    config = config.copy_and_resolve_references()
+    recorded = workdir.read_config() if workdir.config.exists() else None
+    if recorded is not None and recorded.model.weights == config.model.weights:
+        values = recorded.data
+    else:
+        values = preprocessing_of(read_pretrained(config), config.data.image_size)
+    if values is not None:
+        for key in _TAKEN_OVER:
+            value = values[key]
+            config.data[key] = tuple(value) if isinstance(value, list) else value
+    return config
+
+
+def load_pretrained(model: keras.Model, weights: Checkpoint, config: ConfigDict) -> None:
+    """Puts `weights` into the network of `config`; prints it if the classifier stays random.
+
+    It does unless the weights are for the very classes of `model`: as many others are as wrong.
+
+    Raises:
+      UserError: the weights are of another architecture.
+    """
+    preprocessing, class_names = model.preprocessing, model.class_names
+    if weights.class_names is not None and weights.class_names != class_names:
+        body = {
+            name: array
+            for name, array in weights.arrays.items()
+            if not name.startswith(f"{_CLASSIFIER}/")
+        }
+        weights = dataclasses.replace(weights, arrays=body)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        apply_weights(model, weights, variant=config.model.name)
+    for warning in caught:
+        print(f"note: {warning.message}")
+    # The config has taken over what the weights say; the image size and the classes are the run's.
+    model.preprocessing, model.class_names = preprocessing, class_names
+
+
+def freeze(model: keras.Model, what: str) -> None:
+    """Makes a part of the network untrainable, before the optimiser is built.
+
+    Args:
+      model: the network.
+      what: "" nothing. "norm" all batch normalizations: their moving statistics, scales and shifts
+        stay what they are and are used in training too, as for batches too small to take
+        statistics of. "body" everything but the classifier, which is then a linear probe.
+    """
+    if not what:
+        return
+    for layer in model.layers:
+        norm = isinstance(layer, keras.layers.BatchNormalization)
+        if norm if what == "norm" else layer.name != _CLASSIFIER:
+            layer.trainable = False

@@ -1,0 +1,81 @@
+"""SIGTERM and SIGINT: save at the next step and leave; a second SIGINT leaves at once."""
+
+import os
+import signal
+import socket
+import threading
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def exit_code(number: int) -> int:
+    """Returns the exit code of a run that `number` ended, as shells have it: 130 and 143."""
+    return 128 + number
+
+
+class Interruption:
+    """While entered, SIGINT and SIGTERM only leave a request that the training loop looks at.
+
+    Python runs its signal handlers between two instructions of the main thread, which may be inside
+    a compiled loop for a while. The signal's number therefore also goes through a socket to a
+    thread, which answers at once. Outside the main thread, where Python allows no handlers, this
+    does nothing.
+
+    Attributes:
+      signal: the number of the first signal that came, None before.
+    """
+
+    def __init__(self):
+        self.signal: int | None = None
+        self._thread = None
+
+    def __call__(self) -> bool:
+        """Returns whether the run was asked to end."""
+        return self.signal is not None
+
+    def __enter__(self):
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        self._reader, self._writer = socket.socketpair()
+        self._writer.setblocking(False)
+        self._handlers = {number: signal.signal(number, self._ignore) for number in SIGNALS}
+        self._descriptor = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        self._thread = threading.Thread(target=self._watch, name="signals", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        if self._thread is None:
+            return
+        signal.set_wakeup_fd(self._descriptor)
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._writer.close()  # ends the thread
+        self._thread.join()
+        self._reader.close()
+        self._thread = None
+
+    @staticmethod
+    def _ignore(number, frame):
+        """The thread does what there is to do."""
+
+    def _watch(self) -> None:
+        while received := self._reader.recv(64):
+            for number in received:
+                self._note(number)
+
+    def _note(self, number: int) -> None:
+        if number not in SIGNALS:  # the program's own signals come along
+            return
+        if self.signal is None:
+            self.signal = number
+            name = signal.Signals(number).name
+            _say(f"{name}: saving at the next step, then leaving; Ctrl-C leaves at once")
+        elif number == signal.SIGINT:
+            _say("SIGINT again: leaving at once, without saving")
+            os._exit(exit_code(number))
+
+
+def _say(line: str) -> None:
+    # Not print(): the main thread may hold the lock of its buffer for as long as it computes.
+    os.write(2, f"\n{line}\n".encode())

@@ -1,0 +1,171 @@
+"""Runs that are killed or asked to stop end in the very bits of one that was left alone."""
+
+import random
+import signal
+
+import pytest
+from run_helpers import final_weights, kill, start, tiny_config, wait_for
+
+from keras_resnet.errors import Interrupted, UserError
+from keras_resnet.training import run
+from keras_resnet.training.interruption import Interruption
+from keras_resnet.workdir import WorkDir
+
+# Ends the process as SIGKILL would at the moment in question, once.
+DIES = """
+import os, signal
+def die_at(module, name, call):
+    original, calls = getattr(module, name), []
+    def wrapped(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) == call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*arguments, **options)
+    setattr(module, name, wrapped)
+"""
+# os.replace: config.json, dataset.json, then data and index of each checkpoint.
+MOMENTS = {
+    "before the index of the second checkpoint": 'die_at(os, "replace", 6)',
+    "while the second checkpoint is flushed": 'die_at(os, "fsync", 4)',
+}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """The final weights and the metrics of a run that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    output, _ = start(folder).communicate()
+    assert "Done" in output, output
+    return final_weights(folder), _figures(folder)
+
+
+def _figures(folder):
+    rows = WorkDir(folder).read_metrics()
+    return [(row["step"], row["loss"], row["top1"]) for row in rows if row["kind"] == "eval"]
+
+
+def _finish(folder):
+    process = start(folder)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    return output
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_while_a_checkpoint_is_written(moment, uninterrupted, tmp_path):
+    process = start(tmp_path, prelude=DIES + MOMENTS[moment])
+    output, _ = process.communicate()
+    assert process.returncode == -signal.SIGKILL, output
+    steps = sorted(path.name for path in (tmp_path / "checkpoints").glob("*.index"))
+    assert steps == ["ckpt-22.index"]
+    assert "resuming   at step 22" in _finish(tmp_path)
+    assert (final_weights(tmp_path), _figures(tmp_path)) == uninterrupted
+    assert not list((tmp_path / "checkpoints").glob(".*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_at_the_next_step_and_ends_with_its_code(number, uninterrupted, tmp_path):
+    process = start(tmp_path)
+    metrics = WorkDir(tmp_path).metrics
+    assert wait_for(metrics.exists, process)  # the first step is done
+    process.send_signal(number)
+    output, _ = process.communicate()
+    assert process.returncode == 128 + number, output
+    assert "the same command resumes" in output
+    assert list((tmp_path / "checkpoints").glob("ckpt-*.index"))
+    assert not (tmp_path / "result.json").exists()
+    _finish(tmp_path)
+    assert (final_weights(tmp_path), _figures(tmp_path)) == uninterrupted
+
+
+def test_a_second_sigint_leaves_at_once():
+    """The main thread sleeps inside one call, as in a step that takes long."""
+    program = (
+        "from keras_resnet.training.interruption import Interruption\n"
+        "import ctypes, time\n"
+        "with Interruption() as asked:\n"
+        "    print('ready', flush=True)\n"
+        "    while not asked(): time.sleep(0.01)\n"
+        "    print('asked', flush=True)\n"
+        "    ctypes.CDLL(None).sleep(60)\n"
+    )
+    import subprocess
+    import sys
+
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "asked\n"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=20) == 130
+    assert "leaving at once" in process.stderr.read()
+
+
+def test_signals_are_as_before_afterwards():
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with Interruption() as asked:
+        assert not asked()
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        while not asked():
+            pass
+    assert asked.signal == signal.SIGTERM
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_an_interrupted_evaluation_is_made_up_for(tmp_path, monkeypatch):
+    """A signal that comes during evaluation does not wait for its end."""
+    config = tiny_config(epochs=1, deterministic=False)
+    from keras_resnet.training.trainer import Trainer
+
+    evaluate = Trainer.evaluate
+
+    def interrupted(self, source, should_stop=lambda: False):
+        signal.raise_signal(signal.SIGTERM)
+        while not should_stop():
+            pass
+        return evaluate(self, source, should_stop)
+
+    monkeypatch.setattr(Trainer, "evaluate", interrupted)
+    with pytest.raises(Interrupted) as caught:
+        run.train(config, tmp_path)
+    assert caught.value.code == 143
+    assert [row["kind"] for row in WorkDir(tmp_path).read_metrics()].count("eval") == 0
+    monkeypatch.undo()
+    result = run.train(config, tmp_path)
+    assert result["examples"] == 360
+    assert [row["kind"] for row in WorkDir(tmp_path).read_metrics()].count("eval") == 1
+
+
+def test_two_runs_cannot_share_a_folder(tmp_path):
+    config = tiny_config(epochs=1, deterministic=False)
+    workdir = WorkDir(tmp_path)
+    workdir.claim(config)
+    with workdir.locked(), pytest.raises(UserError, match="another process is training here"):
+        run.train(config, tmp_path)
+
+
+@pytest.mark.slow
+def test_ten_kills_at_random_moments(uninterrupted, tmp_path):
+    """SIGKILL anywhere from the start of TensorFlow to the last file; then to the end."""
+    moments = random.Random(0)
+    kills = 0
+    for _ in range(40):
+        process = start(tmp_path)
+        # Half of them as soon as new work is on record, half after a time of their own.
+        metrics = WorkDir(tmp_path).metrics
+        size = metrics.stat().st_size if metrics.exists() else 0
+        if moments.random() < 0.5:
+            wait_for(lambda: metrics.exists() and metrics.stat().st_size > size, process)  # noqa: B023
+        try:
+            process.communicate(timeout=moments.uniform(0.0, 8.0))
+        except Exception:
+            kill(process)
+            kills += 1
+        if kills == 10 or (tmp_path / "result.json").exists():
+            break
+    assert kills == 10 or (tmp_path / "result.json").exists()
+    _finish(tmp_path)
+    assert (final_weights(tmp_path), _figures(tmp_path)) == uninterrupted
