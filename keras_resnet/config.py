@@ -422,6 +422,11 @@ def differing_keys(ours: ConfigDict, theirs: ConfigDict) -> list[str]:
     return [f"{key}: {theirs[key]!r} -> {ours[key]!r}" for key in ours if ours[key] != theirs[key]]
 
 
+def training_image_size(config: ConfigDict) -> int:
+    """Returns the pixels along each side of a training image."""
+    return config.data.train_image_size or config.data.image_size
+
+
 def preprocessing(config: ConfigDict) -> dict[str, Any]:
     """Returns the preprocessing of `data.*` that evaluation and saved models use."""
     data = config.data

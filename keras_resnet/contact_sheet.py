@@ -42,7 +42,7 @@ def write_sheet(path: str | Path, sections: list[Section]) -> tuple[int, int]:
         raise UserError(
             "the contact sheet needs Pillow: pip install 'keras-resnet-tpu[plot]'"
         ) from error
-    size = sections[0].images.shape[1]
+    size = max(section.images.shape[1] for section in sections)
     factor = max(1, math.ceil(_SMALLEST / size))
     cell = size * factor + _GAP
     heights = [

@@ -55,18 +55,18 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     import input_pipeline
     from input_pipeline.measuring import measure_stages
 
-    data = resolved.data
+    data, image_size = resolved.data, config.training_image_size(resolved)
     source = input_pipeline.open_source(split=data.train_split, **config.source_options(resolved))
     measured = measure_stages(
         source,
         batch_size=resolved.batch_size,
         seed=resolved.seed,
-        image_size=data.image_size,
+        image_size=image_size,
         augment=data.augment.to_dict(),
         seconds=flags.seconds,
         rounds=flags.rounds,
     )
-    print(f"{source.description}; {data.image_size} px, batches of {resolved.batch_size}, "
+    print(f"{source.description}; {image_size} px, batches of {resolved.batch_size}, "
           f"{measured.cores} cores, {flags.rounds} rounds of {flags.seconds:g} s\n")  # fmt: skip
     print("\n".join(report(measured, flags.target)))
     if flags.json:

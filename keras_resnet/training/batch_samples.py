@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 import input_pipeline
 from input_pipeline.augment import mix_images
 from input_pipeline.augment.mixing import neighbours
-from keras_resnet.config import preprocessing
+from keras_resnet.config import preprocessing, training_image_size
 from keras_resnet.contact_sheet import Section, caption
 from keras_resnet.training.run import open_source
 from keras_resnet.training.trainer import naming_broken_images
@@ -47,7 +47,7 @@ def training_sample(config: ConfigDict, count: int) -> Sample:
             batch_size=config.batch_size,
             seed=config.seed,
             num_steps=-(-count // config.batch_size),
-            image_size=config.data.image_size,
+            image_size=training_image_size(config),
             augment=config.data.augment.to_dict(),
         )
         labels, shown = _read(batches, count)

@@ -10,6 +10,7 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 
 from keras_resnet.architectures import get_architecture
+from keras_resnet.config import training_image_size
 from keras_resnet.profiling import profile
 from keras_resnet.training.strategy import describe, device_kind, strategy_of
 from keras_resnet.training.trainer import Trainer
@@ -45,10 +46,10 @@ def measure_step(config: ConfigDict, *, steps: int, rounds: int) -> dict[str, An
     seconds(steps)
     rates = sorted(config.batch_size * steps / seconds(steps) for _ in range(rounds))
     images_per_second = statistics.median(rates)
-    multiply_adds = profile(trainer.model, (_training_size(config),) * 2 + (3,)).multiply_adds
+    multiply_adds = profile(trainer.model, (training_image_size(config),) * 2 + (3,)).multiply_adds
     return {
         "model": config.model.name,
-        "image_size": _training_size(config),
+        "image_size": training_image_size(config),
         "batch_size": config.batch_size,
         "device": describe(strategy),
         "precision": config.precision,
@@ -74,7 +75,7 @@ def fixed_batches(trainer: Trainer):
     config, random = trainer.config, np.random.default_rng(0)
 
     def make_batches(_, batch_size: int, num_shards: int, **options) -> tf.data.Dataset:
-        size, pixels = batch_size // num_shards, _training_size(config)
+        size, pixels = batch_size // num_shards, training_image_size(config)
         batch = {
             "image": random.integers(0, 256, (size, pixels, pixels, 3), "uint8"),
             "label": random.integers(0, len(trainer.model.class_names), size, "int32"),
@@ -82,10 +83,6 @@ def fixed_batches(trainer: Trainer):
         return tf.data.Dataset.from_tensors(batch).repeat()
 
     return trainer.iterate(make_batches, None, parts=config.accumulate_steps)
-
-
-def _training_size(config: ConfigDict) -> int:
-    return config.data.train_image_size or config.data.image_size
 
 
 def _peak_memory(strategy: tf.distribute.Strategy) -> int:

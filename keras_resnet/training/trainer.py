@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 import input_pipeline
 from input_pipeline.augment import check_augment, check_batch
-from keras_resnet.config import preprocessing
+from keras_resnet.config import preprocessing, training_image_size
 from keras_resnet.errors import UsageError
 from keras_resnet.training import metrics
 from keras_resnet.training.accumulation import split_batches
@@ -159,7 +159,7 @@ class Trainer:
                 seed=self.config.seed,
                 start_step=start_step + skipped,
                 num_steps=self.total_steps + skipped,
-                image_size=self.config.data.train_image_size or self.config.data.image_size,
+                image_size=training_image_size(self.config),
                 augment=augment,
             )
             step, ended = start_step, False
