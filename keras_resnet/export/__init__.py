@@ -10,9 +10,8 @@ import importlib
 
 _EXPORTS = {
     "Predictor": "keras_resnet.export.predictor",
-    "export_onnx": "keras_resnet.export.onnx",
+    "export_file": "keras_resnet.export.files",
     "export_saved_model": "keras_resnet.export.saved_model",
-    "export_tflite": "keras_resnet.export.tflite",
     "fold_batch_normalization": "keras_resnet.export.folding",
     "load_predictor": "keras_resnet.export.predictor",
     "verify_saved_model": "keras_resnet.export.verify",

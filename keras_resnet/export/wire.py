@@ -8,7 +8,6 @@ tensorflow/core/protobuf/meta_graph.proto and tensorflow_serving/apis/{model,pre
 prediction_log}.proto.
 """
 
-import struct
 from collections.abc import Iterator
 
 import numpy as np
@@ -61,6 +60,14 @@ def _varint(view: memoryview, place: int) -> tuple[int, int]:
         shift += 7
 
 
+def _varints(packed: memoryview) -> list[int]:
+    values, place = [], 0
+    while place < len(packed):
+        value, place = _varint(packed, place)
+        values.append(value)
+    return values
+
+
 def _encode_varint(value: int) -> bytes:
     encoded = bytearray()
     while value > 127:
@@ -92,8 +99,11 @@ def encode_tensor(array: np.ndarray) -> bytes:
     head = field(1, NUMBERS["string" if is_string else array.dtype.name]) + field(2, dims)
     if is_string:
         return head + b"".join(field(8, value) for value in array.ravel())
-    if array.dtype == np.float32 and array.size > 1 and (array == array.flat[0]).all():
-        return head + field(5, array.flat[0].tobytes())  # float_val, packed
+    if array.size > 1 and (array == array.flat[0]).all():
+        if array.dtype == np.float32:
+            return head + field(5, array.flat[0].tobytes())  # float_val, packed
+        if array.dtype == np.uint8:
+            return head + field(7, _encode_varint(int(array.flat[0])))  # int_val, packed
     return head + field(4, array.tobytes())
 
 
@@ -103,7 +113,7 @@ def decode_tensor(message: bytes) -> np.ndarray:
     Raises:
       UserError: the message is damaged or of a type that no signature here takes.
     """
-    dtype, shape, strings, content, floats = None, [], [], b"", b""
+    dtype, shape, strings, content, numbers = None, [], [], b"", []
     for number, value in fields(message):
         if number == 1:
             dtype = DTYPES.get(value)
@@ -112,14 +122,16 @@ def decode_tensor(message: bytes) -> np.ndarray:
         elif number == 4:
             content = bytes(value)
         elif number == 5:
-            floats += bytes(value)
+            numbers.extend(np.frombuffer(value, np.float32))
+        elif number == 7:
+            numbers.extend(_varints(value))
         elif number == 8:
             strings.append(bytes(value))
     if dtype is None:
         raise UserError("a tensor has a type that no signature takes")
     if dtype == "string":
         return _object_array(strings, shape)
-    values = np.frombuffer(content or floats, np.dtype(dtype))
+    values = np.frombuffer(content, dtype) if content else np.array(numbers, dtype)
     try:
         return np.broadcast_to(values, shape) if values.size == 1 else values.reshape(shape)
     except ValueError as error:
