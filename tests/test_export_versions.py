@@ -36,9 +36,14 @@ def test_a_version_is_invisible_until_it_is_whole(tmp_path):
 
 def test_a_failed_export_leaves_nothing(tmp_path):
     _publish(tmp_path, "first")
-    with pytest.raises(RuntimeError), new_version(tmp_path) as (temporary, _):
-        (temporary / "saved_model.pb").write_text("half")
-        raise RuntimeError
+
+    def fail():
+        with new_version(tmp_path) as (temporary, _):
+            (temporary / "saved_model.pb").write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert [item.name for item in tmp_path.iterdir()] == ["1"]
     assert (tmp_path / "1" / "saved_model.pb").read_text() == "first"
 
