@@ -59,14 +59,17 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
         raise UserError(f"{', '.join(arguments)}: no image files there")
     predictor = _predictor(flags, config)
     write = _Writer("jsonl" if flags.json else flags.format, flags.top)
-    failures = 0
+    failures = []
     with _output(flags.output) as file, _progress(len(files), file) as bar:
         for path, answer in predictor.predict(files):
-            failures += isinstance(answer, str)
+            if isinstance(answer, str):
+                failures.append(f"{path} {answer}")
             write(file, path, answer)
             bar.update()
     if failures:
-        raise UserError(f"{failures} of {len(files)} files could not be read; their rows say why")
+        raise UserError(
+            f"{len(failures)} of {len(files)} files could not be read, the first: {failures[0]}"
+        )
     return 0
 
 

@@ -35,7 +35,11 @@ def fold_batch_normalization(model: keras.Model) -> keras.Model:
 
 
 def inference_copy(
-    model: keras.Model, *, fold: bool = True, precision: str = "float32"
+    model: keras.Model,
+    *,
+    fold: bool = True,
+    precision: str = "float32",
+    channels_last: bool = False,
 ) -> keras.Model:
     """As `fold_batch_normalization`, in a precision of choice and with folding as an option.
 
@@ -45,6 +49,8 @@ def inference_copy(
         precision: "float32", or "bfloat16" for bfloat16 kernels and arithmetic; statistics, the
             pool over the image and the classifier stay in float32. A classifier's kernel and
             everything in "float32" is what the model has, to the bit, where nothing is folded.
+        channels_last: turn a "channels_first" network around, which TensorFlow cannot run on a CPU.
+            Kernels have the same layout in both.
 
     Raises:
         ValueError: the model is no functional one.
@@ -53,6 +59,7 @@ def inference_copy(
         raise ValueError(f"only functional models can be exported, {model.name!r} is none")
     folded = _foldable_pairs(model) if fold else {}
     norms = {norm.name for norm in folded.values()}
+    turned = channels_last and is_channels_first(model)
 
     def clone(layer):
         if layer.name in norms or isinstance(layer, _ONLY_IN_TRAINING):
@@ -61,6 +68,8 @@ def inference_copy(
         config["dtype"] = _policy(layer, precision)
         if layer.name in folded:
             config["use_bias"] = True
+        if turned:
+            _turn(layer, config)
         return type(layer).from_config(config)
 
     def call(layer, *args, **kwargs):
@@ -68,7 +77,10 @@ def inference_copy(
             return args[0]
         return layer(*args, **kwargs)
 
-    copy = keras.models.clone_model(model, clone_function=clone, call_function=call)
+    inputs = _turned_input(model) if turned else None
+    copy = keras.models.clone_model(
+        model, input_tensors=inputs, clone_function=clone, call_function=call
+    )
     for layer in copy.layers:
         if layer.name in folded:
             convolution = model.get_layer(layer.name)
@@ -76,6 +88,25 @@ def inference_copy(
         elif layer.weights:
             layer.set_weights(model.get_layer(layer.name).get_weights())
     return copy
+
+
+def is_channels_first(model: keras.Model) -> bool:
+    """Whether the layers of a model have their channels before the spatial axes."""
+    return any(getattr(layer, "data_format", None) == "channels_first" for layer in model.layers)
+
+
+def _turned_input(model: keras.Model):
+    (tensor,) = model.inputs
+    channels, *space = tensor.shape[1:]
+    turned = keras.Input((*space, channels), dtype=tensor.dtype, name=tensor.name)
+    return keras.tree.pack_sequence_as(model.input, [turned])
+
+
+def _turn(layer, config: dict) -> None:
+    if "data_format" in config:
+        config["data_format"] = "channels_last"
+    elif isinstance(layer, keras.layers.BatchNormalization):
+        config["axis"] = -1
 
 
 def _policy(layer, precision: str) -> str:

@@ -27,7 +27,7 @@ class Network:
     """A classifier ready to be served.
 
     Attributes:
-        model: images as `normalize` makes them -> [features, logits], both float32.
+        model: images as `normalize` makes them, channels last -> [features, logits], both float32.
         preprocessing: of the model that was exported.
         class_names: one for each logit.
         is_multilabel: probabilities are independent (sigmoid) instead of one of many (softmax).
@@ -41,19 +41,11 @@ class Network:
     @property
     def image_shape(self) -> tuple[int | None, ...]:
         """(height, width, 3) of the images, None where open."""
-        shape = tuple(self.model.inputs[0].shape[1:])
-        return (*shape[1:], shape[0]) if self._is_channels_first else shape
-
-    @property
-    def _is_channels_first(self) -> bool:
-        formats = {getattr(layer, "data_format", None) for layer in self.model.layers}
-        return "channels_first" in formats
+        return tuple(self.model.inputs[0].shape[1:])
 
     def __call__(self, pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """float32 [batch, height, width, 3], RGB values 0..255 -> (features, logits)."""
         images = input_pipeline.normalize(pixels, self.preprocessing)
-        if self._is_channels_first:
-            images = tf.transpose(images, [0, 3, 1, 2])
         features, logits = self.model(images, training=False)
         return tf.cast(features, tf.float32), tf.cast(logits, tf.float32)
 
@@ -102,7 +94,7 @@ def make_network(
         raise UserError(
             f"{model.name} takes images of {shape[1:]}, but its preprocessing makes {size} pixels"
         )
-    copy = inference_copy(model, fold=fold, precision=precision)
+    copy = inference_copy(model, fold=fold, precision=precision, channels_last=True)
     head = copy.get_layer(head.name)
     activation = head.activation
     head.activation = keras.activations.linear
