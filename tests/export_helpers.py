@@ -41,7 +41,7 @@ def tiny_classifier(name="CifarResNet20", **kwargs):
     """Six classes, 32 pixels, every weight random, with its preprocessing and class names."""
     options = {"classes": len(CLASSES), "input_shape": (32, 32, 3)}
     if name.startswith("Cifar"):
-        options |= {"depths": (1, 1, 1), "widths": (8, 16, 16)}
+        options |= {"depths": (1, 1, 1), "widths": (16, 16, 16)}
     else:
         options |= {"depths": (1, 1, 1, 1), "widths": (8, 16, 16, 16)}
     model = randomize(create_model(name, **{**options, **kwargs}))

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_resnet.errors import UserError
-from keras_resnet.export import warmup
+from keras_resnet.export import warmup, wire
 from keras_resnet.export.c_api import INVALID_ARGUMENT, LoaderError, Session
 
 # Single and batched requests take other paths through the kernels; bfloat16 has 8 bits.
@@ -202,6 +202,8 @@ def _example(info: dict, count: int) -> np.ndarray:
         files = np.empty(count, object)
         files[:] = [make_png(rng, 40 + 30 * i, 70) for i in range(count)]
         return files
+    if info["dtype"] not in wire.NUMBERS:
+        raise UserError(f"the input {info['name']} is of {info['dtype']}, which is not known here")
     shape = [count, *(size or OPEN_SIZE for size in info["shape"][1:])]
     return rng.uniform(0, 255, shape).astype(info["dtype"])
 
