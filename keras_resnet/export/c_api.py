@@ -16,6 +16,7 @@ from keras_resnet.export import wire
 
 INVALID_ARGUMENT = 3
 _STRING = wire.NUMBERS["string"]
+_STRING_BYTES = 24  # sizeof(TF_TString)
 
 
 class LoaderError(UserError):
@@ -24,11 +25,6 @@ class LoaderError(UserError):
     def __init__(self, code: int, message: str):
         super().__init__(message)
         self.code = code
-
-
-class _TString(ctypes.Structure):
-    _fields_ = [("content", ctypes.c_uint8 * 24)]  # TF_TString, aligned to 8 bytes
-    _align_ = 8
 
 
 class _Buffer(ctypes.Structure):
@@ -214,7 +210,7 @@ class Session:
         lib = self._lib
         is_string = array.dtype == object
         number = _STRING if is_string else wire.NUMBERS[array.dtype.name]
-        size = array.size * ctypes.sizeof(_TString) if is_string else array.nbytes
+        size = array.size * _STRING_BYTES if is_string else array.nbytes
         shape = (ctypes.c_int64 * array.ndim)(*array.shape)
         tensor = lib.TF_AllocateTensor(number, shape, array.ndim, size)
         data = lib.TF_TensorData(tensor)
@@ -222,7 +218,7 @@ class Session:
             ctypes.memmove(data, np.ascontiguousarray(array).ctypes.data, size)
             return tensor
         for index, value in enumerate(array.ravel()):
-            place = data + index * ctypes.sizeof(_TString)
+            place = data + index * _STRING_BYTES
             lib.TF_StringInit(place)
             lib.TF_StringCopy(place, value, len(value))
         return tensor
@@ -236,7 +232,7 @@ class Session:
             return np.frombuffer(content, wire.DTYPES[number]).reshape(shape)
         array = np.empty(int(np.prod(shape)), object)
         for index in range(array.size):
-            place = data + index * ctypes.sizeof(_TString)
+            place = data + index * _STRING_BYTES
             size = lib.TF_StringGetSize(place)
             array[index] = ctypes.string_at(lib.TF_StringGetDataPointer(place), size)
         return array.reshape(shape)

@@ -14,6 +14,7 @@ import tempfile
 import time
 import zlib
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -29,7 +30,7 @@ CHUNK = 16
 # The program name keeps the package empty: see keras_resnet/__init__.py.
 _PROGRAM = (
     "import sys; sys.argv[0] = 'keras-resnet'; "
-    "from keras_resnet.export import verify; sys.exit(verify.main(sys.argv[1:]))"
+    "from keras_resnet.export import verify; verify.main(sys.argv[1:])"
 )
 
 
@@ -73,7 +74,7 @@ def verify_saved_model(folder: Path, images: np.ndarray | None = None) -> tuple[
         return report, np.load(logits) if images is not None else np.zeros([0, 0])
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str]) -> NoReturn:
     """The process: a folder, and optionally a file of images and one for their logits."""
     try:
         session = Session(arguments[0])
