@@ -1,5 +1,6 @@
 """TensorFlow Lite files: one image in, probabilities out."""
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.errors import UserError
-from keras_resnet.export.signatures import Network
+from keras_resnet.export.signatures import Network, freeze
 
 # Largest difference of a logit over the largest logit.
 TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "int8": 0.3}
@@ -28,13 +29,17 @@ def write(network: Network, path: Path, precision: str, calibration: np.ndarray)
     size = network.preprocessing["image_size"]
     spec = tf.TensorSpec([1, size, size, 3], tf.float32, name="images")
 
+    # Variables of Keras 3 would stay resources that nothing initialises (measured, TensorFlow 2.21:
+    # the file's outputs are NaN).
+    frozen = freeze(network)
+
     @tf.function(input_signature=[spec], autograph=False)
     def serving_default(images):
-        _, logits = network(images)
+        _, logits = frozen(images)
         return {"probabilities": network.probabilities(logits), "logits": logits}
 
     module = tf.Module()
-    module.model, module.serving_default = network.model, serving_default
+    module.serving_default = serving_default
     concrete = serving_default.get_concrete_function()
     converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], module)
     if precision != "float32":
@@ -61,7 +66,9 @@ class Runner:
     """Images -> logits with TensorFlow Lite's interpreter."""
 
     def __init__(self, path: Path):
-        interpreter = tf.lite.Interpreter(str(path))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it announces its own removal, in a version gone by
+            interpreter = tf.lite.Interpreter(str(path))
         self._run = interpreter.get_signature_runner("serving_default")
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
