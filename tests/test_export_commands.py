@@ -108,6 +108,7 @@ def test_python_predicts_in_three_lines(model_file, photos):
 def workdir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     arguments = ["--config=smoke", f"--workdir={folder}", "--config.epochs=1"]
+    arguments += ["--config.model.depths=(1, 1, 1)"]
     assert main(["train", *arguments, "--config.data.image_size=12"]) == 0
     return folder
 

@@ -167,6 +167,8 @@ def _write_saved_model(flags, model, samples, labels) -> None:
         samples=samples,
         name=flags.name,
     )
+    if flags.precision == "bfloat16" and not _has_bfloat16():
+        print("note: this CPU has no bfloat16 arithmetic and emulates it; serve on one that has")
     print(f"{written.difference} ({samples.description})")
     print(
         f"C++ loader: {written.report['requests']} requests and "
@@ -174,6 +176,15 @@ def _write_saved_model(flags, model, samples, labels) -> None:
     )
     print(f"{written.path}: {', '.join(written.report['signatures'])}, {flags.precision}")
     print(f"Next: {written.serving_config}/docker.sh, then {written.serving_config}/curl.sh IMAGE")
+
+
+def _has_bfloat16() -> bool:
+    """Whether the CPU computes in bfloat16; True where it cannot be told."""
+    try:
+        cpu = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return True
+    return "flags" not in cpu or "avx512_bf16" in cpu or "amx_bf16" in cpu
 
 
 def _write_file(flags, model, samples, labels) -> None:
