@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 def test_every_command_has_its_line_and_its_help(name, capsys):
     assert main(["--help"]) == 0
     command = importlib.import_module(COMMANDS[name])
-    assert f"{name:<12}{command.SUMMARY}" in capsys.readouterr().out
+    assert f"{name:<15}{command.SUMMARY}" in capsys.readouterr().out
     assert main([name, "--help"]) == 0
     assert f"usage: keras-resnet {name}" in capsys.readouterr().out
 

@@ -22,6 +22,8 @@ COMMANDS = {
     "convert": "keras_resnet.commands.convert",
     "show": "keras_resnet.commands.show",
     "benchmark": "keras_resnet.commands.benchmark",
+    "export": "keras_resnet.commands.export",
+    "verify-export": "keras_resnet.commands.verify_export",
 }
 EXIT_CODES = """\
 exit codes: 0 success, 1 something is wrong with files, data or devices, 2 usage, 130 interrupted
@@ -95,12 +97,12 @@ def _dispatch(argv: list[str]) -> int:
 
 def _help() -> str:
     rows = [
-        f"  {name:<12}{importlib.import_module(module).SUMMARY}"
+        f"  {name:<15}{importlib.import_module(module).SUMMARY}"
         for name, module in COMMANDS.items()
     ]
     return "\n".join(
         [
-            "Residual networks for Keras 3 and TensorFlow: train, evaluate, predict.",
+            "Residual networks for Keras 3 and TensorFlow: train, evaluate, predict, export.",
             "",
             "usage: keras-resnet COMMAND [--flag=value ...]",
             "",

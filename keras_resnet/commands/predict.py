@@ -1,51 +1,152 @@
-"""usage: keras-resnet predict --workdir=DIR [--top=5] [--json] IMAGE...
+"""usage: keras-resnet predict (--model=DIR_OR_FILE | --workdir=DIR) [--top=5] [--format=FORMAT]
+                            [--output=FILE] IMAGES_OR_FOLDERS...
 
-Prints the most probable classes of each image, from the newest checkpoint. With --json: one JSON
-object a line, with "image" and "predictions", a list of {"class", "class_id", "probability"}."""
+Prints the most probable classes of each image: from a .keras file, a SavedModel or a folder of
+exported versions (the newest), or from the newest checkpoint of a work directory. Of a folder every
+image file below it is taken. --format: text, jsonl (one JSON object a line, with "image" and
+"predictions", a list of {"class", "class_id", "probability"}; --json is short for it) or csv
+(image, class_1, class_id_1, probability_1, ...). A file that cannot be read gets an "error" in its
+row, and the exit code is 1 at the end."""
 
+import contextlib
+import csv
 import json
+import sys
 from pathlib import Path
 
 from absl import flags as absl_flags
 
 from keras_resnet.errors import UsageError, UserError
 
-SUMMARY = "Classify image files with the newest checkpoint of a work directory."
+SUMMARY = "Classify image files or folders of them."
 
 
 def define_flags(flags: absl_flags.FlagValues) -> None:
-    """Defines --workdir, --top and --json."""
-    absl_flags.DEFINE_string("workdir", None, "work directory of a training run", flag_values=flags)
+    """Defines --model, --workdir, --labels, --top, --format, --json and --output."""
+    for name, meaning in (
+        ("model", "a .keras file, a SavedModel or a folder of versions"),
+        ("workdir", "work directory of a training run"),
+        ("labels", "file of class names, one a line, for a .keras file that has none"),
+        ("output", "file to write instead of the standard output"),
+    ):
+        absl_flags.DEFINE_string(name, None, meaning, flag_values=flags)
     absl_flags.DEFINE_integer("top", 5, "classes to print", lower_bound=1, flag_values=flags)
-    absl_flags.DEFINE_boolean("json", False, "print JSON lines", flag_values=flags)
+    absl_flags.DEFINE_enum(
+        "format", "text", ["text", "jsonl", "csv"], "what is printed", flag_values=flags
+    )
+    absl_flags.DEFINE_boolean("json", False, "the same as --format=jsonl", flag_values=flags)
 
 
 def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
-    """Predicts and prints; returns 0."""
+    """Predicts and prints; returns 0, or 1 if a file could not be read."""
     from keras_resnet import backend
-    from keras_resnet.workdir import WorkDir
 
-    if not flags.workdir:
-        raise UsageError("--workdir=DIR is missing")
+    if not flags.workdir and not flags.model:
+        raise UsageError("--model=DIR_OR_FILE or --workdir=DIR is missing")
+    if flags.workdir and flags.model:
+        raise UsageError("it takes --model or --workdir, not both")
     if not arguments:
-        raise UsageError("name one image file or more")
-    workdir = WorkDir(flags.workdir)
-    config = workdir.read_config()
+        raise UsageError("name one image file, or folder of images, or more")
+    config = _read_config(flags.workdir) if flags.workdir else None
     for path in arguments:
-        if not Path(path).is_file():
-            raise UserError(f"{path}: {'is a folder' if Path(path).is_dir() else 'no such file'}")
+        if not Path(path).exists():
+            raise UserError(f"{path}: no such file")
     backend.require_tensorflow()
-    from keras_resnet.training import run as training_run
+    from keras_resnet.export.sample_images import list_images
 
-    for path, rows in training_run.predict(config, workdir, arguments, top=flags.top):
-        if flags.json:
-            print(json.dumps({"image": path, "predictions": rows}))
-        else:
-            print(_table(path, rows))
+    files = list(list_images(arguments))
+    if not files:
+        raise UserError(f"{', '.join(arguments)}: no image files there")
+    predictor = _predictor(flags, config)
+    write = _Writer("jsonl" if flags.json else flags.format, flags.top)
+    failures = []
+    with _output(flags.output) as file, _progress(len(files), file) as bar:
+        for path, answer in predictor.predict(files):
+            if isinstance(answer, str):
+                failures.append(f"{path} {answer}")
+            write(file, path, answer)
+            bar.update()
+    if failures:
+        raise UserError(
+            f"{len(failures)} of {len(files)} files could not be read, the first: {failures[0]}"
+        )
     return 0
 
 
-def _table(path: str, rows: list[dict]) -> str:
-    width = max(len(row["class"]) for row in rows)
-    lines = [f"  {row['class']:<{width}}  {row['probability']:7.2%}" for row in rows]
-    return "\n".join([path, *lines])
+def _read_config(workdir: str):
+    from keras_resnet.workdir import WorkDir
+
+    return WorkDir(workdir).read_config()
+
+
+def _predictor(flags: absl_flags.FlagValues, config):
+    from keras_resnet.export.loading import read_labels
+    from keras_resnet.export.predictor import Predictor, load_predictor
+
+    if not flags.workdir:
+        labels = read_labels(Path(flags.labels)) if flags.labels else None
+        return load_predictor(flags.model, flags.top, labels)
+    from keras_resnet.training.run import restore
+    from keras_resnet.workdir import WorkDir
+
+    trainer, _ = restore(config, WorkDir(flags.workdir))
+    return Predictor.of_model(trainer.inference_model(), flags.top)
+
+
+@contextlib.contextmanager
+def _output(path: str | None):
+    if path is None:
+        yield sys.stdout
+        return
+    from keras_resnet.workdir import replacing
+
+    if not Path(path).absolute().parent.is_dir():
+        raise UserError(f"--output={path}: there is no folder {Path(path).absolute().parent}")
+    with replacing(Path(path).absolute()) as temporary, temporary.open("w", newline="") as file:
+        yield file
+
+
+def _progress(total: int, file):
+    import tqdm
+
+    # A bar where it does not mix with the rows: not if both go to the same terminal.
+    mixed = file is sys.stdout and sys.stdout.isatty()
+    return tqdm.tqdm(total=total, unit="image", dynamic_ncols=True, disable=True if mixed else None)
+
+
+class _Writer:
+    """Writes a row in one of the formats."""
+
+    def __init__(self, kind: str, top: int):
+        self.kind, self.top, self.columns = kind, top, 0
+
+    def __call__(self, file, path: str, answer: list[dict] | str) -> None:
+        getattr(self, f"_{self.kind}")(file, path, answer)
+        if file is sys.stdout:
+            file.flush()
+
+    def _text(self, file, path, answer):
+        if isinstance(answer, str):
+            print(f"{path}\n  error: {answer}", file=file)
+            return
+        width = max(len(row["class"]) for row in answer)
+        rows = [f"  {row['class']:<{width}}  {row['probability']:7.2%}" for row in answer]
+        print("\n".join([path, *rows]), file=file)
+
+    def _jsonl(self, file, path, answer):
+        key = "error" if isinstance(answer, str) else "predictions"
+        print(json.dumps({"image": path, key: answer}), file=file)
+
+    def _csv(self, file, path, answer):
+        writer = csv.writer(file)
+        keys = ("class", "class_id", "probability")
+        if not self.columns:
+            # As many as there are classes, if a good file comes first; the header cannot wait.
+            self.columns = self.top if isinstance(answer, str) else len(answer)
+            names = [f"{key}_{i + 1}" for i in range(self.columns) for key in keys]
+            writer.writerow(["image", *names, "error"])
+        if isinstance(answer, str):
+            writer.writerow([path, *[""] * (3 * self.columns), answer])
+            return
+        cells = [row[key] for row in answer for key in keys]
+        writer.writerow([path, *cells, *[""] * (3 * self.columns - len(cells)), ""])

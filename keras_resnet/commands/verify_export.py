@@ -1,0 +1,52 @@
+"""usage: keras-resnet verify-export [--json] DIR
+
+DIR is a SavedModel or a folder of numbered versions, of which the newest is taken. It is loaded and
+run by TensorFlow's C++ loader, the one inside TF Serving, in a process that has neither TensorFlow
+nor Keras in Python: every signature with single and batched requests, a truncated image, and the
+warm-up records. Exit code 1 and one line if anything is wrong; made for continuous integration."""
+
+import json
+from pathlib import Path
+
+from absl import flags as absl_flags
+
+from keras_resnet.errors import UsageError
+
+SUMMARY = "Check a SavedModel with TensorFlow's C++ loader, as it is served."
+
+
+def define_flags(flags: absl_flags.FlagValues) -> None:
+    """Defines --json."""
+    absl_flags.DEFINE_boolean("json", False, "print one JSON object", flag_values=flags)
+
+
+def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
+    """Verifies, prints what was run and returns 0."""
+    if len(arguments) != 1:
+        raise UsageError("it takes one folder: a SavedModel or a folder of numbered versions")
+    from keras_resnet.export.verify import verify_saved_model
+    from keras_resnet.export.versions import newest_version
+
+    folder = newest_version(Path(arguments[0]).expanduser())
+    report, _ = verify_saved_model(folder)
+    if flags.json:
+        print(json.dumps({"path": str(folder), **report}))
+        return 0
+    for name, signature in report["signatures"].items():
+        print(f"{name}: {_describe(signature['inputs'])} -> {_describe(signature['outputs'])}")
+        print(
+            f"  first request {report['first_ms'][name]:.0f} ms, "
+            f"then {report['steady_ms'][name]:.0f} ms"
+        )
+    print(
+        f"{folder}: {report['warmup_records']} warm-up records and {report['requests']} requests "
+        "answered by TensorFlow's C++ loader"
+    )
+    return 0
+
+
+def _describe(infos: dict) -> str:
+    return ", ".join(
+        f"{key} {info['dtype']}[{', '.join('?' if n is None else str(n) for n in info['shape'])}]"
+        for key, info in sorted(infos.items())
+    )

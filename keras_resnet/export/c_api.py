@@ -1,0 +1,238 @@
+"""TensorFlow's C++ loader, the one inside TF Serving, through its C API and ctypes.
+
+Runs without importing TensorFlow: Python's own loader rebuilds a SavedModel from its object graph
+and accepts exports that a server cannot run. The shared library is the one in TensorFlow's wheel;
+declarations follow tensorflow/c/{c_api,tf_tensor,tf_tstring,tf_status,tf_buffer}.h.
+"""
+
+import ctypes
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+
+from keras_resnet.errors import UserError
+from keras_resnet.export import wire
+
+INVALID_ARGUMENT = 3
+_STRING = wire.NUMBERS["string"]
+_STRING_BYTES = 24  # sizeof(TF_TString)
+
+
+class LoaderError(UserError):
+    """TensorFlow refused; `code` is its status code, such as INVALID_ARGUMENT."""
+
+    def __init__(self, code: int, message: str):
+        super().__init__(message)
+        self.code = code
+
+
+class _Buffer(ctypes.Structure):
+    _fields_ = [
+        ("data", ctypes.c_void_p),
+        ("length", ctypes.c_size_t),
+        ("deallocator", ctypes.c_void_p),
+    ]
+
+
+class _Output(ctypes.Structure):
+    _fields_ = [("operation", ctypes.c_void_p), ("index", ctypes.c_int)]
+
+
+_POINTER, _INT, _SIZE, _TEXT = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t, ctypes.c_char_p
+_FUNCTIONS = {
+    "TF_Version": (_TEXT, []),
+    "TF_NewStatus": (_POINTER, []),
+    "TF_DeleteStatus": (None, [_POINTER]),
+    "TF_GetCode": (_INT, [_POINTER]),
+    "TF_Message": (_TEXT, [_POINTER]),
+    "TF_NewBuffer": (ctypes.POINTER(_Buffer), []),
+    "TF_DeleteBuffer": (None, [ctypes.POINTER(_Buffer)]),
+    "TF_NewGraph": (_POINTER, []),
+    "TF_NewSessionOptions": (_POINTER, []),
+    "TF_LoadSessionFromSavedModel": (
+        _POINTER,
+        [
+            _POINTER,
+            _POINTER,
+            _TEXT,
+            ctypes.POINTER(_TEXT),
+            _INT,
+            _POINTER,
+            ctypes.POINTER(_Buffer),
+            _POINTER,
+        ],
+    ),
+    "TF_GraphOperationByName": (_POINTER, [_POINTER, _TEXT]),
+    "TF_SessionRun": (
+        None,
+        [
+            _POINTER,
+            _POINTER,
+            ctypes.POINTER(_Output),
+            ctypes.POINTER(_POINTER),
+            _INT,
+            ctypes.POINTER(_Output),
+            ctypes.POINTER(_POINTER),
+            _INT,
+            _POINTER,
+            _INT,
+            _POINTER,
+            _POINTER,
+        ],
+    ),
+    "TF_AllocateTensor": (_POINTER, [_INT, ctypes.POINTER(ctypes.c_int64), _INT, _SIZE]),
+    "TF_DeleteTensor": (None, [_POINTER]),
+    "TF_TensorType": (_INT, [_POINTER]),
+    "TF_NumDims": (_INT, [_POINTER]),
+    "TF_Dim": (ctypes.c_int64, [_POINTER, _INT]),
+    "TF_TensorData": (_POINTER, [_POINTER]),
+    "TF_TensorByteSize": (_SIZE, [_POINTER]),
+    "TF_StringInit": (None, [_POINTER]),
+    "TF_StringCopy": (None, [_POINTER, _TEXT, _SIZE]),
+    "TF_StringGetDataPointer": (_POINTER, [_POINTER]),
+    "TF_StringGetSize": (_SIZE, [_POINTER]),
+}
+
+
+def load_library() -> ctypes.CDLL:
+    """TensorFlow's C API, found without importing TensorFlow.
+
+    Raises:
+      UserError: no TensorFlow is installed, or its wheel does not ship the library.
+    """
+    spec = importlib.util.find_spec("tensorflow")
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    paths = [
+        path for folder in folders for path in sorted(Path(folder).glob("libtensorflow_cc.so*"))
+    ]
+    if not paths:
+        raise UserError(
+            "TensorFlow's C++ library (libtensorflow_cc.so) is not installed; it comes with "
+            "pip install 'keras-resnet-tpu[cpu]' on Linux"
+        )
+    library = ctypes.CDLL(str(paths[0]))
+    for name, (result, arguments) in _FUNCTIONS.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+class Session:
+    """A SavedModel in a session of the C++ runtime.
+
+    Args:
+      folder: holds saved_model.pb.
+
+    Raises:
+      LoaderError: it cannot be loaded.
+      UserError: there is no library, or no SavedModel.
+    """
+
+    def __init__(self, folder: str | Path):
+        if not (Path(folder) / "saved_model.pb").is_file():
+            raise UserError(f"{folder}: no saved_model.pb, so no SavedModel")
+        self._lib = lib = load_library()
+        self._graph, meta_graph = lib.TF_NewGraph(), lib.TF_NewBuffer()
+        tags = (_TEXT * 1)(b"serve")
+        status = lib.TF_NewStatus()
+        self._session = lib.TF_LoadSessionFromSavedModel(
+            lib.TF_NewSessionOptions(),
+            None,
+            str(folder).encode(),
+            tags,
+            1,
+            self._graph,
+            meta_graph,
+            status,
+        )
+        self._check(status)
+        content = meta_graph.contents
+        self.signatures = wire.signatures(ctypes.string_at(content.data, content.length))
+        lib.TF_DeleteBuffer(meta_graph)
+
+    def run(self, signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Runs a signature. Strings go in and come out as object arrays of bytes.
+
+        Raises:
+          LoaderError: the runtime refused the request.
+          UserError: there is no such signature or input.
+        """
+        if signature not in self.signatures:
+            known = ", ".join(self.signatures)
+            raise UserError(f"there is no signature {signature!r}; there are {known}")
+        infos = self.signatures[signature]
+        if inputs.keys() != infos["inputs"].keys():
+            raise UserError(f"{signature} takes {sorted(infos['inputs'])}, got {sorted(inputs)}")
+        lib = self._lib
+        feeds = [self._tensor(array) for array in inputs.values()]
+        places = [self._place(infos["inputs"][name]["name"]) for name in inputs]
+        fetches = [self._place(info["name"]) for info in infos["outputs"].values()]
+        results = (_POINTER * len(fetches))()
+        status = lib.TF_NewStatus()
+        lib.TF_SessionRun(
+            self._session,
+            None,
+            (_Output * len(places))(*places),
+            (_POINTER * len(feeds))(*feeds),
+            len(feeds),
+            (_Output * len(fetches))(*fetches),
+            results,
+            len(fetches),
+            None,
+            0,
+            None,
+            status,
+        )
+        for tensor in feeds:
+            lib.TF_DeleteTensor(tensor)
+        self._check(status)
+        arrays = [self._array(tensor) for tensor in results]
+        for tensor in results:
+            lib.TF_DeleteTensor(tensor)
+        return dict(zip(infos["outputs"], arrays, strict=True))
+
+    def _check(self, status) -> None:
+        code = self._lib.TF_GetCode(status)
+        message = self._lib.TF_Message(status).decode(errors="replace")
+        self._lib.TF_DeleteStatus(status)
+        if code:
+            raise LoaderError(code, message)
+
+    def _place(self, name: str) -> _Output:
+        operation, _, index = name.partition(":")
+        found = self._lib.TF_GraphOperationByName(self._graph, operation.encode())
+        if not found:
+            raise UserError(f"the graph has no tensor {name!r}, which a signature names")
+        return _Output(found, int(index or 0))
+
+    def _tensor(self, array: np.ndarray):
+        lib = self._lib
+        is_string = array.dtype == object
+        number = _STRING if is_string else wire.NUMBERS[array.dtype.name]
+        size = array.size * _STRING_BYTES if is_string else array.nbytes
+        shape = (ctypes.c_int64 * array.ndim)(*array.shape)
+        tensor = lib.TF_AllocateTensor(number, shape, array.ndim, size)
+        data = lib.TF_TensorData(tensor)
+        if not is_string:
+            ctypes.memmove(data, np.ascontiguousarray(array).ctypes.data, size)
+            return tensor
+        for index, value in enumerate(array.ravel()):
+            place = data + index * _STRING_BYTES
+            lib.TF_StringInit(place)
+            lib.TF_StringCopy(place, value, len(value))
+        return tensor
+
+    def _array(self, tensor) -> np.ndarray:
+        lib = self._lib
+        shape = [lib.TF_Dim(tensor, axis) for axis in range(lib.TF_NumDims(tensor))]
+        number, data = lib.TF_TensorType(tensor), lib.TF_TensorData(tensor)
+        if number != _STRING:
+            content = ctypes.string_at(data, lib.TF_TensorByteSize(tensor))
+            return np.frombuffer(content, wire.DTYPES[number]).reshape(shape)
+        array = np.empty(int(np.prod(shape)), object)
+        for index in range(array.size):
+            place = data + index * _STRING_BYTES
+            size = lib.TF_StringGetSize(place)
+            array[index] = ctypes.string_at(lib.TF_StringGetDataPointer(place), size)
+        return array.reshape(shape)

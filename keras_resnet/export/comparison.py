@@ -1,0 +1,91 @@
+"""How far an export's answers are from the model's."""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from keras_resnet.errors import UserError
+
+
+@dataclasses.dataclass
+class Difference:
+    """Between the model's logits and the export's, over some images.
+
+    Attributes:
+        images: how many.
+        max_logit, mean_logit: absolute differences.
+        relative: largest difference over the largest absolute logit of the model.
+        agreement: share of the images whose most probable class is the same.
+        top1_before, top1_after: accuracies, None without labels.
+    """
+
+    images: int
+    max_logit: float
+    mean_logit: float
+    relative: float
+    agreement: float
+    top1_before: float | None = None
+    top1_after: float | None = None
+
+    def __str__(self) -> str:
+        text = (
+            f"{self.images:,} images: logits differ by at most {self.max_logit:.2g} "
+            f"({self.relative:.1g} of the largest), {self.mean_logit:.2g} on average; "
+            f"top-1 agrees on {self.agreement:.2%}"
+        )
+        if self.top1_before is not None:
+            change = 100 * (self.top1_after - self.top1_before)
+            text += (
+                f"; top-1 accuracy {self.top1_before:.2%} -> {self.top1_after:.2%} "
+                f"({change:+.2f} points)"
+            )
+        return text
+
+
+def compare(
+    batches: Iterable[tuple[np.ndarray, np.ndarray | None]],
+    model: Callable[[np.ndarray], np.ndarray],
+    export: Callable[[np.ndarray], np.ndarray],
+) -> Difference:
+    """Runs both on the same images.
+
+    Args:
+        batches: (images, labels or None).
+        model, export: images -> logits, or log-probabilities up to a constant.
+    """
+    ours, theirs, labels = [], [], []
+    for images, truth in batches:
+        ours.append(np.asarray(model(images), np.float64))
+        theirs.append(np.asarray(export(images), np.float64))
+        labels.append(truth)
+    expected, found = np.concatenate(ours), np.concatenate(theirs)
+    distance = np.abs(found - expected)
+    accuracies = {}
+    if all(truth is not None for truth in labels):
+        truth = np.concatenate(labels)
+        accuracies = {
+            "top1_before": float((expected.argmax(1) == truth).mean()),
+            "top1_after": float((found.argmax(1) == truth).mean()),
+        }
+    return Difference(
+        images=len(expected),
+        max_logit=float(distance.max()),
+        mean_logit=float(distance.mean()),
+        relative=float(distance.max() / max(np.abs(expected).max(), np.finfo(np.float32).tiny)),
+        agreement=float((expected.argmax(1) == found.argmax(1)).mean()),
+        **accuracies,
+    )
+
+
+def check(difference: Difference, tolerance: float, what: str) -> None:
+    """Refuses an export that differs too much.
+
+    Raises:
+        UserError: `relative` is above `tolerance`, or not a number.
+    """
+    if not difference.relative <= tolerance:
+        raise UserError(
+            f"{what} differs from the model by {difference.relative:.2g} of the largest logit, "
+            f"more than its tolerance of {tolerance:g}; nothing was written"
+        )

@@ -1,0 +1,169 @@
+"""The network as it is needed for inference: normalizations folded, layers of training gone."""
+
+import keras
+import numpy as np
+
+from keras_resnet.layers import StochasticDepth
+
+_CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
+_ONLY_IN_TRAINING = (keras.layers.Dropout, StochasticDepth)
+# 16 bits are too few for statistics and for what is averaged over the whole image.
+_FLOAT32_LAYERS = (
+    keras.layers.Dense,
+    keras.layers.GlobalAveragePooling1D,
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.GlobalAveragePooling3D,
+)
+
+
+def fold_batch_normalization(model: keras.Model) -> keras.Model:
+    """A copy of `model` for inference, without the normalizations that follow a convolution.
+
+    A convolution and the normalization of its output are one affine map of the input:
+    gamma / sqrt(variance + epsilon) goes into the kernel, the rest into a bias (Jacob et al. 2018,
+    section 3.2), computed in float64. Outputs equal those of `model` in inference to rounding. A
+    normalization that comes first, as at the start of a pre-activation block, has no convolution
+    to go into and stays. Dropout and stochastic depth are left out.
+
+    Args:
+        model: a functional model of any rank, as `keras_resnet.create_model` makes them.
+
+    Returns:
+        A model of the same class; the layers that remain keep their names.
+    """
+    return inference_copy(model)
+
+
+def inference_copy(
+    model: keras.Model,
+    *,
+    fold: bool = True,
+    precision: str = "float32",
+    channels_last: bool = False,
+) -> keras.Model:
+    """As `fold_batch_normalization`, in a precision of choice and with folding as an option.
+
+    Args:
+        model: a functional model.
+        fold: False keeps the normalizations.
+        precision: "float32", or "bfloat16" for bfloat16 kernels and arithmetic; statistics, the
+            pool over the image and the classifier stay in float32. A classifier's kernel and
+            everything in "float32" is what the model has, to the bit, where nothing is folded.
+        channels_last: turn a "channels_first" network around, which TensorFlow cannot run on a CPU.
+            Kernels have the same layout in both.
+
+    Raises:
+        ValueError: the model is no functional one.
+    """
+    if not hasattr(model, "_run_through_graph"):
+        raise ValueError(f"only functional models can be exported, {model.name!r} is none")
+    folded = _foldable_pairs(model) if fold else {}
+    norms = {norm.name for norm in folded.values()}
+    turned = channels_last and is_channels_first(model)
+
+    def clone(layer):
+        if layer.name in norms or isinstance(layer, _ONLY_IN_TRAINING):
+            return keras.layers.Identity(name=layer.name)
+        config = layer.get_config()
+        config["dtype"] = _policy(layer, precision)
+        if layer.name in folded:
+            config["use_bias"] = True
+        if turned:
+            _turn(layer, config)
+        return type(layer).from_config(config)
+
+    def call(layer, *args, **kwargs):
+        if isinstance(layer, keras.layers.Identity):
+            return args[0]
+        return layer(*args, **kwargs)
+
+    inputs = _turned_input(model) if turned else None
+    copy = keras.models.clone_model(
+        model, input_tensors=inputs, clone_function=clone, call_function=call
+    )
+    for layer in copy.layers:
+        if layer.name in folded:
+            convolution = model.get_layer(layer.name)
+            layer.set_weights(_folded_weights(convolution, folded[layer.name]))
+        elif layer.weights:
+            layer.set_weights(model.get_layer(layer.name).get_weights())
+    return copy
+
+
+def is_channels_first(model: keras.Model) -> bool:
+    """Whether the layers of a model have their channels before the spatial axes."""
+    return any(getattr(layer, "data_format", None) == "channels_first" for layer in model.layers)
+
+
+def _turned_input(model: keras.Model):
+    (tensor,) = model.inputs
+    channels, *space = tensor.shape[1:]
+    turned = keras.Input((*space, channels), dtype=tensor.dtype, name=tensor.name)
+    return keras.tree.pack_sequence_as(model.input, [turned])
+
+
+def _turn(layer, config: dict) -> None:
+    if "data_format" in config:
+        config["data_format"] = "channels_last"
+    elif isinstance(layer, keras.layers.BatchNormalization):
+        config["axis"] = -1
+
+
+def _policy(layer, precision: str) -> str:
+    if precision == "float32" or isinstance(layer, _FLOAT32_LAYERS):
+        return "float32"
+    # Its variables stay in float32; inputs and outputs are bfloat16.
+    normalization = isinstance(layer, keras.layers.BatchNormalization)
+    return f"mixed_{precision}" if normalization else precision
+
+
+def _foldable_pairs(model: keras.Model) -> dict[str, keras.layers.BatchNormalization]:
+    """Name of a convolution -> the normalization that alone reads its linear output."""
+    pairs = {}
+    outputs = {id(tensor) for tensor in model.outputs}
+    readers = _readers(model)
+    for layer in model.layers:
+        if not isinstance(layer, _CONVOLUTIONS) or len(layer._inbound_nodes) != 1:
+            continue
+        if layer.activation is not keras.activations.linear or id(layer.output) in outputs:
+            continue
+        following = readers.get(id(layer.output), [])
+        if len(following) == 1 and _normalizes_channels(following[0], layer):
+            pairs[layer.name] = following[0]
+    return pairs
+
+
+def _readers(model: keras.Model) -> dict[int, list]:
+    """Id of a Keras tensor -> the layers of `model` that read it."""
+    readers = {}
+    for nodes in model._nodes_by_depth.values():
+        for node in nodes:
+            for tensor in node.input_tensors:
+                readers.setdefault(id(tensor), []).append(node.operation)
+    return readers
+
+
+def _normalizes_channels(layer, convolution) -> bool:
+    if not isinstance(layer, keras.layers.BatchNormalization) or len(layer._inbound_nodes) != 1:
+        return False
+    rank = len(convolution.output.shape)
+    channels = rank - 1 if convolution.data_format == "channels_last" else 1
+    axis = layer.axis[0] if isinstance(layer.axis, (list, tuple)) else layer.axis
+    return axis % rank == channels
+
+
+def _folded_weights(convolution, norm) -> list[np.ndarray]:
+    """Kernel and bias of both layers together."""
+
+    def numbers(variable, default=0.0):
+        if variable is None:
+            return np.float64(default)
+        return keras.ops.convert_to_numpy(keras.ops.cast(variable, "float32")).astype(np.float64)
+
+    gamma = numbers(norm.gamma if norm.scale else None, 1.0)
+    beta = numbers(norm.beta if norm.center else None)
+    factor = gamma / np.sqrt(numbers(norm.moving_variance) + norm.epsilon)
+    bias = numbers(convolution.bias if convolution.use_bias else None)
+    kernel = numbers(convolution.kernel) * factor  # filters are the kernel's last axis, always
+    bias = beta + (bias - numbers(norm.moving_mean)) * factor
+    return [kernel.astype(np.float32), bias.astype(np.float32)]

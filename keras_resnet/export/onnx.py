@@ -1,0 +1,61 @@
+"""ONNX files, through tf2onnx."""
+
+import importlib
+import logging
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from keras_resnet.errors import UserError
+from keras_resnet.export.signatures import Network
+
+TOLERANCES = {"float32": 1e-4}
+# The newest that tf2onnx writes well; ONNX Runtime has it since 1.14 (2023).
+OPSET = 18
+
+
+def write(network: Network, path: Path) -> None:
+    """Converts and writes an .onnx file.
+
+    It takes `images`, float32 [batch, size, size, 3], RGB values 0..255, and returns
+    `probabilities` and `logits`, float32 [batch, classes].
+    """
+    tf2onnx = _require("tf2onnx")
+    _require("onnxruntime")  # before the work, not after it
+    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+    spec = tf.TensorSpec([None, *network.image_shape], tf.float32, name="images")
+
+    @tf.function(input_signature=[spec], autograph=False)
+    def function(images):
+        _, logits = network(images)
+        return {"probabilities": network.probabilities(logits), "logits": logits}
+
+    importlib.import_module("tf2onnx.convert")
+    try:
+        tf2onnx.convert.from_function(
+            function, input_signature=[spec], opset=OPSET, output_path=str(path)
+        )
+    except (RuntimeError, ValueError, TypeError, tf.errors.OpError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"tf2onnx cannot convert {network.model.name}: {reason}") from error
+
+
+class Runner:
+    """Images -> logits with ONNX Runtime on the CPU."""
+
+    def __init__(self, path: Path):
+        runtime = _require("onnxruntime")
+        self._session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        return self._session.run(["logits"], {"images": images.astype(np.float32)})[0]
+
+
+def _require(name: str):
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(
+            f"ONNX needs {name}: pip install 'keras-resnet-tpu[onnx]' ({error})"
+        ) from error

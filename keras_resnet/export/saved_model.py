@@ -1,0 +1,161 @@
+"""SavedModels that TF Serving runs."""
+
+import dataclasses
+import os
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_resnet.errors import UserError
+from keras_resnet.export import comparison, sample_images, warmup
+from keras_resnet.export.serving_config import BATCH_SIZES, write_serving_config
+from keras_resnet.export.signatures import Network, freeze, make_network, make_signatures
+from keras_resnet.export.verify import verify_saved_model
+from keras_resnet.export.versions import new_version
+
+PRECISIONS = ("float32", "bfloat16")
+# Largest difference of a logit over the largest logit. Folding alone stays below 1e-5.
+TOLERANCES = {"float32": 1e-4, "bfloat16": 0.1}
+# What C++ answers to the same images as the function that was saved: other kernels, other order.
+LOADER_TOLERANCES = {"float32": 1e-4, "bfloat16": 0.03}
+LOADER_IMAGES = 4
+# A graph is one protocol buffer, which holds less than 2 GiB.
+MAX_GRAPH_BYTES = 2_000_000_000
+LABELS = "labels.txt"
+
+
+@dataclasses.dataclass
+class Export:
+    """What was written.
+
+    Attributes:
+        path: folder of the new version.
+        serving_config: folder of the files for a server.
+        difference: between the model and the export.
+        report: of `verify_saved_model`.
+    """
+
+    path: Path
+    serving_config: Path
+    difference: comparison.Difference
+    report: dict
+
+
+def export_saved_model(
+    model: keras.Model,
+    output: str | os.PathLike,
+    *,
+    precision: str = "float32",
+    fold: bool = True,
+    top: int = 5,
+    on_error: str = "fail",
+    class_names: list[str] | None = None,
+    samples: sample_images.Samples | None = None,
+    name: str | None = None,
+) -> Export:
+    """Writes the next version of a model for TF Serving, once it has passed every check.
+
+    The SavedModel holds the network with folded batch normalization and constants for variables,
+    and the signatures of `make_signatures`. It is compared with `model` and run by TensorFlow's
+    C++ loader (`verify_saved_model`) before it becomes visible under its number.
+
+    Args:
+        model: a classifier of `keras_resnet.create_model`, with its preprocessing.
+        output: folder of the versions.
+        precision: "float32" or "bfloat16".
+        fold: False keeps the normalizations, and with them the model's numbers to the bit.
+        top, on_error: see `make_signatures`.
+        class_names: see `make_network`.
+        samples: images to compare model and export on; default: random ones.
+        name: what clients call the model; default: the name of `output`.
+
+    Raises:
+        UserError: the model cannot be exported, `output` not be written, or the export differs
+            from the model; nothing is left behind then.
+    """
+    output = Path(output).expanduser()
+    name = name or output.resolve().name
+    if not re.fullmatch(r"[\w.-]+", name):
+        raise UserError(f"{name!r} is no name for a model: take letters, digits, '.', '_' and '-'")
+    reference = make_network(model, fold=False, class_names=class_names)
+    network = make_network(model, fold=fold, precision=precision, class_names=class_names)
+    _check_size(network)
+    if samples is None:
+        samples = sample_images.drawn(network.preprocessing)
+    frozen = freeze(network)
+    difference = comparison.compare(
+        samples.batches(), network_caller(reference), network_caller(frozen)
+    )
+    comparison.check(difference, TOLERANCES[precision], f"the export in {precision}")
+    with new_version(output) as (folder, published):
+        signatures = make_signatures(network, frozen, top=top, on_error=on_error)
+        write_saved_model(folder, network, signatures)
+        warmup.write_records(folder / warmup.FILE, _warmup_records(network, name))
+        images = samples.first(LOADER_IMAGES)
+        report, logits = verify_saved_model(folder, images)
+        served = comparison.compare([(images, None)], network_caller(frozen), lambda _: logits)
+        comparison.check(served, LOADER_TOLERANCES[precision], "what TensorFlow's C++ loader runs")
+    config = write_serving_config(output, name)
+    return Export(published[0], config, difference, report)
+
+
+def write_saved_model(folder: Path, network: Network, signatures: dict) -> None:
+    """Writes saved_model.pb and the labels, one a line, as an asset."""
+    labels = folder / LABELS
+    labels.write_text("".join(f"{_one_line(name)}\n" for name in network.class_names))
+    module = tf.Module()
+    module.labels = tf.saved_model.Asset(str(labels))
+    concrete = {key: function.get_concrete_function() for key, function in signatures.items()}
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    tf.saved_model.save(module, str(folder), signatures=concrete, options=options)
+    labels.unlink()  # the SavedModel has its own copy in assets/
+
+
+def _one_line(name: str) -> str:
+    return " ".join(name.split())
+
+
+def _check_size(network: Network) -> None:
+    size = sum(
+        int(np.prod(variable.shape)) * (2 if variable.dtype == "bfloat16" else 4)
+        for variable in network.model.variables
+    )
+    if size > MAX_GRAPH_BYTES:
+        raise UserError(
+            f"{network.model.name} has {size:,} bytes of weights; a graph with constants holds "
+            f"less than {MAX_GRAPH_BYTES:,}"
+        )
+
+
+def network_caller(call):
+    """Images -> logits as numpy, for `comparison.compare`, of a network or what `freeze` made."""
+    run = call if not isinstance(call, Network) else tf.function(call.__call__, autograph=False)
+
+    def logits(images):
+        return run(tf.constant(images, tf.float32))[1].numpy()
+
+    return logits
+
+
+def _warmup_records(network: Network, name: str) -> list[bytes]:
+    """A request for every signature and batch size that a server will see."""
+    side = round(network.preprocessing["image_size"] * 1.25)
+    image = sample_images.smooth_images(1, side)[0]
+    encoded = tf.io.encode_jpeg(image, quality=80).numpy()
+    shape = [size or network.preprocessing["image_size"] for size in network.image_shape]
+    records = []
+    for size in BATCH_SIZES:
+        files = np.empty(size, object)
+        files[:] = [encoded] * size
+        pixels = np.full([size, *shape], 128)
+        for signature, inputs in (
+            ("serving_default", {"image_bytes": files}),
+            ("predict_images", {"images": pixels.astype(np.float32)}),
+            ("predict_images_uint8", {"images": pixels.astype(np.uint8)}),
+            ("features", {"image_bytes": files}),
+        ):
+            records.append(warmup.encode_request(name, signature, inputs))
+    return records

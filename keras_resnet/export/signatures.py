@@ -1,0 +1,228 @@
+"""What a server answers: the functions behind the signatures of an exported network."""
+
+import dataclasses
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+import input_pipeline
+from input_pipeline.errors import DataError
+from keras_resnet.errors import UserError
+from keras_resnet.export.folding import inference_copy
+from keras_resnet.models import ResNet
+
+ON_ERROR = ("fail", "flag")
+# Images of a request that are decoded at a time; each may take up to 0.5 GiB (see docs/serving.md).
+PARALLEL_DECODES = 16
+UNREADABLE = (
+    "image_bytes cannot be decoded: no JPEG, PNG, GIF, BMP or WebP file, damaged, or more than "
+    "178,956,970 pixels. Positions in the batch:"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A classifier ready to be served.
+
+    Attributes:
+        model: images as `normalize` makes them, channels last -> [features, logits], both float32.
+        preprocessing: of the model that was exported.
+        class_names: one for each logit.
+        is_multilabel: probabilities are independent (sigmoid) instead of one of many (softmax).
+    """
+
+    model: keras.Model
+    preprocessing: dict
+    class_names: tuple[str, ...]
+    is_multilabel: bool
+
+    @property
+    def image_shape(self) -> tuple[int | None, ...]:
+        """(height, width, 3) of the images, None where open."""
+        return tuple(self.model.inputs[0].shape[1:])
+
+    def __call__(self, pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """float32 [batch, height, width, 3], RGB values 0..255 -> (features, logits)."""
+        images = input_pipeline.normalize(pixels, self.preprocessing)
+        features, logits = self.model(images, training=False)
+        return tf.cast(features, tf.float32), tf.cast(logits, tf.float32)
+
+    def probabilities(self, logits: tf.Tensor) -> tf.Tensor:
+        """float32 [batch, classes]."""
+        return tf.sigmoid(logits) if self.is_multilabel else tf.nn.softmax(logits)
+
+
+def make_network(
+    model: keras.Model,
+    *,
+    fold: bool = True,
+    precision: str = "float32",
+    class_names: list[str] | None = None,
+) -> Network:
+    """Prepares a model of `create_model` for serving; see `inference_copy` for the options.
+
+    Args:
+        model: a classifier of 2-D RGB images that carries its preprocessing.
+        class_names: instead of the model's own; without either, classes are named by their numbers.
+
+    Raises:
+        UserError: the model is no such classifier, or the names are not one for each class.
+    """
+    head = model.layers[-1] if model.layers else None
+    if len(model.outputs) != 1 or not isinstance(head, keras.layers.Dense):
+        raise UserError(
+            f"{model.name} does not end in a classifier (a Dense layer), so it cannot be exported; "
+            "make it with include_top=True"
+        )
+    shape = tuple(model.inputs[0].shape)
+    if len(model.inputs) != 1 or len(shape) != 4 or 3 not in (shape[1], shape[3]):
+        raise UserError(f"{model.name} takes {shape}; what is exported takes 2-D RGB images")
+    preprocessing = getattr(model, "preprocessing", None)
+    if preprocessing is None:
+        raise UserError(
+            f"{model.name} does not say how its images are prepared; set model.preprocessing (a "
+            "dict, see keras_resnet.models.ResNet) before saving it"
+        )
+    try:
+        input_pipeline.normalize(tf.zeros([1, 1, 1, 3]), preprocessing)
+    except DataError as error:
+        raise UserError(f"the preprocessing of {model.name}: {error}") from error
+    size = preprocessing["image_size"]
+    if any(side not in (None, 3, size) for side in shape[1:]):
+        raise UserError(
+            f"{model.name} takes images of {shape[1:]}, but its preprocessing makes {size} pixels"
+        )
+    copy = inference_copy(model, fold=fold, precision=precision, channels_last=True)
+    head = copy.get_layer(head.name)
+    activation = head.activation
+    head.activation = keras.activations.linear
+    names = class_names or getattr(model, "class_names", None) or map(str, range(head.units))
+    names = tuple(names)
+    if len(names) != head.units:
+        raise UserError(f"{len(names)} class names for the {head.units} classes of {model.name}")
+    return Network(
+        model=ResNet(copy.inputs, [head.input, head.output], name=model.name),
+        preprocessing=preprocessing,
+        class_names=names,
+        is_multilabel=activation is keras.activations.sigmoid,
+    )
+
+
+def decode_batch(encoded: tf.Tensor, preprocessing: dict) -> tuple[tf.Tensor, tf.Tensor]:
+    """Evaluation preprocessing of a batch of image files, in parallel, inside the graph.
+
+    Args:
+        encoded: string [batch].
+
+    Returns:
+        uint8 [batch, size, size, 3] and bool [batch], false where a file cannot be decoded (its
+        pixels are 0).
+    """
+    size = preprocessing["image_size"]
+    count = tf.size(encoded, tf.int64)
+
+    def decode(index, file):
+        return index, input_pipeline.evaluation_image(file, preprocessing)
+
+    files = tf.data.Dataset.from_tensor_slices((tf.range(count), encoded))
+    images = files.map(decode, num_parallel_calls=PARALLEL_DECODES, deterministic=True)
+    # One more than there are, so that a batch in which nothing can be decoded is no special case.
+    last = tf.data.Dataset.from_tensors((count, tf.zeros([size, size, 3], tf.uint8)))
+    decoded = images.ignore_errors().concatenate(last).batch(count + 1)
+    options = tf.data.Options()
+    options.autotune.enabled = False  # it starts anew with every request
+    places, pixels = decoded.with_options(options).get_single_element()
+    # Where all were decoded, scattering would only copy.
+    pixels, valid = tf.cond(
+        tf.size(places, tf.int64) == count + 1,
+        lambda: (pixels[:-1], tf.ones([count], tf.bool)),
+        lambda: _scatter(places[:-1], pixels[:-1], count, size),
+    )
+    return tf.ensure_shape(pixels, [None, size, size, 3]), valid
+
+
+def _scatter(places, pixels, count, size):
+    shape = tf.stack([count, size, size, 3])
+    valid = tf.scatter_nd(places[:, None], tf.ones_like(places, tf.int32), count[None])
+    return tf.scatter_nd(places[:, None], pixels, shape), valid > 0
+
+
+def freeze(network: Network) -> Callable:
+    """The network with its variables as constants: pixels -> (features, logits).
+
+    Constants let oneDNN keep the kernels in the layout it computes in. All signatures call this
+    one function, so the weights are stored once.
+    """
+    spec = tf.TensorSpec([None, *network.image_shape], tf.float32, name="pixels")
+    concrete = tf.function(network.__call__, autograph=False).get_concrete_function(spec)
+    return convert_variables_to_constants_v2(concrete)
+
+
+def make_signatures(
+    network: Network, call: Callable, *, top: int = 5, on_error: str = "fail"
+) -> dict[str, tf.types.experimental.PolymorphicFunction]:
+    """The signatures by name, each a `tf.function` with a fixed input signature.
+
+    Args:
+        call: pixels -> (features, logits): the network, or what `freeze` made of it.
+        top: number of classes that `serving_default` returns, at most all.
+        on_error: "fail" refuses a batch with an image that cannot be decoded; "flag" answers for
+            the others and says which in an output `valid`.
+    """
+    names = tf.constant(network.class_names)
+    top = min(top, len(network.class_names))
+
+    def decode(image_bytes):
+        pixels, valid = decode_batch(image_bytes, network.preprocessing)
+        if on_error == "fail":
+            bad = tf.where(~valid)[:, 0]
+            check = tf.raw_ops.Assert(
+                condition=tf.reduce_all(valid), data=[UNREADABLE, bad], summarize=16
+            )
+            with tf.control_dependencies([check]):
+                pixels = tf.identity(pixels)
+        return tf.cast(pixels, tf.float32), valid
+
+    def with_validity(outputs, valid):
+        return outputs if on_error == "fail" else {**outputs, "valid": valid}
+
+    def serving_default(image_bytes):
+        """The `top` most probable classes of encoded images, the most probable first."""
+        pixels, valid = decode(image_bytes)
+        _, logits = call(pixels)
+        values, ids = tf.math.top_k(network.probabilities(logits), top)
+        classes = tf.gather(names, ids)
+        if on_error == "flag":
+            keep = valid[:, None]
+            values, ids = tf.where(keep, values, 0.0), tf.where(keep, ids, -1)
+            classes = tf.where(keep, classes, "")
+        outputs = {"classes": classes, "class_ids": ids, "probabilities": values}
+        return with_validity(outputs, valid)
+
+    def features(image_bytes):
+        """The pooled embedding of encoded images, what the classifier sees."""
+        pixels, valid = decode(image_bytes)
+        pooled, _ = call(pixels)
+        if on_error == "flag":
+            pooled = tf.where(valid[:, None], pooled, 0.0)
+        return with_validity({"features": pooled}, valid)
+
+    def predict_images(images):
+        """All classes for RGB pixels 0..255 of the network's size; normalised inside."""
+        _, logits = call(tf.cast(images, tf.float32))
+        return {"probabilities": network.probabilities(logits), "logits": logits}
+
+    encoded = tf.TensorSpec([None], tf.string, name="image_bytes")
+    shape = [None, *network.image_shape]
+    return {
+        "serving_default": _function(serving_default, encoded),
+        "predict_images": _function(predict_images, tf.TensorSpec(shape, tf.float32, "images")),
+        "predict_images_uint8": _function(predict_images, tf.TensorSpec(shape, tf.uint8, "images")),
+        "features": _function(features, encoded),
+    }
+
+
+def _function(function, spec):
+    return tf.function(function, input_signature=[spec], autograph=False)

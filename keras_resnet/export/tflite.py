@@ -1,0 +1,76 @@
+"""TensorFlow Lite files: one image in, probabilities out."""
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from keras_resnet.errors import UserError
+from keras_resnet.export.signatures import Network, freeze
+
+# Largest difference of a logit over the largest logit.
+TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "int8": 0.3}
+CALIBRATION_IMAGES = 100
+
+
+def write(network: Network, path: Path, precision: str, calibration: np.ndarray) -> None:
+    """Converts and writes a .tflite file.
+
+    Its signature `serving_default` takes `images`, float32 [1, size, size, 3], RGB values 0..255,
+    and returns `probabilities` and `logits`, float32 [1, classes], whatever the precision inside.
+
+    Args:
+        precision: "float32"; "float16" stores the weights in 16 bits; "int8" computes in 8 bits
+            (kernels by channel; Jacob et al. 2018).
+        calibration: uint8 [n, size, size, 3], from which "int8" learns the ranges of activations.
+    """
+    size = network.preprocessing["image_size"]
+    spec = tf.TensorSpec([1, size, size, 3], tf.float32, name="images")
+
+    # Variables of Keras 3 would stay resources that nothing initialises (measured, TensorFlow 2.21:
+    # the file's outputs are NaN).
+    frozen = freeze(network)
+
+    @tf.function(input_signature=[spec], autograph=False)
+    def serving_default(images):
+        _, logits = frozen(images)
+        return {"probabilities": network.probabilities(logits), "logits": logits}
+
+    module = tf.Module()
+    module.serving_default = serving_default
+    concrete = serving_default.get_concrete_function()
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], module)
+    if precision != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if precision == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if precision == "int8":
+        converter.representative_dataset = lambda: _one_by_one(calibration)
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.target_spec.supported_types = [tf.int8]
+    try:
+        path.write_bytes(converter.convert())
+    except (RuntimeError, ValueError, tf.errors.OpError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"TensorFlow Lite cannot convert {network.model.name}: {reason}") from error
+
+
+def _one_by_one(images: np.ndarray) -> Iterator[list[np.ndarray]]:
+    for image in images:
+        yield [image[None].astype(np.float32)]
+
+
+class Runner:
+    """Images -> logits with TensorFlow Lite's interpreter."""
+
+    def __init__(self, path: Path):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it announces its own removal, in a version gone by
+            interpreter = tf.lite.Interpreter(str(path))
+        self._run = interpreter.get_signature_runner("serving_default")
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        answers = [self._run(images=image) for (image,) in _one_by_one(images)]
+        return np.concatenate([answer["logits"] for answer in answers])

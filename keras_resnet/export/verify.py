@@ -1,0 +1,231 @@
+"""Checks a SavedModel the way it is served: TensorFlow's C++ loader, no TensorFlow in Python.
+
+`verify_saved_model` starts a process of its own, so that neither an import of TensorFlow made
+before nor a crash in the runtime can hide anything.
+"""
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+
+from keras_resnet.errors import UserError
+from keras_resnet.export import warmup, wire
+from keras_resnet.export.c_api import INVALID_ARGUMENT, LoaderError, Session
+
+# Single and batched requests take other paths through the kernels; bfloat16 has 8 bits.
+BATCH_TOLERANCE = 0.03
+OPEN_SIZE = 64  # pixels, where a signature leaves them open
+CHUNK = 16
+
+# The program name keeps the package empty: see keras_resnet/__init__.py.
+_PROGRAM = (
+    "import sys; sys.argv[0] = 'keras-resnet'; "
+    "from keras_resnet.export import verify; verify.main(sys.argv[1:])"
+)
+
+
+def verify_saved_model(folder: Path, images: np.ndarray | None = None) -> tuple[dict, np.ndarray]:
+    """Loads and runs a SavedModel in a process without TensorFlow or Keras in Python.
+
+    Args:
+      folder: holds saved_model.pb.
+      images: uint8 [n, height, width, 3], to be answered by `predict_images_uint8`.
+
+    Returns:
+      A report (see `check_saved_model`) and float32 [n, classes], the logits of `images`.
+
+    Raises:
+      UserError: what is wrong with it.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        pixels, logits = Path(scratch, "images.npy"), Path(scratch, "logits.npy")
+        arguments = [str(Path(folder).resolve())]
+        if images is not None:
+            np.save(pixels, images)
+            arguments += [str(pixels), str(logits)]
+        package = Path(__file__).resolve().parents[2]
+        search = os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")]))
+        done = subprocess.run(
+            [sys.executable, "-c", _PROGRAM, *arguments],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": search, "TF_CPP_MIN_LOG_LEVEL": "2"},
+        )
+        if done.returncode < 0:
+            name = signal.Signals(-done.returncode).name
+            raise UserError(f"{folder}: TensorFlow's C++ runtime died of {name} on it")
+        try:
+            report = json.loads(done.stdout.splitlines()[-1])
+        except (IndexError, json.JSONDecodeError) as error:
+            last = done.stderr.strip().splitlines()[-1:] or ["no message"]
+            raise UserError(f"{folder}: the check ended without a result: {last[0]}") from error
+        if "error" in report:
+            raise UserError(f"{folder}: {report['error']}")
+        return report, np.load(logits) if images is not None else np.zeros([0, 0])
+
+
+def main(arguments: list[str]) -> NoReturn:
+    """The process: a folder, and optionally a file of images and one for their logits."""
+    try:
+        session = Session(arguments[0])
+        report = check_saved_model(session, Path(arguments[0]))
+        if len(arguments) > 1:
+            np.save(arguments[2], _logits(session, np.load(arguments[1])))
+        imported = sorted({"tensorflow", "keras"} & sys.modules.keys())
+        if imported:
+            raise UserError(f"the check itself imported {', '.join(imported)}")
+    except UserError as error:
+        report = {"error": " ".join(str(error).split())}
+    print(json.dumps(report), flush=True)
+    # The runtime's own destructors have nothing to add.
+    os._exit(0)
+
+
+def check_saved_model(session: Session, folder: Path) -> dict:
+    """Runs every signature with single and batched requests, and the warm-up records.
+
+    Returns:
+      {"signatures": as `Session.signatures`, "requests": number of them, "warmup_records": number,
+      "first_ms": {signature: milliseconds of the first request after warm-up}, "steady_ms": the
+      median of the five after it}.
+
+    Raises:
+      UserError: a signature fails, or answers what it should not.
+    """
+    signatures = {k: v for k, v in session.signatures.items() if not k.startswith("__")}
+    if not signatures:
+        raise UserError("it has no signatures")
+    report = {"signatures": signatures, "requests": 0, "first_ms": {}, "steady_ms": {}}
+    report["warmup_records"] = _replay(session, folder / warmup.FILE)
+    for name, infos in signatures.items():
+        inputs = {key: _example(info, 3) for key, info in infos["inputs"].items()}
+        singles = [{k: v[i : i + 1] for k, v in inputs.items()} for i in range(3)]
+        first, outputs = _timed(session, name, singles[0])
+        report["first_ms"][name] = first
+        answers = [outputs, *(_run(session, name, single) for single in singles[1:])]
+        together = _run(session, name, inputs)
+        _check_outputs(name, infos["outputs"], answers, together)
+        steady = sorted(_timed(session, name, singles[0])[0] for _ in range(5))
+        report["steady_ms"][name] = steady[2]
+        report["requests"] += 9
+        report["requests"] += _check_broken_image(session, name, infos, singles[0])
+    return report
+
+
+def _run(session: Session, name: str, inputs: dict) -> dict:
+    try:
+        return session.run(name, inputs)
+    except LoaderError as error:
+        raise UserError(f"the signature {name} fails: {error}") from error
+
+
+def _timed(session: Session, name: str, inputs: dict) -> tuple[float, dict]:
+    start = time.perf_counter()
+    outputs = _run(session, name, inputs)
+    return round(1000 * (time.perf_counter() - start), 2), outputs
+
+
+def _replay(session: Session, path: Path) -> int:
+    records = warmup.read_records(path) if path.exists() else []
+    if len(records) > warmup.MAX_RECORDS:
+        raise UserError(f"{path} has {len(records)} records, TF Serving reads 1,000")
+    for number, record in enumerate(records):
+        signature, inputs = warmup.decode_request(record)
+        try:
+            session.run(signature, inputs)
+        except UserError as error:
+            raise UserError(f"warm-up record {number} ({signature}) fails: {error}") from error
+    return len(records)
+
+
+def _check_outputs(name: str, infos: dict, singles: list[dict], together: dict) -> None:
+    for key, info in infos.items():
+        values = together[key]
+        expected = (len(singles), *info["shape"][1:])
+        fits = len(expected) == values.ndim and all(
+            size in (None, found) for size, found in zip(expected, values.shape, strict=True)
+        )
+        if not fits:
+            raise UserError(f"{name}: {key} has the shape {values.shape}, not {expected}")
+        one_by_one = np.concatenate([single[key] for single in singles])
+        if values.dtype.kind != "f":
+            continue
+        if not np.isfinite(values).all():
+            raise UserError(f"{name}: {key} holds numbers that are not finite")
+        distance = np.abs(values - one_by_one).max()
+        if distance > BATCH_TOLERANCE * max(np.abs(values).max(), 1e-6):
+            raise UserError(f"{name}: {key} of a batch differs by {distance:.2g} from single ones")
+
+
+def _check_broken_image(session: Session, name: str, infos: dict, inputs: dict) -> int:
+    """A truncated image must be refused or flagged, and the next request answered."""
+    encoded = [key for key, info in infos["inputs"].items() if info["dtype"] == "string"]
+    if not encoded:
+        return 0
+    key = encoded[0]
+    broken = np.empty(1, object)
+    broken[0] = inputs[key][0][:60]
+    try:
+        outputs = session.run(name, {**inputs, key: broken})
+    except LoaderError as error:
+        if error.code != INVALID_ARGUMENT:
+            raise UserError(
+                f"{name} answers a truncated image with the status code {error.code} instead of "
+                f"InvalidArgument: {error}"
+            ) from error
+    else:
+        if "valid" not in outputs or outputs["valid"].any():
+            raise UserError(f"{name} takes a truncated image for a good one")
+    _run(session, name, inputs)
+    return 2
+
+
+def _logits(session: Session, images: np.ndarray) -> np.ndarray:
+    parts = [images[start : start + CHUNK] for start in range(0, len(images), CHUNK)]
+    answers = [_run(session, "predict_images_uint8", {"images": part}) for part in parts]
+    return np.concatenate([answer["logits"] for answer in answers])
+
+
+def _example(info: dict, count: int) -> np.ndarray:
+    """Values for an input of a signature: images of different sizes for a string."""
+    rng = np.random.default_rng(0)
+    if info["dtype"] == "string":
+        files = np.empty(count, object)
+        files[:] = [make_png(rng, 40 + 30 * i, 70) for i in range(count)]
+        return files
+    if info["dtype"] not in wire.NUMBERS:
+        raise UserError(f"the input {info['name']} is of {info['dtype']}, which is not known here")
+    shape = [count, *(size or OPEN_SIZE for size in info["shape"][1:])]
+    return rng.uniform(0, 255, shape).astype(info["dtype"])
+
+
+def make_png(rng: np.random.Generator, height: int, width: int) -> bytes:
+    """A PNG file of smooth random colours."""
+    rows, columns = np.mgrid[0:height, 0:width] / max(height, width)
+    waves = [np.sin(rng.uniform(2, 20, 2) @ [rows.ravel(), columns.ravel()]) for _ in range(3)]
+    pixels = (np.stack(waves, -1) * 100 + 128).astype(np.uint8).reshape(height, 3 * width)
+    lines = b"".join(b"\0" + row.tobytes() for row in pixels)  # filter 0: as it is
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        checksum = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + checksum
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"".join(
+        [
+            b"\x89PNG\r\n\x1a\n",
+            chunk(b"IHDR", header),
+            chunk(b"IDAT", zlib.compress(lines)),
+            chunk(b"IEND", b""),
+        ]
+    )

@@ -1,0 +1,77 @@
+"""What the export tests share: a tiny trained-looking classifier, and TensorFlow's C++ loader."""
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from model_helpers import randomize
+
+from keras_resnet.models import create_model
+
+ROOT = Path(__file__).parent.parent
+CLASSES = ["ant", "bee", "cat", "dog", "eel", "fox"]
+
+_PROGRAM = """
+import os, sys
+sys.argv[0] = "keras-resnet"  # keeps the package from importing Keras
+import pickle, resource
+from keras_resnet.export.c_api import LoaderError, Session
+session = Session(sys.argv[1])
+answers = []
+for signature, inputs in pickle.load(open(sys.argv[2], "rb")):
+    try:
+        answers.append(session.run(signature, inputs))
+    except LoaderError as error:
+        answers.append((error.code, str(error)))
+result = {
+    "answers": answers,
+    "peak_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+    "imported": {"tensorflow", "keras"} & sys.modules.keys(),
+    "signatures": session.signatures,
+}
+pickle.dump(result, open(sys.argv[3], "wb"))
+os._exit(0)
+"""
+
+
+def tiny_classifier(name="CifarResNet20", **kwargs):
+    """Six classes, 32 pixels, every weight random, with its preprocessing and class names."""
+    options = {"classes": len(CLASSES), "input_shape": (32, 32, 3)}
+    if name.startswith("Cifar"):
+        options |= {"depths": (1, 1, 1), "widths": (16, 16, 16)}
+    else:
+        options |= {"depths": (1, 1, 1, 1), "widths": (8, 16, 16, 16)}
+    model = randomize(create_model(name, **{**options, **kwargs}))
+    # Logits of a few units, so that probabilities are neither all alike nor 0 and 1.
+    model.layers[-1].kernel.assign(model.layers[-1].kernel / 4)
+    model.preprocessing = {**model.preprocessing, "image_size": 32, "crop_ratio": 0.8}
+    model.class_names = CLASSES
+    return model
+
+
+def strings(values: list[bytes]) -> np.ndarray:
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array
+
+
+def serve(folder: Path, requests: list[tuple[str, dict]], scratch: Path) -> dict:
+    """Runs requests with TensorFlow's C++ loader in a process without TensorFlow in Python.
+
+    Returns:
+      {"answers": a dict of outputs, or (status code, message), for each request, "peak_bytes",
+      "imported", "signatures"}.
+    """
+    asked, told = scratch / "requests.pickle", scratch / "answers.pickle"
+    asked.write_bytes(pickle.dumps(requests))
+    done = subprocess.run(
+        [sys.executable, "-c", _PROGRAM, str(folder), str(asked), str(told)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return pickle.loads(told.read_bytes())

@@ -1,0 +1,100 @@
+"""Exports to one file: run after writing, compared, and the old file kept if they fail."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from export_helpers import CLASSES, tiny_classifier
+
+import input_pipeline
+from keras_resnet.errors import UserError
+from keras_resnet.export import export_file, files, sample_images
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_classifier("ResNet50D")
+
+
+@pytest.fixture(scope="module")
+def images(model):
+    return sample_images.smooth_images(6, 32, seed=5)
+
+
+@pytest.fixture(scope="module")
+def expected(model, images):
+    inputs = input_pipeline.normalize(tf.constant(images), model.preprocessing)
+    return model(inputs, training=False).numpy()
+
+
+def test_keras_file_is_folded_and_complete(model, images, expected, tmp_path):
+    path = tmp_path / "model.keras"
+    difference = export_file(model, path, format="keras")
+    assert difference.relative < 1e-5
+    loaded = keras.saving.load_model(path)
+    assert not any(isinstance(x, keras.layers.BatchNormalization) for x in loaded.layers)
+    assert loaded.class_names == CLASSES
+    inputs = input_pipeline.normalize(tf.constant(images), loaded.preprocessing)
+    np.testing.assert_allclose(loaded(inputs), expected, rtol=1e-4, atol=1e-6)
+    assert [item.name for item in tmp_path.iterdir()] == ["model.keras"]
+
+
+@pytest.mark.parametrize(
+    ("precision", "tolerance", "bytes_per_weight"),
+    [("float32", 1e-5, 4), ("float16", 5e-3, 2), ("int8", 0.1, 1)],
+)
+def test_tflite_files_answer_like_the_model(
+    model, images, expected, tmp_path, precision, tolerance, bytes_per_weight
+):
+    path = tmp_path / "model.tflite"
+    samples = sample_images.drawn(model.preprocessing, 16)
+    difference = export_file(model, path, format="tflite", precision=precision, samples=samples)
+    assert difference.images == 16
+    interpreter = tf.lite.Interpreter(str(path))
+    run = interpreter.get_signature_runner("serving_default")
+    answers = [run(images=image[None].astype("float32"))["probabilities"] for image in images]
+    np.testing.assert_allclose(np.concatenate(answers), expected, atol=tolerance)
+    kinds = {detail["dtype"] for detail in interpreter.get_tensor_details()}
+    assert (np.int8 in kinds) == (precision == "int8")
+    assert (np.float16 in kinds) == (precision == "float16")
+    (entry,) = interpreter.get_input_details()
+    assert (entry["dtype"], list(entry["shape"])) == (np.float32, [1, 32, 32, 3])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_onnx_files_answer_like_the_model(model, images, expected, tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("tf2onnx")
+    path = tmp_path / "model.onnx"
+    assert export_file(model, path, format="onnx").relative < 1e-5
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    for batch in (images[:1], images):
+        feed = {"images": batch.astype("float32")}
+        (answer,) = session.run(["probabilities"], feed)
+        np.testing.assert_allclose(answer, expected[: len(batch)], rtol=1e-4, atol=1e-6)
+
+
+def test_onnx_without_its_packages_names_the_extra(model, tmp_path, monkeypatch):
+    import importlib
+
+    real = importlib.import_module
+
+    def missing(name, *rest):
+        if name == "tf2onnx":
+            raise ImportError("No module named 'tf2onnx'")
+        return real(name, *rest)
+
+    monkeypatch.setattr(importlib, "import_module", missing)
+    with pytest.raises(UserError, match=r"keras-resnet-tpu\[onnx\]"):
+        export_file(model, tmp_path / "model.onnx", format="onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_differs_is_not_kept(model, tmp_path, monkeypatch):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(b"the old one")
+    monkeypatch.setitem(files.TOLERANCES["tflite"], "float16", 1e-9)
+    with pytest.raises(UserError, match="more than its tolerance"):
+        export_file(model, path, format="tflite", precision="float16")
+    assert path.read_bytes() == b"the old one"
+    assert [item.name for item in tmp_path.iterdir()] == ["model.tflite"]
