@@ -36,8 +36,20 @@ def norm_model():
     return model
 
 
-def train(config, strategy, data, make_model=linear_model, average=None, calls=1, scale=None):
-    """Trains on `data`; returns (averages, model, WeightAverage or None, optimiser)."""
+def train(
+    config,
+    strategy,
+    data,
+    make_model=linear_model,
+    average=None,
+    calls=1,
+    scale=None,
+    between=lambda model: None,
+):
+    """Trains on `data`; returns (averages, model, WeightAverage or None, optimiser).
+
+    `between` is called before the first and after every call of the loop.
+    """
     keras.utils.set_random_seed(0)
     with strategy.scope():
         model = make_model()
@@ -49,13 +61,18 @@ def train(config, strategy, data, make_model=linear_model, average=None, calls=1
     steps = Steps(model, optimizer, strategy, config, average)
     elements = split_batches(dataset(data), strategy.num_replicas_in_sync, config.accumulate_steps)
     iterator = iter(strategy.distribute_datasets_from_function(lambda _: elements))
-    sums = [steps.train(iterator, tf.constant(len(data) // calls)) for _ in range(calls)]
+    between(model)
+    sums = []
+    for _ in range(calls):
+        sums.append(steps.train(iterator, tf.constant(len(data) // calls)))
+        between(model)
     return averages(np.concatenate(sums)), model, average, optimizer
 
 
-@pytest.mark.parametrize("xla", ["off", "on"])
-@pytest.mark.parametrize("replicas", [1, 2])
-@pytest.mark.parametrize("name", ["sgd", "lars"])
+@pytest.mark.parametrize(
+    ("name", "replicas", "xla"),
+    [("sgd", 1, "off"), ("sgd", 2, "on"), ("lars", 1, "on"), ("lars", 2, "off")],
+)
 def test_accumulation_equals_the_larger_batch(name, replicas, xla):
     config, data = config_of(xla=xla), batches(4)
     config.optimizer.update({"name": name, "learning_rate": 0.1, "clip_norm": 0.5})
@@ -84,27 +101,26 @@ def test_parts_hold_the_same_examples_on_any_number_of_replicas(replicas, mixed)
         assert all((np.diff(element.reshape(-1, 2)) == 1).all() for element in elements)
 
 
-@pytest.mark.parametrize(("replicas", "xla"), [(1, "off"), (1, "on"), (2, "off"), (2, "on")])
-@pytest.mark.parametrize("warmup", [False, True])
+@pytest.mark.parametrize(
+    ("replicas", "xla", "warmup"),
+    [(1, "off", True), (1, "on", False), (2, "off", False), (2, "on", True)],
+)
 def test_average_follows_weights_and_moving_statistics(replicas, xla, warmup):
-    data, decay = batches(4), 0.8
-    config = config_of(xla=xla)
-    history = []
-    for count in range(5):  # what the weights are after each step
-        strategy = mirrored_strategy(replicas)
-        if count == 0:
-            keras.utils.set_random_seed(0)
-            model = norm_model()
-        else:
-            _, model, *_ = train(config, strategy, data[:count], norm_model)
-        history.append([variable.numpy() for variable in averaged_variables(model)])
+    decay, history = 0.8, []  # the history is what the weights are after each step
+    strategy = mirrored_strategy(replicas)
+    _, model, average, _ = train(
+        config_of(xla=xla),
+        strategy,
+        batches(4),
+        norm_model,
+        (decay, warmup),
+        calls=4,
+        between=lambda model: history.append([v.numpy() for v in averaged_variables(model)]),
+    )
     expected = [value.astype("float64") for value in history[0]]
     for t, weights in enumerate(history[1:], start=1):
         rate = 1 - (min(decay, (1 + t) / (10 + t)) if warmup else decay)
         expected = [e + rate * (w - e) for e, w in zip(expected, weights, strict=True)]
-
-    strategy = mirrored_strategy(replicas)
-    _, model, average, _ = train(config, strategy, data, norm_model, (decay, warmup))
     assert len(expected) == 6  # gamma, beta, two moving statistics, kernel, bias
     before = model.get_weights()
     with average.in_model():
@@ -158,7 +174,7 @@ def test_float16_trains_like_float32(float16, xla):
     assert means["loss"] == pytest.approx(wanted["loss"], rel=5e-3)
     start = linear_model().get_weights()[1]
     moved = reference.get_weights()[1] - start
-    assert np.abs(moved).max() > 0.01
+    assert np.abs(moved).max() > 0.005
     np.testing.assert_allclose(model.get_weights()[1] - start, moved, rtol=0.02, atol=1e-4)
     assert int(optimizer.iterations.numpy()) == 3
 

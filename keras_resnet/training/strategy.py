@@ -125,7 +125,11 @@ def _multi_worker(_, connect_timeout: float) -> tf.distribute.Strategy:
     if len(hosts.addresses) > 1:
         cluster.wait_for_hosts(hosts, connect_timeout)
     try:
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        # The hosts have equally many full batches. Not to be asked before each batch whether all
+        # have one saves a collective, and keeps the static shape of batches (mixing needs it).
+        strategy.extended.experimental_enable_get_next_as_optional = False
+        return strategy
     except (tf.errors.OpError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
