@@ -68,6 +68,7 @@ class Trainer:
                 self.average = WeightAverage(self.model, config.ema.decay, config.ema.warmup)
         self.steps = Steps(self.model, self.optimizer, strategy, config, self.average)
         self.labels_and_predictions = None  # of the last evaluation
+        self._evaluation_data = None
         self._train_pace, self._evaluation_pace = Pace(strategy), Pace(strategy)
 
     def _check(self, classes: int) -> None:
@@ -198,9 +199,12 @@ class Trainer:
         remaining = -(-source.num_examples // self.config.batch_size)
         rows, pairs = [], []
         with naming_lost_hosts(), naming_broken_images(source), self.averaged_weights():
-            iterator = self.iterate(
-                input_pipeline.evaluation_batches, source, preprocessing=self.model.preprocessing
-            )
+            # Tracing the pipeline takes seconds, so every evaluation of a source uses the same one.
+            if self._evaluation_data is None or self._evaluation_data[0] is not source:
+                options = {"preprocessing": self.model.preprocessing}
+                data = self._distribute(input_pipeline.evaluation_batches, source, **options)
+                self._evaluation_data = source, data
+            iterator = iter(self._evaluation_data[1])
             while remaining:
                 if rows and should_stop():
                     return None
@@ -231,6 +235,9 @@ class Trainer:
 
         With `parts` above 1 that many elements make up the replica's part, one after the other.
         """
+        return iter(self._distribute(make_batches, source, parts, **options))
+
+    def _distribute(self, make_batches, source, parts: int = 1, **options):
         size = self.config.batch_size
 
         def batches_of_host(context: tf.distribute.InputContext) -> tf.data.Dataset:
@@ -244,7 +251,7 @@ class Trainer:
             replicas = context.num_replicas_in_sync // context.num_input_pipelines
             return split_batches(batches, replicas, parts)
 
-        return iter(self.strategy.distribute_datasets_from_function(batches_of_host))
+        return self.strategy.distribute_datasets_from_function(batches_of_host)
 
     def averaged_weights(self) -> contextlib.AbstractContextManager:
         """Returns a context in which the model has the weights to infer with.
