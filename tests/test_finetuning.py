@@ -39,7 +39,7 @@ def _finetune(pretrained, photos, **changes):
     return tiny_config(
         deterministic=False,
         batch_size=12,
-        epochs=4,
+        epochs=2,
         data__source="image_folder",
         data__path=str(photos),
         model__weights=str(pretrained),
@@ -55,7 +55,7 @@ def _layers(path, names):
 NORM, BODY, HEAD = "stem_norm", "stem_conv", "predictions"
 
 
-@pytest.mark.parametrize("freeze", ["", "norm", "body"])
+@pytest.mark.parametrize("freeze", ["", "norm", pytest.param("body", marks=pytest.mark.slow)])
 def test_fine_tuning_on_an_image_folder(freeze, pretrained, photos, tmp_path):
     config = _finetune(pretrained, photos, model__freeze=freeze)
     result = run.train(config, tmp_path)
@@ -79,6 +79,7 @@ def test_fine_tuning_on_an_image_folder(freeze, pretrained, photos, tmp_path):
     assert recorded.data.mean == (0.3, 0.4, 0.5)
 
 
+@pytest.mark.slow
 def test_resuming_does_not_read_the_weights_again(pretrained, photos, tmp_path):
     weights = tmp_path / "weights.keras"
     weights.write_bytes((pretrained / "model.keras").read_bytes())

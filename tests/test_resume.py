@@ -28,6 +28,7 @@ MOMENTS = {
     "before the index of the second checkpoint": 'die_at(os, "replace", 6)',
     "while the second checkpoint is flushed": 'die_at(os, "fsync", 4)',
 }
+slow = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,9 @@ def _finish(folder):
     return output
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    "moment", [name if i == 0 else pytest.param(name, marks=slow) for i, name in enumerate(MOMENTS)]
+)
 def test_killed_while_a_checkpoint_is_written(moment, uninterrupted, tmp_path):
     process = start(tmp_path, prelude=DIES + MOMENTS[moment])
     output, _ = process.communicate()
@@ -63,7 +66,7 @@ def test_killed_while_a_checkpoint_is_written(moment, uninterrupted, tmp_path):
     assert not list((tmp_path / "checkpoints").glob(".*"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=slow)])
 def test_a_signal_saves_at_the_next_step_and_ends_with_its_code(number, uninterrupted, tmp_path):
     process = start(tmp_path)
     metrics = WorkDir(tmp_path).metrics

@@ -83,6 +83,7 @@ def test_rolling_back_skips_the_batch_and_comes_to_the_end(poisoned, tmp_path, c
     assert all(np.isfinite(weight).all() for weight in weights)
 
 
+@pytest.mark.slow
 def test_rolling_back_ends_where_it_does_not_help(poisoned, tmp_path):
     poisoned(*range(3, 1000))
     with pytest.raises(UserError, match=r"not finite .* step 0, .* after 3 roll-backs in a row"):
@@ -94,6 +95,7 @@ def _trackables(tmp_path):
     return {"model": keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])}
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_is_kept_and_evaluated(tmp_path, monkeypatch):
     evaluate, accuracies = Trainer.evaluate, iter([0.3, 0.9, 0.2, 0.1])
 

@@ -68,6 +68,7 @@ class Trainer:
                 self.average = WeightAverage(self.model, config.ema.decay, config.ema.warmup)
         self.steps = Steps(self.model, self.optimizer, strategy, config, self.average)
         self.labels_and_predictions = None  # of the last evaluation
+        self._evaluation_data = None
         self._train_pace, self._evaluation_pace = Pace(strategy), Pace(strategy)
 
     def _check(self, classes: int) -> None:
@@ -198,9 +199,12 @@ class Trainer:
         remaining = -(-source.num_examples // self.config.batch_size)
         rows, pairs = [], []
         with naming_lost_hosts(), naming_broken_images(source), self.averaged_weights():
-            iterator = self.iterate(
-                input_pipeline.evaluation_batches, source, preprocessing=self.model.preprocessing
-            )
+            # Tracing the pipeline takes seconds, so every evaluation of a source uses the same one.
+            if self._evaluation_data is None or self._evaluation_data[0] is not source:
+                options = {"preprocessing": self.model.preprocessing}
+                data = self._distribute(input_pipeline.evaluation_batches, source, **options)
+                self._evaluation_data = source, data
+            iterator = iter(self._evaluation_data[1])
             while remaining:
                 if rows and should_stop():
                     return None
@@ -231,9 +235,12 @@ class Trainer:
 
         With `parts` above 1 that many elements make up the replica's part, one after the other.
         """
+        return iter(self._distribute(make_batches, source, parts, **options))
+
+    def _distribute(self, make_batches, source, parts: int = 1, **options):
         size = self.config.batch_size
-        if source.is_synthetic and make_batches is input_pipeline.train_batches:
-            return ConstantBatches(self.strategy, source, size, options["image_size"])
+        if make_batches is input_pipeline.train_batches and source.is_synthetic:
+            return ConstantBatches(self.strategy, source, size // parts, options["image_size"])
 
         def batches_of_host(context: tf.distribute.InputContext) -> tf.data.Dataset:
             batches = make_batches(
@@ -247,7 +254,7 @@ class Trainer:
             return split_batches(batches, replicas, parts)
 
         # The default options fetch the next batches to the devices while a step runs.
-        return iter(self.strategy.distribute_datasets_from_function(batches_of_host))
+        return self.strategy.distribute_datasets_from_function(batches_of_host)
 
     def averaged_weights(self) -> contextlib.AbstractContextManager:
         """Returns a context in which the model has the weights to infer with.
@@ -327,6 +334,9 @@ class ConstantBatches:
             key: strategy.experimental_distribute_values_from_function(lambda _, value=value: value)
             for key, value in batch.items()
         }
+
+    def __iter__(self) -> "ConstantBatches":
+        return self
 
     def __next__(self) -> dict[str, tf.Tensor]:
         return self._batch
