@@ -113,6 +113,7 @@ def workdir(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_work_directories_are_exported_finished_or_not(workdir, tmp_path, capsys):
     capsys.readouterr()
     target = tmp_path / "digits.keras"
