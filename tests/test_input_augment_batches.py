@@ -11,7 +11,8 @@ from input_pipeline import DataError, train_batches
 from input_pipeline.augment import mix_images, mix_targets, mixing
 from input_pipeline.augment.mixing import major_labels, mix_numbers
 from keras_resnet.config import default_config
-from keras_resnet.training.steps import Steps, averages
+from keras_resnet.training.metrics import averages
+from keras_resnet.training.steps import Steps
 from keras_resnet.training.strategy import make_strategy
 
 EVERYTHING = {

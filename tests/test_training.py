@@ -11,7 +11,8 @@ from conftest import mirrored_strategy
 from keras_resnet.config import default_config
 from keras_resnet.layers import BatchNormalization
 from keras_resnet.training import optimizers
-from keras_resnet.training.steps import SUMS, Steps, averages
+from keras_resnet.training.metrics import SUMS, averages
+from keras_resnet.training.steps import Steps
 from keras_resnet.training.strategy import make_strategy
 
 CLASSES, PIXELS = 7, 4
@@ -169,8 +170,8 @@ def test_masked_sums_count_only_real_examples(config):
     (batch,) = batches(1)
     mask = np.array([1, 1, 1, 1, 1, 0, 0, 0], "float32")
     real = {key: value[:5] for key, value in batch.items()}
-    padded = averages(steps.evaluate_step({**batch, "mask": mask}).numpy())
-    alone = averages(steps.evaluate_step({**real, "mask": mask[:5]}).numpy())
+    padded = averages(steps.evaluate_step({**batch, "mask": mask})[0].numpy())
+    alone = averages(steps.evaluate_step({**real, "mask": mask[:5]})[0].numpy())
     assert padded["examples"] == 5
     assert padded == pytest.approx(alone, rel=1e-6)
 
@@ -186,7 +187,7 @@ def test_nan_on_padding_does_not_reach_the_sum(config):
     steps = Steps(model, None, make_strategy("cpu"), config)
     (batch,) = batches(1, size=2)
     steps.losses = lambda labels, logits: tf.constant([2.0, math.nan])
-    sums = steps.evaluate_step({**batch, "mask": np.array([1.0, 0.0], "float32")})
+    sums, _ = steps.evaluate_step({**batch, "mask": np.array([1.0, 0.0], "float32")})
     assert dict(zip(SUMS, sums.numpy(), strict=True))["loss"] == 2.0
 
 

@@ -11,11 +11,9 @@ from ml_collections import ConfigDict
 import input_pipeline
 from input_pipeline import augment
 from keras_resnet.layers import average_moving_statistics, defer_moving_statistics
+from keras_resnet.training.metrics import SUMS, labels_and_predictions, sums_of_batch
 from keras_resnet.training.optimizers import decayed_variables
 from keras_resnet.training.strategy import device_kind
-
-# The order of the sums that steps return, so that one tensor crosses replicas instead of several.
-SUMS = ("loss", "top1", "top5", "examples")
 
 
 def use_xla(choice: str, strategy: tf.distribute.Strategy) -> bool:
@@ -91,7 +89,7 @@ class Steps:
         gradients = tape.gradient(loss, [variable.value for variable in variables])
         if mix is not None:
             labels = augment.major_labels(labels, mix)
-        return self._add_weight_decay(variables, gradients), _sums(losses, labels, logits)
+        return self._add_weight_decay(variables, gradients), sums_of_batch(losses, labels, logits)
 
     def train_step(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
         """One replica's part of a training step; returns SUMS over its examples."""
@@ -100,31 +98,46 @@ class Steps:
         self.optimizer.apply(gradients, self.model.trainable_variables)
         return sums
 
-    def evaluate_step(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
-        """One replica's part of an evaluation step; returns SUMS over its unpadded examples."""
+    def evaluate_step(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        """One replica's part of an evaluation step.
+
+        Returns:
+          SUMS over its unpadded examples, and int32[b, 2] with the label and the prediction of each
+          example, -1 for padding.
+        """
         logits = self.model(self._normalize(batch["image"]), training=False)
         losses = self.losses(batch["label"], logits)
-        return _sums(losses, batch["label"], logits, batch["mask"])
+        return (
+            sums_of_batch(losses, batch["label"], logits, batch["mask"]),
+            labels_and_predictions(batch["label"], logits, batch["mask"]),
+        )
 
     @tf.function
     def train(self, iterator, steps: tf.Tensor) -> tf.Tensor:
-        """Runs `steps` training steps on the next batches; returns SUMS over all of them."""
-        total = tf.zeros(len(SUMS))
-        for _ in tf.range(steps):
+        """Runs `steps` training steps on the next batches; returns SUMS of each, [steps, 4]."""
+        rows = tf.TensorArray(tf.float32, size=steps, element_shape=[len(SUMS)])
+        for index in tf.range(steps):
             sums = self.strategy.run(self._train_step, args=(next(iterator),))
-            total += self.strategy.reduce("SUM", sums, axis=None)
+            rows = rows.write(index, self.strategy.reduce("SUM", sums, axis=None))
         if self._averages_late:  # before anybody reads them
             average_moving_statistics(self.model)
-        return total
+        return rows.stack()
 
     @tf.function
-    def evaluate(self, iterator, steps: tf.Tensor) -> tf.Tensor:
-        """Evaluates the next `steps` batches; returns SUMS over all of them."""
-        total = tf.zeros(len(SUMS))
-        for _ in tf.range(steps):
-            sums = self.strategy.run(self.evaluate_step, args=(next(iterator),))
-            total += self.strategy.reduce("SUM", sums, axis=None)
-        return total
+    def evaluate(self, iterator, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Evaluates the next `steps` batches.
+
+        Returns:
+          SUMS of each batch, float32[steps, 4], and labels and predictions in the order of the
+          batches, int32[steps * batch, 2], -1 for padding.
+        """
+        rows = tf.TensorArray(tf.float32, size=steps, element_shape=[len(SUMS)])
+        pairs = tf.TensorArray(tf.int32, size=steps, element_shape=[None, 2])
+        for index in tf.range(steps):
+            sums, batch_pairs = self.strategy.run(self.evaluate_step, args=(next(iterator),))
+            rows = rows.write(index, self.strategy.reduce("SUM", sums, axis=None))
+            pairs = pairs.write(index, self.strategy.gather(batch_pairs, axis=0))
+        return rows.stack(), pairs.concat()
 
     def _normalize(self, images: tf.Tensor) -> tf.Tensor:
         dtype = self.model.compute_dtype
@@ -142,25 +155,3 @@ class Steps:
             else gradient
             for variable, gradient in zip(variables, gradients, strict=True)
         ]
-
-
-def _sums(losses, labels, logits, mask=None) -> tf.Tensor:
-    logits = tf.cast(logits, tf.float32)
-    mask = tf.ones_like(losses) if mask is None else tf.cast(mask, losses.dtype)
-    top5 = min(5, logits.shape[-1])
-    counted = [
-        losses,
-        tf.cast(tf.math.in_top_k(labels, logits, 1), losses.dtype),
-        tf.cast(tf.math.in_top_k(labels, logits, top5), losses.dtype),
-        tf.ones_like(losses),
-    ]
-    # where() and not only a product: a loss of NaN on padding must not reach the sum.
-    return tf.stack([tf.reduce_sum(tf.where(mask > 0, row * mask, 0.0)) for row in counted])
-
-
-def averages(sums) -> dict[str, float]:
-    """Turns SUMS into means over the examples, and their number as "examples"."""
-    values = dict(zip(SUMS, (float(value) for value in sums), strict=True))
-    examples = round(values.pop("examples"))
-    means = {name: value / examples for name, value in values.items()} if examples else {}
-    return {**means, "examples": examples}
