@@ -26,6 +26,8 @@ def default_config() -> ConfigDict:
             "strategy": "auto",  # auto: TPU, else several GPUs, else one GPU, else the CPU
             "precision": "float32",  # or mixed_bfloat16: float32 variables, bfloat16 arithmetic
             "xla": "auto",  # auto: on for GPU, the strategy's own on TPU, off on CPU (slower)
+            # Flags of the TPU compiler: run_tpu.sh puts them into LIBTPU_INIT_ARGS, preflight too.
+            "libtpu_init_args": "",
             "batch_size": 128,  # global: over all replicas and hosts
             "epochs": 90,
             "evaluate_every_epochs": 1,

@@ -20,6 +20,8 @@ COMMANDS = {
     "predict": "keras_resnet.commands.predict",
     "convert": "keras_resnet.commands.convert",
     "show": "keras_resnet.commands.show",
+    "doctor": "keras_resnet.commands.doctor",
+    "preflight": "keras_resnet.commands.preflight",
 }
 EXIT_CODES = """\
 exit codes: 0 success, 1 something is wrong with files, data or devices, 2 usage, 130 interrupted"""
