@@ -23,12 +23,19 @@ def default_config() -> ConfigDict:
     return ConfigDict(
         {
             "seed": 0,  # fixes initial weights, order of the examples and augmentation
-            "strategy": "auto",  # auto: TPU, else several GPUs, else one GPU, else the CPU
-            "precision": "float32",  # or mixed_bfloat16: float32 variables, bfloat16 arithmetic
+            # auto: several hosts (TF_CONFIG, Slurm), else TPU, several GPUs, one GPU, the CPU.
+            "strategy": "auto",
+            "devices": 0,  # GPUs of mirrored, or parts of the CPU without GPUs; 0: all there are
+            "connect_timeout": 300.0,  # seconds that multi_worker waits for the other hosts
+            # mixed_bfloat16, mixed_float16: float32 variables, 16 bit arithmetic; the latter on one
+            # replica only.
+            "precision": "float32",
             "xla": "auto",  # auto: on for GPU, the strategy's own on TPU, off on CPU (slower)
+            "xla_cache": "",  # folder that keeps what XLA compiled for the next start; "": none
             # Flags of the TPU compiler: run_tpu.sh puts them into LIBTPU_INIT_ARGS, preflight too.
             "libtpu_init_args": "",
             "batch_size": 128,  # global: over all replicas and hosts
+            "accumulate_steps": 1,  # parts of a batch computed one by one, for less memory
             "epochs": 90,
             "evaluate_every_epochs": 1,
             "log_every_steps": 50,  # also the number of steps per call of the compiled loop
@@ -41,6 +48,8 @@ def default_config() -> ConfigDict:
                 "residual": placeholder(bool),  # False: the plain twin, without shortcuts
                 "dropout_rate": placeholder(float),
                 "drop_path_rate": placeholder(float),  # stochastic depth of the last block
+                # Batch norm over the global batch instead of each replica's part.
+                "synchronized_norm": False,
                 "zero_init_last_gamma": True,  # Goyal et al. 2017, section 5.1
                 "rematerialize": False,  # less memory, more time
             },
@@ -74,20 +83,44 @@ def default_config() -> ConfigDict:
                 },
             },
             "optimizer": {
-                "name": "sgd",
+                "name": "sgd",  # sgd, lars, adamw, lamb
                 "learning_rate": 0.1,  # the peak, after warm-up
-                "momentum": 0.9,
-                "nesterov": True,
-                "weight_decay": 1e-4,  # L2 on convolution and dense kernels only
+                "scale_with_batch": False,  # times batch_size / 256; Goyal et al. 2017, section 2.1
+                "momentum": 0.9,  # sgd and lars
+                "nesterov": True,  # sgd and lars; MLPerf's LARS is without
+                # On convolution and dense kernels only: L2 of sgd and lars, decoupled in adamw.
+                "weight_decay": 1e-4,
+                "trust_coefficient": 0.001,  # lars
+                "beta_1": 0.9,  # adamw and lamb
+                "beta_2": 0.999,
+                "epsilon": 1e-7,
+                "clip_norm": 0.0,  # largest norm of the whole gradient; 0: no limit
+                # Factor of the learning rate from each stage to the one below it, from the
+                # classifier down; below 1 for fine-tuning. Howard and Ruder 2018, section 3.2.
+                "layer_decay": 1.0,
             },
             "schedule": {
-                "name": "cosine",  # or step
+                "name": "cosine",  # cosine, step, polynomial, exponential
                 "warmup_epochs": 0.0,  # linear, Goyal et al. 2017, section 2.2
+                # False: the decay counts from step 0 (timm); True: from the end of the warm-up
+                # (torchvision, MLPerf).
+                "decay_after_warmup": False,
+                "end_learning_rate": 0.0,  # cosine and polynomial
                 "boundaries": (),  # step: epochs after which the rate is multiplied by factor
-                "factor": 0.1,
+                "factor": 0.1,  # step and exponential
+                "decay_epochs": 1.0,  # exponential: epochs in which the rate falls by factor
+                "power": 2.0,  # polynomial
             },
             "loss": {
+                "name": "softmax",  # or binary: a yes or no for each class; Wightman et al. 2021
                 "label_smoothing": 0.0,  # Szegedy et al. 2016, section 7
+                "target_threshold": 0.0,  # binary: targets above it become 1, others 0; 0: as is
+                "sum_classes": False,  # binary: sum over the classes instead of the mean
+                "class_weights": (),  # one number for each class, or () for none
+            },
+            "ema": {  # moving average of the weights, which is then evaluated and saved
+                "decay": 0.0,  # per step, for example 0.9999; 0: off
+                "warmup": True,  # decay min(decay, (1 + t) / (10 + t)) after step t
             },
             "checkpoint": {
                 "every_epochs": 1,
@@ -100,15 +133,17 @@ def default_config() -> ConfigDict:
 # Keys whose value is one of a few words. The values live here so that a wrong one is
 # answered before TensorFlow is imported; the code that implements them looks them up by name.
 CHOICES = {
-    "strategy": ("auto", "cpu", "one_device", "mirrored", "tpu"),
-    "precision": ("float32", "mixed_bfloat16"),
+    "strategy": ("auto", "cpu", "one_device", "mirrored", "multi_worker", "tpu"),
+    "precision": ("float32", "mixed_bfloat16", "mixed_float16"),
     "xla": ("auto", "on", "off"),
     "data.source": ("tfds", "image_folder"),
     "data.interpolation": ("bilinear", "bicubic"),
-    "optimizer.name": ("sgd",),
-    "schedule.name": ("cosine", "step"),
+    "optimizer.name": ("sgd", "lars", "adamw", "lamb"),
+    "schedule.name": ("cosine", "step", "polynomial", "exponential"),
+    "loss.name": ("softmax", "binary"),
 }
 AT_LEAST_ONE = [
+    "accumulate_steps",
     "batch_size",
     "epochs",
     "evaluate_every_epochs",
@@ -119,15 +154,37 @@ AT_LEAST_ONE = [
 ]
 NOT_NEGATIVE = [
     "seed",
+    "devices",
+    "connect_timeout",
     "optimizer.learning_rate",
     "optimizer.momentum",
     "optimizer.weight_decay",
+    "optimizer.trust_coefficient",
+    "optimizer.beta_1",
+    "optimizer.beta_2",
+    "optimizer.clip_norm",
     "schedule.warmup_epochs",
+    "schedule.end_learning_rate",
     "schedule.factor",
     "loss.label_smoothing",
+    "loss.target_threshold",
+    "ema.decay",
     "data.augment.crop_padding",
 ]
-BELOW_ONE = ("optimizer.momentum", "loss.label_smoothing")
+ABOVE_ZERO = [
+    "optimizer.epsilon",
+    "optimizer.layer_decay",
+    "schedule.decay_epochs",
+    "schedule.power",
+]
+BELOW_ONE = [
+    "optimizer.momentum",
+    "optimizer.beta_1",
+    "optimizer.beta_2",
+    "loss.label_smoothing",
+    "loss.target_threshold",
+    "ema.decay",
+]
 
 
 def configs_folder() -> Path:
@@ -224,6 +281,9 @@ def check(config: ConfigDict) -> ConfigDict:
     for key in NOT_NEGATIVE:
         if values[key] < 0:
             raise UsageError(f"config.{key}={values[key]!r} must not be negative")
+    for key in ABOVE_ZERO:
+        if values[key] <= 0:
+            raise UsageError(f"config.{key}={values[key]!r} must be above 0")
     for key in BELOW_ONE:
         if values[key] >= 1:
             raise UsageError(f"config.{key}={values[key]!r} must be below 1")
@@ -247,6 +307,9 @@ def _check_tuples(config: ConfigDict) -> None:
         raise UsageError(
             f"config.schedule.boundaries={boundaries!r} must be epochs in rising order"
         )
+    weights = config.loss.class_weights
+    if not all(isinstance(weight, int | float) and weight >= 0 for weight in weights):
+        raise UsageError(f"config.loss.class_weights={weights!r} must be numbers of 0 or more")
     if config.schedule.name == "step" and not boundaries:
         raise UsageError(
             "config.schedule.name='step' needs config.schedule.boundaries=(…) in epochs"

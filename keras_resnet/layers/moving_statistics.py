@@ -1,5 +1,7 @@
 """Moving statistics of batch normalization where replicas cannot talk to each other."""
 
+from collections.abc import Sequence
+
 import keras
 
 from keras_resnet.layers.batch_normalization import BatchNormalization
@@ -36,25 +38,31 @@ def defer_moving_statistics(model: keras.Model, deferred: bool = True) -> None:
         layer.averages_over_replicas = not deferred
 
 
-def average_moving_statistics(model: keras.Model) -> None:
+def average_moving_statistics(model: keras.Model, others: Sequence = ()) -> None:
     """Give every replica the mean of the replicas' moving statistics.
 
     One sum over replicas for the whole model. Call it outside `strategy.run`, eagerly or in a
     `tf.function`. Without a distribution strategy, or on another backend than TensorFlow, there
     is nothing to average and nothing happens.
+
+    Args:
+        model: as for `defer_moving_statistics`.
+        others: more float32 vectors on the same replicas, `tf.Variable`s that follow the
+            statistics, to be averaged with them.
     """
     variables = [
-        variable
+        variable.value
         for layer in _batch_normalizations(model)
         for variable in (layer.moving_mean, layer.moving_variance)
     ]
+    variables += others
     strategy = _strategy_of(variables)
     if strategy is None:
         return
     import tensorflow as tf
 
     def average():
-        flat = tf.concat([tf.convert_to_tensor(variable.value) for variable in variables], 0)
+        flat = tf.concat([tf.convert_to_tensor(variable) for variable in variables], 0)
         context = tf.distribute.get_replica_context()
         mean = context.all_reduce(tf.distribute.ReduceOp.MEAN, flat)
         sizes = [variable.shape[0] for variable in variables]
@@ -74,5 +82,5 @@ def _strategy_of(variables):
     """The strategy with several replicas that `variables` live on, or `None`."""
     if not variables or keras.backend.backend() != "tensorflow":
         return None
-    strategy = getattr(variables[0].value, "distribute_strategy", None)
+    strategy = getattr(variables[0], "distribute_strategy", None)
     return strategy if strategy is not None and strategy.num_replicas_in_sync > 1 else None

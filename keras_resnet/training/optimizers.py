@@ -1,4 +1,11 @@
-"""Learning rate schedules and optimisers, from the config to Keras objects."""
+"""Optimisers: Keras' own, with the decay, clipping and rates per layer that recipes ask for.
+
+What `DecayMixin` adds works inside Keras' update of one variable, after the gradients have been
+summed over the replicas, so that one replica and many compute the same.
+"""
+
+import math
+import re
 
 import keras
 import tensorflow as tf
@@ -7,74 +14,219 @@ from ml_collections import ConfigDict
 DECAYED_LAYERS = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 
 
-@keras.saving.register_keras_serializable("keras_resnet")
-class Warmup(keras.optimizers.schedules.LearningRateSchedule):
-    """Linear warm-up of another schedule (Goyal et al. 2017, section 2.2, "gradual warmup").
+class DecayMixin:
+    """What the optimisers here share, to be inherited before the Keras optimiser.
 
-    During step t < warmup_steps the rate is (t + 1) / warmup_steps times what the schedule gives
-    there, so that the first step already learns and the rate is continuous where the warm-up ends.
+    - `weight_decay` is left to `update_step` of the class; Keras' own pass over all variables,
+      decoupled and blind to the rates of layers, does not run.
+    - `global_clipnorm` bounds the norm of the gradient of the *global* batch (Keras clips each
+      replica's part). As in PyTorch recipes the gradient is the loss's, without weight decay.
+    - `scale_learning_rate` multiplies the rate of single variables.
+    """
+
+    def scale_learning_rate(self, factors) -> None:
+        """Multiplies the learning rate of variables; `factors` is pairs (variable, float)."""
+        self._rate_factors = {self._var_key(variable): factor for variable, factor in factors}
+
+    def _rate_of(self, variable, learning_rate):
+        """The learning rate of one variable, in its dtype."""
+        factor = getattr(self, "_rate_factors", {}).get(self._var_key(variable), 1.0)
+        return keras.ops.cast(learning_rate, variable.dtype) * factor
+
+    def _decay_of(self, variable) -> float:
+        return self.weight_decay if self._use_weight_decay(variable) else 0.0
+
+    def _apply_weight_decay(self, variables):
+        pass  # update_step does it
+
+    def _clip_gradients(self, gradients):
+        return gradients  # too early: they are not summed over the replicas yet
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        summed = super()._all_reduce_sum_gradients(grads_and_vars)
+        if not self.global_clipnorm:
+            return summed
+        gradients, variables = zip(*summed, strict=True)
+        norm = tf.linalg.global_norm(gradients)
+        # A norm that is no number is no reason to hide it: where() would, a product does not.
+        factor = self.global_clipnorm / tf.maximum(norm, self.global_clipnorm)
+        return [(g * factor, v) for g, v in zip(gradients, variables, strict=True)]
+
+
+@keras.saving.register_keras_serializable("keras_resnet")
+class SGD(DecayMixin, keras.optimizers.SGD):
+    """SGD with (Nesterov) momentum and weight decay as L2 coupled into the gradient.
+
+    gradient + weight_decay * variable goes into the momentum, as in the papers that train residual
+    networks (He et al. 2015; Goyal et al. 2017, section 3) and in PyTorch's SGD.
+    """
+
+    def update_step(self, gradient, variable, learning_rate):
+        gradient = keras.ops.cast(gradient, variable.dtype)
+        decay = self._decay_of(variable)
+        if decay:
+            gradient = gradient + decay * variable
+        super().update_step(gradient, variable, self._rate_of(variable, learning_rate))
+
+
+@keras.saving.register_keras_serializable("keras_resnet")
+class LARS(DecayMixin, keras.optimizers.SGD):
+    """Layer-wise adaptive rate scaling (You et al. 2017, algorithm 1) as MLPerf runs it.
+
+    The gradient plus L2 of each decayed variable is multiplied by trust_coefficient * |w| / (|g| +
+    weight_decay * |w|); variables without decay (normalisation and biases) are plain SGD. The
+    learning rate is inside the momentum. MLPerf Training, ResNet reference (lars_optimizer.py).
 
     Args:
-      schedule: the schedule to warm up.
-      warmup_steps: length of the warm-up in steps; 0 leaves the schedule as it is.
+      trust_coefficient: eta of the paper, 0.001 in MLPerf.
+      **kwargs: of `keras.optimizers.SGD`.
     """
 
-    def __init__(self, schedule, warmup_steps: int):
-        self.schedule = schedule
-        self.warmup_steps = int(warmup_steps)
+    def __init__(self, learning_rate=0.1, trust_coefficient=0.001, **kwargs):
+        super().__init__(learning_rate, **kwargs)
+        self.trust_coefficient = trust_coefficient
 
-    def __call__(self, step):
-        fraction = (keras.ops.cast(step, "float32") + 1.0) / max(self.warmup_steps, 1)
-        return self.schedule(step) * keras.ops.minimum(fraction, 1.0)
+    def update_step(self, gradient, variable, learning_rate):
+        gradient = keras.ops.cast(gradient, variable.dtype)
+        if self._use_weight_decay(variable):
+            decay = self.weight_decay or 0.0
+            weight_norm, norm = tf.norm(variable), tf.norm(gradient)
+            ratio = self.trust_coefficient * weight_norm / (norm + decay * weight_norm)
+            ratio = tf.where((weight_norm > 0) & (norm > 0), ratio, 1.0)
+            gradient = ratio * (gradient + decay * variable)
+        super().update_step(gradient, variable, self._rate_of(variable, learning_rate))
 
     def get_config(self):
-        schedule = keras.saving.serialize_keras_object(self.schedule)
-        return {"schedule": schedule, "warmup_steps": self.warmup_steps}
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(
-            keras.saving.deserialize_keras_object(config["schedule"]), config["warmup_steps"]
-        )
+        return {**super().get_config(), "trust_coefficient": self.trust_coefficient}
 
 
-def make_schedule(
-    config: ConfigDict, *, steps_per_epoch: float, total_steps: int
-) -> keras.optimizers.schedules.LearningRateSchedule:
-    """Returns the rate over steps: `schedule.*` is its shape, `optimizer.learning_rate` its peak.
+@keras.saving.register_keras_serializable("keras_resnet")
+class AdamW(DecayMixin, keras.optimizers.AdamW):
+    """Keras' AdamW (Loshchilov and Hutter 2019, algorithm 2): decay decoupled, times the rate."""
 
-    cosine: half a cosine from the peak to 0 over the whole run (Loshchilov and Hutter 2017, without
-    restarts). step: times `factor` after each of `boundaries` (He et al. 2015, section 3.4).
+    def update_step(self, gradient, variable, learning_rate):
+        rate = self._rate_of(variable, learning_rate)
+        decay = self._decay_of(variable)
+        if decay:
+            self.assign_sub(variable, rate * decay * variable)
+        super().update_step(gradient, variable, rate)
+
+
+@keras.saving.register_keras_serializable("keras_resnet")
+class LAMB(DecayMixin, keras.optimizers.Lamb):
+    """LAMB (You et al. 2020, algorithm 2): Adam's direction plus decay, scaled by a trust ratio.
+
+    Slots and options are those of Keras' `Lamb`, which decouples the decay instead; the published
+    recipes (Wightman et al. 2021) train with the paper's, inside the trust ratio. Variables without
+    decay (normalisation and biases) take Adam's step, as in timm.
     """
-    peak, schedule = config.optimizer.learning_rate, config.schedule
-    if schedule.name == "cosine":
-        shape = keras.optimizers.schedules.CosineDecay(peak, decay_steps=total_steps)
-    else:
-        boundaries = [round(epoch * steps_per_epoch) for epoch in schedule.boundaries]
-        rates = [peak * schedule.factor**power for power in range(len(boundaries) + 1)]
-        # Keras keeps the old rate at the boundary step itself; step numbers here count from 0.
-        shape = keras.optimizers.schedules.PiecewiseConstantDecay(
-            [float(step - 1) for step in boundaries], rates
-        )
-    return Warmup(shape, round(schedule.warmup_epochs * steps_per_epoch))
+
+    def update_step(self, gradient, variable, learning_rate):
+        gradient = keras.ops.cast(gradient, variable.dtype)
+        step = keras.ops.cast(self.iterations + 1, variable.dtype)
+        index = self._get_variable_index(variable)
+        momentum, velocity = self._momentums[index], self._velocities[index]
+        self.assign_add(momentum, (gradient - momentum) * (1 - self.beta_1))
+        self.assign_add(velocity, (tf.square(gradient) - velocity) * (1 - self.beta_2))
+        # 1 - beta**step without the cancellation, which in float32 costs half of the digits.
+        bias_1 = -tf.math.expm1(step * math.log(self.beta_1)) if self.beta_1 else 1.0
+        bias_2 = -tf.math.expm1(step * math.log(self.beta_2)) if self.beta_2 else 1.0
+        update = (momentum / bias_1) / (tf.sqrt(velocity / bias_2) + self.epsilon)
+        if self._use_weight_decay(variable):
+            update = update + (self.weight_decay or 0.0) * variable
+            weight_norm, norm = tf.norm(variable), tf.norm(update)
+            ratio = tf.where((weight_norm > 0) & (norm > 0), weight_norm / norm, 1.0)
+            update = ratio * update
+        self.assign_sub(variable, self._rate_of(variable, learning_rate) * update)
 
 
-def make_optimizer(config: ConfigDict, schedule) -> keras.optimizers.Optimizer:
-    """Returns the optimiser of `optimizer.*`; weight decay is added to the gradients before it."""
+def _sgd_options(options):
+    return {"momentum": options.momentum, "nesterov": options.nesterov}
+
+
+def _adam_options(options):
+    return {"beta_1": options.beta_1, "beta_2": options.beta_2, "epsilon": options.epsilon}
+
+
+# Name -> (class, its options from `optimizer.*`).
+OPTIMIZERS = {
+    "sgd": (SGD, _sgd_options),
+    "lars": (
+        LARS,
+        lambda options: {
+            **_sgd_options(options),
+            "trust_coefficient": options.trust_coefficient,
+        },
+    ),
+    "adamw": (AdamW, _adam_options),
+    "lamb": (LAMB, _adam_options),
+}
+
+
+def make_optimizer(config: ConfigDict, schedule, model: keras.Model) -> keras.optimizers.Optimizer:
+    """Returns the optimiser of `optimizer.*`, built for the trainable variables of `model`.
+
+    Frozen layers have no part in it: no gradient, no decay, no slots. Call it in the strategy's
+    scope and before the first `tf.function`, or the slots are made in the wrong place.
+
+    Args:
+      config: reads `optimizer.*` and `precision`.
+      schedule: learning rate, a float or a schedule.
+      model: what it will train.
+    """
     options = config.optimizer
-    return keras.optimizers.SGD(schedule, momentum=options.momentum, nesterov=options.nesterov)
+    kind, own_options = OPTIMIZERS[options.name]
+    optimizer = kind(
+        schedule,
+        weight_decay=options.weight_decay,
+        global_clipnorm=options.clip_norm or None,
+        **own_options(options),
+    )
+    decayed = {id(variable) for variable in decayed_variables(model)}
+    variables = model.trainable_variables
+    optimizer.exclude_from_weight_decay([v for v in variables if id(v) not in decayed])
+    if options.layer_decay != 1.0:
+        optimizer.scale_learning_rate(rate_factors(model, options.layer_decay))
+    if config.precision == "mixed_float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    optimizer.build(variables)
+    return optimizer
 
 
 def decayed_variables(model: keras.Model) -> list:
-    """Returns the variables that L2 applies to: kernels of convolution and dense layers.
+    """Returns the variables that weight decay applies to: kernels of convolutions and dense layers.
 
     Normalisation and biases stay free (Goyal et al. 2017, section 5.3; He et al. 2019, section
     3.1). The choice goes by layer type, so that renaming a layer cannot change the training.
     """
-    layers = (layer for layer in model._flatten_layers(include_self=False, recursive=True))
-    return [layer.kernel for layer in layers if isinstance(layer, DECAYED_LAYERS)]
+    return [layer.kernel for layer in _layers(model) if isinstance(layer, DECAYED_LAYERS)]
 
 
-def learning_rate_at(schedule, step: int) -> float:
-    """Returns the learning rate used by training step `step` (counted from 0)."""
-    return float(tf.convert_to_tensor(schedule(step)))
+def rate_factors(model: keras.Model, decay: float) -> list[tuple]:
+    """Returns (variable, factor) for discriminative learning rates.
+
+    The classifier learns at the full rate, the last stage at `decay` times it, and every stage
+    below and at last the stem at `decay` times the one above (Howard and Ruder 2018, section 3.2,
+    with stages for layers).
+    """
+    layers = [layer for layer in _layers(model) if layer.trainable_variables]
+    stages = [int(match[1]) if (match := _STAGE.match(layer.name)) else None for layer in layers]
+    last = max((stage for stage in stages if stage is not None), default=0)
+    factors = []
+    for layer, stage in zip(layers, stages, strict=True):
+        if stage is None:
+            # Outside the stages: the classifier, the norm after the last stage, the stem.
+            depth = {"predictions": 0, "final": 1}.get(layer.name.partition("_")[0], last + 1)
+        else:
+            depth = last - stage + 1
+        factors.extend((variable, decay**depth) for variable in layer.trainable_variables)
+    return factors
+
+
+_STAGE = re.compile(r"stage(\d+)_")  # layer names are API
+
+
+def _layers(model: keras.Model) -> list:
+    # What Keras' own `summary` walks: layers inside layers included.
+    layers = model._flatten_layers(include_self=False, recursive=True)
+    return [layer for layer in layers if not isinstance(layer, keras.Model)]

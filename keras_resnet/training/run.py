@@ -10,10 +10,10 @@ import input_pipeline
 from input_pipeline.broken import describe
 from keras_resnet.errors import UserError
 from keras_resnet.training.checkpoints import Checkpoints
-from keras_resnet.training.optimizers import learning_rate_at
 from keras_resnet.training.reporting import Reporter
+from keras_resnet.training.schedules import learning_rate_at
 from keras_resnet.training.strategy import describe as describe_strategy
-from keras_resnet.training.strategy import make_strategy
+from keras_resnet.training.strategy import strategy_of
 from keras_resnet.training.trainer import Trainer
 from keras_resnet.workdir import WorkDir, read_json, replacing, write_text
 
@@ -32,7 +32,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     """
     workdir = WorkDir(workdir)
     workdir.check(config)
-    strategy = make_strategy(config.strategy)
+    strategy = strategy_of(config)
     train_source, eval_source = open_sources(config)
     trainer = Trainer(config, strategy, train_source.class_names, train_source.num_examples)
     # Only now: a start that failed on a wrong path must not bind the folder to that config.
@@ -124,7 +124,7 @@ def _remember_dataset(workdir: WorkDir, train_source, eval_source) -> None:
 def restore(config: ConfigDict, workdir: WorkDir) -> tuple[Trainer, int]:
     """Returns a trainer for inference with the newest checkpoint of `workdir`, and its step."""
     classes = workdir.read_dataset()["classes"]
-    trainer = Trainer(config, make_strategy(config.strategy), classes)
+    trainer = Trainer(config, strategy_of(config), classes)
     step = Checkpoints(workdir.checkpoints, trainer.model).restore_newest()
     if step is None:
         raise UserError(f"{workdir.checkpoints}: no checkpoint yet; train first")
@@ -167,7 +167,8 @@ def predict(
         chunk = paths[first : first + PREDICT_BATCH]
         images = tf.stack([_read_image(path, model.preprocessing) for path in chunk])
         inputs = input_pipeline.normalize(images, model.preprocessing, dtype=model.compute_dtype)
-        logits = tf.cast(model(inputs, training=False), tf.float32)
+        with trainer.averaged_weights():
+            logits = tf.cast(model(inputs, training=False), tf.float32)
         values, ids = tf.math.top_k(tf.nn.softmax(logits), min(top, len(names)))
         for path, probabilities, classes in zip(chunk, values.numpy(), ids.numpy(), strict=True):
             yield (

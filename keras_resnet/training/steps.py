@@ -10,20 +10,38 @@ from ml_collections import ConfigDict
 
 import input_pipeline
 from input_pipeline import augment
+from keras_resnet.errors import UsageError
 from keras_resnet.layers import average_moving_statistics, defer_moving_statistics
+from keras_resnet.training.ema import WeightAverage
+from keras_resnet.training.losses import example_losses, example_weights
 from keras_resnet.training.metrics import SUMS, labels_and_predictions, sums_of_batch
-from keras_resnet.training.optimizers import decayed_variables
 from keras_resnet.training.strategy import device_kind
 
 
-def use_xla(choice: str, strategy: tf.distribute.Strategy) -> bool:
+def use_xla(choice: str, strategy: tf.distribute.Strategy, synchronized_norm: bool = False) -> bool:
     """Says whether our own functions are compiled with XLA.
 
     TPUStrategy compiles `strategy.run` by itself. On CPU oneDNN's graph is about twice as fast as
     XLA (measured, ResNet-50), so "auto" leaves it off there.
+
+    Args:
+      choice: auto, on or off.
+      strategy: where it will run.
+      synchronized_norm: the model's batch normalizations need the other replicas.
+
+    Raises:
+      UsageError: "on" for what cannot be compiled.
     """
     kind = device_kind(strategy)
     if kind == "TPU":
+        return False
+    if synchronized_norm and strategy.num_replicas_in_sync > 1:
+        if choice == "on":
+            raise UsageError(
+                "config.xla='on' with config.model.synchronized_norm=True on "
+                f"{strategy.num_replicas_in_sync} replicas: no collective runs inside a function "
+                "compiled per replica; take xla=off or synchronized_norm=False"
+            )
         return False
     return kind == "GPU" if choice == "auto" else choice == "on"
 
@@ -33,24 +51,28 @@ class Steps:
 
     Args:
       model: maps normalised float images [b, h, w, 3] to logits [b, classes].
-      optimizer: a Keras optimiser, built for the model's trainable variables.
+      optimizer: a Keras optimiser, built for the model's trainable variables; None evaluates only.
       strategy: where it runs; model and optimiser were created in its scope.
-      config: reads `batch_size`, `xla`, `loss`, `optimizer.weight_decay`.
+      config: reads `batch_size`, `accumulate_steps`, `xla`, `loss`, `model.synchronized_norm`.
+      average: the moving average of the weights that training updates, if any.
     """
 
     def __init__(
         self,
         model: keras.Model,
-        optimizer: keras.optimizers.Optimizer,
+        optimizer: keras.optimizers.Optimizer | None,
         strategy: tf.distribute.Strategy,
         config: ConfigDict,
+        average: WeightAverage | None = None,
     ):
         self.model, self.optimizer, self.strategy, self.config = model, optimizer, strategy, config
-        self._decayed = {id(variable) for variable in decayed_variables(model)}
+        self.average = average
         self._forward_backward = self.forward_backward
-        self._train_step = self.train_step
+        self._train_step, self._accumulate_step = self.train_step, self.accumulate_step
+        self._update_step = self.update_step
         self._averages_late = False
-        if use_xla(config.xla, strategy):
+        self._gradients = self._make_gradient_sums() if config.accumulate_steps > 1 else []
+        if use_xla(config.xla, strategy, config.model.synchronized_norm):
             # With several replicas the update must stay outside: a collective cannot run inside a
             # function compiled per replica. With one, the whole step is one program.
             if strategy.num_replicas_in_sync > 1:
@@ -59,19 +81,12 @@ class Steps:
                 self._forward_backward = tf.function(self.forward_backward, jit_compile=True)
             else:
                 self._train_step = tf.function(self.train_step, jit_compile=True)
+                self._accumulate_step = tf.function(self.accumulate_step, jit_compile=True)
+                self._update_step = tf.function(self.update_step, jit_compile=True)
 
     def losses(self, labels: tf.Tensor, logits: tf.Tensor, mix: tf.Tensor | None = None):
-        """Returns the softmax cross-entropy of each example, float32 [b], with label smoothing.
-
-        With `mix` (`input_pipeline.augment.mix_images`) the smoothed targets are mixed.
-        """
-        logits = tf.cast(logits, tf.float32)
-        targets = tf.one_hot(labels, logits.shape[-1])
-        smoothing = self.config.loss.label_smoothing
-        targets = targets * (1.0 - smoothing) + smoothing / logits.shape[-1]
-        if mix is not None:
-            targets = augment.mix_targets(targets, mix)
-        return tf.nn.softmax_cross_entropy_with_logits(targets, logits)
+        """Returns the loss of each example, float32 [b]: `losses.example_losses` of `loss.*`."""
+        return example_losses(self.config.loss, labels, logits, mix)
 
     def forward_backward(self, images: tf.Tensor, labels: tf.Tensor, mix: tf.Tensor | None = None):
         """Returns (gradients of the loss over the global batch, SUMS over our own examples).
@@ -85,18 +100,52 @@ class Steps:
         with tf.GradientTape() as tape:
             logits = self.model(self._normalize(images), training=True)
             losses = self.losses(labels, logits, mix)
+            if self.config.loss.class_weights:
+                losses *= example_weights(self.config.loss, labels, mix)
             loss = tf.reduce_sum(losses) / self.config.batch_size
+            loss = self.optimizer.scale_loss(loss)  # float16 only
         gradients = tape.gradient(loss, [variable.value for variable in variables])
         if mix is not None:
             labels = augment.major_labels(labels, mix)
-        return self._add_weight_decay(variables, gradients), sums_of_batch(losses, labels, logits)
+        return gradients, sums_of_batch(losses, labels, logits)
 
     def train_step(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
         """One replica's part of a training step; returns SUMS over its examples."""
         gradients, sums = self._forward_backward(batch["image"], batch["label"], batch.get("mix"))
+        self._update(gradients)
+        return sums
+
+    def accumulate_step(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Adds the gradients of one part of the batch; returns SUMS over its examples."""
+        gradients, sums = self._forward_backward(batch["image"], batch["label"], batch.get("mix"))
+        for total, gradient in zip(self._gradients, gradients, strict=True):
+            total.assign_add(tf.cast(gradient, total.dtype))
+        return sums
+
+    def update_step(self) -> None:
+        """One replica's part of the update with what `accumulate_step` has added up."""
+        self._update([tf.identity(total) for total in self._gradients])
+        for total in self._gradients:
+            total.assign(tf.zeros_like(total))
+
+    def _update(self, gradients: list) -> None:
         # Keras' apply sums the gradients over the replicas.
         self.optimizer.apply(gradients, self.model.trainable_variables)
-        return sums
+        if self.average is not None:
+            self.average.update(self.optimizer.iterations)
+
+    def _make_gradient_sums(self) -> list[tf.Variable]:
+        # Zero between steps, so no checkpoint needs them. Each replica adds up its own.
+        with self.strategy.scope():
+            return [
+                tf.Variable(
+                    tf.zeros(variable.shape, variable.dtype),
+                    trainable=False,
+                    synchronization=tf.VariableSynchronization.ON_READ,
+                    aggregation=tf.VariableAggregation.SUM,
+                )
+                for variable in self.model.trainable_variables
+            ]
 
     def evaluate_step(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """One replica's part of an evaluation step.
@@ -114,13 +163,25 @@ class Steps:
 
     @tf.function
     def train(self, iterator, steps: tf.Tensor) -> tf.Tensor:
-        """Runs `steps` training steps on the next batches; returns SUMS of each, [steps, 4]."""
+        """Runs `steps` training steps on the next batches; returns SUMS of each, [steps, 4].
+
+        With `accumulate_steps` the iterator gives that many parts of each batch, one by one.
+        """
         rows = tf.TensorArray(tf.float32, size=steps, element_shape=[len(SUMS)])
         for index in tf.range(steps):
-            sums = self.strategy.run(self._train_step, args=(next(iterator),))
-            rows = rows.write(index, self.strategy.reduce("SUM", sums, axis=None))
+            if self._gradients:
+                sums = tf.zeros(len(SUMS))
+                for _ in tf.range(self.config.accumulate_steps):
+                    part = self.strategy.run(self._accumulate_step, args=(next(iterator),))
+                    sums += self.strategy.reduce("SUM", part, axis=None)
+                self.strategy.run(self._update_step)
+            else:
+                part = self.strategy.run(self._train_step, args=(next(iterator),))
+                sums = self.strategy.reduce("SUM", part, axis=None)
+            rows = rows.write(index, sums)
         if self._averages_late:  # before anybody reads them
-            average_moving_statistics(self.model)
+            followers = self.average.moving_statistics() if self.average else []
+            average_moving_statistics(self.model, followers)
         return rows.stack()
 
     @tf.function
@@ -142,16 +203,3 @@ class Steps:
     def _normalize(self, images: tf.Tensor) -> tf.Tensor:
         dtype = self.model.compute_dtype
         return input_pipeline.normalize(images, self.model.preprocessing, dtype=dtype)
-
-    def _add_weight_decay(self, variables: list, gradients: list) -> list:
-        # L2 coupled into the gradient, d/dw (decay / 2 * w²), is what the papers trained with. Each
-        # replica adds its share, because the gradients of the replicas are summed.
-        rate = self.config.optimizer.weight_decay / self.strategy.num_replicas_in_sync
-        if not rate:
-            return gradients
-        return [
-            gradient + rate * tf.cast(variable.value, gradient.dtype)
-            if id(variable) in self._decayed
-            else gradient
-            for variable, gradient in zip(variables, gradients, strict=True)
-        ]

@@ -4,19 +4,45 @@ import os
 from collections.abc import Callable
 
 import tensorflow as tf
+from ml_collections import ConfigDict
 
-from keras_resnet.errors import UserError
+from keras_resnet.errors import UsageError, UserError
+from keras_resnet.training import cluster
 
 
-def make_strategy(name: str) -> tf.distribute.Strategy:
-    """Returns the strategy called `name`; "auto" takes TPU, else all GPUs, else one, else the CPU.
+def make_strategy(
+    name: str, devices: int = 0, connect_timeout: float = 300.0
+) -> tf.distribute.Strategy:
+    """Returns the strategy called `name`; "auto" takes what `STRATEGIES` can use best.
+
+    Args:
+      name: auto or a key of `STRATEGIES`.
+      devices: number of GPUs for mirrored, or of logical CPUs into which the CPU is split where
+        there are none; 0 takes what there is.
+      connect_timeout: seconds that multi_worker waits for the other hosts.
 
     Raises:
-      UserError: the devices it needs are not there.
+      UsageError: `devices` does not fit the strategy.
+      UserError: the devices or hosts it needs are not there.
     """
     if name == "auto":
-        name = _best_available()
-    return STRATEGIES[name]()
+        name = _best_available(devices)
+    if devices > 1 and name != "mirrored":
+        raise UsageError(
+            f"config.devices={devices} is for strategy=mirrored; {name} uses {_DEVICES_OF[name]}"
+        )
+    return STRATEGIES[name](devices, connect_timeout)
+
+
+def strategy_of(config: ConfigDict) -> tf.distribute.Strategy:
+    """Returns the strategy of `strategy`, `devices` and `connect_timeout`.
+
+    The first call that touches TensorFlow's devices in a process: only before its runtime starts
+    can the CPU be split and XLA's cache (`xla_cache`) be set.
+    """
+    if config.xla_cache:
+        _keep_compiled_code(config.xla_cache)
+    return make_strategy(config.strategy, config.devices, config.connect_timeout)
 
 
 def describe(strategy: tf.distribute.Strategy) -> str:
@@ -33,34 +59,82 @@ def device_kind(strategy: tf.distribute.Strategy) -> str:
     return tf.DeviceSpec.from_string(strategy.extended.worker_devices[0]).device_type
 
 
-def _best_available() -> str:
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """True for the one process of a run that writes its files."""
+    resolver = strategy.cluster_resolver
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) or resolver is None:
+        return True
+    kind, index = resolver.task_type, resolver.task_id
+    has_chief = "chief" in resolver.cluster_spec().jobs
+    return kind == "chief" or (kind in (None, "worker") and not has_chief and not index)
+
+
+def _best_available(devices: int) -> str:
+    if cluster.announced():
+        return "multi_worker"
     # A TPU cannot be listed before it is initialised; the variable is how a TPU VM announces it.
     if os.environ.get("TPU_NAME"):
         return "tpu"
-    return "mirrored" if len(tf.config.list_logical_devices("GPU")) > 1 else "one_device"
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    return "mirrored" if devices > 1 or (gpus > 1 and devices != 1) else "one_device"
 
 
-def _cpu() -> tf.distribute.Strategy:
+def _cpu(*_) -> tf.distribute.Strategy:
     return tf.distribute.OneDeviceStrategy("/cpu:0")
 
 
-def _one_device() -> tf.distribute.Strategy:
+def _one_device(*_) -> tf.distribute.Strategy:
     gpus = tf.config.list_logical_devices("GPU")
     return tf.distribute.OneDeviceStrategy("/gpu:0" if gpus else "/cpu:0")
 
 
-def _mirrored() -> tf.distribute.Strategy:
-    gpus = tf.config.list_logical_devices("GPU")
-    # Without GPUs: every logical CPU, of which a test or a laptop can configure several. Collective
-    # operations, the default, cannot serve groups of two sizes in one process on CPU.
-    devices = gpus or tf.config.list_logical_devices("CPU")
-    reduce = None if gpus else tf.distribute.ReductionToOneDevice()
+def _mirrored(devices: int, _) -> tf.distribute.Strategy:
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        if devices > len(gpus):
+            raise UserError(f"config.devices={devices}: this machine has {len(gpus)} GPUs")
+        names = [device.name for device in tf.config.list_logical_devices("GPU")]
+        return tf.distribute.MirroredStrategy(names[: devices or None])
+    _split_cpu(devices)
+    # Without GPUs: logical CPUs. Collective operations, the default, cannot serve groups of two
+    # sizes in one process on CPU.
+    names = [device.name for device in tf.config.list_logical_devices("CPU")]
     return tf.distribute.MirroredStrategy(
-        [device.name for device in devices], cross_device_ops=reduce
+        names[: devices or None], cross_device_ops=tf.distribute.ReductionToOneDevice()
     )
 
 
-def _tpu() -> tf.distribute.Strategy:
+def _split_cpu(devices: int) -> None:
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    parts = tf.config.get_logical_device_configuration(cpu) or [None]
+    if devices <= len(parts):
+        return
+    try:
+        tf.config.set_logical_device_configuration(
+            cpu, [tf.config.LogicalDeviceConfiguration()] * devices
+        )
+    except RuntimeError as error:
+        raise UserError(
+            f"config.devices={devices}: TensorFlow has started with {len(parts)} logical CPUs in "
+            "this process, and they cannot be split any more; set it in a new one"
+        ) from error
+
+
+def _multi_worker(_, connect_timeout: float) -> tf.distribute.Strategy:
+    hosts = cluster.resolve()
+    if len(hosts.addresses) > 1:
+        cluster.wait_for_hosts(hosts, connect_timeout)
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"strategy=multi_worker: {hosts.addresses[hosts.index]} could not join "
+            f"{', '.join(hosts.addresses)} ({reason})"
+        ) from error
+
+
+def _tpu(*_) -> tf.distribute.Strategy:
     address = os.environ.get("TPU_NAME", "local")
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=address)
@@ -75,9 +149,24 @@ def _tpu() -> tf.distribute.Strategy:
         ) from error
 
 
-STRATEGIES: dict[str, Callable[[], tf.distribute.Strategy]] = {
+def _keep_compiled_code(folder: str) -> None:
+    flag = f"--tf_xla_persistent_cache_directory={os.path.abspath(os.path.expanduser(folder))}"
+    os.makedirs(folder, exist_ok=True)
+    flags = os.environ.get("TF_XLA_FLAGS", "")
+    if "--tf_xla_persistent_cache_directory" not in flags:  # the user's own comes first
+        os.environ["TF_XLA_FLAGS"] = f"{flags} {flag}".strip()
+
+
+STRATEGIES: dict[str, Callable[[int, float], tf.distribute.Strategy]] = {
     "cpu": _cpu,
     "one_device": _one_device,
     "mirrored": _mirrored,
+    "multi_worker": _multi_worker,
     "tpu": _tpu,
+}
+_DEVICES_OF = {
+    "cpu": "one",
+    "one_device": "one",
+    "multi_worker": "all GPUs of each host, else its CPU",
+    "tpu": "all cores",
 }

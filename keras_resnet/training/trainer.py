@@ -1,5 +1,6 @@
 """The trainer: model, optimiser and data of one experiment, under one `tf.distribute` strategy."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 
@@ -13,7 +14,11 @@ from input_pipeline.augment import check_augment, check_batch
 from keras_resnet.config import preprocessing
 from keras_resnet.errors import UsageError
 from keras_resnet.training import metrics
-from keras_resnet.training.optimizers import make_optimizer, make_schedule
+from keras_resnet.training.accumulation import split_batches
+from keras_resnet.training.cluster import naming_lost_hosts
+from keras_resnet.training.ema import WeightAverage
+from keras_resnet.training.optimizers import make_optimizer
+from keras_resnet.training.schedules import make_schedule
 from keras_resnet.training.steps import Steps
 
 
@@ -40,42 +45,63 @@ class Trainer:
         self.config, self.strategy = config, strategy
         self.train_examples = train_examples
         self.total_steps = self.step_at_epoch(config.epochs)
-        replicas = strategy.num_replicas_in_sync
-        if config.batch_size % replicas:
-            raise UsageError(
-                f"config.batch_size={config.batch_size} does not divide by {replicas} replicas; "
-                f"take {max(config.batch_size // replicas, 1) * replicas}"
-            )
         if train_examples and not self.total_steps:
             raise UsageError(
                 f"config.batch_size={config.batch_size} is more than the {train_examples} training "
                 f"examples of {config.epochs} epochs: not one step to train"
             )
-        if train_examples:
-            check_batch(check_augment(config.data.augment.to_dict()), config.batch_size // replicas)
+        self._check(len(class_names))
         # Data ops must not land on the accelerator, so only what holds variables is in the scope.
         keras.utils.set_random_seed(config.seed)
         with strategy.scope():
             self.model = build_model(config, class_names)
             self.optimizer = self._build_optimizer() if train_examples else None
-        self.steps = Steps(self.model, self.optimizer, strategy, config)
+            self.average = None
+            if config.ema.decay:
+                self.average = WeightAverage(self.model, config.ema.decay, config.ema.warmup)
+        self.steps = Steps(self.model, self.optimizer, strategy, config, self.average)
+
+    def _check(self, classes: int) -> None:
+        """Raises UsageError where config, replicas and data do not fit each other."""
+        config, replicas = self.config, self.strategy.num_replicas_in_sync
+        parts = config.accumulate_steps if self.train_examples else 1
+        if config.batch_size % (replicas * parts):
+            size = replicas * parts
+            times = f" times config.accumulate_steps={parts}" if parts > 1 else ""
+            raise UsageError(
+                f"config.batch_size={config.batch_size} does not divide by {replicas} replicas"
+                f"{times}; take {max(config.batch_size // size, 1) * size}"
+            )
+        if self.train_examples:
+            augment = check_augment(config.data.augment.to_dict())
+            check_batch(augment, config.batch_size // replicas // parts)
+        if config.precision == "mixed_float16" and replicas > 1:
+            raise UsageError(
+                f"config.precision='mixed_float16' on {replicas} replicas: Keras' loss scaling "
+                "looks at the gradients of the first replica only, an overflow on another one "
+                "would reach the weights; take mixed_bfloat16, or one replica"
+            )
+        weights = config.loss.class_weights
+        if weights and len(weights) != classes:
+            raise UsageError(
+                f"config.loss.class_weights has {len(weights)} numbers, but the data has {classes} "
+                "classes; give one for each, in the order of the class names"
+            )
 
     def _build_optimizer(self) -> keras.optimizers.Optimizer:
-        steps_per_epoch = self.train_examples / self.config.batch_size
         self.schedule = make_schedule(
-            self.config, steps_per_epoch=steps_per_epoch, total_steps=self.total_steps
+            self.config,
+            steps_per_epoch=self.train_examples / self.config.batch_size,
+            total_steps=self.total_steps,
         )
-        optimizer = make_optimizer(self.config, self.schedule)
-        # In the scope and before the first tf.function, or the slots are made in the wrong place.
-        optimizer.build(self.model.trainable_variables)
-        return optimizer
+        return make_optimizer(self.config, self.schedule, self.model)
 
     def trackables(self) -> dict[str, tf.__internal__.tracking.Trackable]:
         """Returns all state that a checkpoint must hold, by name.
 
         Built for evaluation (no `train_examples`), it holds what inference needs and no optimiser.
         """
-        state = {"model": self.model, "optimizer": self.optimizer}
+        state = {"model": self.model, "optimizer": self.optimizer, "average": self.average}
         return {name: value for name, value in state.items() if value is not None}
 
     def step_at_epoch(self, epoch: int) -> int:
@@ -97,13 +123,15 @@ class Trainer:
 
         Raises:
           input_pipeline.DataError: an example cannot be read; names it.
+          UserError: another host of a multi_worker run went away; names it.
         """
         stops = sorted({*stops, self.total_steps})
         augment = self.config.data.augment.to_dict()
-        with naming_broken_images(source):
+        with naming_lost_hosts(), naming_broken_images(source):
             iterator = self._iterate(
                 input_pipeline.train_batches,
                 source,
+                parts=self.config.accumulate_steps,
                 seed=self.config.seed,
                 start_step=start_step,
                 num_steps=self.total_steps,
@@ -129,13 +157,14 @@ class Trainer:
     def evaluate(self, source: input_pipeline.Source) -> dict[str, float]:
         """Returns loss, top1, top5 and examples over every example of `source`, each counted once.
 
-        Afterwards `labels_and_predictions` holds int32[examples, 2], from which
-        `metrics.confusion_matrix` and `metrics.per_class_accuracy` count.
+        With `ema.decay` of the averaged weights; the loss is without class weights. Afterwards
+        `labels_and_predictions` holds int32[examples, 2], from which `confusion_matrix` and
+        `per_class_accuracy` count.
 
         Raises:
           input_pipeline.DataError: an example cannot be read; names it.
         """
-        with naming_broken_images(source):
+        with naming_lost_hosts(), naming_broken_images(source), self.averaged_weights():
             iterator = self._iterate(
                 input_pipeline.evaluation_batches, source, preprocessing=self.model.preprocessing
             )
@@ -156,8 +185,13 @@ class Trainer:
         """Returns the top-1 accuracy of each class in the last evaluation, NaN without examples."""
         return metrics.per_class_accuracy(self.labels_and_predictions, len(self.model.class_names))
 
-    def _iterate(self, make_batches: Callable[..., tf.data.Dataset], source, **options):
-        """Returns an iterator that hands each replica its part of the global batch, in order."""
+    def _iterate(
+        self, make_batches: Callable[..., tf.data.Dataset], source, parts: int = 1, **options
+    ):
+        """Returns an iterator that hands each replica its part of the global batch, in order.
+
+        With `parts` above 1 that many elements make up the replica's part, one after the other.
+        """
         size = self.config.batch_size
 
         def batches_of_host(context: tf.distribute.InputContext) -> tf.data.Dataset:
@@ -168,17 +202,23 @@ class Trainer:
                 num_shards=context.num_input_pipelines,
                 **options,
             )
-            per_replica = size // context.num_replicas_in_sync
-            if per_replica * context.num_input_pipelines == size:
-                return batches
-            return batches.rebatch(per_replica, drop_remainder=True)
+            replicas = context.num_replicas_in_sync // context.num_input_pipelines
+            return split_batches(batches, replicas, parts)
 
         return iter(self.strategy.distribute_datasets_from_function(batches_of_host))
+
+    def averaged_weights(self) -> contextlib.AbstractContextManager:
+        """Returns a context in which the model has the weights to infer with.
+
+        The averaged ones with `ema.decay`, else those that it has.
+        """
+        return self.average.in_model() if self.average else contextlib.nullcontext()
 
     def inference_model(self) -> keras.Model:
         """Returns the network with the trained weights on plain variables, giving probabilities.
 
-        In float32 and outside the strategy, so that it saves and loads anywhere.
+        In float32 and outside the strategy, so that it saves and loads anywhere; with `ema.decay`
+        the weights are the averaged ones.
         """
         model = build_model(
             self.config,
@@ -186,7 +226,9 @@ class Trainer:
             precision="float32",
             classifier_activation="softmax",
         )
-        model.set_weights([keras.ops.convert_to_numpy(value) for value in self.model.get_weights()])
+        with self.averaged_weights():
+            weights = self.model.get_weights()
+        model.set_weights([keras.ops.convert_to_numpy(value) for value in weights])
         return model
 
 
@@ -206,6 +248,7 @@ def build_model(
     data = config.data
     # None and () mean: as the variant has it.
     options = {key: value for key, value in config.model.items() if value not in (None, ())}
+    options["norm"] = {"synchronized": options.pop("synchronized_norm")}
     model = create_model(
         options.pop("name"),
         input_shape=(data.image_size, data.image_size, 3),

@@ -1,0 +1,209 @@
+"""The hosts of a `multi_worker` run: who they are, and whether they are there.
+
+TensorFlow itself waits for missing hosts without end and without a word, and takes a broken
+TF_CONFIG for no cluster at all. So both are looked at before it starts.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+from keras_resnet.errors import UserError
+
+EXAMPLE = (
+    '{"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, '
+    '"task": {"type": "worker", "index": 0}}'
+)
+_TASK_TYPES = ("chief", "worker")
+# What a collective operation fails with when its other end is gone.
+LOST_HOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cluster:
+    """The hosts, in the order of their numbers.
+
+    Attributes:
+      addresses: "host:port" of each.
+      index: which of them this process is; 0 is the chief, which writes the files.
+    """
+
+    addresses: tuple[str, ...]
+    index: int
+
+
+def announced() -> bool:
+    """True if the environment says that this process is one of several: TF_CONFIG, or srun."""
+    if os.environ.get("TF_CONFIG"):
+        return len(from_tf_config().addresses) > 1
+    return int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
+
+
+def resolve() -> Cluster:
+    """Returns the cluster that TF_CONFIG or Slurm describes, and leaves it in TF_CONFIG.
+
+    Raises:
+      UserError: there is none, or its description is broken.
+    """
+    if os.environ.get("TF_CONFIG"):
+        return from_tf_config()
+    if "SLURM_PROCID" in os.environ:
+        return _from_slurm()
+    raise UserError(
+        "strategy=multi_worker: neither TF_CONFIG is set nor did srun start this process; on every "
+        f"host set TF_CONFIG='{EXAMPLE}' with its own index, or take strategy=mirrored"
+    )
+
+
+def from_tf_config() -> Cluster:
+    """Returns the cluster of the variable TF_CONFIG.
+
+    Raises:
+      UserError: it cannot be read, or this task is not in it.
+    """
+    text = os.environ["TF_CONFIG"]
+
+    def broken(reason: str) -> UserError:
+        return UserError(f"TF_CONFIG={text!r}: {reason}; it should look like {EXAMPLE}")
+
+    try:
+        config = json.loads(text)
+        cluster, task = config["cluster"], config["task"]
+        hosts = {kind: list(cluster.get(kind, ())) for kind in _TASK_TYPES}
+        kind, index = task["type"], int(task["index"])
+    except json.JSONDecodeError as error:
+        raise broken(f"no JSON ({error})") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise broken(f"{type(error).__name__} {error}") from error
+    others = sorted(set(cluster) - set(_TASK_TYPES) - {"evaluator"})
+    if others:
+        raise broken(f"tasks of type {', '.join(others)} have no place here, only chief and worker")
+    if kind not in _TASK_TYPES or not 0 <= index < len(hosts[kind]):
+        count = len(hosts.get(kind, ()))
+        raise broken(f"this task is {kind} {index}, but the cluster has {count} of them")
+    addresses = tuple(hosts["chief"] + hosts["worker"])
+    for address in addresses:
+        host, _, port = str(address).rpartition(":")
+        if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+            raise broken(f"{address!r} is no host:port")
+    if len(set(addresses)) < len(addresses):
+        raise broken("an address appears twice")
+    return Cluster(addresses, index + (len(hosts["chief"]) if kind == "worker" else 0))
+
+
+def _from_slurm() -> Cluster:
+    """The tasks of this job step by TensorFlow's resolver; GPUs are shared out on each node."""
+    has_gpus = shutil.which("nvidia-smi") is not None
+    # Without GPUs the resolver divides by their number; one pretended GPU a task avoids it.
+    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
+    options = {} if has_gpus else {"gpus_per_node": tasks, "gpus_per_task": 1}
+    # Two jobs may share a node: the port follows the number of the job.
+    port = 12_000 + int(os.environ.get("SLURM_JOB_ID", "0")) % 20_000
+    try:
+        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
+            port_base=port, auto_set_gpu=has_gpus, **options
+        )
+        addresses = tuple(
+            resolver.cluster_spec().task_address("worker", index) for index in range(tasks)
+        )
+        _, index = resolver.get_task_info()
+    except (RuntimeError, ValueError, KeyError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"strategy=multi_worker: Slurm's variables cannot be understood ({reason}); start with "
+            "srun, one task a host or a GPU, or set TF_CONFIG"
+        ) from error
+    cluster = {"worker": list(addresses)}
+    os.environ["TF_CONFIG"] = json.dumps(
+        {"cluster": cluster, "task": {"type": "worker", "index": index}}
+    )
+    return Cluster(addresses, index)
+
+
+def wait_for_hosts(cluster: Cluster, timeout: float) -> None:
+    """Returns when every host of the cluster answers at its address.
+
+    Each listens at its own address and knocks at the others' until all have answered.
+
+    Args:
+      cluster: who is waited for.
+      timeout: seconds.
+
+    Raises:
+      UserError: some do not answer in time, or our own address cannot be taken; names them.
+    """
+    deadline = time.monotonic() + timeout
+    missing = {a: "" for i, a in enumerate(cluster.addresses) if i != cluster.index}
+    with _listening(cluster.addresses[cluster.index]):
+        while missing:
+            for address in list(missing):
+                missing[address] = _knock(address)
+                if not missing[address]:
+                    del missing[address]
+            if missing and time.monotonic() > deadline:
+                names = ", ".join(f"{address} ({why})" for address, why in missing.items())
+                raise UserError(
+                    f"strategy=multi_worker: no answer from {names} within {timeout:g} s; start "
+                    "the same command on every host of TF_CONFIG, or raise config.connect_timeout"
+                )
+            if missing:
+                time.sleep(0.2)
+
+
+@contextlib.contextmanager
+def naming_lost_hosts() -> Iterator[None]:
+    """Turns TensorFlow's error about a host that went away into a UserError with its address."""
+    try:
+        yield
+    except LOST_HOST as error:
+        if not os.environ.get("TF_CONFIG"):
+            raise
+        hosts = from_tf_config()
+        others = [a for i, a in enumerate(hosts.addresses) if i != hosts.index]
+        lost = [address for address in others if _knock(address)] or others
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"strategy=multi_worker: lost {', '.join(lost)} ({reason}); start the same command on "
+            "every host again, it resumes at the newest checkpoint"
+        ) from error
+
+
+@contextlib.contextmanager
+def _listening(address: str) -> Iterator[None]:
+    host, _, port = address.rpartition(":")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            server.bind(("", int(port)))  # as TensorFlow's server, on every interface
+            server.listen(128)
+        except OSError as error:
+            raise UserError(
+                f"strategy=multi_worker: our own address {address} cannot be taken "
+                f"({error.strerror}); another process may hold the port"
+            ) from error
+        yield
+        # Whoever has knocked was answered by the operating system; nobody has to be accepted.
+
+
+def _knock(address: str) -> str:
+    """Returns "" if somebody listens at the address, else why not."""
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=5):
+            return ""
+    except OSError as error:
+        return error.strerror or str(error)

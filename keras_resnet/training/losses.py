@@ -1,0 +1,58 @@
+"""Losses of single examples, from labels or soft targets."""
+
+import tensorflow as tf
+from ml_collections import ConfigDict
+
+from input_pipeline import augment
+
+
+def example_losses(
+    options: ConfigDict, labels: tf.Tensor, logits: tf.Tensor, mix: tf.Tensor | None = None
+) -> tf.Tensor:
+    """Returns the loss of each example, float32[b], before class weights.
+
+    Args:
+      options: `loss.*`.
+      labels: int32[b].
+      logits: float[b, classes].
+      mix: of `input_pipeline.augment.mix_images`; with it the smoothed targets are mixed.
+    """
+    logits = tf.cast(logits, tf.float32)
+    # Szegedy et al. 2016, section 7: the target is the label with 1 - smoothing, and any class,
+    # the label included, with smoothing / classes.
+    targets = tf.one_hot(labels, logits.shape[-1])
+    targets = targets * (1.0 - options.label_smoothing) + options.label_smoothing / logits.shape[-1]
+    if mix is not None:
+        targets = augment.mix_targets(targets, mix)
+    return LOSSES[options.name](options, targets, logits)
+
+
+def example_weights(
+    options: ConfigDict, labels: tf.Tensor, mix: tf.Tensor | None = None
+) -> tf.Tensor:
+    """Returns the weight of each example's loss, float32[b]: `class_weights` of its label.
+
+    A mixed example has the mean of its two labels' weights, by their shares. As in Keras, the
+    weighted losses are divided by the number of examples; PyTorch divides by the sum of weights.
+    """
+    weights = tf.gather(tf.constant(options.class_weights, tf.float32), labels)
+    return weights if mix is None else augment.mix_targets(weights[:, None], mix)[:, 0]
+
+
+def _softmax(options, targets, logits):
+    return tf.nn.softmax_cross_entropy_with_logits(targets, logits)
+
+
+def _binary(options, targets, logits):
+    """A yes or no for each class (Wightman et al. 2021, section 3.1), as timm computes it.
+
+    Its mean over the classes, or with `sum_classes` the sum. With `target_threshold` a target is 1
+    above it and else 0: both labels of a mixed image are then fully present.
+    """
+    if options.target_threshold:
+        targets = tf.cast(targets > options.target_threshold, tf.float32)
+    losses = tf.nn.sigmoid_cross_entropy_with_logits(targets, logits)
+    return (tf.reduce_sum if options.sum_classes else tf.reduce_mean)(losses, axis=-1)
+
+
+LOSSES = {"softmax": _softmax, "binary": _binary}

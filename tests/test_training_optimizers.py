@@ -1,0 +1,216 @@
+"""Optimisers against the papers' formulas in NumPy, on one and on two replicas."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import mirrored_strategy
+
+from keras_resnet.config import default_config
+from keras_resnet.layers import BatchNormalization
+from keras_resnet.training import optimizers
+
+STEPS = 3
+
+
+def network():
+    """One variable of each kind, in a stem, two stages, and a classifier."""
+    x = inputs = keras.Input((2, 2, 3))
+    for name in ("stem_conv", "stage1_block1_conv1", "stage2_block1_conv1"):
+        x = keras.layers.Conv2D(3, 1, name=name)(x)
+        x = BatchNormalization(name=name.replace("conv", "norm"))(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, keras.layers.Dense(4, name="predictions")(x))
+
+
+def settings(name, **options):
+    config = default_config()
+    config.optimizer.update({"name": name, "weight_decay": 0.05, **options})
+    return config
+
+
+def run(config, rate=0.1, replicas=1, prepare=lambda model: None):
+    """Applies three gradients; returns (initial weights, gradients, trained weights, model).
+
+    On several replicas each has its own share of the gradients.
+    """
+    strategy = mirrored_strategy(replicas)
+    keras.utils.set_random_seed(0)
+    with strategy.scope():
+        model = network()
+        prepare(model)
+        optimizer = optimizers.make_optimizer(config, rate, model)
+    variables = model.trainable_variables
+    initial = [variable.numpy().astype("float64") for variable in variables]
+    random = np.random.default_rng(1)
+    shares = [
+        [random.normal(size=(replicas, *v.shape)).astype("float32") for v in variables]
+        for _ in range(STEPS)
+    ]
+
+    @tf.function
+    def step(*gradients):
+        def apply():
+            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+            optimizer.apply([g[replica] for g in gradients], variables)
+
+        strategy.run(apply)
+
+    for gradients in shares:
+        step(*(tf.constant(g) for g in gradients))
+    sums = [[g.sum(axis=0).astype("float64") for g in gradients] for gradients in shares]
+    return initial, sums, [variable.numpy() for variable in variables], model
+
+
+def expected(rule, initial, gradients, decayed, rates):
+    """Applies a NumPy rule (w, g, state, decay, rate, t) -> w to every variable."""
+    weights, states = list(initial), [{} for _ in initial]
+    for t, step in enumerate(gradients, start=1):
+        weights = [
+            rule(w, g, state, 0.05 if is_decayed else None, rate, t)
+            for w, g, state, is_decayed, rate in zip(
+                weights, step, states, decayed, rates, strict=True
+            )
+        ]
+    return weights
+
+
+def sgd(nesterov):
+    def rule(w, g, state, decay, rate, t):
+        # torch.optim.SGD with the rate inside the momentum, where it is for a constant rate too.
+        g = g + (decay or 0.0) * w
+        v = state["v"] = 0.9 * state.get("v", 0.0) - rate * g
+        return w + (0.9 * v - rate * g if nesterov else v)
+
+    return rule
+
+
+def lars(w, g, state, decay, rate, t):
+    # MLPerf Training, lars_optimizer.py.
+    trust = 1.0
+    if decay is not None:
+        w_norm, g_norm = np.linalg.norm(w), np.linalg.norm(g)
+        if w_norm > 0 and g_norm > 0:
+            trust = 0.001 * w_norm / (g_norm + decay * w_norm)
+        g = g + decay * w
+    v = state["v"] = 0.9 * state.get("v", 0.0) + rate * trust * g
+    return w - v
+
+
+def adam_direction(g, state, t, epsilon=1e-7):
+    m = state["m"] = 0.9 * state.get("m", 0.0) + 0.1 * g
+    v = state["v"] = 0.999 * state.get("v", 0.0) + 0.001 * g * g
+    return (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + epsilon)
+
+
+def adamw(w, g, state, decay, rate, t):
+    # torch.optim.AdamW, but for epsilon: Keras adds it before the correction of v, as the last
+    # line of section 2 of Kingma and Ba 2015 has it.
+    w = w * (1 - rate * (decay or 0.0))
+    return w - rate * adam_direction(g, state, t, epsilon=1e-7 / np.sqrt(1 - 0.999**t))
+
+
+def lamb(w, g, state, decay, rate, t):
+    # timm.optim.Lamb: the ratio only where there is decay.
+    update = adam_direction(g, state, t)
+    if decay is not None:
+        update = update + decay * w
+        w_norm, u_norm = np.linalg.norm(w), np.linalg.norm(update)
+        update = update * (w_norm / u_norm if w_norm > 0 and u_norm > 0 else 1.0)
+    return w - rate * update
+
+
+RULES = {
+    "sgd": ({"nesterov": False}, sgd(nesterov=False)),
+    "nesterov": ({"name": "sgd"}, sgd(nesterov=True)),
+    "lars": ({"nesterov": False}, lars),
+    "adamw": ({}, adamw),
+    "lamb": ({}, lamb),
+}
+
+
+def assert_follows(name, config, rates, replicas=1, prepare=lambda model: None, clip=None):
+    initial, gradients, weights, model = run(config, replicas=replicas, prepare=prepare)
+    if clip:
+        norms = [np.sqrt(sum((g**2).sum() for g in step)) for step in gradients]
+        assert max(norms) > clip
+        gradients = [
+            [g * min(1.0, clip / norm) for g in step]
+            for step, norm in zip(gradients, norms, strict=True)
+        ]
+    decayed = [variable.name == "kernel" for variable in model.trainable_variables]
+    wanted = expected(RULES[name][1], initial, gradients, decayed, rates(model))
+    # Keras' Adam takes 1 - beta_2**t in float32, which is 5e-5 off at t = 1.
+    rtol = 2e-4 if name == "adamw" else 2e-5
+    for ours, theirs in zip(weights, wanted, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=rtol, atol=2e-6)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("name", RULES)
+def test_rule_of_the_paper(name, replicas):
+    config = settings(**{"name": name, **RULES[name][0]})
+    assert_follows(
+        name, config, lambda model: [0.1] * len(model.trainable_variables), replicas=replicas
+    )
+
+
+@pytest.mark.parametrize("name", ["nesterov", "lamb"])
+def test_the_norm_of_the_summed_gradient_is_clipped(name):
+    config = settings(**{"name": name, **RULES[name][0], "clip_norm": 1.5})
+    rates = lambda model: [0.1] * len(model.trainable_variables)  # noqa: E731
+    assert_follows(name, config, rates, replicas=2, clip=1.5)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_layer_decay_and_frozen_stages(name):
+    """A frozen stem; stage 1 learns at a quarter of the rate, stage 2 at half of it."""
+
+    def freeze(model):
+        for layer in model.layers:
+            if layer.name.startswith("stem"):
+                layer.trainable = False
+
+    def rates(model):
+        by_stage = {"stage1": 0.025, "stage2": 0.05, "predictions": 0.1}
+        return [
+            by_stage[variable.path.split("/")[-2].split("_")[0]]
+            for variable in model.trainable_variables
+        ]
+
+    config = settings(**{"name": name, **RULES[name][0], "layer_decay": 0.5})
+    assert_follows(name, config, rates, replicas=2, prepare=freeze)
+
+
+def test_frozen_layers_have_no_slots():
+    model = network()
+    for layer in model.layers[:-1]:
+        layer.trainable = False
+    optimizer = optimizers.make_optimizer(settings("adamw"), 0.1, model)
+    shapes = [tuple(v.shape) for v in optimizer.variables if len(v.shape)]
+    assert sorted(shapes) == [(3, 4), (3, 4), (4,), (4,)]
+
+
+def test_every_stage_of_a_network_has_its_rate():
+    from keras_resnet.models import create_model
+
+    for name in ("CifarResNet20", "CifarResNet110V2"):
+        model = create_model(name, classes=10, input_shape=(32, 32, 3))
+        factors = {id(v): f for v, f in optimizers.rate_factors(model, 0.1)}
+        assert len(factors) == len(model.trainable_variables)
+        by_layer = {
+            layer.name: factors[id(layer.trainable_variables[0])]
+            for layer in model.layers
+            if layer.trainable_variables
+        }
+        for layer, factor in by_layer.items():
+            depth = {"predictions": 0, "stage3": 1, "final": 1, "stage2": 2, "stage1": 3, "stem": 4}
+            assert factor == pytest.approx(0.1 ** depth[layer.split("_")[0]]), layer
+
+
+@pytest.mark.parametrize("kind", [kind for kind, _ in optimizers.OPTIMIZERS.values()])
+def test_optimisers_serialise(kind):
+    optimizer = kind(0.3, weight_decay=0.01, global_clipnorm=2.0)
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(optimizer))
+    assert type(again) is kind
+    assert again.get_config() == optimizer.get_config()
