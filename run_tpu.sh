@@ -53,6 +53,43 @@ set_variables() { # ARGUMENT ...: those of the training command
   export LIBTPU_INIT_ARGS
 }
 
+# Runs keras-resnet. A work directory in a bucket is copied here before and, every five minutes and
+# at the end, back there: so training itself works on files of this machine.
+run() { # ARGUMENT ...
+  local argument found remote='' copy='' arguments=() pid code=0
+  for argument; do
+    if [[ $argument == --workdir=gs://* && $TPU_NAME == local ]]; then
+      remote=${argument#*=}
+      copy=$here/runs/${remote##*/}
+      argument=--workdir=$copy
+    fi
+    arguments+=("$argument")
+  done
+  if [[ -z $remote ]]; then exec "$python" -m keras_resnet "$@"; fi
+  mkdir -p "$copy"
+  if found=$(gcloud storage ls "$remote" 2>&1); then
+    gcloud storage rsync --recursive "$remote" "$copy"
+  elif [[ $found != *"matched no objects"* ]]; then # starting anew would overwrite what is there
+    fail 1 "$remote cannot be read: $found"
+  fi
+  "$python" -m keras_resnet "${arguments[@]}" &
+  pid=$!
+  trap 'kill -TERM "$pid"' TERM INT # training saves a checkpoint, then the last copy is made
+  while kill -0 "$pid" 2>/dev/null; do
+    sleep "${RUN_TPU_BACK_UP:-300}" &
+    wait -n || true # for whichever ends first
+    kill $! 2>/dev/null || true
+    if kill -0 "$pid" 2>/dev/null; then back_up "$copy" "$remote" || true; fi
+  done
+  wait "$pid" || code=$?
+  back_up "$copy" "$remote" || fail 1 "the work directory is in $copy, not in $remote"
+  exit "$code"
+}
+
+back_up() { # FOLDER BUCKET
+  gcloud storage rsync --recursive --delete-unmatched-destination-objects "$1" "$2"
+}
+
 start() { # Once: a second call while training runs leaves it alone.
   cd "$here"
   if [[ -f train.pid ]] && kill -0 "$(<train.pid)" 2>/dev/null; then return; fi
@@ -103,6 +140,11 @@ check_options() {
   check project "$project" '([a-z][-a-z0-9:.]+)?' 'the id of a project'
   pod='' # eight chips (or cores of v2 to v5p) are the most that one host has
   ((${type##*-} > 8)) && pod=yes
+  # Better now than when it is paid for: several hosts need the work directory itself in gs://.
+  if [[ $pod && -z $dry_run ]]; then
+    fail 2 "launch: --type=$type has several hosts, on which train cannot keep its work directory \
+yet; --dry-run prints the commands"
+  fi
   if [[ -z $version ]]; then
     [[ $pod ]] && fail 2 "launch: --type=$type has several hosts and needs --version=\
 tpu-vm-tf-X.Y.Z-pod-pjrt, with X.Y.Z the TensorFlow of the extra tpu; all that there are:
@@ -283,6 +325,6 @@ case ${1-} in
   *)
     install
     set_variables "$@"
-    exec "$python" -m keras_resnet "$@"
+    run "$@"
     ;;
 esac

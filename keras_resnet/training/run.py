@@ -12,8 +12,8 @@ from keras_resnet.errors import UserError
 from keras_resnet.training.checkpoints import Checkpoints
 from keras_resnet.training.reporting import Reporter
 from keras_resnet.training.schedules import learning_rate_at
+from keras_resnet.training.strategy import check_pod_paths, strategy_of
 from keras_resnet.training.strategy import describe as describe_strategy
-from keras_resnet.training.strategy import strategy_of
 from keras_resnet.training.trainer import Trainer
 from keras_resnet.workdir import WorkDir, read_json, replacing, write_text
 
@@ -30,6 +30,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
       UserError: the work directory, the devices or a checkpoint cannot be used.
       input_pipeline.DataError: the data set cannot be used.
     """
+    check_pod_paths(config, workdir)
     workdir = WorkDir(workdir)
     workdir.check(config)
     strategy = strategy_of(config)
