@@ -14,7 +14,7 @@ if not all(importlib.util.find_spec(name) for name in ("jax", "libtpu")):
     )
 
 TINY = [
-    *("--config=smoke", "--config.model.depths=(1,)", "--config.model.widths=(8,)"),
+    *("--config=smoke", "--config.model.depths=(1,)", "--config.model.widths=(16,)"),
     *("--config.data.image_size=8", "--config.precision=mixed_bfloat16", "--config.ema.decay=0.9"),
     *("--config.loss.label_smoothing=0.1", "--config.batch_size=32"),
 ]
@@ -28,11 +28,11 @@ def test_small_network(topology, hertz, tmp_path, capfd):
     assert figures["compiles"] is figures["fits"] is True
     assert figures["batch_per_replica"] == 8
     assert figures["step_seconds"] == pytest.approx(figures["estimated_cycles"] / hertz)
-    # Weights (16 in the stem 3x3x3x8, two 3x3x8x8, the classifier 8x10) and three norms.
-    kernels = 3 * 3 * 3 * 8 + 2 * 3 * 3 * 8 * 8 + 8 * 10 + 10
-    assert figures["parameters"] == kernels + 3 * 2 * 8
+    # The stem 3x3x3x16, a block of two 3x3x16x16, the classifier 16x10 with bias, three norms.
+    convolutions = 3 * 3 * 3 * 16 + 2 * 3 * 3 * 16 * 16
+    assert figures["parameters"] == convolutions + 16 * 10 + 10 + 3 * 2 * 16
     # Forward and backward pass, 8 images: 8x8 pixels times taps, and the classifier.
-    multiply_adds = 64 * (3 * 3 * 3 * 8 + 2 * 3 * 3 * 8 * 8) + 8 * 10
+    multiply_adds = 8 * 8 * convolutions + 16 * 10
     assert figures["model_flops"] == 3 * 2 * 8 * multiply_adds
     # The compiler counts the same multiplications, less those of the first layer's input gradient,
     # plus everything else.
