@@ -67,6 +67,8 @@ def compile_step(hlo: bytes, chip: Chip, flags: str = "", timeout: float = 3600)
             "TPU_ACCELERATOR_TYPE": chip.accelerator_type,
             "TPU_SKIP_MDS_QUERY": "1",
             "TPU_WORKER_HOSTNAMES": "localhost",
+            # Its lock (/tmp/libtpu_lockfile) guards a TPU; compilations may run side by side.
+            "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
             "LIBTPU_INIT_ARGS": flags,
             "TF_CPP_MIN_LOG_LEVEL": "3",
         }
