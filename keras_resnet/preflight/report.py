@@ -115,8 +115,8 @@ def describe(report: Report, measured_input: float | None = None) -> str:
     """
     figures, chip = report.figures(), report.topology.chip
     lines = [
-        f"{figures['topology']}: {figures['chips']} chips, {figures['hosts']} "
-        f"host{'s' if figures['hosts'] > 1 else ''}, {figures['batch_per_replica']} images per "
+        f"{figures['topology']}: chips {figures['chips']}, hosts {figures['hosts']}; "
+        f"{figures['batch_per_replica']} images per "
         f"replica, {figures['batch_size']:,} in all; {figures['parameters']:,} parameters"
     ]
     if figures["note"]:
