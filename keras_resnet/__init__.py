@@ -15,7 +15,10 @@ def _runs_as_command() -> bool:
     if Path(sys.argv[0]).stem == "keras-resnet":
         return True
     arguments = sys.orig_argv
-    return "-m" in arguments[:-1] and arguments[arguments.index("-m") + 1] == __name__
+    if "-m" not in arguments[:-1]:
+        return False
+    # Its modules too, such as `python -m keras_resnet.libtpu_flags`, import what they need.
+    return arguments[arguments.index("-m") + 1].split(".")[0] == __name__
 
 
 if not _runs_as_command():

@@ -22,6 +22,8 @@ def default_config() -> ConfigDict:
             "precision": "float32",
             "xla": "auto",  # auto: on for GPU, the strategy's own on TPU, off on CPU (slower)
             "xla_cache": "",  # folder that keeps what XLA compiled for the next start; "": none
+            # Flags of the TPU compiler: run_tpu.sh puts them into LIBTPU_INIT_ARGS, preflight too.
+            "libtpu_init_args": "",
             "batch_size": 128,  # global: over all replicas and hosts
             "accumulate_steps": 1,  # parts of a batch computed one by one, for less memory
             "epochs": 90,

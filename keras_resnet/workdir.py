@@ -16,6 +16,11 @@ class WorkDir:
     """Paths and small files of one run. Reading needs no TensorFlow."""
 
     def __init__(self, path: str | os.PathLike):
+        if "://" in str(path):  # as a path of this machine it would be a folder called "gs:"
+            raise UserError(
+                f"--workdir={path}: a work directory is a folder of this machine; run_tpu.sh keeps "
+                "a copy in a bucket"
+            )
         self.path = Path(path).expanduser()
         self.config = self.path / "config.json"
         self.dataset = self.path / "dataset.json"

@@ -24,6 +24,8 @@ COMMANDS = {
     "benchmark": "keras_resnet.commands.benchmark",
     "export": "keras_resnet.commands.export",
     "verify-export": "keras_resnet.commands.verify_export",
+    "doctor": "keras_resnet.commands.doctor",
+    "preflight": "keras_resnet.commands.preflight",
 }
 EXIT_CODES = """\
 exit codes: 0 success, 1 something is wrong with files, data or devices, 2 usage, 130 interrupted

@@ -18,8 +18,8 @@ from keras_resnet.training.checkpoints import Checkpoints, Progress
 from keras_resnet.training.finetuning import read_pretrained, take_over_preprocessing
 from keras_resnet.training.reporting import Reporter
 from keras_resnet.training.session import Session
+from keras_resnet.training.strategy import check_pod_paths, is_chief, strategy_of
 from keras_resnet.training.strategy import describe as describe_strategy
-from keras_resnet.training.strategy import is_chief, strategy_of
 from keras_resnet.training.trainer import Trainer
 from keras_resnet.workdir import WorkDir, read_json, replacing, write_text
 
@@ -36,6 +36,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
       UserError: the work directory, the devices or a checkpoint cannot be used.
       input_pipeline.DataError: the data set cannot be used.
     """
+    check_pod_paths(config, workdir)
     workdir = WorkDir(workdir)
     config = take_over_preprocessing(config, workdir)
     workdir.check(config)

@@ -45,6 +45,29 @@ def strategy_of(config: ConfigDict) -> tf.distribute.Strategy:
     return make_strategy(config.strategy, config.devices, config.connect_timeout)
 
 
+def check_pod_paths(config: ConfigDict, workdir: str | os.PathLike) -> None:
+    """Refuses a run on several hosts of a TPU whose files are on one host's disk.
+
+    One process drives a pod, but every worker reads data and writes checkpoints by itself. A pod is
+    announced by TPU_NAME: "local" is the TPU of this host.
+
+    Raises:
+      UserError: the work directory or the data are not in a bucket.
+    """
+    name = os.environ.get("TPU_NAME", "local")
+    if name in ("", "local") or config.strategy not in ("auto", "tpu"):
+        return
+    paths = {"--workdir": str(workdir)}
+    if config.data.source != "synthetic":
+        paths["config.data.path"] = config.data.path
+    for key, path in paths.items():
+        if not path.startswith("gs://"):
+            raise UserError(
+                f"TPU_NAME={name!r} is a pod: {key}={path!r} must be in gs://, as its workers have "
+                "no common disk. If it is the TPU of this one host, set TPU_NAME=local"
+            )
+
+
 def describe(strategy: tf.distribute.Strategy) -> str:
     """Returns the strategy and its devices in words, for example "OneDeviceStrategy on CPU"."""
     replicas = strategy.num_replicas_in_sync

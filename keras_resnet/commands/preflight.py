@@ -1,0 +1,160 @@
+"""usage: keras-resnet preflight --config=NAME_OR_PATH --topology=v5e:2x4
+                         [--json=FILE] [--plot=FILE.png] [--search] [--tune]
+                         [--input=FILE] [--config.key=value ...]
+
+Compiles the training step of a config with the real TPU compiler, without a TPU, and says whether
+it compiles and fits, and how fast the compiler thinks it will be. Topologies are slices of v2, v3,
+v4, v5e, v5p and v6e. A large network takes some minutes. Needs the extra `preflight`.
+
+exit codes: 0 it fits, 3 it does not fit, 4 it does not compile"""
+
+import functools
+import json
+from pathlib import Path
+
+from absl import flags as absl_flags
+
+from keras_resnet.commands import overrides
+from keras_resnet.errors import UsageError, UserError
+
+SUMMARY = "Compile the training step for a Cloud TPU, without one: fits? how fast?"
+
+
+def define_flags(flags: absl_flags.FlagValues) -> None:
+    """Defines --config, --topology, what to do with the result, and the overrides."""
+    from keras_resnet.config import bundled_configs
+
+    for name, meaning in (
+        ("config", f"bundled config ({', '.join(bundled_configs())}) or a Python file"),
+        ("topology", "slice of TPU, generation and sides in chips: v5e:2x4, v4:2x2x1"),
+        ("json", "file to write the figures to"),
+        ("plot", "picture of where the cycles go, a .png"),
+        ("input", "what `keras-resnet benchmark input --json` wrote on a host"),
+    ):
+        absl_flags.DEFINE_string(name, None, meaning, flag_values=flags)
+    absl_flags.DEFINE_boolean(
+        "search", False, "if it does not fit, find the largest batch that does", flag_values=flags
+    )
+    absl_flags.DEFINE_boolean(
+        "tune", False, "try flags of the compiler and batches; an hour or so", flag_values=flags
+    )
+    absl_flags.DEFINE_integer(
+        "classes", None, "outputs; default: the variant's own", lower_bound=2, flag_values=flags
+    )
+    overrides.define(flags)
+
+
+def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
+    """Compiles, prints, writes; returns 0, 3 or 4."""
+    from keras_resnet import backend, config
+    from keras_resnet.preflight.topologies import parse_topology
+
+    if arguments or not (flags.config and flags.topology):
+        raise UsageError(
+            "it takes --config=NAME --topology=SLICE and no other argument; for example: "
+            "keras-resnet preflight --config=resnet50_imagenet_tpu --topology=v5e:2x4"
+        )
+    topology = parse_topology(flags.topology)
+    resolved = config.check(overrides.apply(config.load_config(flags.config), flags))
+    for name in ("json", "plot"):
+        if flags[name].value and not Path(flags[name].value).parent.is_dir():
+            raise UserError(f"--{name}={flags[name].value}: there is no such folder")
+    measured = _measured_input(flags.input)
+    batch = _batch_per_replica(resolved, topology)
+    _require_compiler()
+    backend.require_tensorflow()
+    from keras_resnet.preflight import report as reports
+
+    step = functools.partial(_preflight, resolved, topology, flags.classes)
+    report = step(batch, resolved.libtpu_init_args)
+    print(reports.describe(report, measured))
+    figures = report.figures()
+    if flags.search and report.exit_code == reports.DOES_NOT_FIT:
+        figures["largest_batch_per_replica"] = _search(report, step, resolved)
+    if flags.tune and report.exit_code != reports.DOES_NOT_COMPILE:
+        figures["tuned"] = _tune(batch, step)
+    if flags.json:
+        Path(flags.json).write_text(json.dumps(figures, indent=2) + "\n")
+    if flags.plot and report.exit_code == reports.FITS:
+        from keras_resnet.preflight.plot import draw
+
+        name = f"{resolved.model.name}, {batch} images on one core or chip of {topology.chip.name}"
+        draw(report, Path(flags.plot), name)
+    return report.exit_code
+
+
+def _require_compiler() -> None:
+    from importlib.util import find_spec
+
+    from keras_resnet.preflight.compiler import NO_COMPILER
+
+    if find_spec("jax") is None or find_spec("libtpu") is None:
+        raise UserError(NO_COMPILER)
+
+
+def _batch_per_replica(config, topology) -> int:
+    """Images of a replica, in one of the parts of `accumulate_steps`."""
+    share = topology.replicas * config.accumulate_steps
+    if config.batch_size % share:
+        raise UsageError(
+            f"config.batch_size={config.batch_size} does not divide by the {topology.replicas} "
+            f"replicas of {topology.name} times config.accumulate_steps={config.accumulate_steps}; "
+            f"take {max(config.batch_size // share, 1) * share}"
+        )
+    return config.batch_size // share
+
+
+def _measured_input(path: str | None) -> float | None:
+    """Images/s of the last stage, the whole pipeline, in a result of `benchmark input`."""
+    if path is None:
+        return None
+    try:
+        return float(json.loads(Path(path).read_text())["stages"][-1]["images_per_second"])
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise UserError(
+            f"--input={path}: no result of keras-resnet benchmark input ({error})"
+        ) from error
+
+
+def _preflight(config, topology, classes, batch: int, libtpu_flags: str):
+    """Lowers and compiles; returns a Report."""
+    from keras_resnet.architectures import get_architecture
+    from keras_resnet.preflight.compiler import compile_step
+    from keras_resnet.preflight.lowering import lower_train_step
+    from keras_resnet.preflight.report import Report
+
+    classes = classes or get_architecture(config.model.name).classes
+    lowered = lower_train_step(config, batch=batch, classes=classes)
+    compiled = compile_step(lowered.hlo, topology.chip, libtpu_flags)
+    return Report(topology, lowered, compiled, parts=config.accumulate_steps)
+
+
+def _search(report, step, config) -> int:
+    from keras_resnet.preflight.search import largest_batch
+
+    largest, tried = largest_batch(lambda batch: step(batch, config.libtpu_init_args), report)
+    sizes = ", ".join(f"{entry.lowered.batch}" for entry in tried)
+    print(f"largest batch per replica that fits: {largest or 'none'} (tried {sizes})")
+    return largest
+
+
+def _tune(batch: int, step) -> list[dict]:
+    from keras_resnet.preflight.tune import describe, tune
+
+    rows = []
+    for trial in tune(lambda option, size: step(size, option), (batch, 2 * batch, batch // 2)):
+        print(describe(trial), flush=True)
+        rows.append(
+            {
+                "libtpu_init_args": trial.flags,
+                "batch_per_replica": trial.batch,
+                "estimated_cycles": trial.report.figures()["estimated_cycles"],
+                "images_per_second_per_chip": trial.images_per_second,
+            }
+        )
+    best = max(rows, key=lambda row: row["images_per_second_per_chip"])
+    print(
+        f"best: --config.libtpu_init_args={best['libtpu_init_args']!r} with "
+        f"{best['batch_per_replica']} images per replica"
+    )
+    return rows

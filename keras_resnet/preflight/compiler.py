@@ -1,0 +1,180 @@
+"""The real TPU compiler (libtpu), without a TPU. Runs in a process of its own.
+
+    python -m keras_resnet.preflight.compiler STEP.hlo TOPOLOGY RESULT.json OPTIMISED.txt
+
+libtpu and TensorFlow do not share a process well, libtpu reads its flags once, and a compiler that
+crashes must not take the caller along. `compile_step` is the caller's side.
+"""
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from keras_resnet.errors import UserError
+from keras_resnet.preflight.topologies import Chip
+
+NO_COMPILER = (
+    "preflight needs jax and libtpu: pip install 'keras-resnet-tpu[preflight]' "
+    "(Linux on x86-64 with Python 3.11 to 3.13)"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """What the compiler said.
+
+    Attributes:
+        error: why it does not compile, "" if it does.
+        out_of_memory: the error is that it does not fit into the chip's memory.
+        hbm_needed_bytes: memory of arguments, results and everything between; 0 if unknown.
+        hbm_limit_bytes: what the compiler may use of the chip's memory; 0 if it did not say.
+        flops, bytes_accessed: the compiler's own count.
+        text: the optimised program, "" without one.
+    """
+
+    error: str = ""
+    out_of_memory: bool = False
+    hbm_needed_bytes: int = 0
+    hbm_limit_bytes: int = 0
+    flops: float = 0.0
+    bytes_accessed: float = 0.0
+    text: str = ""
+
+
+def compile_step(hlo: bytes, chip: Chip, flags: str = "", timeout: float = 3600) -> Compiled:
+    """Compiles a serialised HLO module for one core of `chip`.
+
+    Args:
+        hlo: HloModuleProto.
+        chip: for which.
+        flags: LIBTPU_INIT_ARGS.
+        timeout: seconds.
+
+    Raises:
+        UserError: jax or libtpu are not installed, or the compiler did not end in time.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        step, result, text = (Path(folder) / name for name in ("step", "result", "text"))
+        step.write_bytes(hlo)
+        environment = {
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "TPU_ACCELERATOR_TYPE": chip.accelerator_type,
+            "TPU_SKIP_MDS_QUERY": "1",
+            "TPU_WORKER_HOSTNAMES": "localhost",
+            # Its lock (/tmp/libtpu_lockfile) guards a TPU; compilations may run side by side.
+            "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+            "LIBTPU_INIT_ARGS": flags,
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+        }
+        topology = f"{chip.name}:{chip.smallest}"
+        command = [sys.executable, "-m", __name__, *map(str, (step, topology, result, text))]
+        try:
+            done = subprocess.run(
+                command, env=environment, capture_output=True, text=True, timeout=timeout
+            )
+        except subprocess.TimeoutExpired as error:
+            raise UserError(f"the TPU compiler did not end within {timeout:g} seconds") from error
+        if not result.exists():
+            lines = [line for line in done.stderr.splitlines() if line.strip()]
+            # libtpu ends the process on a flag that it does not know.
+            unknown = [line for line in lines if "nknown" in line and "flag" in line]
+            reason = (unknown or lines or [f"exit code {done.returncode}"])[-1].strip()
+            return Compiled(error=f"the TPU compiler ended: {reason}")
+        values = json.loads(result.read_text())
+        if values.get("error") == "not installed":
+            raise UserError(NO_COMPILER)
+        return Compiled(**values, text=text.read_text() if text.exists() else "")
+
+
+def read_error(message: str) -> dict:
+    """Returns the fields of `Compiled` that an error of the compiler fills.
+
+    Out of memory reads "Ran out of memory in memory space hbm. Used 22.44G of 15.75G hbm. …".
+    """
+    first = next((line for line in message.splitlines() if line.strip()), "unknown error")
+    used = re.search(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm", message)
+    if used is None:
+        return {"error": first, "out_of_memory": "RESOURCE_EXHAUSTED" in first}
+    unit = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+    return {
+        "error": first,
+        "out_of_memory": True,
+        "hbm_needed_bytes": round(float(used[1]) * unit[used[2]]),
+        "hbm_limit_bytes": round(float(used[3]) * unit[used[4]]),
+    }
+
+
+def _compile(hlo: bytes, topology: str) -> tuple[dict, str]:
+    """Returns the fields of `Compiled` and the optimised program. In the process of its own."""
+    from jax.experimental import topologies
+    from jaxlib import _jax, xla_client
+
+    device = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices[0]
+    module = _without_copies(_jax.mlir.hlo_to_stablehlo(hlo))
+    options = xla_client.CompileOptions()
+    options.num_replicas = options.num_partitions = 1
+    try:
+        compiled = device.client.compile(module, xla_client.DeviceList((device,)), options)
+    except Exception as error:
+        return read_error(str(error)), ""
+    memory = compiled.get_compiled_memory_stats()
+    costs = compiled.cost_analysis()
+    costs = costs[0] if isinstance(costs, list) else costs
+    needed = (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        + memory.temp_size_in_bytes
+        + memory.generated_code_size_in_bytes
+        - memory.alias_size_in_bytes
+    )
+    return {
+        "hbm_needed_bytes": needed,
+        "flops": costs.get("flops", 0.0),
+        "bytes_accessed": costs.get("bytes accessed", 0.0),
+    }, compiled.hlo_modules()[0].to_string()
+
+
+def _without_copies(module: bytes):
+    """The module parsed, without each `mhlo.copy`: an identity, which this route refuses."""
+    from jax._src.interpreters import mlir
+    from jaxlib.mlir import ir
+
+    copies = []
+
+    def collect(operation):
+        if operation.name == "mhlo.copy":
+            copies.append(operation)
+        return ir.WalkResult.ADVANCE
+
+    with mlir.make_ir_context():
+        parsed = ir.Module.parse(module)
+        parsed.operation.walk(collect)
+        for copy in copies:
+            copy.results[0].replace_all_uses_with(copy.operands[0])
+            copy.erase()
+        return parsed
+
+
+def main(arguments: list[str]) -> None:
+    """Compiles and writes the result; see the module."""
+    step, topology, result, text = arguments
+    try:
+        import jax  # noqa: F401
+        import libtpu  # noqa: F401
+    except ImportError:
+        values, program = {"error": "not installed"}, ""
+    else:
+        values, program = _compile(Path(step).read_bytes(), topology)
+    if program:
+        Path(text).write_text(program)
+    Path(result).write_text(json.dumps(values))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,107 @@
+"""From the trainer's own training step to the input of the TPU compiler.
+
+TensorFlow is imported by the function that needs it: the report and what builds on it do without.
+"""
+
+import dataclasses
+import math
+
+from ml_collections import ConfigDict
+
+# Only the schedule depends on the number of examples, not what the step costs.
+IMAGENET_TRAIN = 1_281_167
+
+
+@dataclasses.dataclass(frozen=True)
+class Lowered:
+    """A training step of one replica, lowered.
+
+    Attributes:
+        hlo: serialised HloModuleProto.
+        batch: images of the replica.
+        model_flops: operations that the step needs by the formula of papers: multiply-adds of
+            convolutions and dense layers, times 2, and times 3 for forward and backward pass.
+        gradient_bytes: what the replicas have to sum.
+        variable_bytes: all variables: weights, moving statistics, optimiser, averages. TensorFlow
+            updates them in place.
+        parameters: trainable numbers.
+        layers: names of the layers of the model.
+    """
+
+    hlo: bytes
+    batch: int
+    model_flops: float
+    gradient_bytes: int
+    variable_bytes: int
+    parameters: int
+    layers: tuple[str, ...]
+
+
+def lower_train_step(config: ConfigDict, *, batch: int, classes: int) -> Lowered:
+    """Builds the trainer of `config` and lowers one replica's step through TensorFlow's bridge.
+
+    What is lowered is the function that `train` runs on each replica, with `batch` images of
+    uint8 as input. With `accumulate_steps` it is one part and the update.
+
+    Args:
+        config: a checked config; `batch_size` and `strategy` are replaced.
+        batch: images per replica (and part).
+        classes: outputs of the network.
+
+    Raises:
+        UserError: the trainer refuses the config.
+    """
+    import tensorflow as tf
+
+    from keras_resnet.profiling import profile
+    from keras_resnet.training.trainer import Trainer
+
+    config = config.copy_and_resolve_references()
+    config.batch_size = batch * config.accumulate_steps
+    config.xla = "off"  # the whole step is compiled here
+    trainer = Trainer(
+        config,
+        tf.distribute.OneDeviceStrategy("/cpu:0"),
+        [str(index) for index in range(classes)],
+        max(IMAGENET_TRAIN, config.batch_size),
+    )
+    steps = trainer.steps
+
+    @tf.function(jit_compile=True, autograph=False)
+    def step(batch):
+        if config.accumulate_steps == 1:
+            return steps.train_step(batch)
+        sums = steps.accumulate_step(batch)
+        steps.update_step()
+        return sums
+
+    hlo = step.experimental_get_compiler_ir(_example(config, batch))(stage="hlo_serialized")
+    model = trainer.model
+    costs = profile(model)
+    # Those that the step captured are those that it reads or writes.
+    captured = step.get_concrete_function(_example(config, batch)).variables
+    return Lowered(
+        hlo=hlo,
+        batch=batch,
+        model_flops=3 * 2 * costs.multiply_adds * batch,
+        gradient_bytes=4 * costs.parameters,
+        variable_bytes=sum(
+            math.prod(variable.shape) * variable.dtype.size for variable in captured
+        ),
+        parameters=costs.parameters,
+        layers=tuple(layer.name for layer in model.layers),
+    )
+
+
+def _example(config: ConfigDict, batch: int) -> dict:
+    """A batch of zeros as the input pipeline delivers it."""
+    import tensorflow as tf
+
+    size = config.data.image_size
+    example = {
+        "image": tf.zeros([batch, size, size, 3], tf.uint8),
+        "label": tf.zeros([batch], tf.int32),
+    }
+    if config.data.augment.mixup or config.data.augment.cutmix:
+        example["mix"] = tf.zeros([batch, 6])
+    return example

@@ -1,0 +1,282 @@
+"""keras-resnet preflight without the TPU compiler: reading its output, arithmetic, errors."""
+
+import json
+import sys
+
+import pytest
+
+from keras_resnet.commands import main
+from keras_resnet.preflight import compiler, hlo, search, tune
+from keras_resnet.preflight import report as reports
+from keras_resnet.preflight.compiler import Compiled
+from keras_resnet.preflight.lowering import Lowered
+from keras_resnet.preflight.plot import draw
+from keras_resnet.preflight.report import Report
+from keras_resnet.preflight.topologies import CHIPS, parse_topology
+
+# Shortened from a real program: what the parser meets in one. S(1) is on-chip memory.
+PROGRAM = """\
+HloModule step, is_scheduled=true
+
+%fused_computation.1 (param_0.1: bf16[8,4,4,16], param_1.1: bf16[3,3,16,16]) -> bf16[8,4,4,16] {
+  %param_0.1 = bf16[8,4,4,16]{3,2,1,0} parameter(0)
+  %param_1.1 = bf16[3,3,16,16]{3,2,1,0} parameter(1)
+  ROOT %convolution.1 = bf16[8,4,4,16]{3,2,1,0} convolution(%param_0.1, %param_1.1), window={size=3x3}
+}
+
+%fused_computation.2 (param_0.2: bf16[8,4,4,16]) -> f32[16] {
+  %param_0.2 = bf16[8,4,4,16]{3,2,1,0} parameter(0)
+  ROOT %reduce.1 = f32[16]{0} reduce(%param_0.2, %zero), dimensions={0,1,2}, to_apply=%sum
+}
+
+%fused_computation.3 (param_0.3: f32[16]) -> f32[16] {
+  %param_0.3 = f32[16]{0} parameter(0)
+  ROOT %add.1 = f32[16]{0} add(%param_0.3, %param_0.3)
+}
+
+%body (state: (f32[16])) -> (f32[16]) {
+  %state = (f32[16]{0}) parameter(0)
+  %item = f32[16]{0} get-tuple-element(%state), index=0
+  %add.2 = f32[16]{0} fusion(%item), kind=kLoop, calls=%fused_computation.3, backend_config={"window_config":{"estimated_cycles":"7"}}
+  ROOT %tuple.1 = (f32[16]{0}) tuple(%add.2)
+}
+
+ENTRY %main (images: bf16[8,4,4,16], kernel: bf16[3,3,16,16]) -> f32[16] {
+  %images = bf16[8,4,4,16]{3,0,2,1:T(8,128)(2,1)} parameter(0)
+  %kernel = bf16[3,3,16,16]{3,2,1,0:T(8,128)(2,1)S(1)} parameter(1)
+  %fusion.1 = bf16[8,4,4,16]{3,0,2,1:T(8,128)(2,1)} fusion(%images, %kernel), kind=kOutput, calls=%fused_computation.1, metadata={op_name="net_1/stage1_block1_conv1_1/convolution"}, backend_config={"window_config":{"estimated_cycles":"1000"}}
+  %fusion.2 = (f32[16]{0:T(128)S(1)}, bf16[8,4,4,16]{3,0,2,1:T(8,128)(2,1)}) fusion(%fusion.1), kind=kInput, calls=%fused_computation.2, metadata={op_name="gradient_tape/net_1/stage2_block1_norm1_1/FusedBatchNormGradV3"}, backend_config={"window_config":{"estimated_cycles":"300"}}
+  %copy.1 = bf16[8,4,4,16]{0,3,2,1} copy(%fusion.1), metadata={op_name="net_1/stem_conv_1/convolution"}, backend_config={"window_config":{"estimated_cycles":"50"}}
+  %select-and-scatter.1 = bf16[8,8,8,16]{3,0,2,1} select-and-scatter(%fusion.1, %copy.1, %zero.1), window={size=1x3x3x1}, metadata={op_name="gradient_tape/net_1/pool_1/MaxPoolGrad"}, backend_config={"window_config":{"estimated_cycles":"200"}}
+  %while.1 = (f32[16]{0}) while(%tuple.2), condition=%until, body=%body, backend_config={"known_trip_count":{"n":"5"}}
+  ROOT %result = f32[16]{0} get-tuple-element(%while.1), index=0
+}
+"""  # noqa: E501
+LAYERS = ("stem_conv", "stage1_block1_conv1", "stage2_block1_norm1", "pool")
+MIB, GIB = 1 << 20, 1 << 30
+
+
+def lowered(batch=128, **changes):
+    values = {
+        "hlo": b"",
+        "batch": batch,
+        "model_flops": 3 * 2 * 4e9 * batch,
+        "gradient_bytes": 100_000_000,
+        "variable_bytes": GIB // 4,
+        "parameters": 25_000_000,
+        "layers": LAYERS,
+    }
+    return Lowered(**{**values, **changes})
+
+
+def test_instructions_of_a_program():
+    found = {entry.name: entry for entry in hlo.instructions(PROGRAM, LAYERS)}
+    assert list(found) == ["fusion.1", "fusion.2", "select-and-scatter.1", "copy.1", "add.2"]
+    rows = [
+        (entry.cycles, entry.kind, entry.backward, entry.layer, entry.stage)
+        for entry in found.values()
+    ]
+    assert rows == [
+        (1000, "convolution", False, "stage1_block1_conv1", "stage1"),
+        (300, "reduction", True, "stage2_block1_norm1", "stage2"),
+        (200, "pooling", True, "pool", "head"),
+        (50, "copy", False, "stem_conv", "stem"),
+        (5 * 7, "elementwise", False, "", "other"),
+    ]
+    assert hlo.estimated_cycles(found.values()) == 1585
+    image = 8 * 4 * 4 * 16 * 2
+    # Images read and written; the kernel is on the chip, as are the sums of the reduction.
+    assert found["fusion.1"].hbm_bytes == 2 * image
+    assert found["fusion.2"].hbm_bytes == 2 * image
+    assert found["add.2"].hbm_bytes == 2 * 16 * 4
+
+
+def test_figures_are_the_arithmetic_of_the_program():
+    topology = parse_topology("v5e:4x4")
+    compiled = Compiled("", False, 8 * GIB, 0, flops=3e12, bytes_accessed=4e10, text=PROGRAM)
+    figures = Report(topology, lowered(), compiled).figures()
+    assert figures["compiles"] is figures["fits"] is True
+    assert (figures["chips"], figures["hosts"], figures["batch_size"]) == (16, 4, 16 * 128)
+    assert figures["estimated_cycles"] == 1585
+    seconds = 1585 / 1.5e9
+    assert figures["step_seconds"] == pytest.approx(seconds)
+    assert figures["images_per_second_per_chip"] == pytest.approx(128 / seconds)
+    assert figures["arithmetic_intensity"] == pytest.approx(75)
+    utilisation = 3 * 2 * 4e9 * 128 / seconds / 197e12
+    assert figures["model_flop_utilisation"] == pytest.approx(utilisation)
+    # Ring: 15/16 of the gradients out twice, at 100 GB/s.
+    reduce = 2 * 15 / 16 * 1e8 / 1e11
+    assert figures["all_reduce_seconds_by_formula"] == pytest.approx(reduce)
+    assert figures["images_per_second"] == pytest.approx(16 * 128 / (seconds + reduce))
+    assert figures["images_per_second_per_host"] == pytest.approx(4 * 128 / (seconds + reduce))
+    assert figures["cycles_by_kind"] == {
+        **{"convolution": 1000, "reduction": 300, "pooling": 200, "copy": 50, "elementwise": 35}
+    }
+    assert sum(figures["cycles_by_stage"].values()) == 1585
+    text = reports.describe(Report(topology, lowered(), compiled), measured_input=1000.0)
+    for word in ("fits", "estimate", "by formula", "stage1_block1_conv1", "one was measured"):
+        assert word in text
+    json.dumps(figures)
+
+
+def test_two_cores_of_a_chip_are_two_replicas():
+    topology = parse_topology("v3:2x2")
+    assert (topology.chips, topology.replicas, topology.hosts) == (4, 8, 1)
+    compiled = Compiled(hbm_needed_bytes=17 * GIB, text=PROGRAM)
+    report = Report(topology, lowered(), compiled)
+    assert report.exit_code == reports.DOES_NOT_FIT  # 16 GiB are a core's
+    figures = report.figures()
+    assert figures["images_per_second_per_chip"] == pytest.approx(2 * 128 * 0.94e9 / 1585)
+    assert figures["model_flop_utilisation"] == pytest.approx(
+        3 * 2 * 4e9 * 128 * 0.94e9 / 1585 / 61.5e12
+    )
+
+
+def test_parts_of_accumulation_count():
+    compiled = Compiled(flops=1e12, bytes_accessed=1e10, text=PROGRAM)
+    figures = Report(parse_topology("v5e:2x2"), lowered(), compiled, parts=4).figures()
+    assert figures["batch_size"] == 4 * 4 * 128
+    assert figures["estimated_cycles"] == 4 * 1585
+    assert figures["flops"] == 4e12
+    assert sum(figures["cycles_by_kind"].values()) == 4 * 1585
+
+
+def test_peaks_follow_from_clock_and_matrix_units():
+    """Independent of the table: side and number of a chip's matrix units, from the same papers."""
+    units = {"v2": (128, 2), "v3": (128, 4), "v4": (128, 8), "v5e": (128, 4), "v5p": (128, 8)}
+    for name, (side, count) in {**units, "v6e": (256, 4)}.items():
+        chip = CHIPS[name]
+        assert 2 * side * side * count * chip.clock == pytest.approx(chip.flops, rel=0.01), name
+
+
+@pytest.mark.parametrize(
+    ("name", "replicas", "hosts", "accelerator"),
+    [
+        ("v2:2x2", 8, 1, "v2-8"),
+        ("v4:2x2x1", 4, 1, "v4-8"),
+        ("v4:2x2x4", 16, 4, "v4-8"),
+        ("v5e:1x1", 1, 1, "v5litepod-4"),
+        ("v5e:2x4", 8, 1, "v5litepod-4"),
+        ("v5e:4x4", 16, 4, "v5litepod-4"),
+        ("v5p:2x2x1", 4, 1, "v5p-8"),
+        ("v6e:2x4", 8, 1, "v6e-4"),
+    ],
+)
+def test_slices(name, replicas, hosts, accelerator):
+    topology = parse_topology(name)
+    assert (topology.replicas, topology.hosts) == (replicas, hosts)
+    assert topology.chip.accelerator_type == accelerator
+
+
+OUT_OF_MEMORY = """\
+RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used \
+22.50G of 15.75G hbm. Exceeded hbm capacity by 6.75G.
+
+Total hbm usage >= 22.75G:
+"""
+
+
+def test_errors_of_the_compiler():
+    fields = compiler.read_error(OUT_OF_MEMORY)
+    assert fields["hbm_needed_bytes"] == 22.5 * GIB
+    assert fields["hbm_limit_bytes"] == 15.75 * GIB
+    report = Report(parse_topology("v5e:2x2"), lowered(), Compiled(**fields))
+    assert report.exit_code == reports.DOES_NOT_FIT
+    assert "22.50 GiB of 15.75 GiB per replica: does NOT fit" in reports.describe(report)
+    fields = compiler.read_error("\nINTERNAL: Mosaic failed\nmore")
+    assert fields == {"error": "INTERNAL: Mosaic failed", "out_of_memory": False}
+    report = Report(parse_topology("v5e:2x2"), lowered(), Compiled(**fields))
+    assert report.exit_code == reports.DOES_NOT_COMPILE
+    assert "compiles     no: INTERNAL: Mosaic failed" in reports.describe(report)
+    assert report.figures()["estimated_cycles"] is None
+
+
+@pytest.mark.parametrize("most", [200, 8, 0, 511])
+def test_search_finds_the_largest_batch(most):
+    """On a compiler whose memory grows faster than a straight line, as rematerialisation ends."""
+    topology = parse_topology("v5e:2x2")
+
+    def compiled(batch):
+        need = (GIB // 4) + int((15 * GIB) * (batch / max(most, 1)) ** 1.2 * 15.5 / 15.25)
+        limit = need if batch == most else int(15.75 * GIB)
+        fits = batch <= most
+        needed = min(need, limit) if fits else max(need, limit + 1)
+        return Report(
+            topology, lowered(batch), Compiled("" if fits else "OOM", not fits, needed, limit)
+        )
+
+    largest, tried = search.largest_batch(compiled, compiled(512), most_tries=12)
+    assert largest == most // 8 * 8
+    assert all(report.lowered.batch % 8 == 0 for report in tried)
+    assert len({report.lowered.batch for report in tried}) == len(tried)
+
+
+def test_tuning_tries_other_batches_with_the_best_flags():
+    topology = parse_topology("v5e:2x2")
+    asked = []
+
+    def compile_with(flags, batch):
+        asked.append((flags, batch))
+        cycles = {"": 1000, "--fast": 600, "--broken": 0}[flags] * (batch / 128) ** 0.9
+        text = PROGRAM.replace('"1000"', f'"{int(cycles)}"') if cycles else ""
+        return Report(topology, lowered(batch), Compiled("" if text else "no such flag", text=text))
+
+    trials = list(tune.tune(compile_with, (128, 256), ("", "--fast", "--broken")))
+    assert asked == [("", 128), ("--fast", 128), ("--broken", 128), ("--fast", 256)]
+    assert max(trials, key=lambda trial: trial.images_per_second).batch == 256
+    assert "no such flag" in tune.describe(trials[2])
+
+
+def test_picture(tmp_path):
+    from PIL import Image
+
+    path = tmp_path / "cycles.png"
+    draw(Report(parse_topology("v5e:2x2"), lowered(), Compiled(text=PROGRAM)), path, "ResNet")
+    image = Image.open(path)
+    assert image.size[0] == 1080
+    # Convolutions have two thirds of the cycles: theirs is the colour most seen after the white.
+    colours = sorted(image.convert("RGB").getcolors(1 << 20), reverse=True)
+    assert [colour for _, colour in colours[:2]] == [(255, 255, 255), (0x44, 0x77, 0xAA)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "quoted"),
+    [
+        ([], "--config=NAME --topology=SLICE"),
+        (["--config=smoke", "--topology=v5:2x2"], "did you mean 'v5p' or 'v5e'"),
+        (["--config=smoke", "--topology=v5e"], "v5e:2x2"),
+        (["--config=smoke", "--topology=v4:2x2"], "slices of v4 have 3 sides"),
+        (["--config=smoke", "--topology=v5e:16x16", "--config.batch_size=100"], "take 256"),
+        (["--config=smoke", "--topology=v5e:2x2", "--config.epoch=1"], "'epochs'"),
+    ],
+)
+def test_wrong_use(arguments, quoted, capsys):
+    assert main(["preflight", *arguments]) == 2
+    message = capsys.readouterr().err
+    assert quoted in message
+    assert message.count("\n") == 1
+
+
+def test_without_the_compiler_the_extra_is_named(capsys, monkeypatch):
+    find = __import__("importlib.util").util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name, *rest: None if name == "libtpu" else find(name)
+    )
+    assert main(["preflight", "--config=smoke", "--topology=v5e:2x2"]) == 1
+    assert "keras-resnet-tpu[preflight]" in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_input_result(capsys, tmp_path):
+    path = tmp_path / "input.json"
+    path.write_text("{}")
+    arguments = ["--config=smoke", "--topology=v5e:2x2", f"--input={path}"]
+    assert main(["preflight", *arguments]) == 1
+    assert f"--input={path}: no result" in capsys.readouterr().err
+
+
+def test_a_compiler_that_crashes_is_no_crash_of_ours(monkeypatch):
+    monkeypatch.setattr(compiler, "__name__", "keras_resnet.no_such_module")
+    result = compiler.compile_step(b"", CHIPS["v5e"])
+    assert "the TPU compiler ended" in result.error
+    assert "no_such_module" in result.error
+    assert sys.executable in result.error or "No module" in result.error

@@ -1,0 +1,59 @@
+"""The real TPU compiler on small networks; the full ResNet-50 by `pytest -m slow`."""
+
+import importlib.util
+import json
+import os
+
+import pytest
+
+from keras_resnet.commands import main
+
+if not all(importlib.util.find_spec(name) for name in ("jax", "libtpu")):
+    pytest.skip(
+        "the TPU compiler is not installed: pip install -e '.[preflight]'", allow_module_level=True
+    )
+
+TINY = [
+    *("--config=smoke", "--config.model.depths=(1,)", "--config.model.widths=(16,)"),
+    *("--config.data.image_size=8", "--config.precision=mixed_bfloat16", "--config.ema.decay=0.9"),
+    *("--config.loss.label_smoothing=0.1", "--config.batch_size=32"),
+]
+
+
+@pytest.mark.parametrize(("topology", "hertz"), [("v5e:2x2", 1.5e9), ("v4:2x2x1", 1.05e9)])
+def test_small_network(topology, hertz, tmp_path, capfd):
+    path = tmp_path / "figures.json"
+    assert main(["preflight", *TINY, f"--topology={topology}", f"--json={path}"]) == 0
+    figures = json.loads(path.read_text())
+    assert figures["compiles"] is figures["fits"] is True
+    assert figures["batch_per_replica"] == 8
+    assert figures["step_seconds"] == pytest.approx(figures["estimated_cycles"] / hertz)
+    # The stem 3x3x3x16, a block of two 3x3x16x16, the classifier 16x10 with bias, three norms.
+    convolutions = 3 * 3 * 3 * 16 + 2 * 3 * 3 * 16 * 16
+    assert figures["parameters"] == convolutions + 16 * 10 + 10 + 3 * 2 * 16
+    # Forward and backward pass, 8 images: 8x8 pixels times taps, and the classifier.
+    multiply_adds = 8 * 8 * convolutions + 16 * 10
+    assert figures["model_flops"] == 3 * 2 * 8 * multiply_adds
+    # The compiler counts the same multiplications, less those of the first layer's input gradient,
+    # plus everything else.
+    assert 0.5 < figures["flops"] / figures["model_flops"] < 3
+    # All variables are arguments of the program.
+    assert figures["hbm_needed_bytes"] > figures["variable_bytes"] > 3 * 4 * figures["parameters"]
+    layers = {entry["layer"] for entry in figures["instructions"]}
+    assert any(layer.startswith("stage1_block1_conv") for layer in layers)
+
+
+@pytest.mark.slow  # minutes each
+@pytest.mark.parametrize(
+    ("batch", "code"), [(128, 0), (256, 0), (512, 3)], ids=["fits", "fits too", "too large"]
+)
+def test_resnet50_on_a_chip_of_v5e(batch, code, tmp_path):
+    path = tmp_path / "figures.json"
+    options = [f"--config.batch_size={batch}", "--topology=v5e:1x1", f"--json={path}"]
+    assert main(["preflight", "--config=resnet50_imagenet_tpu", *options]) == code
+    figures = json.loads(path.read_text())
+    assert figures["compiles"] is True
+    # The compiler's own verdict, from its error message.
+    assert ("hbm" in figures["error"]) == (code == 3)
+    if batch == 128 and "LIBTPU_INIT_ARGS" not in os.environ:
+        assert figures["estimated_cycles"] <= 104e6
