@@ -3,6 +3,11 @@
     ./run_tpu.sh launch --name=resnet --zone=us-west4-a --type=v5litepod-8 --spot \\
         --bucket=gs://BUCKET -- train --config=resnet50_imagenet_tpu --config.data.path=gs://BUCKET/tfds
 
+On a TPU VM that is there already:
+
+    keras-resnet train --config=resnet50_imagenet_tpu --workdir=runs/resnet50 \\
+        --config.data.path=gs://BUCKET/tfds
+
 Know before renting whether it fits and how fast it will be:
 
     keras-resnet preflight --config=resnet50_imagenet_tpu --topology=v5e:2x4
@@ -10,7 +15,8 @@ Know before renting whether it fits and how fast it will be:
 The recipe is that of Goyal et al. 2017, sections 2.2 and 5 (linear warm-up for 5 epochs, rate 0.1
 for 256 images, scaled with the batch, weight decay 1e-4, gamma of the last normalisation from 0),
 with a cosine for the steps, Nesterov momentum and label smoothing 0.1 (He et al. 2019, section 5).
-Their tables 3 and 6 have 76 to 77 % top-1 for such recipes; this project has not trained it.
+Their tables 3 and 6 have 76 to 77 % top-1 for such recipes (from the source); this project has not
+trained it.
 """
 
 from ml_collections import ConfigDict
