@@ -20,12 +20,7 @@ SUMMARY = "Measure the input pipeline, stage by stage."
 
 def define_flags(flags: absl_flags.FlagValues) -> None:
     """Defines --config, --target, --seconds, --rounds, --json and the overrides."""
-    from keras_resnet.config import bundled_configs
-
-    names = ", ".join(bundled_configs())
-    absl_flags.DEFINE_string(
-        "config", None, f"bundled config ({names}) or a Python file", flag_values=flags
-    )
+    overrides.define_config(flags)
     absl_flags.DEFINE_float(
         "target", 1000.0, "images/s to feed", lower_bound=0.0, flag_values=flags
     )
@@ -36,7 +31,6 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
         "rounds", 3, "of which the median is taken", lower_bound=1, flag_values=flags
     )
     absl_flags.DEFINE_string("json", None, "file to write the figures to", flag_values=flags)
-    overrides.define(flags)
 
 
 def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
@@ -50,7 +44,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
         )
     if flags.json and not Path(flags.json).parent.is_dir():
         raise UserError(f"--json={flags.json}: there is no folder {Path(flags.json).parent}")
-    resolved = config.check(overrides.apply(config.load_config(flags.config), flags))
+    resolved = overrides.resolve(flags)
     backend.require_tensorflow()
     import input_pipeline
     from input_pipeline.measuring import measure_stages

@@ -19,21 +19,15 @@ SUMMARY = "Measure the training step on data that is in memory."
 
 def define_flags(flags: absl_flags.FlagValues) -> None:
     """Defines --config, --steps, --rounds, --json and the overrides."""
-    from keras_resnet.config import bundled_configs
-
-    names = ", ".join(bundled_configs())
-    absl_flags.DEFINE_string(
-        "config", None, f"bundled config ({names}) or a Python file", flag_values=flags
-    )
+    overrides.define_config(flags)
     absl_flags.DEFINE_integer("steps", 10, "in a round", lower_bound=1, flag_values=flags)
     absl_flags.DEFINE_integer("rounds", 5, "of which to take the median", 1, flag_values=flags)
     absl_flags.DEFINE_string("json", None, "file to write the figures to", flag_values=flags)
-    overrides.define(flags)
 
 
 def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     """Measures, prints and returns 0."""
-    from keras_resnet import backend, config
+    from keras_resnet import backend
 
     if arguments or not flags.config:
         raise UsageError(
@@ -42,7 +36,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
         )
     if flags.json and not Path(flags.json).parent.is_dir():
         raise UserError(f"--json={flags.json}: there is no folder {Path(flags.json).parent}")
-    resolved = config.check(overrides.apply(config.load_config(flags.config), flags))
+    resolved = overrides.resolve(flags)
     backend.require_tensorflow()
     from keras_resnet.training.step_timing import measure_step
 

@@ -1,4 +1,4 @@
-"""`--config.key=value`: overrides of single keys, parsed by ml_collections' config flags."""
+"""`--config=NAME`, and `--config.key=value`: overrides, parsed by ml_collections' config flags."""
 
 from collections.abc import Sequence
 
@@ -21,6 +21,31 @@ def define(flags: absl_flags.FlagValues) -> None:
         "KEY=VALUE; the long form of --config.KEY=VALUE, any number of times",
         flag_values=flags,
     )
+
+
+def define_config(flags: absl_flags.FlagValues) -> None:
+    """Defines --config=NAME_OR_PATH and its overrides; `resolve` reads them."""
+    from keras_resnet.config import bundled_configs
+
+    names = ", ".join(bundled_configs())
+    absl_flags.DEFINE_string(
+        "config",
+        None,
+        f"bundled config ({names}) or a Python file with get_config()",
+        flag_values=flags,
+    )
+    define(flags)
+
+
+def resolve(flags: absl_flags.FlagValues):
+    """Returns the checked config that `define_config`'s flags name, overrides applied.
+
+    Raises:
+      UsageError: there is no such config, or a key or value cannot be used.
+    """
+    from keras_resnet import config
+
+    return config.check(apply(config.load_config(flags.config), flags))
 
 
 def collect(arguments: Sequence[str], flags: absl_flags.FlagValues) -> list[str]:

@@ -22,10 +22,8 @@ SUMMARY = "Compile the training step for a Cloud TPU, without one: fits? how fas
 
 def define_flags(flags: absl_flags.FlagValues) -> None:
     """Defines --config, --topology, what to do with the result, and the overrides."""
-    from keras_resnet.config import bundled_configs
-
+    overrides.define_config(flags)
     for name, meaning in (
-        ("config", f"bundled config ({', '.join(bundled_configs())}) or a Python file"),
         ("topology", "slice of TPU, generation and sides in chips: v5e:2x4, v4:2x2x1"),
         ("json", "file to write the figures to"),
         ("plot", "picture of where the cycles go, a .png"),
@@ -41,12 +39,11 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_integer(
         "classes", None, "outputs; default: the variant's own", lower_bound=2, flag_values=flags
     )
-    overrides.define(flags)
 
 
 def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     """Compiles, prints, writes; returns 0, 3 or 4."""
-    from keras_resnet import backend, config
+    from keras_resnet import backend
     from keras_resnet.preflight.topologies import parse_topology
 
     if arguments or not (flags.config and flags.topology):
@@ -55,7 +52,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
             "keras-resnet preflight --config=resnet50_imagenet_tpu --topology=v5e:2x4"
         )
     topology = parse_topology(flags.topology)
-    resolved = config.check(overrides.apply(config.load_config(flags.config), flags))
+    resolved = overrides.resolve(flags)
     for name in ("json", "plot"):
         if flags[name].value and not Path(flags[name].value).parent.is_dir():
             raise UserError(f"--{name}={flags[name].value}: there is no such folder")

@@ -19,22 +19,16 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 def define_flags(flags: absl_flags.FlagValues) -> None:
     """Defines --config, --output, --images and the overrides."""
-    from keras_resnet.config import bundled_configs
-
-    names = ", ".join(bundled_configs())
-    absl_flags.DEFINE_string(
-        "config", None, f"bundled config ({names}) or a Python file", flag_values=flags
-    )
+    overrides.define_config(flags)
     absl_flags.DEFINE_string("output", None, "the picture to write, a .png", flag_values=flags)
     absl_flags.DEFINE_integer(
         "images", 32, "images of each split to show", lower_bound=1, flag_values=flags
     )
-    overrides.define(flags)
 
 
 def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     """Draws, prints and returns 0."""
-    from keras_resnet import backend, config
+    from keras_resnet import backend
 
     if arguments or not (flags.config and flags.output):
         raise UsageError(
@@ -46,7 +40,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
         raise UsageError(f"--output={output}: the name should end with {', '.join(SUFFIXES)}")
     if not output.parent.is_dir():
         raise UserError(f"--output={output}: there is no folder {output.parent}")
-    resolved = config.check(overrides.apply(config.load_config(flags.config), flags))
+    resolved = overrides.resolve(flags)
     backend.require_tensorflow()
     from keras_resnet import contact_sheet
     from keras_resnet.training import batch_samples

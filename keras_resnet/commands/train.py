@@ -14,24 +14,15 @@ SUMMARY = "Train a network; the same command again resumes."
 
 def define_flags(flags: absl_flags.FlagValues) -> None:
     """Defines --config, --workdir and the overrides."""
-    from keras_resnet.config import bundled_configs
-
-    names = ", ".join(bundled_configs())
-    absl_flags.DEFINE_string(
-        "config",
-        None,
-        f"bundled config ({names}) or a Python file with get_config()",
-        flag_values=flags,
-    )
+    overrides.define_config(flags)
     absl_flags.DEFINE_string(
         "workdir", None, "folder for everything the run leaves", flag_values=flags
     )
-    overrides.define(flags)
 
 
 def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     """Trains; returns 0."""
-    from keras_resnet import backend, config
+    from keras_resnet import backend
 
     if arguments:
         raise UsageError(f"unexpected argument {arguments[0]!r}; a config goes in --config=NAME")
@@ -39,7 +30,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
         if not flags[name].value:
             example = "--config=digits --workdir=runs/digits"
             raise UsageError(f"--{name} is missing; for example: keras-resnet train {example}")
-    resolved = config.check(overrides.apply(config.load_config(flags.config), flags))
+    resolved = overrides.resolve(flags)
     backend.require_tensorflow()
     from keras_resnet.training import run as training_run
 
