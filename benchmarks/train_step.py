@@ -13,9 +13,10 @@ Contestants, each in a process of its own:
 Every step does the same work: forward, mean cross-entropy, backward, SGD with momentum 0.9, on
 one fixed batch that is in memory already. Keras runs as a `tf.function` without XLA; bfloat16
 means Keras' `mixed_bfloat16` and PyTorch's `autocast`. Rounds are interleaved: each round times
-every contestant once, one after the other, so that a slow minute of the machine hits them all.
-Printed is a Markdown table of the median over rounds and, in brackets, the slowest and fastest
-round. Start it on an idle machine; it says what machine that was.
+every contestant once, one after the other, so that a slow minute of the machine hits them all,
+and each round starts with another one. Printed is a Markdown table of the median over rounds and,
+in brackets, the extremes; the ratios are medians of the ratios within a round. Start it on an
+idle machine; it says what machine that was.
 """
 
 import argparse
@@ -87,10 +88,12 @@ def measure(contestants, dtype, options) -> dict[str, dict[str, list[float]]]:
             for work in WORKS:
                 worker.time(work, steps=2)
         seconds = {name: {work: [] for work in WORKS} for name in contestants}
-        for _ in range(options.rounds):
+        for number in range(options.rounds):
+            turn = number % len(workers)  # nobody always runs after the same contestant
+            order = list(workers)[turn:] + list(workers)[:turn]
             for work in WORKS:
-                for name, worker in workers.items():
-                    seconds[name][work].append(worker.time(work, options.steps))
+                for name in order:
+                    seconds[name][work].append(workers[name].time(work, options.steps))
     finally:
         for worker in workers.values():
             worker.stop()
@@ -206,14 +209,25 @@ def build_model(contestant, input_shape):
 
 
 def print_table(dtype, seconds, batch_size) -> None:
-    print(f"| {dtype} | training | inference |\n|---|---|---|")
+    """Rates, and how many times faster the first contestant was than each, round by round."""
+    first = next(iter(seconds))
+    print(f"| {dtype} | training | {first} is faster by | inference | {first} is faster by |")
+    print("|---|---|---|---|---|")
     for name, by_work in seconds.items():
         cells = []
         for work in WORKS:
-            rates = sorted(batch_size / s for s in by_work[work])
-            cells.append(f"{statistics.median(rates):.2f} [{rates[0]:.2f}, {rates[-1]:.2f}]")
+            cells.append(spread([batch_size / s for s in by_work[work]]))
+            pairs = zip(by_work[work], seconds[first][work], strict=True)
+            cells.append(
+                "" if name == first else spread([its / ours for its, ours in pairs]) + " x"
+            )
         print(f"| {name} | {' | '.join(cells)} |")
     print(flush=True)
+
+
+def spread(values) -> str:
+    """Median [smallest, largest]."""
+    return f"{statistics.median(values):.2f} [{min(values):.2f}, {max(values):.2f}]"
 
 
 if __name__ == "__main__":

@@ -79,6 +79,13 @@ def decode_image(encoded: tf.Tensor) -> tf.Tensor:
     return image
 
 
+# Not inlined: of the branch that a JPEG does not take, a single operation is passed over rather
+# than hundreds, which together cost 5 % of the decoding (measured on ImageNet photos).
+@tf.function(
+    input_signature=[tf.TensorSpec([], tf.string)],
+    autograph=False,
+    experimental_attributes={"_noinline": True},
+)
 def decode_other(encoded: tf.Tensor) -> tf.Tensor:
     """As `decode_image`, for files that are no JPEG."""
     starts = [_PNG_START, b"GIF8", b"BM", b"RIFF"]

@@ -81,27 +81,29 @@ def training_image(
 ) -> tf.Tensor:
     """Decodes one file to uint8[size, size, 3].
 
-    With `random_resized_crop` that is the Inception crop; otherwise the short side is resized to
-    `size` and the central square is taken (an image of that size already is left alone).
+    With `random_resized_crop` that is the Inception crop, flipped where that is asked for;
+    otherwise the short side is resized to `size` and the central square is taken (an image of
+    that size already is left alone), and `augment_images` flips.
 
     Args:
         encoded: scalar string.
         numbers: this example's row of `random_numbers`.
     """
     if "random_resized_crop" in augment:
-        return crop.random_resized_crop(encoded, numbers["random_resized_crop"], size)
+        image = crop.random_resized_crop(encoded, numbers["random_resized_crop"], size)
+        return crop.flip_one(image, numbers["flip"]) if "flip" in numbers else image
     return resize_and_centre_crop(encoded, image_size=size)
 
 
 def augment_images(
     images: tf.Tensor, numbers: Mapping[str, tf.Tensor], augment: Mapping[str, Any]
 ) -> tf.Tensor:
-    """Everything that works on decoded images of equal size: uint8[n, h, w, 3] in and out."""
+    """What `training_image` left, on images of equal size: uint8[n, h, w, 3] in and out."""
     images = crop.crop_and_flip(
         images,
         padding=augment.get("crop_padding", 0),
         crop=numbers.get("crop_padding"),
-        flip=numbers.get("flip"),
+        flip=None if "random_resized_crop" in augment else numbers.get("flip"),
     )
     rows = {name: numbers[name] for name in ("color_jitter", "random_erasing") if name in numbers}
     if "policy" in augment:
