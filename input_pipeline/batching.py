@@ -13,7 +13,7 @@ import tensorflow as tf
 from input_pipeline import augment as augmentation
 from input_pipeline.errors import DataError
 from input_pipeline.order import check_batches, shard_range
-from input_pipeline.preprocessing import check_preprocessing, evaluation_image
+from input_pipeline.preprocessing import check_preprocessing, evaluation_image, map_files
 from input_pipeline.skipping import OK, replace_skipped, skip_broken
 from input_pipeline.sources.base import Source
 
@@ -126,7 +126,8 @@ def training_chunks(
             lambda example: augmentation.training_image(*example, augment, image_size),
             (encoded, numbers),
             chunk,
-            image_size,
+            image_size=image_size,
+            keeps_fitting="random_resized_crop" not in augment,
         )
         if stage == "augment":
             images = augmentation.augment_images(images, numbers, augment)
@@ -185,7 +186,11 @@ def evaluation_batches(
     def load(handles):
         encoded, labels = source.fetch(handles)
         images = _map_images(
-            lambda file: evaluation_image(file, preprocessing), encoded, chunk, image_size
+            lambda file: evaluation_image(file, preprocessing),
+            encoded,
+            chunk,
+            image_size=image_size,
+            keeps_fitting=preprocessing["crop_ratio"] == 1,
         )
         return {"image": images, "label": labels, "mask": tf.ones_like(labels, tf.float32)}
 
@@ -224,15 +229,11 @@ def _synthetic_evaluation(
     return _finish(tf.data.Dataset.range(num_batches).map(masked))
 
 
-def _map_images(function, chunk: Any, chunk_size: int, image_size: int) -> tf.Tensor:
+def _map_images(function, chunk: Any, chunk_size: int, **options) -> tf.Tensor:
     """uint8[n, image_size, image_size, 3]: `function` of each of the n rows of a chunk."""
     if chunk_size == 1:  # A loop would cost a tenth of the decoding.
         return function(tf.nest.map_structure(lambda rows: rows[0], chunk))[None]
-    return tf.map_fn(
-        function,
-        chunk,
-        fn_output_signature=tf.TensorSpec([image_size, image_size, 3], tf.uint8),
-    )
+    return map_files(function, chunk, **options)
 
 
 def _chunk_size(image_size: int, batch_size: int) -> int:

@@ -8,13 +8,20 @@ A `preprocessing` mapping travels with the weights and says what the model expec
 `evaluation_image` serves evaluation, prediction and the exported signature alike.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from input_pipeline.decoding import decode_jpeg_window, decode_other, is_jpeg, jpeg_size
+from input_pipeline.decoding import (
+    decode_jpeg_window,
+    decode_other,
+    decode_whole_jpeg,
+    is_jpeg,
+    jpeg_size,
+    not_inlined,
+)
 from input_pipeline.errors import DataError, unknown_name
 
 # Our names for the antialiasing kernels of tf.raw_ops.ScaleAndTranslate. Its Keys cubic has
@@ -154,18 +161,39 @@ def resize_and_centre_crop(
         image = decode_other(encoded)
         return window_of(image, tf.shape(image)[:2], tf.zeros([2], tf.int32))
 
-    def from_small_jpeg():
-        # Of small images the number of operations counts: 32×32 pixels decode twice as fast so.
-        sides = tf.image.extract_jpeg_shape(encoded)[:2]
-        whole = tf.cond(
-            tf.reduce_all(sides == image_size),
-            lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE"),
-            from_jpeg,
-        )
-        return tf.ensure_shape(whole, [image_size, image_size, 3])
+    return tf.cond(is_jpeg(encoded), from_jpeg, from_other)
 
-    may_fit = short_side == image_size
-    return tf.cond(is_jpeg(encoded), from_small_jpeg if may_fit else from_jpeg, from_other)
+
+def map_files(
+    function: Callable, rows: Any, *, image_size: int, keeps_fitting: bool = False
+) -> tf.Tensor:
+    """`function` of each row, in a loop inside the graph.
+
+    Args:
+        function: from a row to uint8[image_size, image_size, 3].
+        rows: string[n], the bytes of image files, or a tuple that begins with them.
+        keeps_fitting: whether `function` only decodes a JPEG that has the right size already. Of
+            small images the number of operations counts: 32×32 pixels take half the time so.
+
+    Returns:
+        uint8[n, image_size, image_size, 3].
+    """
+    result = tf.TensorSpec([image_size, image_size, 3], tf.uint8)
+    if not keeps_fitting:
+        return tf.map_fn(function, rows, fn_output_signature=result)
+    function = not_inlined(function)
+
+    def from_jpeg(row):
+        file = tf.nest.flatten(row)[0]
+        fits = tf.reduce_all(tf.image.extract_jpeg_shape(file)[:2] == image_size)
+        image = tf.cond(fits, lambda: decode_whole_jpeg(file), lambda: function(row))
+        return tf.ensure_shape(image, result.shape)
+
+    return tf.cond(
+        tf.reduce_all(is_jpeg(tf.nest.flatten(rows)[0])),
+        lambda: tf.map_fn(from_jpeg, rows, fn_output_signature=result),
+        lambda: tf.map_fn(function, rows, fn_output_signature=result),
+    )
 
 
 def _centre(whole: tf.Tensor, short_side: int, size: int) -> tuple[tf.Tensor, tf.Tensor]:
