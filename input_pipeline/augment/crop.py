@@ -88,9 +88,9 @@ def random_resized_crop(encoded: tf.Tensor, numbers: tf.Tensor, size: int) -> tf
 
     crop = tf.cond(is_jpeg(encoded), from_jpeg, from_other)
     crop.set_shape([None, None, 3])
-    resized = tf.raw_ops.ResizeBilinear(
-        images=crop[None], size=[size, size], half_pixel_centers=True
-    )[0]
+    # Of float32, TensorFlow resizes four numbers at a time, of uint8 one.
+    crop = tf.cast(crop, tf.float32)[None]
+    resized = tf.raw_ops.ResizeBilinear(images=crop, size=[size, size], half_pixel_centers=True)[0]
     return tf.cast(resized + 0.5, tf.uint8)
 
 

@@ -98,14 +98,20 @@ def invert(image: tf.Tensor, argument: tf.Tensor) -> tf.Tensor:
 def autocontrast(image: tf.Tensor, argument: tf.Tensor) -> tf.Tensor:
     """Stretches each channel to 0..255 (ImageOps.autocontrast)."""
     del argument
-    low = tf.cast(tf.reduce_min(image, axis=[0, 1]), tf.float64)
-    high = tf.cast(tf.reduce_max(image, axis=[0, 1]), tf.float64)
+    low, high = (_over_pixels(reduce, image) for reduce in (tf.reduce_min, tf.reduce_max))
     values = np.arange(256, dtype=np.float64)
     # In PIL's order of operations: the result is cut off, so the last bit of a float counts.
     scale = 255.0 / tf.maximum(high - low, 1.0)
     stretched = values[None] * scale[:, None] + (-low * scale)[:, None]
     table = tf.where((high > low)[:, None], tf.clip_by_value(stretched, 0.0, 255.0), values[None])
     return _look_up(image, table)
+
+
+def _over_pixels(reduce, image: tf.Tensor) -> tf.Tensor:
+    # float64[3]. Over whole rows first: long lines of numbers are reduced many at a time.
+    height, width, _ = image.shape
+    columns = reduce(tf.reshape(image, [height, 3 * width]), axis=0)
+    return tf.cast(reduce(tf.reshape(columns, [width, 3]), axis=0), tf.float64)
 
 
 def equalize(image: tf.Tensor, argument: tf.Tensor) -> tf.Tensor:
