@@ -130,10 +130,15 @@ def timed(batches: tf.data.Dataset) -> Callable[[float], float]:
             next(iterator)
         count, begin = 0, time.perf_counter()
         while time.perf_counter() - begin < seconds:
-            count += len(next(iterator)["label"])
+            count += number_of_images(next(iterator))
         return count / (time.perf_counter() - begin)
 
     return run
+
+
+def number_of_images(batch: dict) -> int:
+    """Without what fills up a last batch of evaluation."""
+    return int(sum(batch["mask"])) if "mask" in batch else len(batch["label"])
 
 
 def start_torch(options: argparse.Namespace) -> Callable[[str], float]:
