@@ -10,6 +10,8 @@ import time
 import keras
 import numpy as np
 import pytest
+from input_helpers import write_images
+from run_helpers import tiny_config
 
 import input_pipeline
 from keras_resnet import config as configs
@@ -221,6 +223,22 @@ def test_a_failed_start_does_not_bind_the_folder(smoke, tmp_path):
     with pytest.raises(input_pipeline.DataError, match="nowhere"):
         run.train(config, tmp_path / "w")
     WorkDir(tmp_path / "w").check(smoke)
+
+
+def test_a_run_that_skips_broken_images(tmp_path, capsys):
+    for split in ("train", "test"):
+        write_images(tmp_path / "photos" / split, {"cat": 10, "dog": 10})
+    for name in ("train/cat/3.png", "train/dog/0.png", "test/cat/1.png"):
+        (tmp_path / "photos" / name).write_bytes(b"no image")
+    config = tiny_config(
+        epochs=1, batch_size=10, deterministic=False, data__source="image_folder",
+        data__path=str(tmp_path / "photos"), data__on_error="skip", data__max_broken_share=0.2,
+    )  # fmt: skip
+    result = run.train(config, tmp_path / "run")
+    assert result == json.loads(WorkDir(tmp_path / "run").result.read_text())
+    assert (result["skipped_train_images"], result["skipped_eval_images"]) == (2, 1)
+    assert result["examples"] == 19
+    assert "3 broken images were skipped" in capsys.readouterr().out
 
 
 def test_mixed_precision_trains_and_saves_float32(smoke, tmp_path):

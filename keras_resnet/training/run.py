@@ -30,7 +30,9 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     """Trains the network of `config` in `workdir`, from its newest checkpoint if there is one.
 
     Returns:
-      The content of result.json: top1, top5, loss, examples, step, train_images_per_second.
+      The content of result.json: top1, top5, loss, examples, step, train_images_per_second, and
+      with data.on_error=skip skipped_train_images and skipped_eval_images: the broken images that
+      this host met since the command was started.
 
     Raises:
       UserError: the work directory, the devices or a checkpoint cannot be used.
@@ -85,10 +87,12 @@ def _train(
     reporter.introduce(describe_strategy(trainer.strategy), train_source, eval_source)
     with reporter:
         Session(trainer, checkpoints, reporter, train_source, eval_source, progress).run()
-    return _finish(workdir, trainer, reporter, eval_source)
+    return _finish(workdir, trainer, reporter, train_source, eval_source)
 
 
-def _finish(workdir: WorkDir, trainer: Trainer, reporter: Reporter, eval_source) -> dict:
+def _finish(
+    workdir: WorkDir, trainer: Trainer, reporter: Reporter, train_source, eval_source
+) -> dict:
     before = read_json(workdir.result)
     if reporter.start >= trainer.total_steps and before is not None and workdir.model.exists():
         reporter.say(f"This run is finished ({trainer.total_steps} steps); evaluating it again.")
@@ -104,6 +108,9 @@ def _finish(workdir: WorkDir, trainer: Trainer, reporter: Reporter, eval_source)
         with replacing(workdir.model) as temporary:
             trainer.inference_model().save(temporary)
         reporter.draw_curves()
+    for split, source in (("train", train_source), ("eval", eval_source)):
+        if source.skipped is not None:
+            result[f"skipped_{split}_images"] = len(source.skipped)
     reporter.draw_confusion()
     write_text(workdir.result, reporter.to_json(result))
     reporter.conclude(result)
