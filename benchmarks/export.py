@@ -13,9 +13,10 @@ TensorFlow in Python. Weights are random.
   (`export_others.py` runs there). The last two read the ONNX file that `keras-resnet export` makes,
   for which this interpreter needs the extra `onnx`.
 
-Rounds are interleaved: each times every contestant once. Printed is the median over rounds and, in
-brackets, the slowest and the fastest round. Start it on an idle machine; it says which that was.
-`--first-request` prints, instead, how long the first request takes after the warm-up records.
+Rounds are interleaved: each times every contestant once, beginning with another one. Printed are
+medians over rounds and, in brackets, the extremes; ratios are of the same round. Start it on an
+idle machine; it says which that was. `--first-request` prints, instead, how long the first request
+takes after the warm-up records.
 """
 
 import argparse
@@ -68,8 +69,9 @@ def main() -> None:
             f"ResNet-50, 224 px, {options.rounds} rounds, images/s. {describe_machine()} "
             f"TF_ENABLE_ONEDNN_OPTS={os.environ.get('TF_ENABLE_ONEDNN_OPTS', 'unset')}\n"
         )
-        print(f"| {options.precision} | {' | '.join(f'batch {n}' for n in options.batches)} |")
-        print("|---" * (len(options.batches) + 1) + "|")
+        heads = [f"batch {n} | times {APPLICATIONS}" for n in options.batches]
+        print(f"| {options.precision} | {' | '.join(heads)} |")
+        print("|---" * (2 * len(options.batches) + 1) + "|")
         columns = [measure(files, batch, options) for batch in options.batches]
         for name in columns[0]:
             print(f"| {name} | {' | '.join(column[name] for column in columns)} |")
@@ -159,13 +161,18 @@ def measure(files: dict[str, Path], batch: int, options) -> dict[str, str]:
     rates = {name: [] for name in workers}
     for worker in workers.values():
         ask(worker, 2)
-    for _ in range(options.rounds):
-        for name, worker in workers.items():
-            rates[name].append(calls * batch / ask(worker, calls))
+    for number in range(options.rounds):
+        turn = number % len(workers)  # nobody always runs after the same contestant
+        for name in [*list(workers)[turn:], *list(workers)[:turn]]:
+            rates[name].append(calls * batch / ask(workers[name], calls))
     for worker in workers.values():
         worker.stdin.close()
         worker.wait()
-    return {name: describe(values) for name, values in rates.items()}
+    cells = {}
+    for name, values in rates.items():
+        ratios = [its / base for its, base in zip(values, rates[APPLICATIONS], strict=True)]
+        cells[name] = f"{describe(values)} | {describe(ratios)}"
+    return cells
 
 
 def saved_model(*arguments) -> list[str]:
@@ -195,7 +202,7 @@ def ask(worker: subprocess.Popen, calls: int) -> float:
 
 
 def describe(rates: list[float]) -> str:
-    return f"{statistics.median(rates):.1f} [{min(rates):.1f}, {max(rates):.1f}]"
+    return f"{statistics.median(rates):.3g} [{min(rates):.3g}, {max(rates):.3g}]"
 
 
 def print_first_requests(folder: Path) -> None:

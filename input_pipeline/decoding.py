@@ -241,7 +241,7 @@ def _decode_webp(encoded: tf.Tensor) -> tf.Tensor:
     if not hasattr(tf.io, "decode_webp"):
         return _without_webp(encoded)
     end = tf.strings.length(encoded)
-    kind = tf.strings.substr(encoded, 12, 4)
+    kind = _bytes_at(encoded, 12, 4)
     # The simple forms hold one image; the extended one ("VP8X") more chunks, of which an
     # animation keeps its frames in "ANMF", whose own chunks follow after 16 bytes.
     place = tf.cond(
@@ -250,7 +250,7 @@ def _decode_webp(encoded: tf.Tensor) -> tf.Tensor:
         lambda: 12,
     )
     place = tf.cond(
-        tf.strings.substr(encoded, place, 4) == b"ANMF",
+        _bytes_at(encoded, place, 4) == b"ANMF",
         lambda: _find_chunk(encoded, place + 24, end, [b"VP8 ", b"VP8L"]),
         lambda: place,
     )
@@ -322,6 +322,7 @@ def _numbers(encoded: tf.Tensor, place, count: int, size: int, big_endian=False)
 
 
 def _bytes_at(encoded: tf.Tensor, place, length) -> tf.Tensor:
-    # `substr` refuses to start beyond the end, which a truncated file would make it do.
+    # `substr` refuses to start beyond the end, which a truncated file would make it do, and quotes
+    # the file in its message: bytes that Python may fail to read.
     place = tf.clip_by_value(place, 0, tf.strings.length(encoded))
     return tf.strings.substr(encoded, place, length)

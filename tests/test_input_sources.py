@@ -297,6 +297,8 @@ PNG = encode(smooth_image(30, 40))
 JPEG = encode(smooth_image(30, 40), "JPEG")
 GIF = encode(smooth_image(30, 40).quantize(16), "GIF")
 BMP = encode(smooth_image(30, 40), "BMP")
+# Its only chunk ends beyond the file, and no byte above 127 is valid UTF-8.
+WEBP = b"RIFF\xc8\xc8\xc8\x00WEBPVP8X\x0a\0\0\0" + bytes(10) + b"ANIM\xc8\xc8\0\0\xff\xff"
 
 
 @pytest.mark.parametrize(
@@ -314,6 +316,7 @@ BMP = encode(smooth_image(30, 40), "BMP")
         (GIF[: len(GIF) // 2], "is a truncated GIF"),
         (BMP[:-100], "is a truncated BMP: its 3,554 bytes stop before"),
         (JPEG[:2], "is no image that can be read"),
+        (WEBP, "is a truncated WebP"),
         (BMP[:28] + bytes(2) + BMP[30:], "is an unsupported kind of BMP: compression, bits 0 0."),
         (PNG[:16] + b"\x7f\xff" * 4 + PNG[24:], "claims 2,147,450,879 × 2,147,450,879 pixels"),
     ],
