@@ -49,6 +49,12 @@ class Source(abc.ABC):
     def evaluation_order(self, *, shard_index: int, num_shards: int) -> tf.data.Dataset:
         """Single handles of `order.shard_range(num_examples, …)`, each once."""
 
+    def prepare(self) -> None:  # noqa: B027 (most sources have nothing to prepare)
+        """Reads what `fetch` needs at hand, before a graph with it is built.
+
+        `fetch` would do it itself, but a graph that makes variables is built twice.
+        """
+
     @abc.abstractmethod
     def fetch(self, handles: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Handles [n, …] -> encoded images string[n] and labels int32[n]; runs inside the graph."""

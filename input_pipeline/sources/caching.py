@@ -121,6 +121,9 @@ class InMemory(_Cached):
             _check_count(self._source, place)
             return encoded, tf.concat(labels, 0)
 
+    def prepare(self) -> None:
+        self._tensors  # noqa: B018 (its first use reads the files)
+
     def fetch(self, handles: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         encoded, labels = self._tensors
         return tf.gather(encoded, handles), tf.gather(labels, handles)

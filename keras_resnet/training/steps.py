@@ -4,6 +4,8 @@ The loop is our own because Keras' `fit` does not survive tf.distribute (docs/tr
 where).
 """
 
+import functools
+
 import keras
 import tensorflow as tf
 from ml_collections import ConfigDict
@@ -16,6 +18,9 @@ from keras_resnet.training.ema import WeightAverage
 from keras_resnet.training.losses import example_losses, example_weights
 from keras_resnet.training.metrics import SUMS, labels_and_predictions, sums_of_batch
 from keras_resnet.training.strategy import device_kind
+
+# Only the loops below need AutoGraph; it would go on through the model and take seconds.
+without_autograph = tf.autograph.experimental.do_not_convert
 
 
 def use_xla(choice: str, strategy: tf.distribute.Strategy, synchronized_norm: bool = False) -> bool:
@@ -73,21 +78,23 @@ class Steps:
         self._averages_late = False
         self._gradients = self._make_gradient_sums() if config.accumulate_steps > 1 else []
         if use_xla(config.xla, strategy, config.model.synchronized_norm):
+            compiled = functools.partial(tf.function, jit_compile=True, autograph=False)
             # With several replicas the update must stay outside: a collective cannot run inside a
             # function compiled per replica. With one, the whole step is one program.
             if strategy.num_replicas_in_sync > 1:
                 self._averages_late = True
                 defer_moving_statistics(model)
-                self._forward_backward = tf.function(self.forward_backward, jit_compile=True)
+                self._forward_backward = compiled(self.forward_backward)
             else:
-                self._train_step = tf.function(self.train_step, jit_compile=True)
-                self._accumulate_step = tf.function(self.accumulate_step, jit_compile=True)
-                self._update_step = tf.function(self.update_step, jit_compile=True)
+                self._train_step = compiled(self.train_step)
+                self._accumulate_step = compiled(self.accumulate_step)
+                self._update_step = compiled(self.update_step)
 
     def losses(self, labels: tf.Tensor, logits: tf.Tensor, mix: tf.Tensor | None = None):
         """Returns the loss of each example, float32 [b]: `losses.example_losses` of `loss.*`."""
         return example_losses(self.config.loss, labels, logits, mix)
 
+    @without_autograph
     def forward_backward(self, images: tf.Tensor, labels: tf.Tensor, mix: tf.Tensor | None = None):
         """Returns (gradients of the loss over the global batch, SUMS over our own examples).
 
@@ -109,12 +116,14 @@ class Steps:
             labels = augment.major_labels(labels, mix)
         return gradients, sums_of_batch(losses, labels, logits)
 
+    @without_autograph
     def train_step(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
         """One replica's part of a training step; returns SUMS over its examples."""
         gradients, sums = self._forward_backward(batch["image"], batch["label"], batch.get("mix"))
         self._update(gradients)
         return sums
 
+    @without_autograph
     def accumulate_step(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
         """Adds the gradients of one part of the batch; returns SUMS over its examples."""
         gradients, sums = self._forward_backward(batch["image"], batch["label"], batch.get("mix"))
@@ -122,6 +131,7 @@ class Steps:
             total.assign_add(tf.cast(gradient, total.dtype))
         return sums
 
+    @without_autograph
     def update_step(self) -> None:
         """One replica's part of the update with what `accumulate_step` has added up."""
         self._update([tf.identity(total) for total in self._gradients])
@@ -147,6 +157,7 @@ class Steps:
                 for variable in self.model.trainable_variables
             ]
 
+    @without_autograph
     def evaluate_step(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """One replica's part of an evaluation step.
 
