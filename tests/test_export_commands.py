@@ -49,7 +49,7 @@ def test_export_writes_a_version_and_says_what_it_measured(exported):
     assert sorted(item.name for item in folder.iterdir()) == ["1", "serving_config"]
     assert "2 images: logits differ by at most" in printed
     assert "top-1 accuracy" in printed
-    assert "20 warm-up records answered" in printed
+    assert "22 warm-up records answered" in printed
     assert f"{folder / '1'}: features, predict_images" in printed
 
 

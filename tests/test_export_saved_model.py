@@ -151,7 +151,7 @@ def test_warmup_records_cover_every_signature_and_batch_size(exported):
         found.add((signature, len(next(iter(inputs.values())))))
     names = ("serving_default", "features", "predict_images", "predict_images_uint8")
     assert found == {(name, size) for name in names for size in (1, 2, 4, 8, 16)}
-    assert exported.report["warmup_records"] == len(records) == 20
+    assert exported.report["warmup_records"] == len(records) == 22
 
 
 def _bomb(width=60_000, height=60_000) -> bytes:
@@ -276,7 +276,7 @@ def test_the_command_verifies_and_reports(exported, capsys):
     assert main(["verify-export", str(exported.path.parent), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["path"] == str(exported.path)
-    assert report["warmup_records"] == 20
+    assert report["warmup_records"] == 22
     assert sorted(report["signatures"]) == sorted(exported.report["signatures"])
 
 

@@ -145,8 +145,13 @@ def _warmup_records(network: Network, name: str) -> list[bytes]:
     side = round(network.preprocessing["image_size"] * 1.25)
     image = sample_images.smooth_images(1, side)[0]
     encoded = tf.io.encode_jpeg(image, quality=80).numpy()
+    # What decodes the other formats is prepared when the first such file comes, too.
+    single = np.array([tf.io.encode_png(image).numpy()], object)
     shape = [size or network.preprocessing["image_size"] for size in network.image_shape]
-    records = []
+    records = [
+        warmup.encode_request(name, signature, {"image_bytes": single})
+        for signature in ("serving_default", "features")
+    ]
     for size in BATCH_SIZES:
         files = np.empty(size, object)
         files[:] = [encoded] * size
