@@ -52,9 +52,7 @@ def _finish(folder):
     return output
 
 
-@pytest.mark.parametrize(
-    "moment", [name if i == 0 else pytest.param(name, marks=slow) for i, name in enumerate(MOMENTS)]
-)
+@pytest.mark.parametrize("moment", [pytest.param(name, marks=slow) for name in MOMENTS])
 def test_killed_while_a_checkpoint_is_written(moment, uninterrupted, tmp_path):
     process = start(tmp_path, prelude=DIES + MOMENTS[moment])
     output, _ = process.communicate()

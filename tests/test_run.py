@@ -179,6 +179,7 @@ def test_replicas_evaluate_alike(finished, smoke):
     assert means["loss"] == pytest.approx(result["loss"], rel=1e-5)
 
 
+@pytest.mark.slow  # the equality of replicas is tested without it
 def test_replicas_train_and_save(smoke, tmp_path):
     config = smoke.copy_and_resolve_references()
     config.strategy, config.epochs = "mirrored", 1

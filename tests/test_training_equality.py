@@ -50,7 +50,7 @@ def assert_same(ours, theirs):
 @pytest.mark.parametrize(
     ("variant", "replicas"),
     [
-        ("sgd", 4),
+        pytest.param("sgd", 4, marks=pytest.mark.slow),
         ("everything", 2),
         pytest.param("sgd", 2, marks=pytest.mark.slow),
         pytest.param("everything", 4, marks=pytest.mark.slow),
