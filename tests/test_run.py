@@ -240,6 +240,10 @@ def test_a_run_that_skips_broken_images(tmp_path, capsys):
     assert (result["skipped_train_images"], result["skipped_eval_images"]) == (2, 1)
     assert result["examples"] == 19
     assert "3 broken images were skipped" in capsys.readouterr().out
+    # Evaluated again, nothing is read for training: its count stays.
+    again = run.train(config, tmp_path / "run")
+    for key in ("skipped_train_images", "skipped_eval_images", "examples"):
+        assert again[key] == result[key]
 
 
 def test_mixed_precision_trains_and_saves_float32(smoke, tmp_path):

@@ -179,7 +179,7 @@ class Reporter:
             f"{result['train_images_per_second']:,.0f} images/s"
         )
         if skipped := sum(result.get(f"skipped_{split}_images", 0) for split in ("train", "eval")):
-            self.say(f"{skipped:,} broken images were skipped; the first ten are named above.")
+            self.say(f"{skipped:,} broken images were skipped; the first ten were named.")
         self.say("Next:")
         self.say(f"  keras-resnet evaluate --workdir={where}")
         self.say(f"  keras-resnet predict --workdir={where} IMAGE...")

@@ -97,6 +97,7 @@ def _finish(
     if reporter.start >= trainer.total_steps and before is not None and workdir.model.exists():
         reporter.say(f"This run is finished ({trainer.total_steps} steps); evaluating it again.")
         result = {**before, **trainer.evaluate(eval_source)}
+        used = {"eval": eval_source}
     else:
         if trainer.labels_and_predictions is None:  # resumed between the last step and here
             trainer.evaluate(eval_source)
@@ -108,7 +109,8 @@ def _finish(
         with replacing(workdir.model) as temporary:
             trainer.inference_model().save(temporary)
         reporter.draw_curves()
-    for split, source in (("train", train_source), ("eval", eval_source)):
+        used = {"train": train_source, "eval": eval_source}
+    for split, source in used.items():
         if source.skipped is not None:
             result[f"skipped_{split}_images"] = len(source.skipped)
     reporter.draw_confusion()
