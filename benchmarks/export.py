@@ -22,13 +22,12 @@ takes after the warm-up records.
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from train_step import describe_machine
+from train_step import describe_machine, spread, turns
 
 HERE = Path(__file__).resolve().parent
 OURS = ("ResNet50V1", "ResNet50")
@@ -161,9 +160,8 @@ def measure(files: dict[str, Path], batch: int, options) -> dict[str, str]:
     rates = {name: [] for name in workers}
     for worker in workers.values():
         ask(worker, 2)
-    for number in range(options.rounds):
-        turn = number % len(workers)  # nobody always runs after the same contestant
-        for name in [*list(workers)[turn:], *list(workers)[:turn]]:
+    for order in turns(workers, options.rounds):
+        for name in order:
             rates[name].append(calls * batch / ask(workers[name], calls))
     for worker in workers.values():
         worker.stdin.close()
@@ -171,7 +169,7 @@ def measure(files: dict[str, Path], batch: int, options) -> dict[str, str]:
     cells = {}
     for name, values in rates.items():
         ratios = [its / base for its, base in zip(values, rates[APPLICATIONS], strict=True)]
-        cells[name] = f"{describe(values)} | {describe(ratios)}"
+        cells[name] = f"{spread(values)} | {spread(ratios)}"
     return cells
 
 
@@ -199,10 +197,6 @@ def ask(worker: subprocess.Popen, calls: int) -> float:
     if not answer:
         raise SystemExit(f"a contestant ended with status {worker.wait()}: {worker.args[:3]}")
     return float(answer)
-
-
-def describe(rates: list[float]) -> str:
-    return f"{statistics.median(rates):.3g} [{min(rates):.3g}, {max(rates):.3g}]"
 
 
 def print_first_requests(folder: Path) -> None:

@@ -138,7 +138,7 @@ def timed(batches: tf.data.Dataset) -> Callable[[float], float]:
 
 def number_of_images(batch: dict) -> int:
     """Without what fills up a last batch of evaluation."""
-    return int(sum(batch["mask"])) if "mask" in batch else len(batch["label"])
+    return int(batch["mask"].numpy().sum()) if "mask" in batch else len(batch["label"])
 
 
 def start_torch(options: argparse.Namespace) -> Callable[[str], float]:

@@ -11,13 +11,12 @@ the median over the rounds, the slowest and the fastest, and the same of the rat
 """
 
 import argparse
-import statistics
 import tempfile
 import time
 from ast import literal_eval
 
 import tensorflow as tf
-from train_step import describe_machine
+from train_step import describe_machine, spread
 
 from keras_resnet import training
 from keras_resnet.training.reporting import Reporter
@@ -56,14 +55,9 @@ def main() -> None:
     )
     print("| | images/s |\n|---|---|")
     for name, values in rates.items():
-        values = sorted(values)
-        print(
-            f"| {name} | {statistics.median(values):,.1f} [{values[0]:,.1f}, {values[-1]:,.1f}] |"
-        )
+        print(f"| {name} | {spread(values, ',.1f')} |")
     ratios = [loop / step for loop, step in zip(rates["train"], rates["step"], strict=True)]
-    print(
-        f"| train / step | {statistics.median(ratios):.3f} [{min(ratios):.3f}, {max(ratios):.3f}] |"
-    )
+    print(f"| train / step | {spread(ratios, '.3f')} |")
 
 
 def _value(text: str):

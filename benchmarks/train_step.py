@@ -88,9 +88,7 @@ def measure(contestants, dtype, options) -> dict[str, dict[str, list[float]]]:
             for work in WORKS:
                 worker.time(work, steps=2)
         seconds = {name: {work: [] for work in WORKS} for name in contestants}
-        for number in range(options.rounds):
-            turn = number % len(workers)  # nobody always runs after the same contestant
-            order = list(workers)[turn:] + list(workers)[:turn]
+        for order in turns(workers, options.rounds):
             for work in WORKS:
                 for name in order:
                     seconds[name][work].append(workers[name].time(work, options.steps))
@@ -218,16 +216,23 @@ def print_table(dtype, seconds, batch_size) -> None:
         for work in WORKS:
             cells.append(spread([batch_size / s for s in by_work[work]]))
             pairs = zip(by_work[work], seconds[first][work], strict=True)
-            cells.append(
-                "" if name == first else spread([its / ours for its, ours in pairs]) + " x"
-            )
+            ratios = spread([its / ours for its, ours in pairs])
+            cells.append("" if name == first else f"{ratios} x")
         print(f"| {name} | {' | '.join(cells)} |")
     print(flush=True)
 
 
-def spread(values) -> str:
+def turns(names, rounds: int):
+    """The names in each round's order: nobody always runs after the same contestant."""
+    names = list(names)
+    for number in range(rounds):
+        turn = number % len(names)
+        yield names[turn:] + names[:turn]
+
+
+def spread(values, form: str = ".3g") -> str:
     """Median [smallest, largest]."""
-    return f"{statistics.median(values):.2f} [{min(values):.2f}, {max(values):.2f}]"
+    return f"{statistics.median(values):{form}} [{min(values):{form}}, {max(values):{form}}]"
 
 
 if __name__ == "__main__":

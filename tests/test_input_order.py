@@ -13,7 +13,7 @@ from input_pipeline import evaluation_batches, order, train_batches
 from input_pipeline.errors import DataError
 from input_pipeline.sources import record_files
 
-property_test = settings(max_examples=5, deadline=None)
+property_test = settings(max_examples=8, deadline=None)
 AUGMENT = {"crop_padding": 2, "flip": True}
 
 

@@ -73,7 +73,7 @@ def _shear(image: tf.Tensor, axis: int, factor: tf.Tensor, fill: tuple) -> tf.Te
 
 
 def _translate(image: tf.Tensor, axis: int, by: tf.Tensor, fill: tuple) -> tf.Tensor:
-    """`affine` along one axis, in a fifth of the time: all lines move by the same amount."""
+    """`affine` along one axis, in a tenth of the time: all lines move by the same amount."""
     length = image.shape[axis]
     whole = tf.cast(tf.floor(by), tf.int32)
     part = by - tf.floor(by)

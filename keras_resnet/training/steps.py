@@ -94,7 +94,6 @@ class Steps:
         """Returns the loss of each example, float32 [b]: `losses.example_losses` of `loss.*`."""
         return example_losses(self.config.loss, labels, logits, mix)
 
-    @without_autograph
     def forward_backward(self, images: tf.Tensor, labels: tf.Tensor, mix: tf.Tensor | None = None):
         """Returns (gradients of the loss over the global batch, SUMS over our own examples).
 
