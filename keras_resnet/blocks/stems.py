@@ -1,47 +1,9 @@
 """Stems: the layers between the input and the first residual block."""
 
-import keras
-from keras import ops
-
 from keras_resnet.blocks.common import Builder, block_name
+from keras_resnet.layers import PaddedMaxPool
 
 STEMS = ("cifar", "imagenet", "deep", "deep_strided")
-
-
-@keras.saving.register_keras_serializable(package="keras_resnet")
-class PaddedMaxPool(keras.layers.Layer):
-    """Max pool of 3 with stride 2 whose border never wins, whatever the sign of the input.
-
-    Equal to PyTorch's `MaxPool(3, stride=2, padding=1)`. A border of zeros is as good after a
-    ReLU; in a pre-activation network the stem's convolution comes straight to the pool.
-
-    Input and output: a float tensor of rank 3, 4 or 5; a spatial size n becomes ceil(n / 2).
-    """
-
-    def __init__(self, data_format: str | None = None, **kwargs):
-        super().__init__(**kwargs)
-        self.data_format = data_format or keras.config.image_data_format()
-        self.built = True
-
-    def _spatial_axes(self, rank: int) -> range:
-        return range(1, rank - 1) if self.data_format == "channels_last" else range(2, rank)
-
-    def call(self, inputs):
-        rank = len(inputs.shape)
-        axes = self._spatial_axes(rank)
-        border = [(1, 1) if i in axes else (0, 0) for i in range(rank)]
-        padded = ops.pad(inputs, border, constant_values=float("-inf"))
-        return ops.max_pool(padded, 3, strides=2, data_format=self.data_format)
-
-    def compute_output_shape(self, input_shape):
-        axes = self._spatial_axes(len(input_shape))
-        return tuple(
-            (size + 1) // 2 if i in axes and size is not None else size
-            for i, size in enumerate(input_shape)
-        )
-
-    def get_config(self):
-        return {**super().get_config(), "data_format": self.data_format}
 
 
 def stem(
@@ -103,8 +65,5 @@ def stem(
 
 
 def _pool(build: Builder, x, zero_pad, name):
-    if zero_pad:
-        x = build.layer("ZeroPadding", 1, name=f"{name}_pool_pad")(x)
-        return build.layer("MaxPooling", 3, strides=2, name=f"{name}_pool")(x)
     options = build.options
-    return PaddedMaxPool(options.data_format, dtype=options.dtype, name=f"{name}_pool")(x)
+    return PaddedMaxPool(zero_pad, options.data_format, dtype=options.dtype, name=f"{name}_pool")(x)

@@ -6,12 +6,15 @@ from keras_resnet.layers.moving_statistics import (
     defer_moving_statistics,
 )
 from keras_resnet.layers.pad_channels import PadChannels
+from keras_resnet.layers.padded_max_pool import PaddedMaxPool, compiled_for_tpu
 from keras_resnet.layers.stochastic_depth import StochasticDepth
 
 __all__ = [
     "BatchNormalization",
     "PadChannels",
+    "PaddedMaxPool",
     "StochasticDepth",
     "average_moving_statistics",
+    "compiled_for_tpu",
     "defer_moving_statistics",
 ]

@@ -53,6 +53,7 @@ def lower_train_step(config: ConfigDict, *, batch: int, classes: int) -> Lowered
     """
     import tensorflow as tf
 
+    from keras_resnet.layers import compiled_for_tpu
     from keras_resnet.profiling import profile
     from keras_resnet.training.trainer import Trainer
 
@@ -75,7 +76,8 @@ def lower_train_step(config: ConfigDict, *, batch: int, classes: int) -> Lowered
         steps.update_step()
         return sums
 
-    hlo = step.experimental_get_compiler_ir(_example(config, batch))(stage="hlo_serialized")
+    with compiled_for_tpu():
+        hlo = step.experimental_get_compiler_ir(_example(config, batch))(stage="hlo_serialized")
     model = trainer.model
     costs = profile(model)
     # Those that the step captured are those that it reads or writes.
