@@ -30,7 +30,7 @@ class PaddedMaxPool(keras.layers.Layer):
     grid against every published weight file.
 
     TensorFlow pads by a copy of the input. On a TPU, where that copy would be the second most
-    expensive instruction of ResNet-50, XLA's own windowed reduction and its gradient pad as they go.
+    expensive instruction of ResNet-50, XLA's own windowed reduction and its gradient pad without.
 
     Input and output: a float tensor of rank 3, 4 or 5; a spatial size n becomes ceil(n / 2).
 
