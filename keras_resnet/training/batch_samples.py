@@ -11,8 +11,8 @@ from input_pipeline.augment import mix_images
 from input_pipeline.augment.mixing import neighbours
 from keras_resnet.config import preprocessing, training_image_size
 from keras_resnet.contact_sheet import Section, caption
+from keras_resnet.training.broken_images import naming_broken_images
 from keras_resnet.training.run import open_source
-from keras_resnet.training.trainer import naming_broken_images
 
 
 @dataclasses.dataclass

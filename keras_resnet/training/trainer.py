@@ -10,13 +10,15 @@ from ml_collections import ConfigDict
 
 import input_pipeline
 from input_pipeline.augment import check_augment, check_batch
-from keras_resnet.config import preprocessing, training_image_size
+from keras_resnet.config import training_image_size
 from keras_resnet.errors import UsageError
 from keras_resnet.training import metrics
-from keras_resnet.training.accumulation import split_batches
+from keras_resnet.training.broken_images import naming_broken_images
 from keras_resnet.training.cluster import naming_lost_hosts
 from keras_resnet.training.ema import WeightAverage
 from keras_resnet.training.finetuning import freeze, load_pretrained
+from keras_resnet.training.host_batches import ConstantBatches, HostBatches
+from keras_resnet.training.network import build_model
 from keras_resnet.training.optimizers import make_optimizer
 from keras_resnet.training.pace import Pace
 from keras_resnet.training.schedules import make_schedule
@@ -241,20 +243,9 @@ class Trainer:
         size = self.config.batch_size
         if make_batches is input_pipeline.train_batches and source.is_synthetic:
             return ConstantBatches(self.strategy, source, size // parts, options["image_size"])
-
-        def batches_of_host(context: tf.distribute.InputContext) -> tf.data.Dataset:
-            batches = make_batches(
-                source,
-                batch_size=size,
-                shard_index=context.input_pipeline_id,
-                num_shards=context.num_input_pipelines,
-                **options,
-            )
-            replicas = context.num_replicas_in_sync // context.num_input_pipelines
-            return split_batches(batches, replicas, parts)
-
+        host_batches = HostBatches(make_batches, source, size, parts, options)
         # The default options fetch the next batches to the devices while a step runs.
-        return self.strategy.distribute_datasets_from_function(batches_of_host)
+        return self.strategy.distribute_datasets_from_function(host_batches)
 
     def averaged_weights(self) -> contextlib.AbstractContextManager:
         """Returns a context in which the model has the weights to infer with.
@@ -279,87 +270,3 @@ class Trainer:
             weights = self.model.get_weights()
         model.set_weights([keras.ops.convert_to_numpy(value) for value in weights])
         return model
-
-
-def build_model(
-    config: ConfigDict,
-    class_names: list[str],
-    precision: str | None = None,
-    classifier_activation: str | None = None,
-) -> keras.Model:
-    """Returns the network of `model.*` with random weights; by default it gives logits.
-
-    Its `preprocessing` (from `data.*`) and `class_names` are what evaluation, prediction and saved
-    models use.
-    """
-    from keras_resnet.models import create_model
-
-    data = config.data
-    # The trained model that is saved takes the size it is evaluated at.
-    two_sizes = data.train_image_size not in (0, data.image_size)
-    size = None if two_sizes and classifier_activation is None else data.image_size
-    # None and () mean: as the variant has it.
-    options = {
-        key: value
-        for key, value in config.model.items()
-        if value not in (None, ()) and key not in ("weights", "freeze")
-    }
-    options["norm"] = {"synchronized": options.pop("synchronized_norm")}
-    try:
-        model = create_model(
-            options.pop("name"),
-            input_shape=(size, size, 3),
-            classes=len(class_names),
-            classifier_activation=classifier_activation,
-            dtype=precision or config.precision,
-            **options,
-        )
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"config.model: {error}") from error
-    model.class_names = list(class_names)
-    model.preprocessing = preprocessing(config)
-    return model
-
-
-class ConstantBatches:
-    """In place of an iterator: one synthetic batch that lies on the devices, over and over.
-
-    So a step that takes it neither waits for a batch nor for the way to the device.
-    """
-
-    def __init__(self, strategy: tf.distribute.Strategy, source, batch_size: int, image_size: int):
-        size = batch_size // strategy.num_replicas_in_sync
-        batch = source.constant_batch(size, image_size)
-        self._batch = {
-            key: strategy.experimental_distribute_values_from_function(lambda _, value=value: value)
-            for key, value in batch.items()
-        }
-
-    def __iter__(self) -> "ConstantBatches":
-        return self
-
-    def __next__(self) -> dict[str, tf.Tensor]:
-        return self._batch
-
-
-class naming_broken_images:
-    """Turns TensorFlow's error about an unreadable example into a DataError with its name."""
-
-    def __init__(self, source: input_pipeline.Source):
-        self.source = source
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, traceback):
-        failures = (
-            tf.errors.InvalidArgumentError,
-            tf.errors.NotFoundError,
-            tf.errors.DataLossError,
-            tf.errors.UnknownError,  # what an exception in Python becomes
-        )
-        if isinstance(error, failures):
-            named = input_pipeline.find_broken_image(self.source)
-            if named is not None:
-                raise named from error
-        return False

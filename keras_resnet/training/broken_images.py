@@ -1,0 +1,28 @@
+"""The name of the image that made a step fail, in place of TensorFlow's own message."""
+
+import tensorflow as tf
+
+import input_pipeline
+
+
+class naming_broken_images:
+    """Turns TensorFlow's error about an unreadable example into a DataError with its name."""
+
+    def __init__(self, source: input_pipeline.Source):
+        self.source = source
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        failures = (
+            tf.errors.InvalidArgumentError,
+            tf.errors.NotFoundError,
+            tf.errors.DataLossError,
+            tf.errors.UnknownError,  # what an exception in Python becomes
+        )
+        if isinstance(error, failures):
+            named = input_pipeline.find_broken_image(self.source)
+            if named is not None:
+                raise named from error
+        return False

@@ -1,0 +1,61 @@
+"""What each host and replica reads of the global batches."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from keras_resnet.training.accumulation import split_batches
+
+
+@dataclasses.dataclass
+class HostBatches:
+    """Makes the data set of a host, whose elements its replicas take in turn.
+
+    Attributes:
+      make_batches: `input_pipeline.train_batches`, `evaluation_batches` or one that takes the same.
+      source: what it reads.
+      batch_size: of the global batch.
+      parts: that many elements make up a replica's part of a batch, one after the other.
+      options: further arguments of `make_batches`.
+    """
+
+    make_batches: Callable[..., tf.data.Dataset]
+    source: Any
+    batch_size: int
+    parts: int
+    options: dict[str, Any]
+
+    def __call__(self, context: tf.distribute.InputContext) -> tf.data.Dataset:
+        """Returns elements [batch_size / (replicas * parts), ...]."""
+        batches = self.make_batches(
+            self.source,
+            batch_size=self.batch_size,
+            shard_index=context.input_pipeline_id,
+            num_shards=context.num_input_pipelines,
+            **self.options,
+        )
+        replicas = context.num_replicas_in_sync // context.num_input_pipelines
+        return split_batches(batches, replicas, self.parts)
+
+
+class ConstantBatches:
+    """In place of an iterator: one synthetic batch that lies on the devices, over and over.
+
+    So a step that takes it neither waits for a batch nor for the way to the device.
+    """
+
+    def __init__(self, strategy: tf.distribute.Strategy, source, batch_size: int, image_size: int):
+        size = batch_size // strategy.num_replicas_in_sync
+        batch = source.constant_batch(size, image_size)
+        self._batch = {
+            key: strategy.experimental_distribute_values_from_function(lambda _, value=value: value)
+            for key, value in batch.items()
+        }
+
+    def __iter__(self) -> "ConstantBatches":
+        return self
+
+    def __next__(self) -> dict[str, tf.Tensor]:
+        return self._batch
