@@ -34,6 +34,7 @@ def get_config() -> ConfigDict:
                 "source": "tfds",
                 "name": "imagenet2012",
                 "eval_split": "validation",
+                "cache": "none",  # what auto comes to for ImageNet; on a pod nothing else will do
                 "image_size": 224,
                 "crop_ratio": 0.875,
                 "augment": {"random_resized_crop": True, "flip": True},

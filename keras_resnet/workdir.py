@@ -1,4 +1,7 @@
-"""The work directory of a run. Files are replaced whole: a kill leaves the old one or the new."""
+"""The work directory of a run, in a folder or a bucket.
+
+Files are replaced whole: a kill leaves the old one or the new.
+"""
 
 import fcntl
 import json
@@ -8,20 +11,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from keras_resnet import paths
 from keras_resnet.config import ConfigDict, differing_keys, from_json, to_json
 from keras_resnet.errors import UserError
 
 
 class WorkDir:
-    """Paths and small files of one run. Reading needs no TensorFlow."""
+    """Paths and small files of one run. Reading needs no TensorFlow, except in a bucket.
+
+    Args:
+      path: a folder of this machine, or gs://BUCKET/FOLDER.
+
+    Raises:
+      UserError: the path is one of a bucket and cannot be used.
+    """
 
     def __init__(self, path: str | os.PathLike):
-        if "://" in str(path):  # as a path of this machine it would be a folder called "gs:"
-            raise UserError(
-                f"--workdir={path}: a work directory is a folder of this machine; run_tpu.sh keeps "
-                "a copy in a bucket"
-            )
-        self.path = Path(path).expanduser()
+        self.path = paths.as_path(path).expanduser()
         self.config = self.path / "config.json"
         self.dataset = self.path / "dataset.json"
         self.metrics = self.path / "metrics.jsonl"
@@ -40,14 +46,16 @@ class WorkDir:
           UserError: it cannot be written, or belongs to a run with another config.
         """
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.path):
-                pass
+            with paths.naming_bucket(self.path):
+                self.path.mkdir(parents=True, exist_ok=True)
+                probe = self.path / f".{os.getpid()}"
+                probe.write_text("can be written")
+                probe.unlink()
         except OSError as error:
             raise UserError(
                 f"--workdir={self.path}: cannot be written ({error.strerror})"
             ) from error
-        if self.config.exists():
+        if self.is_begun():
             differing = differing_keys(config, self.read_config())
             if differing:
                 raise UserError(
@@ -55,18 +63,28 @@ class WorkDir:
                     f"{'; '.join(differing)}. Take another folder, or the config it started with"
                 )
 
+    def is_begun(self) -> bool:
+        """Returns whether a run was started here; raises UserError if a bucket does not answer."""
+        with paths.naming_bucket(self.path):
+            return self.config.exists()
+
     def claim(self, config: ConfigDict) -> None:
         """Makes this the work directory of `config`, once `check` has passed."""
-        if not self.config.exists():
+        if not self.is_begun():
             write_text(self.config, to_json(config))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """While entered, no other process can train here; the system frees it after a kill.
 
+        A bucket has no locks: there nobody keeps two processes apart.
+
         Raises:
           UserError: another process is training here.
         """
+        if paths.in_bucket(self.path):
+            yield
+            return
         with self.config.open() as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -85,15 +103,15 @@ class WorkDir:
         Raises:
           UserError: there is no run in this folder, or its config cannot be read.
         """
-        try:
-            text = self.config.read_text()
-        except FileNotFoundError as error:
+        if not self.is_begun():
             what = (
                 "has no config.json: no run was started here"
                 if self.path.is_dir()
                 else "no such folder"
             )
-            raise UserError(f"--workdir={self.path}: {what}") from error
+            raise UserError(f"--workdir={self.path}: {what}")
+        with paths.naming_bucket(self.path):
+            text = self.config.read_text()
         return from_json(text, where=str(self.config))
 
     def read_dataset(self) -> dict:
@@ -111,7 +129,7 @@ class WorkDir:
 
     def append_metrics(self, row: dict) -> None:
         """Adds one JSON object as a line to metrics.jsonl."""
-        with self.metrics.open("a") as file:
+        with paths.naming_bucket(self.metrics), self.metrics.open("a") as file:
             file.write(json.dumps(row) + "\n")
 
     def read_metrics(self) -> list[dict]:
@@ -149,7 +167,19 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a path beside `path` that takes its place when the block ends well."""
+    """Yields a path of this machine; what is written there replaces `path` if the block ends well.
+
+    Raises:
+      UserError: `path` is one of a bucket, where it cannot be written.
+    """
+    if paths.in_bucket(path):  # where an object appears whole
+        with tempfile.TemporaryDirectory() as folder:
+            temporary = Path(folder, path.name)
+            yield temporary
+            content = temporary.read_bytes()
+        with paths.naming_bucket(path):
+            path.write_bytes(content)
+        return
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield temporary

@@ -7,10 +7,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from bucket_helpers import buckets_in_memory
 from conftest import mirrored_strategy
 
+from keras_resnet import paths
 from keras_resnet.errors import UserError
-from keras_resnet.training import checkpoints as module
 from keras_resnet.training.checkpoints import Checkpoints, NonFiniteWeights, Progress
 
 
@@ -151,7 +152,7 @@ def test_a_full_disk_leaves_the_older_checkpoints_whole(moment, tmp_path, monkey
     if moment == "tf write":
         monkeypatch.setattr(checkpoints._checkpoint, "write", full)
     else:
-        monkeypatch.setattr(module.os, moment.removeprefix("os."), full)
+        monkeypatch.setattr(os, moment.removeprefix("os."), full)
     with pytest.raises(UserError, match=r"step 20 .* No space left.*older checkpoints are whole"):
         checkpoints.save(Progress(step=20))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
@@ -230,3 +231,46 @@ def test_other_hosts_take_part_and_write_nothing(tmp_path):
     state = State(20)
     state.checkpoints(tmp_path, writes=False).save(Progress(step=20))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_in_a_bucket_a_kill_before_the_index_leaves_the_one_before(monkeypatch):
+    with buckets_in_memory():
+        folder = paths.as_path("ram://checkpoints/run")
+        save_steps(folder, 10, 20, 30, keep=2)
+        replace, names = type(folder).replace, []
+
+        def dies_at_the_index(self, target):
+            names.append(self.name)
+            if self.suffix == ".index":
+                raise KeyboardInterrupt
+            return replace(self, target)
+
+        monkeypatch.setattr(type(folder), "replace", dies_at_the_index)
+        with pytest.raises(KeyboardInterrupt):
+            save_steps(folder, 40)
+        monkeypatch.undo()
+        assert names == ["ckpt-40.data-00000-of-00001", "ckpt-40.index"]
+        state = State(0)
+        checkpoints = state.checkpoints(folder)
+        assert checkpoints.steps() == [10, 20, 30]
+        assert checkpoints.restore_newest().step == 30
+        assert_same_bits(state.values(), State(30).values())
+        save_steps(folder, 40)
+        assert state.checkpoints(folder).restore_newest().step == 40
+        assert not (folder / ".partial").exists()
+
+
+def test_a_bucket_that_refuses_is_an_error_of_one_line(monkeypatch):
+    with buckets_in_memory():
+        folder = paths.as_path("ram://checkpoints/refused")
+        save_steps(folder, 10)
+
+        def refuse(*_):
+            raise tf.errors.PermissionDeniedError(None, None, "HTTP 403: no access\nwhen writing")
+
+        monkeypatch.setattr(type(folder), "replace", refuse)
+        message = rf"step 20 could not be written to {folder}: HTTP 403: no access\. The older"
+        with pytest.raises(UserError, match=message):
+            State(20).checkpoints(folder).save(Progress(step=20))
+        monkeypatch.undo()
+        assert State(0).checkpoints(folder).steps() == [10]

@@ -3,8 +3,6 @@
 import collections
 import dataclasses
 import json
-import os
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_resnet import paths
 from keras_resnet.errors import UserError
 
 _PARTIAL = ".partial"
@@ -71,7 +70,8 @@ class Checkpoints:
     one without an index does not exist. The last `keep` are kept, and the best.
 
     Args:
-      folder: where they are; with several hosts a folder that all of them see.
+      folder: where they are, of this machine or in a bucket; with several hosts a folder that all
+        of them see.
       trackables: everything that a checkpoint holds, by name; "model" among them.
       keep: how many of the newest to keep.
       writes: False on all hosts but the first: they take part in reading the variables, but
@@ -87,7 +87,8 @@ class Checkpoints:
         writes: bool = True,
         warn: Callable[[str], None] = print,
     ):
-        self.folder, self._keep, self._writes, self._warn = Path(folder), keep, writes, warn
+        self.folder, self._keep = paths.as_path(folder), keep
+        self._writes, self._warn = writes, warn
         self._state = _ProgressState()
         self._trains = "optimizer" in trackables
         # Keras keeps the random state of dropout and stochastic depth out of TensorFlow's sight.
@@ -153,14 +154,14 @@ class Checkpoints:
         try:
             if self._writes:
                 partial = self.folder / _PARTIAL
-                shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
-                partial.mkdir(parents=True)
+                paths.remove_folder(partial)  # of a run that was killed
+                partial.mkdir(parents=True, exist_ok=True)
             else:
                 partial = Path(tempfile.mkdtemp())
             try:
                 self._write(partial, progress.step)
             finally:
-                shutil.rmtree(partial, ignore_errors=True)
+                paths.remove_folder(partial)
         except _READ_ERRORS as error:
             raise UserError(
                 f"checkpoint of step {progress.step} could not be written to {self.folder}: "
@@ -168,7 +169,8 @@ class Checkpoints:
                 "same command again"
             ) from error
         if self._writes:
-            self._remove_old(progress)
+            with paths.naming_bucket(self.folder):
+                self._remove_old(progress)
 
     def _write(self, partial: Path, step: int) -> None:
         prefix = str(partial / f"ckpt-{step}")
@@ -178,14 +180,14 @@ class Checkpoints:
         name = _find_non_finite(prefix)  # reads all back, checksums included
         if name is not None:
             raise NonFiniteWeights(f"{name} holds a NaN or an infinity after step {step}")
-        *data, index = sorted(partial.iterdir())  # ckpt-N.data-… before ckpt-N.index
+        *data, index = sorted(partial.glob(f"ckpt-{step}.*"))  # ckpt-N.data-… before ckpt-N.index
         for path in (*data, index):
-            _flush_to_disk(path)
+            paths.flush_to_disk(path)
         # A damaged checkpoint of the same step may stand here: it stops to exist first.
         (self.folder / index.name).unlink(missing_ok=True)
         for path in (*data, index):
-            os.replace(path, self.folder / path.name)
-        _flush_to_disk(self.folder)
+            path.replace(self.folder / path.name)
+        paths.flush_to_disk(self.folder)
 
     def _restore(self, step: int) -> Progress:
         path = self._path(step)
@@ -205,7 +207,7 @@ class Checkpoints:
 
     def _difference(self, path: str) -> str | None:
         """Returns in words the first weight of ours that the checkpoint cannot have, or None."""
-        shapes = tf.train.load_checkpoint(path).get_variable_to_shape_map().values()
+        shapes = _reader(path).get_variable_to_shape_map().values()
         left = collections.Counter(tuple(shape) for shape in shapes)
         for weight in self._checkpoint.model.weights:
             shape = tuple(weight.shape)
@@ -221,9 +223,8 @@ class Checkpoints:
 
     def remove(self, step: int) -> None:
         """Removes the checkpoint of `step`, its index first."""
-        path = Path(self._path(step))
-        path.with_name(f"{path.name}.index").unlink(missing_ok=True)
-        for data in self.folder.glob(f"{path.name}.data-*"):
+        (self.folder / f"ckpt-{step}.index").unlink(missing_ok=True)
+        for data in self.folder.glob(f"ckpt-{step}.data-*"):
             data.unlink(missing_ok=True)
 
     def _path(self, step: int) -> str:
@@ -241,7 +242,7 @@ def find_damage(path: str) -> str | None:
 
 def _find_non_finite(path: str) -> str | None:
     """Returns the name of a tensor in the checkpoint that holds a NaN or an infinity."""
-    reader = tf.train.load_checkpoint(path)
+    reader = _reader(path)
     for name, dtype in reader.get_variable_to_dtype_map().items():
         value = reader.get_tensor(name)
         if dtype.is_floating and not np.isfinite(value.astype("float32")).all():
@@ -249,12 +250,10 @@ def _find_non_finite(path: str) -> str | None:
     return None
 
 
-def _flush_to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _reader(path: str):
+    # tf.train.load_checkpoint first asks whether `path` is a folder of checkpoints: to ram:// every
+    # prefix of a name is one, and in a bucket the question is one request more.
+    return tf.compat.v1.train.NewCheckpointReader(path)
 
 
 def _first_line(error: Exception) -> str:

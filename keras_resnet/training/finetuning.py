@@ -2,11 +2,11 @@
 
 import dataclasses
 import warnings
-from pathlib import Path
 
 import keras
 from ml_collections import ConfigDict
 
+from keras_resnet import paths
 from keras_resnet.errors import UserError
 from keras_resnet.weights import Checkpoint, apply_weights, preprocessing_of, read_weights
 from keras_resnet.workdir import WorkDir
@@ -19,19 +19,28 @@ _CLASSIFIER = "predictions"
 def read_pretrained(config: ConfigDict) -> Checkpoint:
     """Reads `model.weights`: what `keras_resnet.weights` takes, or the work directory of a run.
 
+    The work directory and Keras' own files may be in a bucket.
+
     Raises:
       UserError: there are no such weights, or they cannot be read.
     """
     weights = config.model.weights
-    if Path(weights).is_dir():
+    if weights.startswith("hf://"):
+        return read_weights(weights, variant=config.model.name)
+    path = paths.as_path(weights)
+    if path.is_dir():
         model = WorkDir(weights).model
         if not model.exists():
             raise UserError(
                 f"config.model.weights={weights!r}: no {model.name} in this folder; a run writes "
                 "it when it is finished"
             )
-        weights = model
-    return read_weights(weights, variant=config.model.name)
+        path = model
+    elif not paths.in_bucket(path):
+        return read_weights(weights, variant=config.model.name)
+    with paths.local_copy(path) as file:
+        read = read_weights(file, variant=config.model.name)
+    return dataclasses.replace(read, origin=str(path))
 
 
 def take_over_preprocessing(config: ConfigDict, workdir: WorkDir) -> ConfigDict:
@@ -45,7 +54,7 @@ def take_over_preprocessing(config: ConfigDict, workdir: WorkDir) -> ConfigDict:
     if not config.model.weights:
         return config
     config = config.copy_and_resolve_references()
-    recorded = workdir.read_config() if workdir.config.exists() else None
+    recorded = workdir.read_config() if workdir.is_begun() else None
     if recorded is not None and recorded.model.weights == config.model.weights:
         values = recorded.data
     else:

@@ -1,7 +1,6 @@
 """A run from start to end: `train`, `evaluate` and `predict` on a work directory."""
 
 import contextlib
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from keras_resnet.training.checkpoints import Checkpoints, Progress
 from keras_resnet.training.finetuning import read_pretrained, take_over_preprocessing
 from keras_resnet.training.reporting import Reporter
 from keras_resnet.training.session import Session
-from keras_resnet.training.strategy import check_pod_paths, is_chief, strategy_of
+from keras_resnet.training.strategy import check_pod, is_chief, strategy_of
 from keras_resnet.training.strategy import describe as describe_strategy
 from keras_resnet.training.trainer import Trainer
 from keras_resnet.workdir import WorkDir, read_json, replacing, write_text
@@ -29,6 +28,10 @@ PREDICT_BATCH = 32
 def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     """Trains the network of `config` in `workdir`, from its newest checkpoint if there is one.
 
+    Args:
+      config: of the run.
+      workdir: a folder of this machine, or gs://BUCKET/FOLDER.
+
     Returns:
       The content of result.json: top1, top5, loss, examples, step, train_images_per_second, and
       with data.on_error=skip skipped_train_images and skipped_eval_images: the broken images that
@@ -38,7 +41,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
       UserError: the work directory, the devices or a checkpoint cannot be used.
       input_pipeline.DataError: the data set cannot be used.
     """
-    check_pod_paths(config, workdir)
+    check_pod(config, workdir)
     workdir = WorkDir(workdir)
     config = take_over_preprocessing(config, workdir)
     workdir.check(config)
@@ -46,7 +49,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
         tf.config.experimental.enable_op_determinism()
     strategy = strategy_of(config)
     train_source, eval_source = open_sources(config)
-    started = workdir.config.exists()
+    started = workdir.is_begun()
     weights = None if started or not config.model.weights else read_pretrained(config)
     trainer = Trainer(
         config, strategy, train_source.class_names, train_source.num_examples, weights
@@ -73,7 +76,7 @@ def _own_outputs(workdir: WorkDir, strategy: tf.distribute.Strategy) -> Iterator
     with tempfile.TemporaryDirectory() as folder:
         copy = WorkDir(folder)
         if workdir.metrics.exists():
-            shutil.copy(workdir.metrics, copy.metrics)
+            copy.metrics.write_text(workdir.metrics.read_text())
         yield copy
 
 
@@ -180,6 +183,7 @@ def restore(
 
 def evaluate(config: ConfigDict, workdir: WorkDir, checkpoint: str = "newest") -> dict[str, float]:
     """Evaluates a checkpoint (see `restore`); returns top1, top5, loss, examples and step."""
+    check_pod(config, workdir.path)
     trainer, step = restore(config, workdir, checkpoint)
     source = open_source(config, config.data.eval_split)
     _check_classes(source, trainer.model.class_names)

@@ -45,26 +45,35 @@ def strategy_of(config: ConfigDict) -> tf.distribute.Strategy:
     return make_strategy(config.strategy, config.devices, config.connect_timeout)
 
 
-def check_pod_paths(config: ConfigDict, workdir: str | os.PathLike) -> None:
-    """Refuses a run on several hosts of a TPU whose files are on one host's disk.
+def check_pod(config: ConfigDict, workdir: str | os.PathLike) -> None:
+    """Refuses a run on several hosts of a TPU that needs what only one of them has.
 
-    One process drives a pod, but every worker reads data and writes checkpoints by itself. A pod is
-    announced by TPU_NAME: "local" is the TPU of this host.
+    One process drives a pod, but every worker reads data and writes checkpoints by itself: there
+    are neither this host's disk nor its Python. A pod is announced by TPU_NAME: "local" is the TPU
+    of this host.
 
     Raises:
-      UserError: the work directory or the data are not in a bucket.
+      UserError: the work directory or the data are not in a bucket, or the pipeline calls Python.
     """
-    name = os.environ.get("TPU_NAME", "local")
+    name, data = os.environ.get("TPU_NAME", "local"), config.data
     if name in ("", "local") or config.strategy not in ("auto", "tpu"):
         return
+    local = "If it is the TPU of this one host, set TPU_NAME=local"
     paths = {"--workdir": str(workdir)}
-    if config.data.source != "synthetic":
-        paths["config.data.path"] = config.data.path
+    if data.source != "synthetic":
+        paths["config.data.path"] = data.path
     for key, path in paths.items():
         if not path.startswith("gs://"):
             raise UserError(
                 f"TPU_NAME={name!r} is a pod: {key}={path!r} must be in gs://, as its workers have "
-                "no common disk. If it is the TPU of this one host, set TPU_NAME=local"
+                f"no common disk. {local}"
+            )
+    # "auto" may come to hold the images in the memory of this host.
+    for key, value, needed in (("cache", data.cache, "none"), ("on_error", data.on_error, "stop")):
+        if value != needed and data.source != "synthetic":
+            raise UserError(
+                f"TPU_NAME={name!r} is a pod: config.data.{key}={value!r} must be {needed!r}, as "
+                f"its workers cannot reach what the first one holds. {local}"
             )
 
 

@@ -1,0 +1,190 @@
+"""Work directories in a bucket, on TensorFlow's file system in memory; the real one never ran."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import pytest
+import tensorflow as tf
+from bucket_helpers import buckets_in_memory
+from etils.epath import gpath
+from run_helpers import final_weights, tiny_config
+
+from keras_resnet import paths
+from keras_resnet.commands import main
+from keras_resnet.errors import Interrupted, UserError
+from keras_resnet.training import run
+from keras_resnet.training.finetuning import read_pretrained
+from keras_resnet.training.reporting import Reporter
+from keras_resnet.workdir import WorkDir, write_text
+
+BUCKET = "ram://bucket/runs/digits"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def buckets():
+    with buckets_in_memory():
+        yield
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """(an undisturbed run in a folder, the same in a bucket that a signal stopped once)."""
+    config = tiny_config(epochs=2, checkpoint__keep=1)
+    local = WorkDir(tmp_path_factory.mktemp("local"))
+    run.train(config, local.path)
+    with pytest.MonkeyPatch.context() as patch:
+        _signal_after_the_first_call(patch)
+        with pytest.raises(Interrupted):
+            run.train(config, BUCKET)
+    bucket = WorkDir(BUCKET)
+    assert (bucket.checkpoints / "ckpt-1.index").exists()
+    assert not bucket.result.exists()
+    run.train(config, BUCKET)
+    return local, bucket
+
+
+def _signal_after_the_first_call(patch):
+    trained = Reporter.trained
+
+    def signalled(self, *arguments, **options):
+        trained(self, *arguments, **options)
+        signal.raise_signal(signal.SIGTERM)
+        time.sleep(0.2)  # a thread takes note of it
+
+    patch.setattr(Reporter, "trained", signalled)
+
+
+def test_an_interrupted_run_in_a_bucket_ends_in_the_bits_of_a_local_one(runs):
+    local, bucket = runs
+    assert final_weights(bucket.path) == final_weights(local.path)
+    assert _losses(bucket) == _losses(local)
+
+
+def _losses(workdir):
+    rows = workdir.read_metrics()
+    return [(row["step"], row["loss"], row["top1"]) for row in rows if row["kind"] == "eval"]
+
+
+def test_a_bucket_holds_what_a_folder_does(runs):
+    local, bucket = runs
+    assert _names(bucket.path) == _names(local.path)
+    # keep=1: the newest, and the best if that is another one.
+    assert _names(bucket.checkpoints) == _names(local.checkpoints)
+    assert len(_names(bucket.checkpoints)) in (2, 4)
+    ours, theirs = (json.loads(one.result.read_text()) for one in (bucket, local))
+    for result in (ours, theirs):
+        assert result.pop("train_images_per_second") > 0
+    assert ours == theirs
+    for name in ("config", "dataset", "classes"):
+        assert getattr(bucket, name).read_text() == getattr(local, name).read_text()
+    assert bucket.curves.read_bytes().startswith(b"\x89PNG")
+    assert all(name.startswith("events.out.tfevents") for name in _names(bucket.tensorboard))
+
+
+def _names(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+def test_evaluate_reads_a_bucket(runs, capsys):
+    _, bucket = runs
+    assert main(["evaluate", f"--workdir={BUCKET}", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["top1"] == json.loads(bucket.result.read_text())["top1"]
+    assert printed["step"] == 44
+
+
+def test_export_takes_the_finished_model_of_a_bucket(runs, tmp_path):
+    output = tmp_path / "model.keras"
+    arguments = ["--format=keras", "--nofold", "--limit=8"]
+    assert main(["export", f"--workdir={BUCKET}", f"--output={output}", *arguments]) == 0
+    ours = keras.saving.load_model(output).get_weights()
+    assert [weight.tobytes() for weight in ours] == final_weights(runs[0].path)
+
+
+@pytest.mark.parametrize("name", ["", "/model.keras"])
+def test_fine_tuning_starts_from_a_bucket(runs, name):
+    local, _ = runs
+    ours = read_pretrained(tiny_config(model__weights=BUCKET + name))
+    theirs = read_pretrained(tiny_config(model__weights=str(local.path)))
+    assert ours.origin == f"{BUCKET}/model.keras"
+    assert {name: array.tobytes() for name, array in ours.arrays.items()} == {
+        name: array.tobytes() for name, array in theirs.arrays.items()
+    }
+
+
+def test_another_config_is_refused_in_a_bucket(runs):
+    with pytest.raises(UserError, match=rf"{BUCKET} belongs to a run with another config: .*seed"):
+        run.train(tiny_config(epochs=2, checkpoint__keep=1, seed=7), BUCKET)
+
+
+def test_no_run_there(capsys):
+    assert main(["evaluate", "--workdir=ram://bucket/none"]) == 1
+    assert "--workdir=ram://bucket/none: no such folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        tf.errors.PermissionDeniedError(None, None, "HTTP 403: no access\nwhen reading"),
+        tf.errors.NotFoundError(None, None, "HTTP 404: no such bucket"),
+        tf.errors.FailedPreconditionError(None, None, "Could not resolve hostname"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_an_unusable_bucket_is_one_line(error, command, monkeypatch, capsys):
+    def refuse(*_, **__):
+        raise error
+
+    for name in ("exists", "makedirs"):
+        monkeypatch.setattr(tf.io.gfile, name, refuse)
+    config = ["--config=smoke"] if command == "train" else []
+    assert main([command, *config, "--workdir=ram://bucket/mine"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"ram://bucket/mine: {error.message.splitlines()[0]}. The bucket must exist" in line
+
+
+def test_a_failing_write_is_one_line_and_keeps_what_was_there(monkeypatch):
+    path = paths.as_path("ram://bucket/file.txt")
+    write_text(path, "before")
+
+    def refuse(*_):
+        raise tf.errors.PermissionDeniedError(None, None, "HTTP 403")
+
+    def half(self, *_):
+        self.write_bytes(b"half")
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(ZeroDivisionError):
+        write_text(path, "after")
+    monkeypatch.undo()
+    monkeypatch.setattr(gpath.PosixGPath, "write_bytes", refuse)
+    with pytest.raises(UserError, match=r"ram://bucket/file.txt: HTTP 403"):
+        write_text(path, "after")
+    assert path.read_text() == "before"
+
+
+def test_an_unknown_scheme_is_refused():
+    with pytest.raises(UserError, match=r"gcs://bucket: an address in a bucket starts with gs://"):
+        WorkDir("gcs://bucket")
+
+
+def test_local_folders_and_help_load_neither_epath_nor_tensorflow(tmp_path):
+    WorkDir(tmp_path).claim(tiny_config())
+    program = (
+        "import sys\n"
+        "sys.argv = ['keras-resnet']\n"  # the command: as a library the package loads Keras
+        "from keras_resnet.commands import main\n"
+        "from keras_resnet.workdir import WorkDir\n"
+        f"WorkDir({str(tmp_path)!r}).read_config()\n"
+        "main(['train', '--help'])\n"
+        "sys.exit(', '.join({'tensorflow', 'etils.epath'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
