@@ -6,7 +6,7 @@
 #       --name=NAME --zone=ZONE --type=TYPE (such as v5litepod-8) --bucket=gs://BUCKET
 #       --version=RUNTIME (default: by type; pods need it)  --project=PROJECT
 #       --spot  --queued (a queued resource)  --keep (do not delete)  --restarts=20  --dry-run
-#   run_tpu.sh train --config=NAME --workdir=DIR
+#   run_tpu.sh train --config=NAME --workdir=DIR_OR_BUCKET
 #       On a TPU VM: makes the environment and runs `keras-resnet train`, or any of its commands.
 #   run_tpu.sh install | start ARGUMENT ... | follow
 #       On a TPU VM, the parts of it that `launch` calls: `start` is detached from the terminal.
@@ -51,43 +51,6 @@ set_variables() { # ARGUMENT ...: those of the training command
   # Compiler flags that the config recommends, unless the caller has set his own.
   LIBTPU_INIT_ARGS=${LIBTPU_INIT_ARGS-$("$python" -m keras_resnet.libtpu_flags "$@")}
   export LIBTPU_INIT_ARGS
-}
-
-# Runs keras-resnet. A work directory in a bucket is copied here before and, every five minutes and
-# at the end, back there: so training itself works on files of this machine.
-run() { # ARGUMENT ...
-  local argument found remote='' copy='' arguments=() pid code=0
-  for argument; do
-    if [[ $argument == --workdir=gs://* && $TPU_NAME == local ]]; then
-      remote=${argument#*=}
-      copy=$here/runs/${remote##*/}
-      argument=--workdir=$copy
-    fi
-    arguments+=("$argument")
-  done
-  if [[ -z $remote ]]; then exec "$python" -m keras_resnet "$@"; fi
-  mkdir -p "$copy"
-  if found=$(gcloud storage ls "$remote" 2>&1); then
-    gcloud storage rsync --recursive "$remote" "$copy"
-  elif [[ $found != *"matched no objects"* ]]; then # starting anew would overwrite what is there
-    fail 1 "$remote cannot be read: $found"
-  fi
-  "$python" -m keras_resnet "${arguments[@]}" &
-  pid=$!
-  trap 'kill -TERM "$pid"' TERM INT # training saves a checkpoint, then the last copy is made
-  while kill -0 "$pid" 2>/dev/null; do
-    sleep "${RUN_TPU_BACK_UP:-300}" &
-    wait -n || true # for whichever ends first
-    kill $! 2>/dev/null || true
-    if kill -0 "$pid" 2>/dev/null; then back_up "$copy" "$remote" || true; fi
-  done
-  wait "$pid" || code=$?
-  back_up "$copy" "$remote" || fail 1 "the work directory is in $copy, not in $remote"
-  exit "$code"
-}
-
-back_up() { # FOLDER BUCKET
-  gcloud storage rsync --recursive --delete-unmatched-destination-objects "$1" "$2"
 }
 
 start() { # Once: a second call while training runs leaves it alone.
@@ -140,11 +103,6 @@ check_options() {
   check project "$project" '([a-z][-a-z0-9:.]+)?' 'the id of a project'
   pod='' # eight chips (or cores of v2 to v5p) are the most that one host has
   ((${type##*-} > 8)) && pod=yes
-  # Better now than when it is paid for: several hosts need the work directory itself in gs://.
-  if [[ $pod && -z $dry_run ]]; then
-    fail 2 "launch: --type=$type has several hosts, on which train cannot keep its work directory \
-yet; --dry-run prints the commands"
-  fi
   if [[ -z $version ]]; then
     [[ $pod ]] && fail 2 "launch: --type=$type has several hosts and needs --version=\
 tpu-vm-tf-X.Y.Z-pod-pjrt, with X.Y.Z the TensorFlow of the extra tpu; all that there are:
@@ -325,6 +283,6 @@ case ${1-} in
   *)
     install
     set_variables "$@"
-    run "$@"
+    exec "$python" -m keras_resnet "$@" # a signal reaches training, which then saves
     ;;
 esac

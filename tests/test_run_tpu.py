@@ -22,13 +22,6 @@ GCLOUD = """\
 import json, os, pathlib, shutil, subprocess, sys
 here = pathlib.Path(__file__).parent
 call = sys.argv[1:]
-if call[0] == "storage":
-    bucket = lambda name: here / "buckets" / name.removeprefix("gs://")
-    if call[1] == "ls":
-        sys.exit(0 if bucket(call[2]).exists() else "ERROR: The URL matched no objects")
-    source, target = (bucket(a) if a.startswith("gs:") else a for a in call[-2:])
-    shutil.copytree(source, target, dirs_exist_ok=True)
-    sys.exit()
 with open(here / "calls", "a") as file:
     file.write(json.dumps(call) + "\\n")
 text, rules = " ".join(call), json.loads((here / "rules").read_text())
@@ -63,10 +56,8 @@ case "$*" in
   "-m keras_resnet.libtpu_flags "*) echo --xla_flag=1 ;;
   *)
     { printf '[%s]' "$@"; echo; env | grep -E 'TPU|XLA|PJRT|PLUGG'; } >> "$LOG_OF_PYTHON"
-    [[ ! -f $LOG_OF_PYTHON.slow ]] || sleep 5
-    for argument; do
-      [[ $argument != --workdir=/* ]] || echo "$PJRT_DEVICE" >>"${argument#*=}/state"
-    done
+    trap 'echo saved >>"$LOG_OF_PYTHON"; exit 143' TERM
+    [[ ! -f $LOG_OF_PYTHON.slow ]] || { sleep 5 & wait; }
     echo "training with $# arguments"
     exit "$(cat "$LOG_OF_PYTHON.code" 2>/dev/null || echo 0)" ;;
 esac
@@ -85,8 +76,6 @@ class Cloud:
     def __init__(self, folder: Path):
         self.folder = folder / "the cloud"
         self.log = self.folder / "python.log"
-        self.copy = self.folder / "home/keras_resnet/runs/net"
-        self.in_bucket = self.folder / "buckets/my-bucket/net/state"
         executable(
             self.folder / "gcloud",
             f"#!/bin/sh\nexec {sys.executable} -SE '{self.folder}/g' \"$@\"\n",
@@ -135,7 +124,7 @@ def test_launch_trains_with_the_arguments_unharmed_and_deletes(cloud):
     assert done.returncode == 0, done.stderr
     arguments, *variables = cloud.log.read_text().splitlines()
     assert arguments == (
-        f"[-m][keras_resnet][train][--config=resnet50][{nasty}][--workdir={cloud.copy}]"
+        f"[-m][keras_resnet][train][--config=resnet50][{nasty}][--workdir=gs://my-bucket/net]"
     )
     assert {
         "TPU_NAME=local",
@@ -206,8 +195,7 @@ def test_preemption_starts_again_from_the_checkpoint(cloud):
     assert "restart 1 of 20" in done.stderr
     assert cloud.verbs() == ["create", "scp", "delete", "create", "scp", "delete"]
     # The same work directory both times.
-    assert cloud.log.read_text().count(f"[--workdir={cloud.copy}]") == 2
-    assert cloud.in_bucket.read_text() == "TPU\n" * 2
+    assert cloud.log.read_text().count("[--workdir=gs://my-bucket/net]") == 2
 
 
 def test_no_free_tpu_after_a_preemption_is_tried_again(cloud):
@@ -318,23 +306,19 @@ def test_queued_resource_waits_until_it_is_active(cloud):
 
 def test_pods_are_driven_from_the_first_worker(cloud):
     pod = [*OPTIONS[:2], "--type=v4-32", OPTIONS[3], "--version=tpu-vm-tf-2.19.1-pod-pjrt"]
-    done = cloud.launch(*pod, "--dry-run", *TRAIN)
-    lines = [line for line in done.stdout.splitlines() if "--worker=" in line]
-    assert ["--worker=all" in line for line in lines] == [True] * 3 + [False] * 2
-    assert r"env\ TPU_NAME=net\ ./run_tpu.sh\ start\ train" in lines[3]
-    # What the first worker then runs.
-    home = cloud.folder / "home/keras_resnet"
-    shutil.copy(SCRIPT, home / "run_tpu.sh")
-    environment = {**cloud.environment, "TPU_NAME": "net"}
-    subprocess.run([home / "run_tpu.sh", "train"], env=environment, check=True)
-    variables = cloud.log.read_text().splitlines()
+    done = cloud.launch(*pod, *TRAIN)
+    assert done.returncode == 0, done.stderr
+    create = next(call for call in cloud.calls() if call[3] == "create")
+    assert create[-2:] == ["--accelerator-type=v4-32", "--version=tpu-vm-tf-2.19.1-pod-pjrt"]
+    workers = [next(a for a in call if a.startswith("--worker=")) for call in cloud.calls()
+               if call[3] in ("scp", "ssh")]  # fmt: skip
+    assert workers == ["--worker=all"] * 3 + ["--worker=0"] * 3
+    assert cloud.verbs() == ["create", "scp", "delete"]
+    # What the first worker then ran.
+    arguments, *variables = cloud.log.read_text().splitlines()
+    assert arguments == "[-m][keras_resnet][train][--config=resnet50][--workdir=gs://my-bucket/net]"
     assert {"TPU_NAME=net", "TPU_LOAD_LIBRARY=0"} <= set(variables)
     assert not any(line.startswith(("TF_PLUGGABLE", "PJRT", "NEXT_PLUGG")) for line in variables)
-    # Not launched before training can keep its files in a bucket.
-    done = cloud.launch(*pod, *TRAIN)
-    assert done.returncode == 2
-    assert "has several hosts" in done.stderr
-    assert cloud.calls() == []
 
 
 @pytest.mark.parametrize(
@@ -345,7 +329,7 @@ def test_pods_are_driven_from_the_first_worker(cloud):
         (["--zone=us-west4", *OPTIONS[2:], OPTIONS[0], *TRAIN], "--zone=us-west4:"),
         ([*OPTIONS, "--type=tpu7x-8", *TRAIN], "does not run on TPU7x"),
         ([*OPTIONS, "--type=v5e-8", *TRAIN], "v5litepod-8"),
-        ([*OPTIONS, "--type=v4-32", "--dry-run", *TRAIN], "--version="),
+        ([*OPTIONS, "--type=v4-32", *TRAIN], "--version="),
         ([*OPTIONS, "--bucket=my-bucket", *TRAIN], "gs://BUCKET"),
         ([*OPTIONS[:3], *TRAIN], "--bucket=gs://BUCKET"),
         ([*OPTIONS, *TRAIN, "--workdir=runs/x"], "would be deleted with the TPU"),
@@ -376,22 +360,16 @@ def test_without_gcloud_the_message_says_where_it_is(tmp_path):
     assert "gcloud is not installed" in done.stderr
 
 
-def test_the_work_directory_goes_on_from_the_bucket(cloud):
-    """Copied here before, back there after, also when training fails; unreadable: not started."""
-    cloud.in_bucket.parent.mkdir(parents=True)
-    cloud.in_bucket.write_text("before\n")
-    Path(f"{cloud.log}.code").write_text("1")
-    assert cloud.launch(*OPTIONS, *TRAIN).returncode == 1
-    assert cloud.in_bucket.read_text() == "before\nTPU\n"
-    rule = '(here / "no bucket").exists() and sys.exit("ERROR: 403 forbidden")\n'
-    gcloud = cloud.folder / "g"
-    gcloud.write_text(gcloud.read_text().replace("bucket = lambda", f"{rule}    bucket = lambda"))
-    (cloud.folder / "no bucket").touch()
-    shutil.rmtree(cloud.copy)
-    done = cloud.launch(*OPTIONS, *TRAIN)
-    assert done.returncode == 1
-    assert "cannot be read: ERROR: 403 forbidden" in done.stdout
-    assert cloud.in_bucket.read_text() == "before\nTPU\n"
+def test_sigterm_reaches_training(cloud):
+    home = cloud.folder / "home/keras_resnet"
+    shutil.copy(SCRIPT, home / "run_tpu.sh")
+    Path(f"{cloud.log}.slow").touch()
+    process = subprocess.Popen([home / "run_tpu.sh", "train"], env=cloud.environment)
+    while not (cloud.log.exists() and "LIBTPU_INIT_ARGS" in cloud.log.read_text()):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 143
+    assert cloud.log.read_text().endswith("saved\n")
 
 
 def test_a_second_start_leaves_running_training_alone(cloud):
