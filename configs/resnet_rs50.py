@@ -1,4 +1,4 @@
-"""ResNet-RS-50: Bello et al. 2021, section 7 and tables of the appendix.
+"""ResNet-RS-50: Bello et al. 2021, by the authors' resnetrs50_i160.yaml (in tensorflow/tpu).
 
     keras-resnet train --config=resnet_rs50 --workdir=runs/resnet_rs50
 
