@@ -104,8 +104,11 @@ def test_rematerialized_models_have_the_same_layers_and_inference():
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tf.distribute")
-def test_rematerialize_under_a_strategy(mirrored):
+def test_rematerialize_under_a_strategy():
     import tensorflow as tf
+    from conftest import mirrored_strategy
+
+    mirrored = mirrored_strategy(2)
 
     def weights_after_a_step(rematerialize):
         with mirrored.scope():

@@ -65,17 +65,23 @@ def test_killed_while_a_checkpoint_is_written(moment, uninterrupted, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=slow)])
-def test_a_signal_saves_at_the_next_step_and_ends_with_its_code(number, uninterrupted, tmp_path):
+def test_a_signal_saves_at_the_next_step_and_a_kill_loses_nothing(number, uninterrupted, tmp_path):
+    """Asked to stop, resumed, killed while a checkpoint is flushed, resumed: the same bits."""
     process = start(tmp_path)
-    metrics = WorkDir(tmp_path).metrics
+    metrics, folder = WorkDir(tmp_path).metrics, tmp_path / "checkpoints"
     assert wait_for(metrics.exists, process)  # the first step is done
     process.send_signal(number)
     output, _ = process.communicate()
     assert process.returncode == 128 + number, output
     assert "the same command resumes" in output
-    assert list((tmp_path / "checkpoints").glob("ckpt-*.index"))
+    assert list(folder.glob("ckpt-*.index"))
     assert not (tmp_path / "result.json").exists()
+    # Data, index and folder of the first checkpoint, then data and index of the second.
+    process = start(tmp_path, prelude=DIES + 'die_at(os, "fsync", 5)')
+    output, _ = process.communicate()
+    assert process.returncode == -signal.SIGKILL, output
     _finish(tmp_path)
+    assert not list(folder.glob(".*"))
     assert (final_weights(tmp_path), _figures(tmp_path)) == uninterrupted
 
 

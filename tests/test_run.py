@@ -1,11 +1,6 @@
 """Whole runs on the embedded digits: what they leave, resuming, refusals."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 
 import keras
 import numpy as np
@@ -136,36 +131,6 @@ def test_predict_names_what_it_cannot_read(finished, tmp_path, capsys):
         message = capsys.readouterr().err
         assert str(path) in message
         assert message.count("\n") == 1
-
-
-def test_killed_and_resumed_equals_uninterrupted(finished, smoke, tmp_path):
-    """SIGKILL after the first checkpoint; the second run ends in the very same weights."""
-    workdir, result = finished
-    killed = WorkDir(tmp_path / "killed")
-    command = [
-        sys.executable,
-        "-m",
-        "keras_resnet",
-        "train",
-        "--config=smoke",
-        f"--workdir={killed.path}",
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not (killed.checkpoints / "ckpt-11.index").exists() and process.poll() is None:
-        assert time.monotonic() < deadline, "no checkpoint after two minutes"
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not killed.result.exists()
-    resumed = run.train(smoke, killed.path)
-    for key in ("top1", "top5", "examples", "step"):
-        assert resumed[key] == result[key]
-    ours, theirs = (keras.saving.load_model(path.model) for path in (killed, workdir))
-    for mine, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
-        np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-6)
-    steps = [row["step"] for row in killed.read_metrics() if row["kind"] == "eval"]
-    assert steps == [11, 22]
 
 
 def test_replicas_evaluate_alike(finished, smoke):
