@@ -266,13 +266,50 @@ def test_one_folder_of_classes_has_only_train(tmp_path):
         open_folder(tmp_path, "test")
 
 
+def copy_to_bucket(folder, bucket):
+    """To TensorFlow's file system in memory, which stands in for a bucket."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            target = f"{bucket}/{file.relative_to(folder).as_posix()}"
+            tf.io.gfile.makedirs(target.rpartition("/")[0])
+            tf.io.write_file(target, file.read_bytes())
+
+
+def test_image_folder_on_a_bucket_is_the_local_one(folder, monkeypatch):
+    (folder / "train" / "cat" / ".DS_Store").write_bytes(b"x")
+    (folder / "train" / "cat" / "more").mkdir()
+    (folder / "train" / "cat" / "more" / "A.JPG").write_bytes(encode(smooth_image(9, 8), "JPEG"))
+    copy_to_bucket(folder, bucket := f"ram://photos/{folder.name}")
+    for split in ("train", "test", "train[:50%]"):
+        ours, theirs = (open_folder(path, split) for path in (f"{bucket}/", folder))
+        assert ours.description == theirs.description
+        assert ours.class_names == theirs.class_names
+        assert ours.encoded_bytes() == theirs.encoded_bytes()
+        for (mine, read), (other, read_other) in zip(ours.records(), theirs.records(), strict=True):
+            assert mine.removeprefix(bucket) == other.removeprefix(str(folder))
+            assert read() == read_other()
+    for mine, other in zip(read_all(ours), read_all(theirs), strict=True):
+        np.testing.assert_array_equal(mine, other)
+    tf.io.write_file(f"{bucket}/train/cat/broken.png", b"no image")
+    assert "train/cat/broken.png is no image" in str(
+        find_broken_image(open_folder(bucket, "train"))
+    )
+    with pytest.raises(DataError, match=r"The image folder ram://photos/gone does not exist"):
+        open_folder("ram://photos/gone", "train")
+
+    def refuse(*_):
+        raise tf.errors.PermissionDeniedError(None, None, "HTTP 403\nwhen listing")
+
+    monkeypatch.setattr(tf.io.gfile, "listdir", refuse)
+    with pytest.raises(DataError, match=rf"folder {bucket} cannot be listed: HTTP 403\.$"):
+        open_folder(bucket, "train")
+
+
 def test_image_folder_errors(tmp_path, folder):
     with pytest.raises(DataError, match=r"needs a path: a folder of images \(data.path\)"):
         open_folder("", "train")
     with pytest.raises(DataError, match=r"The image folder .*/gone does not exist"):
         open_folder(tmp_path / "gone", "train")
-    with pytest.raises(DataError, match="reads local folders; 'gs://bucket/photos' is none"):
-        open_folder("gs://bucket/photos", "train")
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(DataError, match="file is a file; give a folder of class folders"):
         open_folder(tmp_path / "file", "train")

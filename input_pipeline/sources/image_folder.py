@@ -5,21 +5,25 @@ Two layouts are read, told by what `path` holds:
     path/train/CLASS/….jpg and path/test/CLASS/…  (or val, validation)   splits by folder
     path/CLASS/….jpg                                                     one split, "train"
 
+`path` is a local folder or on a bucket (`gs://…`), from which every image is a request of its own.
+
 Labels number the class names in sorted order. A split has a fixed order that does not depend on
 the machine: within a class the images are mixed by a hash of their names, and the classes are
 dealt out in proportion, so that any slice such as `train[:80%]` and its rest hold every class in
 its share (to within one image).
 """
 
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from input_pipeline.errors import DataError, did_you_mean
+from input_pipeline.errors import DataError, did_you_mean, reason
 from input_pipeline.sources import splits
 from input_pipeline.sources.base import RandomAccessSource
 
@@ -32,8 +36,16 @@ def open_split(*, name: str, path: str, split: str) -> "ImageFolder":
     """Opens `split` of the images under `path`; `name` is not used.
 
     Raises:
-        DataError: see `find_splits` and `list_images`; an unknown or empty split.
+        DataError: see `find_splits` and `list_images`; an unknown or empty split; a bucket that
+            cannot be listed.
     """
+    try:
+        return _open_split(path, split)
+    except tf.errors.OpError as error:
+        raise DataError(f"The image folder {path} cannot be listed: {reason(error)}.") from error
+
+
+def _open_split(path: str, split: str) -> "ImageFolder":
     folders = find_splits(path)
     class_names = _common_classes(folders)
     listed: dict[str, list[tuple[str, int]]] = {}
@@ -71,48 +83,55 @@ class ImageFolder(RandomAccessSource):
         return encoded, tf.gather(self._labels, handles)
 
     def records(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
-        return ((file, Path(file).read_bytes) for file in self._files)
+        return ((file, functools.partial(_read, file)) for file in self._files)
 
     def example_name(self, handle) -> str:
         return self._files[int(handle)]
 
     def encoded_bytes(self) -> int:
-        return sum(stat.st_size for stat in self._stats())
+        return sum(stat.length for stat in self._stats())
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256()
         for file, stat in zip(self._files, self._stats(), strict=True):
-            digest.update(f"{file}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+            digest.update(f"{file}\0{stat.length}\0{stat.mtime_nsec}\n".encode())
         return digest.hexdigest()
 
-    def _stats(self) -> list[os.stat_result]:
+    def _stats(self) -> list:
         try:
-            return [os.stat(file) for file in self._files]
-        except OSError as error:
-            raise DataError(f"{error.filename} cannot be read: {error.strerror}.") from error
+            with ThreadPoolExecutor(16) as pool:
+                return list(pool.map(tf.io.gfile.stat, self._files))
+        except tf.errors.OpError as error:
+            raise DataError(f"An image cannot be read: {reason(error)}.") from error
 
 
-def find_splits(path: str) -> dict[str, Path]:
+def _read(file: str) -> bytes:
+    return tf.io.read_file(file).numpy() if "://" in file else Path(file).read_bytes()
+
+
+def find_splits(path: str) -> dict[str, str]:
     """Split name -> folder of classes.
 
     Raises:
-        DataError: `path` is empty, on a bucket, missing, or no folder.
+        DataError: `path` is empty, missing, or no folder.
     """
     if not path:
         raise DataError("The source image_folder needs a path: a folder of images (data.path).")
-    if "://" in path:
-        raise DataError(
-            f"The source image_folder reads local folders; {path!r} is none. Copy it to a disk."
-        )
-    root = Path(path).expanduser()
-    if not root.is_dir():
-        problem = "is a file" if root.exists() else "does not exist"
+    root = _root(path)
+    if not tf.io.gfile.isdir(root):
+        problem = "is a file" if tf.io.gfile.exists(root) else "does not exist"
         raise DataError(f"The image folder {path} {problem}; give a folder of class folders.")
-    folders = {split: root / split for split in ("train", *_HELD_OUT) if (root / split).is_dir()}
-    return folders or {"train": root}
+    folders = {split: os.path.join(root, split) for split in ("train", *_HELD_OUT)}
+    return {split: folder for split, folder in folders.items() if tf.io.gfile.isdir(folder)} or {
+        "train": root
+    }
 
 
-def list_images(folder: Path, class_names: list[str]) -> list[tuple[str, int]]:
+def _root(path: str) -> str:
+    return path.rstrip("/") if "://" in path else str(Path(path).expanduser())
+
+
+def list_images(folder: str, class_names: list[str]) -> list[tuple[str, int]]:
     """(file, label) of every image in `folder`, in the fixed stratified order of this source.
 
     Raises:
@@ -120,7 +139,7 @@ def list_images(folder: Path, class_names: list[str]) -> list[tuple[str, int]]:
     """
     ordered = []
     for label, class_name in enumerate(class_names):
-        files = _class_files(folder / class_name)
+        files = _class_files(os.path.join(folder, class_name))
         mixed = sorted(files, key=lambda file: hashlib.sha256(file.encode()).digest())
         for rank, file in enumerate(mixed):
             path = os.path.join(folder, class_name, file)
@@ -128,10 +147,10 @@ def list_images(folder: Path, class_names: list[str]) -> list[tuple[str, int]]:
     return [(file, label) for _, label, file in sorted(ordered)]
 
 
-def _class_files(folder: Path) -> list[str]:
+def _class_files(folder: str) -> list[str]:
     # Paths relative to the class folder, with forward slashes; folders below it count as well.
     files = []
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, names in _walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         below = os.path.relpath(parent, folder)
         for name in names:
@@ -148,10 +167,22 @@ def _class_files(folder: Path) -> list[str]:
     return files
 
 
-def _class_names(folder: Path) -> list[str]:
-    names = sorted(
-        item.name for item in folder.iterdir() if item.is_dir() and not item.name.startswith(".")
-    )
+def _walk(folder: str) -> Iterator[tuple[str, list[str], list[str]]]:
+    """What os.walk gives, of a bucket too: there without a request for each image."""
+    if "://" not in folder:
+        yield from os.walk(folder)
+        return
+    names = sorted(name.rstrip("/") for name in tf.io.gfile.listdir(folder))
+    others = [name for name in names if not name.lower().endswith(IMAGE_SUFFIXES)]
+    folders = [name for name in others if tf.io.gfile.isdir(f"{folder}/{name}")]
+    yield folder, folders, [name for name in names if name not in folders]
+    for name in folders:
+        yield from _walk(f"{folder}/{name}")
+
+
+def _class_names(folder: str) -> list[str]:
+    _, folders, _ = next(_walk(folder))
+    names = sorted(name for name in folders if not name.startswith("."))
     if not names:
         raise DataError(
             f"The image folder {folder} holds no class folders; "
@@ -160,7 +191,7 @@ def _class_names(folder: Path) -> list[str]:
     return names
 
 
-def _common_classes(folders: dict[str, Path]) -> list[str]:
+def _common_classes(folders: dict[str, str]) -> list[str]:
     names = {split: _class_names(folder) for split, folder in folders.items()}
     reference, *others = names
     for split in others:
@@ -177,14 +208,14 @@ def _common_classes(folders: dict[str, Path]) -> list[str]:
     return names[reference]
 
 
-def _folder_of(name: str, folders: dict[str, Path], path: str) -> Path:
+def _folder_of(name: str, folders: dict[str, str], path: str) -> str:
     if name in folders:
         return folders[name]
     # One held-out split is the held-out split, whichever of its three names it goes by.
     held_out = [split for split in folders if split in _HELD_OUT]
     if name in _HELD_OUT and len(held_out) == 1:
         return folders[held_out[0]]
-    if list(folders.values()) == [Path(path).expanduser()]:
+    if list(folders.values()) == [_root(path)]:
         raise DataError(
             f"{path} is one folder of classes, so it has no split {name!r}. State two slices of "
             "'train', for instance 'train[:80%]' to train on and 'train[80%:]' to evaluate on."

@@ -48,12 +48,12 @@ def strategy_of(config: ConfigDict) -> tf.distribute.Strategy:
 def check_pod(config: ConfigDict, workdir: str | os.PathLike) -> None:
     """Refuses a run on several hosts of a TPU that needs what only one of them has.
 
-    One process drives a pod, but every worker reads data and writes checkpoints by itself: there
-    are neither this host's disk nor its Python. A pod is announced by TPU_NAME: "local" is the TPU
-    of this host.
+    One process drives a pod, but every worker reads data and writes checkpoints by itself. A pod is
+    announced by TPU_NAME: "local" is the TPU of this host.
 
     Raises:
-      UserError: the work directory or the data are not in a bucket, or the pipeline calls Python.
+      UserError: the work directory or the data are not in a bucket, or the workers would have to
+        ask this host for images (a cache) or to run Python (data.on_error=skip).
     """
     name, data = os.environ.get("TPU_NAME", "local"), config.data
     if name in ("", "local") or config.strategy not in ("auto", "tpu"):
@@ -73,7 +73,7 @@ def check_pod(config: ConfigDict, workdir: str | os.PathLike) -> None:
         if value != needed and data.source != "synthetic":
             raise UserError(
                 f"TPU_NAME={name!r} is a pod: config.data.{key}={value!r} must be {needed!r}, as "
-                f"its workers cannot reach what the first one holds. {local}"
+                f"all its workers would depend on what this host holds. {local}"
             )
 
 
