@@ -2,11 +2,13 @@
 
 import builtins
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from bucket_helpers import buckets_in_memory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from input_helpers import PREPROCESSING, NumberedSource, encode, smooth_image, write_images
@@ -62,6 +64,17 @@ def test_digits_are_scikit_learns_split_by_the_stated_rule(data_dir):
         fifth = np.bincount(bunch.target) / 5
         share = np.bincount(labels) - (fifth if split == "test" else 4 * fifth)
         assert np.abs(share).max() < 1
+
+
+def test_a_prepared_set_on_a_bucket_is_the_local_one(data_dir):
+    copy_to_bucket(Path(data_dir), "ram://tfds")
+    with buckets_in_memory():
+        ours, theirs = (
+            open_source("tfds", name="digits", path=path, split="train[:20]", cache="none")
+            for path in ("ram://tfds", data_dir)
+        )
+        for (_, mine), (_, other) in zip(ours.records(), theirs.records(), strict=True):
+            assert mine() == other()
 
 
 def test_digits_description_and_slices(data_dir):

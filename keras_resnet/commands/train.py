@@ -16,7 +16,10 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
     """Defines --config, --workdir and the overrides."""
     overrides.define_config(flags)
     absl_flags.DEFINE_string(
-        "workdir", None, "folder for everything the run leaves", flag_values=flags
+        "workdir",
+        None,
+        "folder for everything the run leaves, here or gs://BUCKET/FOLDER",
+        flag_values=flags,
     )
 
 
