@@ -31,21 +31,29 @@ def buckets():
         yield
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """(an undisturbed run in a folder, the same in a bucket that a signal stopped once)."""
+def test_a_run_in_a_bucket_is_the_run_in_a_folder(tmp_path, capsys):
+    """One test, as a shared fixture would be made once for each process of the suite."""
     config = tiny_config(epochs=2, checkpoint__keep=1)
-    local = WorkDir(tmp_path_factory.mktemp("local"))
+    local, bucket = WorkDir(tmp_path / "local"), WorkDir(BUCKET)
     run.train(config, local.path)
     with pytest.MonkeyPatch.context() as patch:
         _signal_after_the_first_call(patch)
         with pytest.raises(Interrupted):
             run.train(config, BUCKET)
-    bucket = WorkDir(BUCKET)
     assert (bucket.checkpoints / "ckpt-1.index").exists()
     assert not bucket.result.exists()
     run.train(config, BUCKET)
-    return local, bucket
+    # Interrupted and resumed, it ends in the same bits.
+    assert final_weights(bucket.path) == final_weights(local.path)
+    assert _losses(bucket) == _losses(local)
+    _check_files(local, bucket)
+    capsys.readouterr()
+    _check_evaluate(bucket, capsys)
+    _check_export(local, tmp_path / "model.keras")
+    for name in ("", "/model.keras"):
+        _check_weights_to_start_from(local, name)
+    with pytest.raises(UserError, match=rf"{BUCKET} belongs to a run with another config: .*seed"):
+        run.train(tiny_config(epochs=2, checkpoint__keep=1, seed=7), BUCKET)
 
 
 def _signal_after_the_first_call(patch):
@@ -59,19 +67,12 @@ def _signal_after_the_first_call(patch):
     patch.setattr(Reporter, "trained", signalled)
 
 
-def test_an_interrupted_run_in_a_bucket_ends_in_the_bits_of_a_local_one(runs):
-    local, bucket = runs
-    assert final_weights(bucket.path) == final_weights(local.path)
-    assert _losses(bucket) == _losses(local)
-
-
 def _losses(workdir):
     rows = workdir.read_metrics()
     return [(row["step"], row["loss"], row["top1"]) for row in rows if row["kind"] == "eval"]
 
 
-def test_a_bucket_holds_what_a_folder_does(runs):
-    local, bucket = runs
+def _check_files(local, bucket):
     assert _names(bucket.path) == _names(local.path)
     # keep=1: the newest, and the best if that is another one.
     assert _names(bucket.checkpoints) == _names(local.checkpoints)
@@ -90,36 +91,27 @@ def _names(folder):
     return {path.name for path in folder.iterdir()}
 
 
-def test_evaluate_reads_a_bucket(runs, capsys):
-    _, bucket = runs
+def _check_evaluate(bucket, capsys):
     assert main(["evaluate", f"--workdir={BUCKET}", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["top1"] == json.loads(bucket.result.read_text())["top1"]
     assert printed["step"] == 44
 
 
-def test_export_takes_the_finished_model_of_a_bucket(runs, tmp_path):
-    output = tmp_path / "model.keras"
+def _check_export(local, output):
     arguments = ["--format=keras", "--nofold", "--limit=8"]
     assert main(["export", f"--workdir={BUCKET}", f"--output={output}", *arguments]) == 0
     ours = keras.saving.load_model(output).get_weights()
-    assert [weight.tobytes() for weight in ours] == final_weights(runs[0].path)
+    assert [weight.tobytes() for weight in ours] == final_weights(local.path)
 
 
-@pytest.mark.parametrize("name", ["", "/model.keras"])
-def test_fine_tuning_starts_from_a_bucket(runs, name):
-    local, _ = runs
+def _check_weights_to_start_from(local, name):
     ours = read_pretrained(tiny_config(model__weights=BUCKET + name))
     theirs = read_pretrained(tiny_config(model__weights=str(local.path)))
     assert ours.origin == f"{BUCKET}/model.keras"
     assert {name: array.tobytes() for name, array in ours.arrays.items()} == {
         name: array.tobytes() for name, array in theirs.arrays.items()
     }
-
-
-def test_another_config_is_refused_in_a_bucket(runs):
-    with pytest.raises(UserError, match=rf"{BUCKET} belongs to a run with another config: .*seed"):
-        run.train(tiny_config(epochs=2, checkpoint__keep=1, seed=7), BUCKET)
 
 
 def test_no_run_there(capsys):
