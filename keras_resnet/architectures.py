@@ -1,9 +1,10 @@
 """The table of variants: a network is a row, `keras_resnet.models` builds it."""
 
 import dataclasses
-import difflib
 import fnmatch
 from typing import Any
+
+from keras_resnet.errors import close_names
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -322,8 +323,7 @@ def _positive_integers(key: str, values) -> tuple[int, ...]:
 
 
 def _nearest(word: str, known) -> str:
-    by_lower = {name.lower(): name for name in known}
-    near = [by_lower[k] for k in difflib.get_close_matches(word.lower(), by_lower, n=3, cutoff=0.5)]
+    near = close_names(word, known)
     if not near:
         return "keras_resnet.list_models() has the names."
     return f"Did you mean {' or '.join(near)}?"

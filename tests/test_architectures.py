@@ -165,3 +165,25 @@ def test_custom_depths_and_widths():
     model = create_model("ResNet50", depths=[1, 2], widths=[8, 16], input_shape=(32, 32, 3))
     assert model.get_layer("stage2_block2_out").output.shape == (None, 4, 4, 64)
     assert not any(layer.name.startswith("stage3") for layer in model.layers)
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("ResNet49", ["ResNet50", "ResNet34", "ResNet18"]),
+        ("resnet50", ["ResNet50", "ResNet50D", "ResNet50V2"]),
+        ("resnet5", ["ResNet50", "ResNet50D", "ResNet50V2"]),
+        ("CifarResNet21", ["CifarResNet20", "CifarResNet32", "CifarResNet44"]),
+        ("ResNet51V2", ["ResNet50V2", "ResNet50V1", "ResNet34V2"]),
+        ("WideResNet50", ["WideResNet50_2", "WideResNet40_4", "WideResNet40_2"]),
+    ],
+)
+def test_an_unknown_name_offers_the_closest_ones_first(name, near):
+    with pytest.raises(ValueError, match=f"There is no model '{name}'") as raised:
+        create_model(name)
+    assert str(raised.value).endswith(f"Did you mean {' or '.join(near)}?")
+
+
+def test_a_name_that_is_near_none_points_to_the_list():
+    with pytest.raises(ValueError, match=r"'efficient'\. keras_resnet\.list_models\(\) has"):
+        create_model("efficient")
