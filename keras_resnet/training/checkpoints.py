@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import json
+import re
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -257,5 +258,6 @@ def _reader(path: str):
 
 
 def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines()
+    """Returns what went wrong, without the names of TensorFlow's own operations."""
+    lines = re.sub(r"\{\{.*?\}\} ?| ?\[Op:\w+\]", "", str(error)).splitlines()
     return lines[0] if lines else type(error).__name__
