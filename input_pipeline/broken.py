@@ -8,8 +8,9 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import tensorflow as tf
 
@@ -89,42 +90,48 @@ class SkippedImages:
                 raise self.error
 
 
-def find_broken_image(source) -> DataError | None:
+def find_broken_image(source, handles: Iterable | None = None) -> DataError | None:
     """The error for the first example that cannot be read or decoded, None if all can.
 
-    Reads and decodes the whole source, several images at a time; meant for the moment after a
-    graph has failed. Where the source skips broken images, it is the error for too many of them.
+    Reads and decodes several images at a time; meant for the moment after a graph has failed.
+    Where the source skips broken images, it is the error for too many of them.
 
     Args:
         source: a `sources.Source`.
+        handles: of the examples among which it must be; by default the whole source is searched.
     """
     if source.skipped is not None and source.skipped.error is not None:
         return source.skipped.error
-    records = source.records()
+    if handles is None:
+        examples = ((lambda name=name: name, read) for name, read in source.records())
+    else:
+        # Their names last: of a packed file they may cost reading the records that were packed.
+        examples = ((partial(source.example_name, h), partial(source.read, h)) for h in handles)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
-            while group := list(itertools.islice(records, _READ_AHEAD)):
-                for found in pool.map(lambda record: problem(*record), group):
+            while group := list(itertools.islice(examples, _READ_AHEAD)):
+                problems = pool.map(lambda example: problem(example[1]), group)
+                for (name, _), found in zip(group, problems, strict=True):
                     if found:
-                        return DataError(found)
+                        return DataError(f"{name()} {found}")
         except tf.errors.OpError as error:  # records that cannot be read at all
             return DataError(f"{source.title} cannot be read: {reason(error)}.")
     return None
 
 
-def problem(name: str, read: Callable[[], bytes]) -> str | None:
-    """A sentence that names an image and says why it cannot be read or decoded, None if it can."""
+def problem(read: Callable[[], bytes]) -> str | None:
+    """Why an image cannot be read or decoded, as "is empty (0 bytes).", None if it can."""
     try:
         encoded = read()
     except OSError as error:
-        return f"{name} cannot be read: {error.strerror or error}."
+        return f"cannot be read: {error.strerror or error}."
     except tf.errors.OpError as error:
-        return f"{name} cannot be read: {reason(error)}."
+        return f"cannot be read: {reason(error)}."
     try:
         with tf.device("CPU:0"):
             decode_image(tf.constant(encoded))
     except tf.errors.OpError as error:
-        return f"{name} {describe(encoded, error)}"
+        return describe(encoded, error)
     return None
 
 

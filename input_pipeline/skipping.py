@@ -72,10 +72,11 @@ def _row_by_row(chunk_spec: dict, load: Callable, source: Source) -> Callable[..
 
 
 def _note(source: Source, handles: np.ndarray) -> np.int64:
-    name = source.example_name(handles[0])
-    found = problem(name, lambda: source.fetch(tf.constant(handles))[0].numpy()[0])
+    handle = handles[0]
     # What the decoder takes may still fail on a part of it, which the crop asks for.
-    source.skipped.add(name, found or f"{name} is damaged: it cannot be cropped.")
+    found = problem(lambda: source.read(handle)) or "is damaged: it cannot be cropped."
+    name = source.example_name(handle)
+    source.skipped.add(name, f"{name} {found}")
     return np.int64(0)
 
 

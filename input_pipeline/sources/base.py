@@ -3,6 +3,7 @@
 import abc
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import tensorflow as tf
 
 from input_pipeline import order
@@ -58,6 +59,12 @@ class Source(abc.ABC):
     @abc.abstractmethod
     def fetch(self, handles: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Handles [n, …] -> encoded images string[n] and labels int32[n]; runs inside the graph."""
+
+    def read(self, handle) -> bytes:
+        """The encoded image of the example that a handle (numpy, one) stands for."""
+        with tf.device("CPU:0"):
+            encoded, _ = self.fetch(tf.constant(np.asarray(handle)[None]))
+        return encoded.numpy()[0]
 
     @abc.abstractmethod
     def records(self) -> Iterator[tuple[str, Callable[[], bytes]]]:

@@ -1,15 +1,22 @@
 """The name of the image that made a step fail, in place of TensorFlow's own message."""
 
+from collections.abc import Callable, Iterable
+
 import tensorflow as tf
 
 import input_pipeline
 
 
 class naming_broken_images:
-    """Turns TensorFlow's error about an unreadable example into a DataError with its name."""
+    """Turns TensorFlow's error about an unreadable example into a DataError with its name.
+
+    Attributes:
+      handles: gives those of the examples to search, such as a step's; None searches the source.
+    """
 
     def __init__(self, source: input_pipeline.Source):
         self.source = source
+        self.handles: Callable[[], Iterable] | None = None
 
     def __enter__(self):
         return self
@@ -22,7 +29,7 @@ class naming_broken_images:
             tf.errors.UnknownError,  # what an exception in Python becomes
         )
         if isinstance(error, failures):
-            named = input_pipeline.find_broken_image(self.source)
+            named = input_pipeline.find_broken_image(self.source, self.handles and self.handles())
             if named is not None:
                 raise named from error
         return False

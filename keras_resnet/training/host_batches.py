@@ -1,11 +1,14 @@
 """What each host and replica reads of the global batches."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
+import input_pipeline
+from input_pipeline.augment import training_handles
 from keras_resnet.training.accumulation import split_batches
 
 
@@ -26,18 +29,41 @@ class HostBatches:
     batch_size: int
     parts: int
     options: dict[str, Any]
+    _shards: list[dict[str, int]] = dataclasses.field(default_factory=list)
 
     def __call__(self, context: tf.distribute.InputContext) -> tf.data.Dataset:
         """Returns elements [batch_size / (replicas * parts), ...]."""
+        shard = {
+            "shard_index": context.input_pipeline_id,
+            "num_shards": context.num_input_pipelines,
+        }
+        self._shards.append(shard)
         batches = self.make_batches(
-            self.source,
-            batch_size=self.batch_size,
-            shard_index=context.input_pipeline_id,
-            num_shards=context.num_input_pipelines,
-            **self.options,
+            self.source, batch_size=self.batch_size, **shard, **self.options
         )
         replicas = context.num_replicas_in_sync // context.num_input_pipelines
         return split_batches(batches, replicas, self.parts)
+
+    def handles(self, first: int, count: int) -> Iterator[np.ndarray]:
+        """Yields the handles of the examples in batches `first` to `first + count - 1`.
+
+        Only of the hosts whose data sets were made here.
+        """
+        for shard in self._shards:
+            yield from self._order(shard, first).take(count).unbatch().as_numpy_iterator()
+
+    def _order(self, shard: dict[str, int], first: int) -> tf.data.Dataset:
+        if self.make_batches is input_pipeline.evaluation_batches:
+            singles = self.source.evaluation_order(**shard)
+            return singles.batch(self.batch_size // shard["num_shards"]).skip(first)
+        return training_handles(
+            self.source,
+            repeats=self.options["augment"].get("repeats", 1),
+            batch_size=self.batch_size,
+            seed=self.options["seed"],
+            start_step=first,
+            **shard,
+        )
 
 
 class ConstantBatches:

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import keras
 import numpy as np
@@ -153,26 +154,29 @@ class Trainer:
         """
         log = self.config.log_every_steps
         stops = sorted({*stops, start_step + 1, self.total_steps})
-        augment = self.config.data.augment.to_dict()
-        with naming_lost_hosts(), naming_broken_images(source):
-            iterator = self.iterate(
-                input_pipeline.train_batches,
-                source,
-                parts=self.config.accumulate_steps,
-                seed=self.config.seed,
-                start_step=start_step + skipped,
-                num_steps=self.total_steps + skipped,
-                image_size=training_image_size(self.config),
-                augment=augment,
-            )
+        options = {
+            "seed": self.config.seed,
+            "start_step": start_step + skipped,
+            "num_steps": self.total_steps + skipped,
+            "image_size": training_image_size(self.config),
+            "augment": self.config.data.augment.to_dict(),
+        }
+        batches = self._host_batches(
+            input_pipeline.train_batches, source, self.config.accumulate_steps, **options
+        )
+        with naming_lost_hosts(), naming_broken_images(source) as search:
+            iterator = iter(self._distribute(batches))
             step, ended = start_step, False
             while step < self.total_steps and not ended:
                 stop = next(stop for stop in stops if stop > step)
                 stop = min(stop, (step // log + 1) * log)
                 first, rows, seconds, broken = step, [], 0.0, None
                 while step < stop and broken is None and not ended:
-                    count = tf.constant(self._train_pace.steps(stop - step))
-                    sums, elapsed = self._train_pace.time(self.steps.train, iterator, count)
+                    count = self._train_pace.steps(stop - step)
+                    search.handles = partial(batches.handles, step + skipped, count)
+                    sums, elapsed = self._train_pace.time(
+                        self.steps.train, iterator, tf.constant(count)
+                    )
                     rows.append(sums)
                     seconds += elapsed
                     step += len(sums)
@@ -198,23 +202,34 @@ class Trainer:
         Raises:
           input_pipeline.DataError: an example cannot be read; names it.
         """
-        remaining = -(-source.num_examples // self.config.batch_size)
+        total, done = -(-source.num_examples // self.config.batch_size), 0
         rows, pairs = [], []
-        with naming_lost_hosts(), naming_broken_images(source), self.averaged_weights():
+        with (
+            naming_lost_hosts(),
+            naming_broken_images(source) as search,
+            self.averaged_weights(),
+        ):
             # Tracing the pipeline takes seconds, so every evaluation of a source uses the same one.
-            if self._evaluation_data is None or self._evaluation_data[0] is not source:
-                options = {"preprocessing": self.model.preprocessing}
-                data = self._distribute(input_pipeline.evaluation_batches, source, **options)
-                self._evaluation_data = source, data
-            iterator = iter(self._evaluation_data[1])
-            while remaining:
+            if self._evaluation_data is None or self._evaluation_data[0].source is not source:
+                batches = self._host_batches(
+                    input_pipeline.evaluation_batches,
+                    source,
+                    preprocessing=self.model.preprocessing,
+                )
+                self._evaluation_data = batches, self._distribute(batches)
+            batches, data = self._evaluation_data
+            iterator = iter(data)
+            while done < total:
                 if rows and should_stop():
                     return None
-                count = tf.constant(self._evaluation_pace.steps(remaining))
-                (sums, part), _ = self._evaluation_pace.time(self.steps.evaluate, iterator, count)
+                count = self._evaluation_pace.steps(total - done)
+                search.handles = partial(batches.handles, done, count)
+                (sums, part), _ = self._evaluation_pace.time(
+                    self.steps.evaluate, iterator, tf.constant(count)
+                )
                 rows.append(sums)
                 pairs.append(part)
-                remaining -= len(sums)
+                done += len(sums)
         pairs = np.concatenate(pairs)
         self.labels_and_predictions = pairs[pairs[:, 0] >= 0]
         return metrics.averages(np.concatenate(rows))
@@ -237,15 +252,20 @@ class Trainer:
 
         With `parts` above 1 that many elements make up the replica's part, one after the other.
         """
-        return iter(self._distribute(make_batches, source, parts, **options))
+        batches = self._host_batches(make_batches, source, parts, **options)
+        return iter(self._distribute(batches))
 
-    def _distribute(self, make_batches, source, parts: int = 1, **options):
-        size = self.config.batch_size
-        if make_batches is input_pipeline.train_batches and source.is_synthetic:
-            return ConstantBatches(self.strategy, source, size // parts, options["image_size"])
-        host_batches = HostBatches(make_batches, source, size, parts, options)
+    def _host_batches(self, make_batches, source, parts: int = 1, **options) -> HostBatches:
+        return HostBatches(make_batches, source, self.config.batch_size, parts, options)
+
+    def _distribute(self, batches: HostBatches):
+        if batches.make_batches is input_pipeline.train_batches and batches.source.is_synthetic:
+            size = batches.batch_size // batches.parts
+            return ConstantBatches(
+                self.strategy, batches.source, size, batches.options["image_size"]
+            )
         # The default options fetch the next batches to the devices while a step runs.
-        return self.strategy.distribute_datasets_from_function(host_batches)
+        return self.strategy.distribute_datasets_from_function(batches)
 
     def averaged_weights(self) -> contextlib.AbstractContextManager:
         """Returns a context in which the model has the weights to infer with.

@@ -1,0 +1,64 @@
+"""data.on_error=stop: the broken image is named, and found among the batches that failed."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import mirrored_strategy
+from input_helpers import encode
+from training_runs import tiny_config
+
+from input_pipeline import DataError, broken, open_source
+from keras_resnet.training import Trainer, pace
+from keras_resnet.training.metrics import SUMS
+
+IMAGES, BATCH = 64, 8
+
+
+def only_reads(iterator, count, parts=1):
+    """Stands for the compiled steps: takes the batches and computes nothing."""
+    for _ in range(int(count) * parts):
+        next(iterator)
+    return tf.ones([int(count), len(SUMS)])
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """Grows by an entry for each image that the search decodes."""
+    images = []
+
+    def decode_image(encoded):
+        images.append(encoded)
+        return original(encoded)
+
+    original = broken.decode_image
+    monkeypatch.setattr(broken, "decode_image", decode_image)
+    return images
+
+
+@pytest.mark.parametrize(("replicas", "parts"), [(1, 1), (2, 2)])
+def test_only_the_step_that_failed_is_searched(tmp_path, monkeypatch, decoded, replicas, parts):
+    monkeypatch.setattr(pace, "SECONDS_PER_CALL", 0)  # one step a call
+    for number in range(IMAGES):
+        file = tmp_path / "train" / "ab"[number % 2] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(encode(np.full((8, 8, 3), number, np.uint8)))
+    source = open_source("image_folder", path=str(tmp_path), split="train")
+    late = source.example_name(IMAGES - 3)
+    Path(late).write_bytes(b"text")
+    config = tiny_config(
+        batch_size=BATCH, epochs=2, accumulate_steps=parts, data={"augment": {"repeats": 2}}
+    )
+    trainer = Trainer(config, mirrored_strategy(replicas), source.class_names, IMAGES)
+    trainer.steps.train = partial(only_reads, parts=parts)
+    trainer.steps.evaluate = lambda *args: (only_reads(*args), tf.zeros([1, 2]))
+    steps = trainer.train(source, start_step=3, stops=[], skipped=1)
+    with pytest.raises(DataError, match=f"^{late} is no image that can be read"):
+        list(steps)
+    assert len(decoded) <= BATCH
+    decoded.clear()
+    with pytest.raises(DataError, match=f"^{late} is no image"):
+        trainer.evaluate(source)
+    assert len(decoded) <= BATCH
