@@ -174,7 +174,8 @@ def naming_lost_hosts() -> Iterator[None]:
         hosts = from_tf_config()
         others = [a for i, a in enumerate(hosts.addresses) if i != hosts.index]
         lost = [address for address in others if _knock(address)] or others
-        reason = str(error).splitlines()[0]
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        reason = next((line for line in lines if "Graph execution error" not in line), "no reason")
         raise UserError(
             f"strategy=multi_worker: lost {', '.join(lost)} ({reason}); start the same command on "
             "every host again, it resumes at the newest checkpoint"

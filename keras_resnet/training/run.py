@@ -14,6 +14,7 @@ from keras_resnet.config import source_options
 from keras_resnet.errors import UserError
 from keras_resnet.training.agreement import check_agreement
 from keras_resnet.training.checkpoints import Checkpoints, Progress
+from keras_resnet.training.cluster import naming_lost_hosts
 from keras_resnet.training.finetuning import read_pretrained, take_over_preprocessing
 from keras_resnet.training.reporting import Reporter
 from keras_resnet.training.session import Session
@@ -25,6 +26,7 @@ from keras_resnet.workdir import WorkDir, read_json, replacing, write_text
 PREDICT_BATCH = 32
 
 
+@naming_lost_hosts()
 def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     """Trains the network of `config` in `workdir`, from its newest checkpoint if there is one.
 
@@ -38,7 +40,8 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
       this host met since the command was started.
 
     Raises:
-      UserError: the work directory, the devices or a checkpoint cannot be used.
+      UserError: the work directory, the devices or a checkpoint cannot be used, or another host
+        of a multi_worker run went away.
       input_pipeline.DataError: the data set cannot be used.
     """
     check_pod(config, workdir)
@@ -181,6 +184,7 @@ def restore(
     return trainer, progress.step
 
 
+@naming_lost_hosts()
 def evaluate(config: ConfigDict, workdir: WorkDir, checkpoint: str = "newest") -> dict[str, float]:
     """Evaluates a checkpoint (see `restore`); returns top1, top5, loss, examples and step."""
     check_pod(config, workdir.path)

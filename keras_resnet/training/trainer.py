@@ -15,7 +15,6 @@ from keras_resnet.config import training_image_size
 from keras_resnet.errors import UsageError
 from keras_resnet.training import metrics
 from keras_resnet.training.broken_images import naming_broken_images
-from keras_resnet.training.cluster import naming_lost_hosts
 from keras_resnet.training.ema import WeightAverage
 from keras_resnet.training.finetuning import freeze, load_pretrained
 from keras_resnet.training.host_batches import ConstantBatches, HostBatches
@@ -150,7 +149,6 @@ class Trainer:
 
         Raises:
           input_pipeline.DataError: an example cannot be read; names it.
-          UserError: another host of a multi_worker run went away; names it.
         """
         log = self.config.log_every_steps
         stops = sorted({*stops, start_step + 1, self.total_steps})
@@ -164,7 +162,7 @@ class Trainer:
         batches = self._host_batches(
             input_pipeline.train_batches, source, self.config.accumulate_steps, **options
         )
-        with naming_lost_hosts(), naming_broken_images(source) as search:
+        with naming_broken_images(source) as search:
             iterator = iter(self._distribute(batches))
             step, ended = start_step, False
             while step < self.total_steps and not ended:
@@ -204,11 +202,7 @@ class Trainer:
         """
         total, done = -(-source.num_examples // self.config.batch_size), 0
         rows, pairs = [], []
-        with (
-            naming_lost_hosts(),
-            naming_broken_images(source) as search,
-            self.averaged_weights(),
-        ):
+        with naming_broken_images(source) as search, self.averaged_weights():
             # Tracing the pipeline takes seconds, so every evaluation of a source uses the same one.
             if self._evaluation_data is None or self._evaluation_data[0].source is not source:
                 batches = self._host_batches(
