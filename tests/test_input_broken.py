@@ -74,7 +74,7 @@ def test_batches_stay_a_function_of_seed_and_step(folder):
             np.testing.assert_array_equal(batch[key], expected[key])
 
 
-@pytest.mark.parametrize("hosts", [1, 2])
+@pytest.mark.parametrize("hosts", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_evaluation_leaves_broken_images_out_and_counts_the_others(folder, hosts):
     counted, skipped = [], 0
     for host in range(hosts):

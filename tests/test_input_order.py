@@ -127,6 +127,7 @@ def test_training_batches_have_static_shapes_and_the_stated_types():
     }
 
 
+@pytest.mark.slow  # test_training_host_batches.py has the same over hosts and replicas
 @property_test
 @given(size=st.integers(1, 50), host_batch=st.integers(1, 12), hosts=st.integers(1, 3))
 def test_evaluation_counts_every_example_once(size, host_batch, hosts):
