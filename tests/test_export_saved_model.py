@@ -219,6 +219,29 @@ def test_hostile_images_are_answered_or_refused_and_the_server_lives(model, expo
     assert served["peak_bytes"] < 1.5e9  # the runtime itself takes some 0.5 GB
 
 
+WRONG_SHAPES = [(1, 16, 16, 3), (1, 32, 32, 4), (1, 3, 32, 32), (32, 32, 3), (1, 1, 32, 32, 3)]
+
+
+def test_a_wrong_shape_is_refused_with_both_shapes_and_the_server_lives(exported, tmp_path):
+    wrong = [
+        (name, {"images": np.zeros(shape, dtype)})
+        for shape in WRONG_SHAPES
+        for name, dtype in (("predict_images", "float32"), ("predict_images_uint8", "uint8"))
+    ]
+    files = strings(FILES + FILES[:1]).reshape(2, 2)
+    wrong += [(name, {"image_bytes": files}) for name in ("serving_default", "features")]
+    good = ("predict_images", {"images": np.zeros((2, 32, 32, 3), "float32")})
+    *refused, answered = serve(exported.path, [*wrong, good], tmp_path)["answers"]
+    for (_, inputs), answer in zip(wrong, refused, strict=True):
+        [array] = inputs.values()
+        received = ",".join(map(str, array.shape))
+        expected = "?" if array.dtype == object else "?,32,32,3"
+        assert isinstance(answer, tuple), array.shape
+        assert answer[0] == INVALID_ARGUMENT
+        assert f"[{received}] is not compatible with expected shape [{expected}]" in answer[1]
+    assert answered["logits"].shape == (2, len(CLASSES))
+
+
 def test_flagging_spares_the_neighbours(flagging, tmp_path):
     files = [FILES[0], *BROKEN.values(), FILES[1], FILES[2]]
     requests = [

@@ -1,6 +1,7 @@
 """What a server answers: the functions behind the signatures of an exported network."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import keras
@@ -225,4 +226,10 @@ def make_signatures(
 
 
 def _function(function, spec):
-    return tf.function(function, input_signature=[spec], autograph=False)
+    # The runtime feeds what a request holds, whatever the signature says, and a wrong rank ends the
+    # process in oneDNN's kernels. This refuses it as InvalidArgument, naming both shapes.
+    @functools.wraps(function)
+    def checked(inputs):
+        return function(tf.ensure_shape(inputs, spec.shape))
+
+    return tf.function(checked, input_signature=[spec], autograph=False)
