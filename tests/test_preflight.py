@@ -183,6 +183,12 @@ def test_errors_of_the_compiler():
     report = Report(parse_topology("v5e:2x2"), lowered(), Compiled(**fields))
     assert report.exit_code == reports.DOES_NOT_FIT
     assert "22.50 GiB of 15.75 GiB per replica: does NOT fit" in reports.describe(report)
+    early = compiler.read_error(
+        "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total memory "
+        "required for HLO temporaries (15.87G) exceeds available HBM (15.75G). HLO module: a."
+    )
+    assert (early["out_of_memory"], early["hbm_limit_bytes"]) == (True, 15.75 * GIB)
+    assert early["hbm_needed_bytes"] == round(15.87 * GIB)
     fields = compiler.read_error("\nINTERNAL: Mosaic failed\nmore")
     assert fields == {"error": "INTERNAL: Mosaic failed", "out_of_memory": False}
     report = Report(parse_topology("v5e:2x2"), lowered(), Compiled(**fields))

@@ -69,6 +69,6 @@ def test_resnet50_on_a_chip_of_v5e(batch, code, tmp_path):
     figures = json.loads(path.read_text())
     assert figures["compiles"] is True
     # The compiler's own verdict, from its error message.
-    assert ("hbm" in figures["error"]) == (code == 3)
+    assert ("hbm" in figures["error"].lower()) == (code == 3)
     if batch == 128:
         assert figures["estimated_cycles"] <= 104e6

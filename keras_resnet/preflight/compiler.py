@@ -95,10 +95,15 @@ def compile_step(hlo: bytes, chip: Chip, flags: str = "", timeout: float = 3600)
 def read_error(message: str) -> dict:
     """Returns the fields of `Compiled` that an error of the compiler fills.
 
-    Out of memory reads "Ran out of memory in memory space hbm. Used 22.44G of 15.75G hbm. …".
+    Out of memory reads "Ran out of memory in memory space hbm. Used 22.44G of 15.75G hbm. …", or
+    "Ran out of memory on HBM, the total memory required for HLO temporaries (15.87G) exceeds
+    available HBM (15.75G). …" where that much was clear early.
     """
     first = next((line for line in message.splitlines() if line.strip()), "unknown error")
-    used = re.search(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm", message)
+    size = r"([\d.]+)([KMGT]?)"
+    used = re.search(rf"Used {size} of {size} hbm", message) or re.search(
+        rf"\({size}\) exceeds available HBM \({size}\)", message
+    )
     if used is None:
         return {"error": first, "out_of_memory": "RESOURCE_EXHAUSTED" in first}
     unit = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
