@@ -172,6 +172,29 @@ def test_wrong_use_is_one_line_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_is_there_but_of_another_kind_is_named(tmp_path, photos, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.keras").mkdir()
+    (tmp_path / "file").write_text("hello")
+    (tmp_path / "saved_model.pb").write_bytes(b"\xff")
+    image = str(photos / "bee" / "1.jpg")
+    before = sorted(tmp_path.rglob("*"))
+    for arguments, quoted in [
+        (["predict", "--model=folder.keras", image], "--model=folder.keras: is a folder"),
+        (["predict", "--model=file", image], "file: is a file (a SavedModel"),
+        (["predict", "--model=m", "--output=.", image], "--output=.: is a folder; name a file"),
+        (["predict", "--model=m", "--output=file/x", image], "--output=file/x: there is no folder"),
+        (["export", "--model=folder.keras", "--output=o"], "--model=folder.keras: is a folder"),
+        (["verify-export", "file"], "file: is a file (a SavedModel"),
+        (["verify-export", "."], "saved_model.pb cannot be loaded: "),
+    ]:
+        assert main(arguments) == 1
+        error = capsys.readouterr().err
+        assert quoted in error
+        assert error.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_files_that_are_no_models_are_named(tmp_path, photos, capsys):
     path = tmp_path / "broken.keras"
     path.write_bytes(b"PK no zip")

@@ -77,7 +77,8 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
 
         config = WorkDir(flags.workdir).read_config()
     elif not Path(flags.model).expanduser().is_file():
-        raise UserError(f"--model={flags.model}: no such file")
+        what = "is a folder" if Path(flags.model).expanduser().is_dir() else "no such file"
+        raise UserError(f"--model={flags.model}: {what}")
     from keras_resnet import backend
 
     backend.require_tensorflow()

@@ -50,7 +50,9 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     config = _read_config(flags.workdir) if flags.workdir else None
     for path in arguments:
         if not Path(path).exists():
-            raise UserError(f"{path}: no such file")
+            raise UserError(f"{path}: no such file or folder")
+    if flags.output:
+        _check_output(flags.output)
     backend.require_tensorflow()
     from keras_resnet.export.sample_images import list_images
 
@@ -93,6 +95,13 @@ def _predictor(flags: absl_flags.FlagValues, config):
     return Predictor.of_model(trainer.inference_model(), flags.top)
 
 
+def _check_output(path: str) -> None:
+    if Path(path).is_dir():
+        raise UserError(f"--output={path}: is a folder; name a file")
+    if not Path(path).absolute().parent.is_dir():
+        raise UserError(f"--output={path}: there is no folder {Path(path).absolute().parent}")
+
+
 @contextlib.contextmanager
 def _output(path: str | None):
     if path is None:
@@ -100,8 +109,6 @@ def _output(path: str | None):
         return
     from keras_resnet.workdir import replacing
 
-    if not Path(path).absolute().parent.is_dir():
-        raise UserError(f"--output={path}: there is no folder {Path(path).absolute().parent}")
     with replacing(Path(path).absolute()) as temporary, temporary.open("w", newline="") as file:
         yield file
 

@@ -146,7 +146,7 @@ class Session:
             meta_graph,
             status,
         )
-        self._check(status)
+        self._check(status, "saved_model.pb cannot be loaded: ")
         content = meta_graph.contents
         self.signatures = wire.signatures(ctypes.string_at(content.data, content.length))
         lib.TF_DeleteBuffer(meta_graph)
@@ -192,12 +192,12 @@ class Session:
             lib.TF_DeleteTensor(tensor)
         return dict(zip(infos["outputs"], arrays, strict=True))
 
-    def _check(self, status) -> None:
+    def _check(self, status, context: str = "") -> None:
         code = self._lib.TF_GetCode(status)
         message = self._lib.TF_Message(status).decode(errors="replace")
         self._lib.TF_DeleteStatus(status)
         if code:
-            raise LoaderError(code, message)
+            raise LoaderError(code, context + message)
 
     def _place(self, name: str) -> _Output:
         operation, _, index = name.partition(":")

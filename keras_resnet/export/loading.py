@@ -1,5 +1,6 @@
 """Models to export, from `.keras` files."""
 
+import zipfile
 from pathlib import Path
 
 import keras
@@ -18,7 +19,9 @@ def load_model(path: Path) -> keras.Model:
     if path.suffix != ".keras":
         raise UserError(f"--model={path}: the name should end with .keras")
     if not path.is_file():
-        raise UserError(f"--model={path}: no such file")
+        raise UserError(f"--model={path}: {'is a folder' if path.is_dir() else 'no such file'}")
+    if not zipfile.is_zipfile(path):  # of which Keras says that the file was not found
+        raise UserError(f"--model={path}: cannot be loaded (a .keras file is a zip archive)")
     try:
         return keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras raises what its parts raise: zipfile, h5py, json, ...
@@ -35,7 +38,9 @@ def read_labels(path: Path) -> list[str]:
     try:
         names = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--labels={path}: cannot be read ({error})") from error
+        raise UserError(
+            f"--labels={path}: cannot be read ({getattr(error, 'strerror', error)})"
+        ) from error
     if not any(names):
         raise UserError(f"--labels={path}: holds no names")
     return names

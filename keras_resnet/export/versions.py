@@ -29,7 +29,9 @@ def newest_version(folder: Path) -> Path:
         return folder
     versions = list_versions(folder)
     if not versions:
-        what = "is no SavedModel and holds no versions" if folder.is_dir() else "no such folder"
+        what = "is a file" if folder.exists() else "no such folder"
+        if folder.is_dir():
+            what = "is no SavedModel and holds no versions"
         raise UserError(f"{folder}: {what} (a SavedModel has a file saved_model.pb)")
     return folder / str(versions[-1])
 
