@@ -11,6 +11,7 @@ import argparse
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from keras_resnet.workdir import WorkDir
 
@@ -52,6 +53,7 @@ def main() -> None:
         print(f"| {path.name} | {training[1][-1]:.2f} % | {held_out[1][-1]:.2f} % |")
     for axes in (plain, residual):
         axes.grid(alpha=0.3)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if axes.lines:
             axes.legend()
     figure.savefig(options.output, dpi=120)

@@ -26,6 +26,11 @@ def any_host(strategy: tf.distribute.Strategy, value: bool) -> bool:
     return mean(strategy, float(value)) > 0
 
 
+def wait_for_all(strategy: tf.distribute.Strategy) -> None:
+    """Returns when every host has called this; TensorFlow takes one that ends earlier for lost."""
+    mean(strategy, 0.0)
+
+
 def check_agreement(strategy: tf.distribute.Strategy, step: int) -> None:
     """Raises UserError unless all hosts begin at the same step."""
     if any_host(strategy, mean(strategy, float(step)) != step):

@@ -12,7 +12,7 @@ import input_pipeline
 from input_pipeline.broken import describe
 from keras_resnet.config import source_options
 from keras_resnet.errors import UserError
-from keras_resnet.training.agreement import check_agreement
+from keras_resnet.training.agreement import check_agreement, wait_for_all
 from keras_resnet.training.checkpoints import Checkpoints, Progress
 from keras_resnet.training.cluster import naming_lost_hosts
 from keras_resnet.training.finetuning import read_pretrained, take_over_preprocessing
@@ -67,7 +67,9 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
         # Only now: a start that failed on a wrong path must not bind the folder to that config.
         outputs.claim(config)
         with outputs.locked():
-            return _train(outputs, trainer, checkpoints, train_source, eval_source)
+            result = _train(outputs, trainer, checkpoints, train_source, eval_source)
+            wait_for_all(strategy)
+            return result
 
 
 @contextlib.contextmanager
