@@ -55,7 +55,14 @@ def _layers(path, names):
 NORM, BODY, HEAD = "stem_norm", "stem_conv", "predictions"
 
 
-@pytest.mark.parametrize("freeze", ["", "norm", pytest.param("body", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "freeze",
+    [
+        pytest.param("", marks=pytest.mark.slow),
+        "norm",
+        pytest.param("body", marks=pytest.mark.slow),
+    ],
+)
 def test_fine_tuning_on_an_image_folder(freeze, pretrained, photos, tmp_path):
     config = _finetune(pretrained, photos, model__freeze=freeze)
     result = run.train(config, tmp_path)

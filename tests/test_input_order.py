@@ -92,6 +92,7 @@ def batches(source, **changes):
     return train_batches(source, **{**arguments, **changes})
 
 
+@pytest.mark.slow  # test_input_augment_batches.py has the same with every augmentation
 def test_training_batches_resume_and_split_over_hosts_to_the_pixel():
     source = NumberedSource(20)
     whole = list(batches(source).as_numpy_iterator())
@@ -110,6 +111,7 @@ def test_training_batches_resume_and_split_over_hosts_to_the_pixel():
     assert list(batches(source, start_step=9)) == []
 
 
+@pytest.mark.slow  # likewise
 def test_training_batches_do_not_depend_on_threads():
     source = NumberedSource(40)
     expected = images_of(batches(source, batch_size=16, num_steps=20))
@@ -213,7 +215,9 @@ def test_record_stream_mixes_every_epoch_and_resumes(record_source):
         np.testing.assert_array_equal(resumed, whole[10 * start_step :])
 
 
-@pytest.mark.parametrize("hosts", [1, 2, 3])
+@pytest.mark.parametrize(
+    "hosts", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)]
+)
 def test_record_stream_splits_over_hosts(record_source, hosts):
     evaluated, trained = [], []
     for host in range(hosts):

@@ -122,6 +122,7 @@ def test_signals_are_as_before_afterwards():
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
+@pytest.mark.slow
 def test_an_interrupted_evaluation_is_made_up_for(tmp_path, monkeypatch):
     """A signal that comes during evaluation does not wait for its end."""
     config = tiny_config(epochs=1, deterministic=False)

@@ -191,6 +191,7 @@ def test_a_failed_start_does_not_bind_the_folder(smoke, tmp_path):
     WorkDir(tmp_path / "w").check(smoke)
 
 
+@pytest.mark.slow
 def test_a_run_that_skips_broken_images(tmp_path, capsys):
     for split in ("train", "test"):
         write_images(tmp_path / "photos" / split, {"cat": 10, "dog": 10})

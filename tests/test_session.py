@@ -111,6 +111,7 @@ def test_the_best_checkpoint_is_kept_and_evaluated(tmp_path, monkeypatch):
     assert training.evaluate(tmp_path, "best")["step"] == 44
 
 
+@pytest.mark.slow
 def test_histograms_profile_and_pictures(tmp_path):
     config = _config(tensorboard__histograms=True, tensorboard__profile_steps=(2, 4))
     run.train(config, tmp_path)

@@ -83,6 +83,7 @@ def test_h5_of_keras_applications(tmp_path, variant, classifier, whole_model):
     assert loaded.preprocessing["channel_order"] == ("bgr" if variant == "ResNet50V1" else "rgb")
 
 
+@pytest.mark.slow
 def test_h5_saved_by_keras_applications_itself(tmp_path):
     theirs = keras.applications.ResNet50(weights=None, classes=5, input_shape=(32, 32, 3))
     images = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype("float32")

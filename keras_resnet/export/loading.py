@@ -20,7 +20,9 @@ def load_model(path: Path) -> keras.Model:
         raise UserError(f"--model={path}: the name should end with .keras")
     if not path.is_file():
         raise UserError(f"--model={path}: {'is a folder' if path.is_dir() else 'no such file'}")
-    if not zipfile.is_zipfile(path):  # of which Keras says that the file was not found
+    with path.open("rb") as file:  # of another file Keras says that it was not found
+        is_archive = zipfile.is_zipfile(file)
+    if not is_archive:
         raise UserError(f"--model={path}: cannot be loaded (a .keras file is a zip archive)")
     try:
         return keras.saving.load_model(path, compile=False)
