@@ -48,6 +48,11 @@ else:
     ]
 
 
+def pytest_collection_modifyitems(items):
+    """The longest tests begin first, so that no process is left alone with them at the end."""
+    items.sort(key=lambda item: item.path.name != "test_resume.py")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _data_sets_as_written(request):
     """TensorFlow rewrites no data set of the pipeline's tests, which make hundreds of small ones.
