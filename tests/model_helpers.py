@@ -45,3 +45,17 @@ def images(model, batch=2, seed=0):
 def run(model, inputs, **kwargs):
     """The outputs as numpy, same structure."""
     return keras.tree.map_structure(keras.ops.convert_to_numpy, model(inputs, **kwargs))
+
+
+def subsample(x, stride):
+    """Every `stride`-th pixel of a numpy array with the channels last."""
+    return x[(slice(None), *[slice(None, None, stride)] * (x.ndim - 2))]
+
+
+def max_pool(x, border):
+    """3 wide, stride 2, one pixel of `border` around; numpy, channels last."""
+    rank = x.ndim - 2
+    axes = tuple(range(1, rank + 1))
+    x = np.pad(x, [(0, 0), *[(1, 1)] * rank, (0, 0)], constant_values=border)
+    windows = np.lib.stride_tricks.sliding_window_view(x, [3] * rank, axis=axes)
+    return subsample(windows.max(axis=tuple(range(-rank, 0))), 2)

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from model_helpers import images, randomize, run
+from model_helpers import images, max_pool, randomize, run, subsample
 
 from keras_resnet import blocks
 from keras_resnet.blocks.common import LayerOptions
@@ -57,10 +57,6 @@ class Numpy:
 
 def relu(x):
     return np.maximum(x, 0)
-
-
-def subsample(x, stride):
-    return x[(slice(None), *[slice(None, None, stride)] * (x.ndim - 2))]
 
 
 def average_pool(x, stride):
@@ -190,15 +186,6 @@ def test_plain_blocks_have_no_shortcut(block):
         )
     close(y, x)
     assert not any("shortcut" in layer.name or "add" in layer.name for layer in model.layers)
-
-
-def max_pool(x, border):
-    """3 wide, stride 2, one pixel of `border` around."""
-    rank = x.ndim - 2
-    axes = tuple(range(1, rank + 1))
-    x = np.pad(x, [(0, 0), *[(1, 1)] * rank, (0, 0)], constant_values=border)
-    windows = np.lib.stride_tricks.sliding_window_view(x, [3] * rank, axis=axes)
-    return subsample(windows.max(axis=tuple(range(-rank, 0))), 2)
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])

@@ -4,20 +4,11 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from model_helpers import max_pool
 
 from keras_resnet.layers import PaddedMaxPool, compiled_for_tpu
 
 SIZES = {3: (2, 9), 4: (2, 9, 6), 5: (2, 9, 6, 5)}
-
-
-def pooled(x, border):
-    """3 wide, stride 2, one pixel of `border` around; channels last."""
-    rank = x.ndim - 2
-    x = np.pad(x, [(0, 0), *[(1, 1)] * rank, (0, 0)], constant_values=border)
-    axes = tuple(range(1, rank + 1))
-    windows = np.lib.stride_tricks.sliding_window_view(x, [3] * rank, axis=axes)
-    every_second = (slice(None), *[slice(None, None, 2)] * rank)
-    return windows.max(axis=tuple(range(-rank, 0)))[every_second]
 
 
 @pytest.mark.parametrize("zero_pad", [False, True])
@@ -25,7 +16,7 @@ def pooled(x, border):
 @pytest.mark.parametrize("rank", SIZES)
 def test_pools_what_numpy_pools(rank, data_format, zero_pad):
     x = np.random.default_rng(0).normal(size=(*SIZES[rank], 4)).astype("float32") - 1
-    expected = pooled(x, 0 if zero_pad else -np.inf)
+    expected = max_pool(x, 0 if zero_pad else -np.inf)
     if data_format == "channels_first":
         if keras.backend.backend() == "tensorflow":
             pytest.skip("TensorFlow pools channels_first on GPU only")
@@ -69,7 +60,7 @@ def test_the_form_for_a_tpu_has_the_same_values_and_gradients(rank, zero_pad):
         return y, gradient
 
     y, gradient = for_tpu(x)
-    np.testing.assert_array_equal(y, pooled(values, 0 if zero_pad else -np.inf))
+    np.testing.assert_array_equal(y, max_pool(values, 0 if zero_pad else -np.inf))
     operations = {op.type for op in for_tpu.get_concrete_function(x).graph.get_operations()}
     assert "XlaReduceWindow" in operations
     assert not operations & {"Pad", "PadV2"}
