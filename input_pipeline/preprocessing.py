@@ -102,8 +102,10 @@ def resize_window(
         rows = _resize_rows(pixels, size, scale[0], shift[0], interpolation)
         turned = tf.reshape(tf.transpose(rows), tf.stack([width, 3 * size]))
         columns = _resize_rows(turned, size, scale[1], shift[1], interpolation)
-        rounded = tf.cast(tf.clip_by_value(tf.round(columns), 0.0, 255.0), tf.uint8)
-        back = tf.transpose(tf.reshape(rounded, [3 * size, size]))
+        rounded = tf.round(columns)
+        if interpolation == "bicubic":  # its negative weights may lead out of the range
+            rounded = tf.clip_by_value(rounded, 0.0, 255.0)
+        back = tf.transpose(tf.reshape(tf.cast(rounded, tf.uint8), [3 * size, size]))
         return tf.reshape(back, [size, size, 3])
 
     window = tf.cond(tf.reduce_all(whole == resized), crop, resample)
@@ -160,11 +162,12 @@ def resize_and_centre_crop(
         part = decode_jpeg_window(encoded, tf.concat([first, last - first], 0))
         return window_of(part, whole, first)
 
-    def from_other():
+    @not_inlined
+    def from_other(encoded):
         image = decode_other(encoded)
         return window_of(image, tf.shape(image)[:2], tf.zeros([2], tf.int32))
 
-    return tf.cond(is_jpeg(encoded), from_jpeg, from_other)
+    return tf.cond(is_jpeg(encoded), from_jpeg, lambda: from_other(encoded))
 
 
 def map_files(

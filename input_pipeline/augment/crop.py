@@ -4,7 +4,7 @@ import math
 
 import tensorflow as tf
 
-from input_pipeline.decoding import decode_jpeg_window, decode_other, is_jpeg, jpeg_size
+from input_pipeline.decoding import decode_jpeg_window, decode_other, is_jpeg, jpeg_size, not_inlined
 
 _CROP_ATTEMPTS = 10
 _CROP_AREA = (0.08, 1.0)
@@ -80,13 +80,14 @@ def random_resized_crop(encoded: tf.Tensor, numbers: tf.Tensor, size: int) -> tf
     def from_jpeg():
         return decode_jpeg_window(encoded, crop_window(*jpeg_size(encoded), numbers))
 
-    def from_other():
+    @not_inlined
+    def from_other(encoded, numbers):
         image = decode_other(encoded)
         height, width, _ = tf.unstack(tf.shape(image))
         top_left, crop = tf.split(crop_window(height, width, numbers), 2)
         return tf.slice(image, tf.concat([top_left, [0]], 0), tf.concat([crop, [3]], 0))
 
-    crop = tf.cond(is_jpeg(encoded), from_jpeg, from_other)
+    crop = tf.cond(is_jpeg(encoded), from_jpeg, lambda: from_other(encoded, numbers))
     crop.set_shape([None, None, 3])
     # 1.7 times as fast as from uint8, the cast included (measured).
     crop = tf.cast(crop, tf.float32)[None]
