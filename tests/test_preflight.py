@@ -9,10 +9,11 @@ from keras_resnet.commands import main
 from keras_resnet.preflight import compiler, hlo, search, tune
 from keras_resnet.preflight import report as reports
 from keras_resnet.preflight.compiler import Compiled
-from keras_resnet.preflight.lowering import Lowered
+from keras_resnet.preflight.lowering import Lowered, lower_train_step
 from keras_resnet.preflight.plot import draw
 from keras_resnet.preflight.report import Report
 from keras_resnet.preflight.topologies import CHIPS, parse_topology
+from keras_resnet.training import load_config
 
 # Shortened from a real program: what the parser meets in one. S(1) is on-chip memory.
 PROGRAM = """\
@@ -67,6 +68,18 @@ def lowered(batch=128, **changes):
         "layers": LAYERS,
     }
     return Lowered(**{**values, **changes})
+
+
+@pytest.mark.parametrize(("train_size", "size"), [(0, 8), (16, 16)], ids=["one size", "two"])
+def test_the_step_sees_images_of_the_training_size(train_size, size):
+    tiny = {"model.depths": (1,), "model.widths": (16,), "data.train_image_size": train_size}
+    config = load_config("smoke", tiny)
+    step = lower_train_step(config, batch=4, classes=10)
+    # The stem 3x3x3x16, a block of two 3x3x16x16, the classifier 16x10.
+    multiply_adds = size * size * (3 * 3 * 3 * 16 + 2 * 3 * 3 * 16 * 16) + 16 * 10
+    assert step.model_flops == 3 * 2 * 4 * multiply_adds
+    # A shape in the serialised program: field 3, four numbers of a byte each.
+    assert bytes([3 << 3 | 2, 4, *(4, size, size, 3)]) in step.hlo
 
 
 def test_instructions_of_a_program():

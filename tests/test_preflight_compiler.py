@@ -46,10 +46,11 @@ def test_small_network(topology, hertz, tmp_path, capfd):
 IMAGENET = ["imagenet", "imagenet_tpu", "torchvision_v2", "a1", "a2", "a3", "lars"]
 
 
-@pytest.mark.slow  # half a minute each
+@pytest.mark.slow  # a minute or two each
 @pytest.mark.parametrize("config", [*(f"resnet50_{name}" for name in IMAGENET), "resnet_rs50"])
 def test_imagenet_configs_compile_with_one_block_a_stage(config, tmp_path):
-    small = ["--config.model.depths=(1,1,1,1)", "--config.data.image_size=64"]
+    small = ["--config.model.depths=(1,1,1,1)", "--config.data.image_size=96"]
+    small += ["--config.data.train_image_size=64"]
     options = ["--config.batch_size=64", "--config.libtpu_init_args=", "--topology=v5e:1x1"]
     assert main(["preflight", f"--config={config}", *small, *options]) == 0
 

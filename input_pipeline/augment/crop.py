@@ -4,7 +4,13 @@ import math
 
 import tensorflow as tf
 
-from input_pipeline.decoding import decode_jpeg_window, decode_other, is_jpeg, jpeg_size, not_inlined
+from input_pipeline.decoding import (
+    decode_jpeg_window,
+    decode_other,
+    is_jpeg,
+    jpeg_size,
+    not_inlined,
+)
 
 _CROP_ATTEMPTS = 10
 _CROP_AREA = (0.08, 1.0)

@@ -8,6 +8,8 @@ import math
 
 from ml_collections import ConfigDict
 
+from keras_resnet.config import training_image_size
+
 # Only the schedule depends on the number of examples, not what the step costs.
 IMAGENET_TRAIN = 1_281_167
 
@@ -79,7 +81,7 @@ def lower_train_step(config: ConfigDict, *, batch: int, classes: int) -> Lowered
     with compiled_for_tpu():
         hlo = step.experimental_get_compiler_ir(_example(config, batch))(stage="hlo_serialized")
     model = trainer.model
-    costs = profile(model)
+    costs = profile(model, (training_image_size(config),) * 2 + (3,))
     # Those that the step captured are those that it reads or writes.
     captured = step.get_concrete_function(_example(config, batch)).variables
     return Lowered(
@@ -99,7 +101,7 @@ def _example(config: ConfigDict, batch: int) -> dict:
     """A batch of zeros as the input pipeline delivers it."""
     import tensorflow as tf
 
-    size = config.data.image_size
+    size = training_image_size(config)
     example = {
         "image": tf.zeros([batch, size, size, 3], tf.uint8),
         "label": tf.zeros([batch], tf.int32),
