@@ -273,6 +273,8 @@ def test_hang_up_leaves_training_running(cloud):
         stdout=subprocess.DEVNULL,
         text=True,
         start_new_session=True,
+        # libtpu, loaded by tensorflow-tpu, ignores it in this process, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )
     while not cloud.log.exists():
         time.sleep(0.05)
