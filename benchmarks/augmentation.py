@@ -28,8 +28,8 @@ CONTESTANTS = {
     "RandAugment, both always applied: rand-m9-mstd0.5-p1": {"policy": "rand-m9-mstd0.5-p1"},
     "AutoAugment auto-imagenet": {"policy": "auto-imagenet"},
     "TrivialAugment": {"policy": "trivial"},
-    "colour jitter 0.4, 0.4, 0.4, 0": {"color_jitter": (0.4, 0.4, 0.4, 0.0)},
-    "colour jitter 0.4, 0.4, 0.4, 0.1": {"color_jitter": (0.4, 0.4, 0.4, 0.1)},
+    "color jitter 0.4, 0.4, 0.4, 0": {"color_jitter": (0.4, 0.4, 0.4, 0.0)},
+    "color jitter 0.4, 0.4, 0.4, 0.1": {"color_jitter": (0.4, 0.4, 0.4, 0.1)},
     "random erasing 0.25": {"random_erasing": 0.25},
     "mixup 0.1 and CutMix 1": {"mixup": 0.1, "cutmix": 1.0},
 }

@@ -13,7 +13,7 @@ Know before renting whether it fits and how fast it will be:
     keras-resnet preflight --config=resnet50_imagenet_tpu --topology=v5e:2x4
 
 The recipe is that of Goyal et al. 2017, sections 2.2 and 5 (linear warm-up for 5 epochs, rate 0.1
-for 256 images, scaled with the batch, weight decay 1e-4, gamma of the last normalisation from 0),
+for 256 images, scaled with the batch, weight decay 1e-4, gamma of the last normalization from 0),
 with a cosine for the steps, Nesterov momentum and label smoothing 0.1 (He et al. 2019, section 5).
 Their tables 3 and 6 have 76 to 77 % top-1 for such recipes (from the source); this project has not
 trained it.

@@ -49,7 +49,7 @@ def decode_jpeg_window(encoded: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
     """Decodes a part of a JPEG; what lies beside it is skipped where the format allows.
 
     The accurate inverse DCT is as fast as TensorFlow's default (measured) and equal to what PIL
-    decodes. Pixels at the edge of the window lack the neighbours that smooth their colours.
+    decodes. Pixels at the edge of the window lack the neighbors that smooth their colors.
 
     Args:
         encoded: scalar string.
@@ -69,7 +69,7 @@ def decode_whole_jpeg(encoded: tf.Tensor) -> tf.Tensor:
 def decode_image(encoded: tf.Tensor) -> tf.Tensor:
     """Decodes an image file.
 
-    Grey images are repeated over the channels, transparency is dropped, CMYK is converted, and
+    Gray images are repeated over the channels, transparency is dropped, CMYK is converted, and
     of 16 bits a channel the upper 8 are kept. Of animations the first frame is taken.
 
     Args:
@@ -138,7 +138,7 @@ def _decode_png(encoded: tf.Tensor) -> tf.Tensor:
     return tf.io.decode_png(encoded, channels=3)
 
 
-# --- GIF: 13 bytes of header, the colours, then blocks; each is cut into parts of up to 255 bytes.
+# --- GIF: 13 bytes of header, the colors, then blocks; each is cut into parts of up to 255 bytes.
 
 
 def _decode_gif(encoded: tf.Tensor) -> tf.Tensor:
@@ -146,15 +146,15 @@ def _decode_gif(encoded: tf.Tensor) -> tf.Tensor:
     start = _first_gif_frame(data)
     canvas = _numbers(encoded, 6, 2, 2)
     frame = _numbers(encoded, start + 5, 2, 2)
-    end = _skip_parts(data, start + 11 + _gif_colours(data[start + 9]))
+    end = _skip_parts(data, start + 11 + _gif_colors(data[start + 9]))
     with tf.control_dependencies([check_size(*tf.unstack(side)) for side in (canvas, frame)]):
         # The trailer right after the first frame ends the file for the decoder.
         first = tf.strings.join([tf.strings.substr(encoded, 0, end), b"\x3b"])
     return tf.io.decode_gif(first)[0]
 
 
-def _gif_colours(flags: tf.Tensor) -> tf.Tensor:
-    # Bytes of the table of colours that a header or frame with these flags brings along.
+def _gif_colors(flags: tf.Tensor) -> tf.Tensor:
+    # Bytes of the table of colors that a header or frame with these flags brings along.
     flags = tf.cast(flags, tf.int32)
     return tf.where(flags >= 128, 3 * tf.bitwise.left_shift(2, flags % 8), 0)
 
@@ -164,7 +164,7 @@ def _first_gif_frame(data: tf.Tensor) -> tf.Tensor:
     return tf.while_loop(
         lambda place: data[place] == 0x21,
         lambda place: [_skip_parts(data, place + 2)],
-        [13 + _gif_colours(data[10])],
+        [13 + _gif_colors(data[10])],
     )[0]
 
 
@@ -177,12 +177,12 @@ def _skip_parts(data: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
     return last + 1
 
 
-# --- BMP: TensorFlow's decoder takes palette indices for grey values and knows 8, 24 and 32 bits.
+# --- BMP: TensorFlow's decoder takes palette indices for gray values and knows 8, 24 and 32 bits.
 
 
 def _decode_bmp(encoded: tf.Tensor) -> tf.Tensor:
     pixels, header = tf.unstack(_numbers(encoded, 10, 2, 4))
-    is_old = header == 12  # OS/2: sides of 16 bits, colours of 3 bytes
+    is_old = header == 12  # OS/2: sides of 16 bits, colors of 3 bytes
     width, height = tf.unstack(
         tf.cond(is_old, lambda: _numbers(encoded, 18, 2, 2), lambda: _numbers(encoded, 18, 2, 4))
     )
@@ -200,13 +200,13 @@ def _decode_bmp(encoded: tf.Tensor) -> tf.Tensor:
         row_bytes = (width * bits + 31) // 32 * 4
     rows = tf.io.decode_raw(_bytes_at(encoded, pixels, row_bytes * height), tf.uint8)
     rows = tf.reshape(rows, tf.stack([height, row_bytes]))
-    place, colour_bytes = 14 + header, tf.where(is_old, 3, 4)
-    colours = _bytes_at(encoded, place, tf.minimum(pixels - place, 1024))
+    place, color_bytes = 14 + header, tf.where(is_old, 3, 4)
+    colors = _bytes_at(encoded, place, tf.minimum(pixels - place, 1024))
     image = tf.switch_case(
         tf.argmax(known, output_type=tf.int32),
         [
             *[
-                lambda bits=bits: _palette_rows(rows, bits, width, colours, colour_bytes)
+                lambda bits=bits: _palette_rows(rows, bits, width, colors, color_bytes)
                 for bits in (1, 4, 8)
             ],
             lambda: _five_bit_rows(rows, width),
@@ -217,13 +217,13 @@ def _decode_bmp(encoded: tf.Tensor) -> tf.Tensor:
     return tf.cond(upside_down, lambda: image[::-1], lambda: image)
 
 
-def _palette_rows(rows, bits: int, width, colours, bytes_per_colour) -> tf.Tensor:
+def _palette_rows(rows, bits: int, width, colors, bytes_per_color) -> tf.Tensor:
     shifts = tf.range(8 - bits, -1, -bits)
     indices = tf.bitwise.right_shift(tf.cast(rows, tf.int32)[..., None], shifts) % 2**bits
     indices = tf.reshape(indices, tf.stack([tf.shape(rows)[0], -1]))[:, :width]
-    whole = tf.strings.length(colours) // bytes_per_colour * bytes_per_colour
-    palette = tf.io.decode_raw(tf.strings.substr(colours, 0, whole), tf.uint8)
-    palette = tf.reshape(palette, tf.stack([-1, bytes_per_colour]))[:, 2::-1]
+    whole = tf.strings.length(colors) // bytes_per_color * bytes_per_color
+    palette = tf.io.decode_raw(tf.strings.substr(colors, 0, whole), tf.uint8)
+    palette = tf.reshape(palette, tf.stack([-1, bytes_per_color]))[:, 2::-1]
     return tf.gather(palette, indices)
 
 

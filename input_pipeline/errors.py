@@ -16,7 +16,7 @@ def did_you_mean(value: str, known: Iterable[str]) -> str:
 
 
 def unknown_name(kind: str, value: str, known: Iterable[str]) -> DataError:
-    """The error for a misspelt name: quotes it, names the nearest and lists what exists."""
+    """The error for a misspelled name: quotes it, names the nearest and lists what exists."""
     known = sorted(known)
     return DataError(
         f"Unknown {kind} {value!r}.{did_you_mean(value, known)} Known: {', '.join(known)}."

@@ -7,7 +7,7 @@ examples, cut into batches that run across the borders of epochs. So batch t dep
 A permutation comes from sorting random 64-bit keys: 5 ms for 50,000 examples and 0.18 s for the
 1.28 million of ImageNet, once an epoch, on a CPU core. `tf.random.experimental.index_shuffle`
 would need no memory, but it yields only 256 different permutations over all epochs of a seed and
-favours some places (TensorFlow 2.21: chi-squared per degree of freedom 8 where 1 is expected).
+favors some places (TensorFlow 2.21: chi-squared per degree of freedom 8 where 1 is expected).
 """
 
 import hashlib

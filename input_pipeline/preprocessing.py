@@ -1,4 +1,4 @@
-"""The one evaluation preprocessing, and normalisation.
+"""The one evaluation preprocessing, and normalization.
 
 A `preprocessing` mapping travels with the weights and says what the model expects:
 
@@ -29,7 +29,7 @@ from input_pipeline.errors import DataError, unknown_name
 _KERNELS = {"bilinear": "triangle", "bicubic": "keyscubic"}
 # How far these kernels reach, in pixels of the smaller of the two images.
 _RADIUS = {"bilinear": 1, "bicubic": 2}
-# Pixels of a JPEG decoded around what the kernel reaches: at the very edge colours differ.
+# Pixels of a JPEG decoded around what the kernel reaches: at the very edge colors differ.
 _MARGIN = 2
 _CHANNEL_ORDERS = ("rgb", "bgr")
 _KEYS = ("image_size", "crop_ratio", "interpolation", "mean", "std", "channel_order")
@@ -126,7 +126,7 @@ def _resize_rows(matrix: tf.Tensor, size: int, scale, shift, interpolation: str)
     return tf.reshape(resized, tf.stack([size, count]))
 
 
-def resize_and_centre_crop(
+def resize_and_center_crop(
     encoded: tf.Tensor, *, image_size: int, crop_ratio: float = 1.0, interpolation: str = "bilinear"
 ) -> tf.Tensor:
     """Short side to round(image_size / crop_ratio), then the central square of image_size.
@@ -144,7 +144,7 @@ def resize_and_centre_crop(
     short_side = round(image_size / crop_ratio)
 
     def window_of(image, whole, origin):
-        resized, top_left = _centre(whole, short_side, image_size)
+        resized, top_left = _center(whole, short_side, image_size)
         return resize_window(
             image, resized=resized, top_left=top_left, size=image_size,
             interpolation=interpolation, whole=whole, origin=origin,
@@ -152,7 +152,7 @@ def resize_and_centre_crop(
 
     def from_jpeg():
         whole = tf.stack(jpeg_size(encoded))
-        resized, top_left = _centre(whole, short_side, image_size)
+        resized, top_left = _center(whole, short_side, image_size)
         scale = tf.cast(resized, tf.float32) / tf.cast(whole, tf.float32)
         reach = _RADIUS[interpolation] * tf.maximum(1 / scale, 1) + _MARGIN
         corner = tf.cast(top_left, tf.float32)
@@ -202,7 +202,7 @@ def map_files(
     )
 
 
-def _centre(whole: tf.Tensor, short_side: int, size: int) -> tuple[tf.Tensor, tf.Tensor]:
+def _center(whole: tf.Tensor, short_side: int, size: int) -> tuple[tf.Tensor, tf.Tensor]:
     # int32[2] each: the sides of the resized image, and the corner of its central square.
     # In int64: the product may exceed int32.
     wide = tf.cast(whole, tf.int64)
@@ -228,7 +228,7 @@ def evaluation_image(encoded: tf.Tensor, preprocessing: Mapping[str, Any]) -> tf
         DataError: `preprocessing` is not valid.
     """
     preprocessing = check_preprocessing(preprocessing)
-    return resize_and_centre_crop(
+    return resize_and_center_crop(
         encoded,
         image_size=preprocessing["image_size"],
         crop_ratio=preprocessing["crop_ratio"],

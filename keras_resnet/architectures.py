@@ -199,7 +199,7 @@ def _resnext_wide_and_se():
 
 
 def _rs():
-    """Bello et al. 2021, table 1 and appendix; regularisation as in the authors' code."""
+    """Bello et al. 2021, table 1 and appendix; regularization as in the authors' code."""
     for layers, image_size, crop_ratio, dropout_rate, drop_path_rate in (
         (50, 160, 0.91, 0.25, 0.0),
         (101, 192, 0.94, 0.25, 0.0),

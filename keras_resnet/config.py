@@ -3,7 +3,7 @@
 A config file is Python with a function `get_config()` that returns an `ml_collections.ConfigDict`
 (or a dict) holding only what differs from `default_config()`. `config_keys` has every key and its
 default, `config_checks` what may stand there. Nothing here imports TensorFlow, so
-that a misspelt key is answered at once.
+that a misspelled key is answered at once.
 """
 
 import importlib.util

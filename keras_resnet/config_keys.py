@@ -67,7 +67,7 @@ def default_config() -> ConfigDict:
                 "eval_split": "test",
                 "image_size": 32,  # pixels, height and width of what the model sees
                 "train_image_size": 0,  # another size in training; 0: the same
-                # Evaluation resizes the short side to image_size / crop_ratio and crops the centre.
+                # Evaluation resizes the short side to image_size / crop_ratio and crops the center.
                 "crop_ratio": 1.0,
                 "interpolation": "bilinear",  # or bicubic
                 # Of RGB values scaled to 0..1. The default is ImageNet's (torchvision's constants).

@@ -107,10 +107,10 @@ def label_histogram(labels: np.ndarray, names: tuple[str, ...], lines: int = 10)
     return rows
 
 
-def value_ranges(pixels: np.ndarray, normalised: np.ndarray) -> list[str]:
-    """Returns lines with the range of [n, h, w, 3] before and after normalisation, by channel."""
+def value_ranges(pixels: np.ndarray, normalized: np.ndarray) -> list[str]:
+    """Returns lines with the range of [n, h, w, 3] before and after normalization, by channel."""
     rows = [f"  {'':<22}{'least':>8}{'most':>8}{'mean':>8}{'std':>8}"]
-    for kind, values in (("pixels", pixels), ("normalised", normalised)):
+    for kind, values in (("pixels", pixels), ("normalized", normalized)):
         for place, channel in enumerate("RGB"):
             one = np.asarray(values[..., place], np.float64)
             figures = "".join(

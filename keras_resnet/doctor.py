@@ -16,10 +16,10 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-FLAVOURS = ("tensorflow", "tensorflow-cpu", "tensorflow-tpu", "tensorflow-intel", "tf-nightly")
+FLAVORS = ("tensorflow", "tensorflow-cpu", "tensorflow-tpu", "tensorflow-intel", "tf-nightly")
 PACKAGES = (
     "keras-resnet-tpu",
-    *FLAVOURS,
+    *FLAVORS,
     *("keras", "tf-keras", "numpy", "protobuf", "ml-dtypes", "ml-collections", "absl-py"),
     *("tensorflow-datasets", "tensorflow-metadata", "tensorboard"),
     *("libtpu", "jax", "jaxlib", "torch", "matplotlib", "safetensors", "nvidia-cudnn-cu12"),
@@ -80,8 +80,8 @@ def examine(timeout: float = 180) -> dict[str, Any]:
             "tpu": bool(glob.glob("/dev/accel*")) or _is_tpu_vm(),
         },
     }
-    flavours = [name for name in FLAVOURS if name in facts["versions"]]
-    facts["tensorflow"] = probe(timeout) if flavours else {"error": "not installed"}
+    flavors = [name for name in FLAVORS if name in facts["versions"]]
+    facts["tensorflow"] = probe(timeout) if flavors else {"error": "not installed"}
     facts["problems"] = [
         {"problem": problem, "remedy": remedy} for problem, remedy in find_problems(facts)
     ]
@@ -128,23 +128,23 @@ def find_problems(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _installation(versions, tensorflow) -> Iterator[tuple[str, str]]:
-    flavours = [name for name in FLAVOURS if name in versions]
-    if not flavours:
+    flavors = [name for name in FLAVORS if name in versions]
+    if not flavors:
         yield (
             "TensorFlow is not installed",
             "pip install 'keras-resnet-tpu[cpu]', or [gpu] for NVIDIA GPUs, or [tpu] for Cloud TPU",
         )
         return
-    if len(flavours) > 1:
+    if len(flavors) > 1:
         yield (
-            f"{' and '.join(flavours)} are installed together: they overwrite each other's files",
-            f"pip uninstall {' '.join(flavours)}, then install the one extra that you need",
+            f"{' and '.join(flavors)} are installed together: they overwrite each other's files",
+            f"pip uninstall {' '.join(flavors)}, then install the one extra that you need",
         )
-    version = versions[flavours[0]]
+    version = versions[flavors[0]]
     if not OLDEST <= _numbers(version) < BEYOND:
         yield (
-            f"{flavours[0]} {version} is not between 2.19.1 and 2.21, which are tested",
-            f"pip install '{flavours[0]}>=2.19.1,<2.22'",
+            f"{flavors[0]} {version} is not between 2.19.1 and 2.21, which are tested",
+            f"pip install '{flavors[0]}>=2.19.1,<2.22'",
         )
     if tensorflow.get("error"):
         remedy = "import tensorflow in Python shows the whole message; install it into a new venv"
@@ -199,7 +199,7 @@ def _tpus(facts) -> Iterator[tuple[str, str]]:
     if "tensorflow-tpu" not in versions:
         yield (
             "this is a TPU VM" if tpu else f"TPU_NAME={name!r} asks for a TPU",
-            "of the flavours of TensorFlow only tensorflow-tpu can use one: in a new environment "
+            "of the flavors of TensorFlow only tensorflow-tpu can use one: in a new environment "
             "pip install 'keras-resnet-tpu[tpu]'",
         )
         return

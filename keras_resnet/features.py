@@ -88,7 +88,7 @@ def feature_pyramid(
 
     Lin et al., "Feature Pyramid Networks for Object Detection" (2017), section 3: 1×1
     convolutions bring each level to `filters` channels, each is added to the next coarser one,
-    upsampled by the nearest neighbour, and a 3×3 convolution follows. No activations.
+    upsampled by the nearest neighbor, and a 3×3 convolution follows. No activations.
 
     Args:
         model: as for `feature_extractor`.

@@ -29,13 +29,13 @@ SPECIAL = (0, 1, 0x7F, 0x80, 0xFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1
 
 def originals() -> list[bytes]:
     photo, other = smooth_image(45, 61, 1), smooth_image(45, 61, 2)
-    grey, palette = photo.convert("L"), photo.quantize(40)
+    gray, palette = photo.convert("L"), photo.quantize(40)
     animation = {"save_all": True, "append_images": [other.quantize(40)]}
-    wide = (np.asarray(grey).astype(np.uint16) << 8) + 7
+    wide = (np.asarray(gray).astype(np.uint16) << 8) + 7
     return [
         encode(photo, "JPEG"),
         encode(photo, "JPEG", progressive=True),
-        encode(grey, "JPEG"),
+        encode(gray, "JPEG"),
         encode(photo.convert("CMYK"), "JPEG"),
         encode(photo),
         encode(palette),

@@ -85,7 +85,7 @@ def shortcut(net, x, filters, stride, kind, normalized=True):
 
 
 def built(make, rank, channels=4):
-    """A model of one block, randomised, its input and its output."""
+    """A model of one block, randomized, its input and its output."""
     inputs = keras.Input((*SIZES[rank], channels))
     model = randomize(keras.Model(inputs, make(inputs)))
     x = images(model)

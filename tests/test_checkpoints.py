@@ -17,7 +17,7 @@ from keras_resnet.training.checkpoints import Checkpoints, NonFiniteWeights, Pro
 
 
 class State:
-    """A network with dropout and its optimiser, with weights of `seed`."""
+    """A network with dropout and its optimizer, with weights of `seed`."""
 
     def __init__(self, seed, units=3, strategy=None):
         keras.utils.set_random_seed(seed)
@@ -206,7 +206,7 @@ def test_another_optimizer_is_an_error(tmp_path):
     state = State(0)
     state.optimizer = keras.optimizers.AdamW(0.1)
     state.optimizer.build(state.model.trainable_variables)
-    with pytest.raises(UserError, match="another network, optimiser or version"):
+    with pytest.raises(UserError, match="another network, optimizer or version"):
         state.checkpoints(tmp_path).restore_newest()
 
 

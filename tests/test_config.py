@@ -65,7 +65,7 @@ def test_overrides_take_the_type_of_the_key():
         ("--config.epochs=ten", "ten"),
         ("--config.epochs=1.5", "1.5"),
         ("--config.optimizer.nesterov=maybe", "maybe"),
-        ("--config.optimiser.momentum=0.9", "'optimizer.momentum'"),
+        ("--config.optimizer.momentum=0.9", "'optimizer.momentum'"),
         ("--config.batchsize=3", "'batch_size'"),
         ("--config.optimizer=sgd", "is a group"),
         ("--config.schedule.boundaries=(3,", "(3,"),

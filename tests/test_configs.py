@@ -1,4 +1,4 @@
-"""The bundled configs: each loads, says where it comes from, and builds its model and optimiser."""
+"""The bundled configs: each loads, says where it comes from, and builds its model and optimizer."""
 
 import importlib.util
 

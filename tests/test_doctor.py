@@ -81,7 +81,7 @@ def test_whole_installations_have_no_problems():
             },
             "keras-resnet-tpu[gpu]",
         ),
-        (WHOLE, {"hardware": {"tpu": True}}, "this is a TPU VM: of the flavours"),
+        (WHOLE, {"hardware": {"tpu": True}}, "this is a TPU VM: of the flavors"),
         (WHOLE, {"variables": {"TPU_NAME": "local"}}, "TPU_NAME='local' asks for a TPU"),
         (TPU, {"variables": {"PJRT_DEVICE": "gone"}}, "PJRT_DEVICE not set: start with run_tpu.sh"),
         (TPU, {"variables": {"TPU_NAME": "my-pod"}}, "TPU_NAME='my-pod' is a pod"),

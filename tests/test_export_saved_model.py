@@ -185,7 +185,7 @@ ODD = {
     "animated": _animation(),
     "CMYK": encode(smooth_image(40, 40).convert("CMYK"), "JPEG"),
     "16-bit": encode(Image.fromarray(np.arange(4000, dtype=np.uint16).reshape(50, 80) * 16)),
-    "grey": encode(smooth_image(40, 40).convert("L"), "JPEG"),
+    "gray": encode(smooth_image(40, 40).convert("L"), "JPEG"),
     "palette": encode(smooth_image(40, 40).convert("P"), "PNG"),
     "transparent": encode(smooth_image(40, 40).convert("RGBA"), "PNG"),
     "1×1": encode(np.full((1, 1, 3), 7, np.uint8)),
@@ -242,7 +242,7 @@ def test_a_wrong_shape_is_refused_with_both_shapes_and_the_server_lives(exported
     assert answered["logits"].shape == (2, len(CLASSES))
 
 
-def test_flagging_spares_the_neighbours(flagging, tmp_path):
+def test_flagging_spares_the_neighbors(flagging, tmp_path):
     files = [FILES[0], *BROKEN.values(), FILES[1], FILES[2]]
     requests = [
         ("serving_default", {"image_bytes": strings(files)}),

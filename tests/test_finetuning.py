@@ -23,7 +23,7 @@ def pretrained(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """An image folder with three classes of coloured noise."""
+    """An image folder with three classes of colored noise."""
     folder, random = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
     for split, count in (("train", 12), ("test", 5)):
         for channel, name in enumerate(["red", "green", "blue"]):

@@ -131,8 +131,8 @@ def test_cutmix_boxes_are_timms():
     # timm's rand_bbox with its correction, drawn by NumPy.
     rng = np.random.default_rng(0)
     side = (size * np.sqrt(1 - rng.beta(1, 1, 20_000))).astype(int)
-    centre = rng.integers(0, size, (2, 20_000))
-    low, high = np.clip(centre - side // 2, 0, size), np.clip(centre + (side + 1) // 2, 0, size)
+    center = rng.integers(0, size, (2, 20_000))
+    low, high = np.clip(center - side // 2, 0, size), np.clip(center + (side + 1) // 2, 0, size)
     expected = 1 - (high - low).prod(axis=0) / size**2
     assert share.mean() == pytest.approx(expected.mean(), abs=0.025)
     assert share.std() == pytest.approx(expected.std(), abs=0.02)
@@ -173,7 +173,7 @@ def test_mixing_equals_numpy():
     shares[2:4, 1] = 0.4
     labels = major_labels(tf.constant([10, 11, 12, 13, 14, 15]), tf.constant(shares))
     np.testing.assert_array_equal(labels, [10, 11, 13, 12, 14, 15])
-    np.testing.assert_array_equal(mixing.neighbours(labels), [11, 10, 12, 13, 15, 14])
+    np.testing.assert_array_equal(mixing.neighbors(labels), [11, 10, 12, 13, 15, 14])
 
 
 def linear_network():

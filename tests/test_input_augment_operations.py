@@ -1,4 +1,4 @@
-"""Single operations against PIL, as timm and torchvision call it; colour jitter's hue too."""
+"""Single operations against PIL, as timm and torchvision call it; color jitter's hue too."""
 
 import numpy as np
 import pytest

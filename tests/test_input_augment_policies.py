@@ -1,4 +1,4 @@
-"""Which operation, how strong, how often: policies, colour jitter and random erasing."""
+"""Which operation, how strong, how often: policies, color jitter and random erasing."""
 
 import colorsys
 import itertools
@@ -10,7 +10,7 @@ from input_helpers import smooth_image
 from PIL import Image, ImageEnhance
 
 from input_pipeline import DataError
-from input_pipeline.augment import check_augment, colour, erasing, pixels, policies, settings
+from input_pipeline.augment import check_augment, color, erasing, pixels, policies, settings
 
 SHAPE = (40, 52)
 PHOTO = np.asarray(smooth_image(24, 30))
@@ -116,7 +116,7 @@ def pil_jitter(image, order, factors):
 
 def test_color_jitter_equals_torchvisions_on_pil():
     strengths = (0.4, 1.5, 0.2, 0.0)
-    jitter = tf.function(lambda numbers: colour.color_jitter(PHOTO, numbers, strengths))
+    jitter = tf.function(lambda numbers: color.color_jitter(PHOTO, numbers, strengths))
     orders = list(itertools.permutations(range(3)))
     for turn, order in enumerate(orders):
         numbers = np.random.default_rng(turn).random(5, np.float32)
@@ -132,7 +132,7 @@ def test_color_jitter_equals_torchvisions_on_pil():
 
 
 @pytest.mark.parametrize("turn", [-0.5, -0.1, 0.0, 0.07, 0.3])
-def test_hue_turns_the_colour_wheel(turn):
+def test_hue_turns_the_color_wheel(turn):
     result = pixels.hue(tf.constant(PHOTO), tf.constant(turn, tf.float32)).numpy().astype(int)
     expected = np.empty(PHOTO.shape)
     for row, column in np.ndindex(PHOTO.shape[:2]):
@@ -141,11 +141,11 @@ def test_hue_turns_the_colour_wheel(turn):
     assert np.abs(result - 255 * expected).max() < 0.51
 
 
-def test_color_jitter_hue_alone_and_grey_images():
-    grey = np.repeat(PHOTO[..., :1], 3, axis=2)
+def test_color_jitter_hue_alone_and_gray_images():
+    gray = np.repeat(PHOTO[..., :1], 3, axis=2)
     numbers = tf.constant([0.5, 0.5, 0.9, 0.8, 0.0])
-    jittered = colour.color_jitter(tf.constant(grey), numbers, (0, 0, 0.9, 0.5))
-    np.testing.assert_array_equal(jittered, grey)  # neither saturation nor hue touches grey
+    jittered = color.color_jitter(tf.constant(gray), numbers, (0, 0, 0.9, 0.5))
+    np.testing.assert_array_equal(jittered, gray)  # neither saturation nor hue touches gray
 
 
 def timm_window(height, width, numbers):
@@ -180,19 +180,19 @@ def test_random_erasing_erases_timms_rectangle(height, width):
         np.testing.assert_array_equal(outside, image)
 
 
-def test_erased_pixels_are_normalised_noise():
+def test_erased_pixels_are_normalized_noise():
     image = np.zeros((200, 200, 3), np.uint8)
     numbers = np.full(25, 0.5, np.float32)
     numbers[0], numbers[1:11] = 0.0, 0.999
     result = erasing.random_erasing(tf.constant(image), tf.constant(numbers), 1.0).numpy()
     top, left, height, width = timm_window(200, 200, numbers.astype(float))
     noise = result[top : top + height, left : left + width] / 255
-    normalised = (noise - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    normalized = (noise - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     assert height * width > 13_000
     # Cutting to 0..255 takes 2 to 4 % off each tail.
-    np.testing.assert_allclose(normalised.mean((0, 1)), 0, atol=0.05)
-    np.testing.assert_allclose(normalised.std((0, 1)), 0.96, atol=0.04)
-    columns = np.corrcoef(normalised[:, ::2].ravel()[:10_000], normalised[:, 1::2].ravel()[:10_000])
+    np.testing.assert_allclose(normalized.mean((0, 1)), 0, atol=0.05)
+    np.testing.assert_allclose(normalized.std((0, 1)), 0.96, atol=0.04)
+    columns = np.corrcoef(normalized[:, ::2].ravel()[:10_000], normalized[:, 1::2].ravel()[:10_000])
     assert abs(columns[0, 1]) < 0.05
 
 

@@ -1,4 +1,4 @@
-"""Decoding, evaluation preprocessing, normalisation and augmentation, against PIL and numpy."""
+"""Decoding, evaluation preprocessing, normalization and augmentation, against PIL and numpy."""
 
 import io
 import math
@@ -12,9 +12,9 @@ from PIL import Image
 from input_pipeline import DataError, augment, decoding, evaluation_image, normalize
 
 PHOTO = smooth_image(90, 120)
-GREY = PHOTO.convert("L")
+GRAY = PHOTO.convert("L")
 PALETTE = PHOTO.quantize(64)
-GREY_AS_RGB = np.asarray(GREY.convert("RGB"))
+GRAY_AS_RGB = np.asarray(GRAY.convert("RGB"))
 
 
 def pil_decode(encoded: bytes) -> np.ndarray:
@@ -25,13 +25,13 @@ def pil_decode(encoded: bytes) -> np.ndarray:
     ("encoded", "expected"),
     [
         (encode(PHOTO, "PNG"), PHOTO),
-        (encode(GREY, "PNG"), GREY_AS_RGB),
+        (encode(GRAY, "PNG"), GRAY_AS_RGB),
         (encode(PALETTE, "PNG"), PALETTE.convert("RGB")),
-        (encode(Image.merge("RGBA", (*PHOTO.split(), GREY)), "PNG"), PHOTO),
-        (encode(Image.merge("LA", (GREY, GREY)), "PNG"), GREY_AS_RGB),
-        (encode(np.asarray(GREY).astype(np.uint16) * 256 + 255, "PNG"), GREY_AS_RGB),
+        (encode(Image.merge("RGBA", (*PHOTO.split(), GRAY)), "PNG"), PHOTO),
+        (encode(Image.merge("LA", (GRAY, GRAY)), "PNG"), GRAY_AS_RGB),
+        (encode(np.asarray(GRAY).astype(np.uint16) * 256 + 255, "PNG"), GRAY_AS_RGB),
         (encode(PHOTO, "BMP"), PHOTO),
-        (encode(GREY, "BMP"), GREY_AS_RGB),
+        (encode(GRAY, "BMP"), GRAY_AS_RGB),
         (encode(PALETTE, "BMP"), PALETTE.convert("RGB")),
         (encode(PALETTE, "GIF"), PALETTE.convert("RGB")),
         (
@@ -40,8 +40,8 @@ def pil_decode(encoded: bytes) -> np.ndarray:
         ),
     ],
     ids=[
-        "png", "png grey", "png palette", "png rgba", "png grey alpha", "png 16 bit",
-        "bmp", "bmp grey", "bmp palette", "gif", "gif animated",
+        "png", "png gray", "png palette", "png rgba", "png gray alpha", "png 16 bit",
+        "bmp", "bmp gray", "bmp palette", "gif", "gif animated",
     ],
 )  # fmt: skip
 def test_lossless_formats_decode_to_the_very_pixels(encoded, expected):
@@ -55,10 +55,10 @@ def test_lossless_formats_decode_to_the_very_pixels(encoded, expected):
         (PHOTO, {}),
         (PHOTO, {"progressive": True}),
         (PHOTO, {"subsampling": 0}),
-        (GREY, {}),
+        (GRAY, {}),
         (PHOTO.convert("CMYK"), {}),
     ],
-    ids=["baseline", "progressive", "4:4:4", "grey", "cmyk"],
+    ids=["baseline", "progressive", "4:4:4", "gray", "cmyk"],
 )
 def test_jpeg_decodes_as_in_pil(image, options):
     encoded = encode(image, "JPEG", quality=90, **options)
@@ -211,7 +211,7 @@ def test_random_resized_crop_resizes_the_window(file_format):
     box = (left, top, left + width, top + height)
     crop = Image.fromarray(pil_decode(encoded)).crop(box)
     expected = np.asarray(crop.resize((128, 128), Image.Resampling.BILINEAR)).astype(int)
-    # A JPEG's crop lacks the neighbours that smooth its colours at the edge.
+    # A JPEG's crop lacks the neighbors that smooth its colors at the edge.
     assert np.abs(result.numpy().astype(int) - expected).mean() < (
         1.0 if file_format == "JPEG" else 0.5
     )

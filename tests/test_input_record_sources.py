@@ -38,7 +38,7 @@ def write_records(path, records: list[bytes]) -> None:
 
 @pytest.fixture
 def folder(tmp_path):
-    """Images of the colours 0..22 with the labels 1..4 in turn; a part of them to evaluate on."""
+    """Images of the colors 0..22 with the labels 1..4 in turn; a part of them to evaluate on."""
     numbers = iter(range(100))
     for index, count in enumerate(COUNTS):
         records = [example(next(numbers)) for _ in range(count)]
@@ -63,7 +63,7 @@ def test_a_bucket_is_read_as_a_folder(folder):
 
 
 def read(source):
-    """(colour, label) of every example."""
+    """(color, label) of every example."""
     pairs = []
     batches = evaluation_batches(source, batch_size=6, preprocessing=PREPROCESSING)
     for batch in batches.as_numpy_iterator():

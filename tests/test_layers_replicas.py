@@ -116,7 +116,7 @@ def test_synchronized_replicas_equal_one_device(mirrored, split, masked):
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_unsynchronized_replicas_share_the_moving_statistics(mirrored, split):
-    """Each replica normalises by its own batch; the mean of their statistics is kept."""
+    """Each replica normalizes by its own batch; the mean of their statistics is kept."""
     sizes = SPLITS[split][: mirrored.num_replicas_in_sync]
     x = _batch(sum(sizes))
     with mirrored.scope():

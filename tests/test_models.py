@@ -87,10 +87,10 @@ def test_open_sizes():
 
 def test_input_tensor():
     inputs = keras.Input((64, 64, 1))
-    scaled = keras.layers.Conv2D(3, 1, name="colour")(inputs)
+    scaled = keras.layers.Conv2D(3, 1, name="color")(inputs)
     model = small("ResNet18", input_tensor=scaled)
     assert model.input_shape == (None, 64, 64, 1)
-    assert model.get_layer("colour") in model.layers
+    assert model.get_layer("color") in model.layers
 
 
 def test_activation_and_classes():
@@ -164,7 +164,7 @@ def test_output_strides_of_all_ranks(name, strides, size):
     "name", ["ResNet18", "ResNet50D", "ResNet18V2", "CifarResNet164V2", "ResNetRS50"]
 )
 def test_ranks_agree(name):
-    """On an image one pixel wide, the 2-D and 3-D networks are the 1-D one: kernels by centre."""
+    """On an image one pixel wide, the 2-D and 3-D networks are the 1-D one: kernels by center."""
     line = randomize(small(name, input_shape=(64, 3)))
     x = images(line)
     expected = run(line, x)
@@ -174,8 +174,8 @@ def test_ranks_agree(name):
             value = keras.ops.convert_to_numpy(source)
             if len(target.shape) > value.ndim:
                 kernel = np.zeros(target.shape, "float32")
-                centre = tuple(n // 2 for n in target.shape[1:rank])
-                kernel[(slice(None), *centre)] = value
+                center = tuple(n // 2 for n in target.shape[1:rank])
+                kernel[(slice(None), *center)] = value
                 value = kernel
             target.assign(value)
         y = run(model, x.reshape(2, 64, *[1] * (rank - 1), 3))
@@ -189,7 +189,7 @@ def test_plain_twin(name):
     lost = {la.name for la in residual.layers[1:]} - {la.name for la in plain.layers[1:]}
     assert lost
     assert all(layer.endswith(shortcuts) for layer in lost)
-    assert run(plain, images(plain), training=True).std() > 1e-4  # not zero-initialised away
+    assert run(plain, images(plain), training=True).std() > 1e-4  # not zero-initialized away
 
 
 def test_stochastic_depth_is_linear_in_depth():

@@ -78,7 +78,7 @@ def test_the_step_sees_images_of_the_training_size(train_size, size):
     # The stem 3x3x3x16, a block of two 3x3x16x16, the classifier 16x10.
     multiply_adds = size * size * (3 * 3 * 3 * 16 + 2 * 3 * 3 * 16 * 16) + 16 * 10
     assert step.model_flops == 3 * 2 * 4 * multiply_adds
-    # A shape in the serialised program: field 3, four numbers of a byte each.
+    # A shape in the serialized program: field 3, four numbers of a byte each.
     assert bytes([3 << 3 | 2, 4, *(4, size, size, 3)]) in step.hlo
 
 
@@ -115,8 +115,8 @@ def test_figures_are_the_arithmetic_of_the_program():
     assert figures["step_seconds"] == pytest.approx(seconds)
     assert figures["images_per_second_per_chip"] == pytest.approx(128 / seconds)
     assert figures["arithmetic_intensity"] == pytest.approx(75)
-    utilisation = 3 * 2 * 4e9 * 128 / seconds / 197e12
-    assert figures["model_flop_utilisation"] == pytest.approx(utilisation)
+    utilization = 3 * 2 * 4e9 * 128 / seconds / 197e12
+    assert figures["model_flop_utilisation"] == pytest.approx(utilization)
     # Ring: 15/16 of the gradients out twice, at 100 GB/s.
     reduce = 2 * 15 / 16 * 1e8 / 1e11
     assert figures["all_reduce_seconds_by_formula"] == pytest.approx(reduce)
@@ -212,7 +212,7 @@ def test_errors_of_the_compiler():
 
 @pytest.mark.parametrize("most", [200, 8, 0, 511])
 def test_search_finds_the_largest_batch(most):
-    """On a compiler whose memory grows faster than a straight line, as rematerialisation ends."""
+    """On a compiler whose memory grows faster than a straight line, as rematerialization ends."""
     topology = parse_topology("v5e:2x2")
 
     def compiled(batch):
@@ -253,9 +253,9 @@ def test_picture(tmp_path):
     draw(Report(parse_topology("v5e:2x2"), lowered(), Compiled(text=PROGRAM)), path, "ResNet")
     image = Image.open(path)
     assert image.size[0] == 1080
-    # Convolutions have two thirds of the cycles: theirs is the colour most seen after the white.
-    colours = sorted(image.convert("RGB").getcolors(1 << 20), reverse=True)
-    assert [colour for _, colour in colours[:2]] == [(255, 255, 255), (0x44, 0x77, 0xAA)]
+    # Convolutions have two thirds of the cycles: theirs is the color most seen after the white.
+    colors = sorted(image.convert("RGB").getcolors(1 << 20), reverse=True)
+    assert [color for _, color in colors[:2]] == [(255, 255, 255), (0x44, 0x77, 0xAA)]
 
 
 @pytest.mark.parametrize(

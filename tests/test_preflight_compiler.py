@@ -42,7 +42,7 @@ def test_small_network(topology, hertz, tmp_path, capfd):
     assert any(layer.startswith("stage1_block1_conv") for layer in layers)
 
 
-# Another loss, optimiser and average each; the network itself is ResNet-50's in all of them.
+# Another loss, optimizer and average each; the network itself is ResNet-50's in all of them.
 IMAGENET = ["imagenet", "imagenet_tpu", "torchvision_v2", "a1", "a2", "a3", "lars"]
 
 

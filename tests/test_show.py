@@ -61,7 +61,7 @@ def test_histogram_and_ranges():
     pixels[..., 1] = 255
     rows = contact_sheet.value_ranges(pixels, pixels / 255 - 0.5)
     assert rows[2].split() == ["pixels", "G", "255.00", "255.00", "255.00", "0.00"]
-    assert rows[4].split() == ["normalised", "R", "-0.50", "-0.50", "-0.50", "0.00"]
+    assert rows[4].split() == ["normalized", "R", "-0.50", "-0.50", "-0.50", "0.00"]
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def config():
 
 
 def linear_model():
-    """A network without normalisation: its training is a few lines of NumPy."""
+    """A network without normalization: its training is a few lines of NumPy."""
     inputs = keras.Input((PIXELS, PIXELS, 3))
     outputs = keras.layers.Dense(CLASSES, bias_initializer="ones")(keras.layers.Flatten()(inputs))
     model = keras.Model(inputs, outputs)
@@ -139,7 +139,7 @@ def test_xla_changes_nothing(config, replicas):
 
 
 def test_compiled_replicas_agree_on_moving_statistics(config):
-    """XLA on two replicas: what each one normalised with is averaged when the call returns."""
+    """XLA on two replicas: what each one normalized with is averaged when the call returns."""
     config.xla = "on"
     strategy = mirrored_strategy(2)
     with strategy.scope():

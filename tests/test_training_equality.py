@@ -1,6 +1,6 @@
 """One device, replicas and worker processes train the same network: losses, weights, metrics.
 
-float32 on CPU, 20 steps with synchronised batch norm. Replicas add up in another order, so that
+float32 on CPU, 20 steps with synchronized batch norm. Replicas add up in another order, so that
 losses differ by rounding: relative 1e-5 is the bound.
 """
 

@@ -11,7 +11,7 @@ LABELS = np.array([0, 3, 2, 2], "int32")
 LOGITS = np.random.default_rng(0).normal(size=(4, CLASSES)).astype("float32") * 4
 # A row an image: weight, share of its own label, and a box (unused by targets).
 MIX = np.array([[0.7, 0.7, 0, 0, 0, 0]] * 4, "float32")
-NEIGHBOURS = [1, 0, 3, 2]
+NEIGHBORS = [1, 0, 3, 2]
 
 
 def options(**values):
@@ -22,7 +22,7 @@ def options(**values):
 
 def targets(smoothing, mixed):
     one_hot = np.eye(CLASSES)[LABELS] * (1 - smoothing) + smoothing / CLASSES
-    return 0.7 * one_hot + 0.3 * one_hot[NEIGHBOURS] if mixed else one_hot
+    return 0.7 * one_hot + 0.3 * one_hot[NEIGHBORS] if mixed else one_hot
 
 
 def log_sigmoid(x):

@@ -1,4 +1,4 @@
-"""Optimisers against the papers' formulas in NumPy, on one and on two replicas."""
+"""Optimizers against the papers' formulas in NumPy, on one and on two replicas."""
 
 import keras
 import numpy as np
@@ -209,7 +209,7 @@ def test_every_stage_of_a_network_has_its_rate():
 
 
 @pytest.mark.parametrize("kind", [kind for kind, _ in optimizers.OPTIMIZERS.values()])
-def test_optimisers_serialise(kind):
+def test_optimizers_serialize(kind):
     optimizer = kind(0.3, weight_decay=0.01, global_clipnorm=2.0)
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(optimizer))
     assert type(again) is kind

@@ -46,7 +46,7 @@ def train(
     scale=None,
     between=lambda model: None,
 ):
-    """Trains on `data`; returns (averages, model, WeightAverage or None, optimiser).
+    """Trains on `data`; returns (averages, model, WeightAverage or None, optimizer).
 
     `between` is called before the first and after every call of the loop.
     """
@@ -97,7 +97,7 @@ def test_parts_hold_the_same_examples_on_any_number_of_replicas(replicas, mixed)
     parts = [set(np.concatenate(elements[i * replicas : (i + 1) * replicas])) for i in range(2)]
     even = {0, 1, 4, 5, 8, 9, 12, 13} if mixed else set(range(0, 16, 2))
     assert parts == [even, set(range(16)) - even]
-    if mixed:  # neighbours are still neighbours
+    if mixed:  # neighbors are still neighbors
         assert all((np.diff(element.reshape(-1, 2)) == 1).all() for element in elements)
 
 

@@ -8,7 +8,7 @@ that one host would make. docs/augmentation.md describes each key with its sourc
     pipeline   the order in which the augmentations are applied, and their random numbers
     crop       random resized crop, crop with padding, flip
     pixels, geometry   single operations, as PIL computes them
-    colour, policies, erasing   what uses them
+    color, policies, erasing   what uses them
     mixing     mixup and CutMix: numbers for the batch, and the mixing on the device
     repeats    repeated augmentation
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 _ATTEMPTS = 10
 _AREA = (0.02, 1 / 3)
 _ASPECT = (0.3, 1 / 0.3)
-# ImageNet's, over 0..255: timm draws standard normal noise after normalisation.
+# ImageNet's, over 0..255: timm draws standard normal noise after normalization.
 _MEAN = (123.675, 116.28, 103.53)
 _STD = (58.395, 57.12, 57.375)
 

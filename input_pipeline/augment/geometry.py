@@ -1,7 +1,7 @@
 """Shear, translation and rotation of one image, as PIL's bilinear `transform` and `rotate`.
 
-Coordinates are PIL's: pixel (x, y) covers x..x+1 and y..y+1. Where a pixel's centre comes from
-outside the image it gets the fill colour, and inside the image the border never mixes with it.
+Coordinates are PIL's: pixel (x, y) covers x..x+1 and y..y+1. Where a pixel's center comes from
+outside the image it gets the fill color, and inside the image the border never mixes with it.
 """
 
 import math
@@ -16,14 +16,14 @@ def affine(image: tf.Tensor, matrix: tuple, fill: tuple[int, int, int]) -> tf.Te
     Args:
         image: uint8[h, w, 3], static shape.
         matrix: (a, b, c, d, e, f), numbers or float32 scalars.
-        fill: RGB colour of what comes from outside.
+        fill: RGB color of what comes from outside.
 
     Returns:
         uint8[h, w, 3].
     """
     height, width, _ = image.shape
     a, b, c, d, e, f = (tf.cast(entry, tf.float32) for entry in matrix)
-    # TensorFlow counts from the centre of the first pixel.
+    # TensorFlow counts from the center of the first pixel.
     shifted = tf.stack([a, b, c + 0.5 * (a + b) - 0.5, d, e, f + 0.5 * (d + e) - 0.5, 0.0, 0.0])
     sampled = tf.raw_ops.ImageProjectiveTransformV3(
         images=tf.cast(image, tf.float32)[None],  # a fifth faster than uint8
@@ -121,7 +121,7 @@ def translate_y(image: tf.Tensor, argument: tf.Tensor, fill: tuple) -> tf.Tensor
 
 
 def rotate(image: tf.Tensor, argument: tf.Tensor, fill: tuple) -> tf.Tensor:
-    """Turns by `argument` degrees, counter-clockwise, about the centre."""
+    """Turns by `argument` degrees, counter-clockwise, about the center."""
     angle = argument * (math.pi / 180)
     # Rounded, as PIL rounds: else a turn by 90 degrees would miss the border's pixels.
     cos, sin = (tf.round(value * 2**22) / 2**22 for value in (tf.cos(angle), tf.sin(angle)))

@@ -1,7 +1,7 @@
 """mixup and CutMix: the pipeline draws the numbers, the device mixes.
 
 Images cross to the device as uint8 and are mixed there in float32, so nothing is rounded. Each
-example's partner is its neighbour: 0 and 1, 2 and 3, … of the batch. As the order is a fresh
+example's partner is its neighbor: 0 and 1, 2 and 3, … of the batch. As the order is a fresh
 permutation, that is as random as any other pairing, and every replica finds its partners in its
 own part: the mixed batch does not depend on the number of replicas and hosts.
 """
@@ -23,7 +23,7 @@ def mix_numbers(
     """The numbers of batch `step`: float32[6], see `mix_images`.
 
     Zhang et al. 2018 (mixup), section 2: weight of the image ~ Beta(alpha, alpha). Yun et al. 2019
-    (CutMix), section 3.1: a box of 1 - weight of the area and the image's shape, its centre
+    (CutMix), section 3.1: a box of 1 - weight of the area and the image's shape, its center
     uniform; what the border cuts off goes back to the weight, as in timm and the authors' code.
     One draw for the whole batch, and where both are on one of them for each batch, as in timm.
     """
@@ -55,18 +55,18 @@ def _beta(alpha: tf.Tensor, seed: int, step: tf.Tensor) -> tf.Tensor:
     return tf.sigmoid(logarithms[0] - logarithms[1])
 
 
-def _cutmix_box(weight: tf.Tensor, centre: tf.Tensor, image_size: int):
-    # timm's rand_bbox: sides cut to whole pixels, the centre a whole pixel inside the image.
+def _cutmix_box(weight: tf.Tensor, center: tf.Tensor, image_size: int):
+    # timm's rand_bbox: sides cut to whole pixels, the center a whole pixel inside the image.
     side = tf.floor(image_size * tf.sqrt(1.0 - weight))
-    centre = tf.minimum(tf.floor(centre * image_size), image_size - 1.0)
-    start = tf.maximum(centre - tf.floor(side / 2), 0.0)
-    stop = tf.minimum(centre + tf.floor((side + 1) / 2), float(image_size))
+    center = tf.minimum(tf.floor(center * image_size), image_size - 1.0)
+    start = tf.maximum(center - tf.floor(side / 2), 0.0)
+    stop = tf.minimum(center + tf.floor((side + 1) / 2), float(image_size))
     area = tf.reduce_prod(stop - start)
     return tf.concat([start, stop], 0), 1.0 - area / image_size**2
 
 
 def mix_images(images: tf.Tensor, mix: tf.Tensor) -> tf.Tensor:
-    """Mixes each image with its neighbour's.
+    """Mixes each image with its neighbor's.
 
     Args:
         images: uint8 or float[b, h, w, 3], b even and static.
@@ -85,21 +85,21 @@ def mix_images(images: tf.Tensor, mix: tf.Tensor) -> tf.Tensor:
     )
     in_box = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
     weight = tf.where(in_box, 0.0, weight)
-    return weight * images + (1.0 - weight) * neighbours(images)
+    return weight * images + (1.0 - weight) * neighbors(images)
 
 
 def mix_targets(targets: tf.Tensor, mix: tf.Tensor) -> tf.Tensor:
     """Mixes float[b, classes] targets, smoothed or not, by the shares in `mix_images`' rows."""
     share = tf.cast(mix[:, 1:2], targets.dtype)
-    return share * targets + (1 - share) * neighbours(targets)
+    return share * targets + (1 - share) * neighbors(targets)
 
 
 def major_labels(labels: tf.Tensor, mix: tf.Tensor) -> tf.Tensor:
     """The label with the larger share of each target, int32[b]."""
-    return tf.where(mix[:, 1] >= 0.5, labels, neighbours(labels))
+    return tf.where(mix[:, 1] >= 0.5, labels, neighbors(labels))
 
 
-def neighbours(values: tf.Tensor) -> tf.Tensor:
+def neighbors(values: tf.Tensor) -> tf.Tensor:
     """[b, …] with rows 0 and 1, 2 and 3, … exchanged; b is even and static."""
     size, *rest = values.shape
     pairs = tf.reshape(values, [size // 2, 2, *rest])

@@ -1,6 +1,6 @@
 """The augmentations in the order they are applied, and the random numbers of each.
 
-The order is timm's and torchvision's: crop, flip, policy, colour jitter, random erasing, and
+The order is timm's and torchvision's: crop, flip, policy, color jitter, random erasing, and
 mixup or CutMix last, on the device.
 """
 
@@ -10,17 +10,17 @@ from typing import Any
 import tensorflow as tf
 
 from input_pipeline import order
-from input_pipeline.augment import colour, crop, erasing, mixing, policies
+from input_pipeline.augment import color, crop, erasing, mixing, policies
 from input_pipeline.augment.settings import mixes
 from input_pipeline.errors import DataError
-from input_pipeline.preprocessing import resize_and_centre_crop
+from input_pipeline.preprocessing import resize_and_center_crop
 
 # Uniform random numbers an example needs, where that does not depend on the value.
 _RANDOM_COUNTS = {
     "crop_padding": 2,
     "flip": 1,
     "random_resized_crop": crop.RESIZED_CROP_COUNT,
-    "color_jitter": colour.RANDOM_COUNT,
+    "color_jitter": color.RANDOM_COUNT,
     "random_erasing": erasing.RANDOM_COUNT,
 }
 
@@ -92,7 +92,7 @@ def training_image(
     if "random_resized_crop" in augment:
         image = crop.random_resized_crop(encoded, numbers["random_resized_crop"], size)
         return crop.flip_one(image, numbers["flip"]) if "flip" in numbers else image
-    return resize_and_centre_crop(encoded, image_size=size)
+    return resize_and_center_crop(encoded, image_size=size)
 
 
 def augment_images(
@@ -118,7 +118,7 @@ def augment_images(
         if "policy" in augment:
             image = policies.apply_choice(augment["policy"], image, *rows["policy"])
         if "color_jitter" in augment:
-            image = colour.color_jitter(image, rows["color_jitter"], augment["color_jitter"])
+            image = color.color_jitter(image, rows["color_jitter"], augment["color_jitter"])
         if "random_erasing" in augment:
             image = erasing.random_erasing(image, rows["random_erasing"], augment["random_erasing"])
         return image

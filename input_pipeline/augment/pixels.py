@@ -2,7 +2,7 @@
 
 Images are uint8[h, w, 3] of static shape; `argument` is a float32 scalar. Operations are written
 for a CPU core: broadcasts over the three channels and `tf.where` are slow there (measured), so
-grey values come from a matrix product and masks from arithmetic.
+gray values come from a matrix product and masks from arithmetic.
 """
 
 import numpy as np
@@ -23,7 +23,7 @@ def _blend(degenerate: tf.Tensor, image: tf.Tensor, factor: tf.Tensor) -> tf.Ten
     return tf.cast(tf.clip_by_value(blended, 0.0, 255.0), tf.uint8)
 
 
-def _grey(image: tf.Tensor) -> tf.Tensor:
+def _gray(image: tf.Tensor) -> tf.Tensor:
     # PIL's convert("L"), repeated over the channels: ITU-R 601-2 luma in units of 2^-16. Every
     # partial sum is an integer below 2^24, so float32 is exact.
     weights = np.repeat(np.array([[19595], [38470], [7471]], np.float32), 3, axis=1)
@@ -37,15 +37,15 @@ def brightness(image: tf.Tensor, argument: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.minimum(tf.cast(image, _FLOAT) * argument, 255.0), tf.uint8)
 
 
-def colour(image: tf.Tensor, argument: tf.Tensor) -> tf.Tensor:
-    """Blends with the grey image: 0 gives grey, 1 the image (ImageEnhance.Color)."""
-    return _blend(_grey(image), image, argument)
+def color(image: tf.Tensor, argument: tf.Tensor) -> tf.Tensor:
+    """Blends with the gray image: 0 gives gray, 1 the image (ImageEnhance.Color)."""
+    return _blend(_gray(image), image, argument)
 
 
 def contrast(image: tf.Tensor, argument: tf.Tensor) -> tf.Tensor:
-    """Blends with the mean grey value, rounded: 0 gives that, 1 the image (Contrast)."""
+    """Blends with the mean gray value, rounded: 0 gives that, 1 the image (Contrast)."""
     # Each row's sum is exact in float32; the sum of rows may not be, hence float64.
-    rows = tf.cast(tf.reduce_sum(_grey(image)[..., 0], axis=1), tf.float64)
+    rows = tf.cast(tf.reduce_sum(_gray(image)[..., 0], axis=1), tf.float64)
     mean = tf.floor(tf.reduce_sum(rows) / (image.shape[0] * image.shape[1]) + 0.5)
     return _blend(tf.cast(mean, _FLOAT), image, argument)
 

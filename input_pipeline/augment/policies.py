@@ -28,7 +28,7 @@ _OPERATIONS = {
     "Posterize": pixels.posterize,
     "Solarize": pixels.solarize,
     "SolarizeAdd": pixels.solarize_add,
-    "Color": pixels.colour,
+    "Color": pixels.color,
     "Contrast": pixels.contrast,
     "Brightness": pixels.brightness,
     "Sharpness": pixels.sharpness,
@@ -38,8 +38,8 @@ NAMES = tuple(_OPERATIONS)
 _IDENTITY = NAMES.index("Identity")
 _ENHANCEMENTS = ("Color", "Contrast", "Brightness", "Sharpness")
 
-# timm fills with ImageNet's mean colour; torchvision's default is black.
-_MEAN_COLOUR = (124, 116, 104)
+# timm fills with ImageNet's mean color; torchvision's default is black.
+_MEAN_COLOR = (124, 116, 104)
 _BLACK = (0, 0, 0)
 
 # timm's rand_augment_transform: argument = base ± slope × magnitude, cut to a whole number where
@@ -127,7 +127,7 @@ def apply_choice(
     policy: str, image: tf.Tensor, operations: tf.Tensor, arguments: tf.Tensor
 ) -> tf.Tensor:
     """Applies one image's row of what `choose` gave; uint8[h, w, 3] in and out."""
-    fill = _MEAN_COLOUR if isinstance(parse_policy(policy), RandAugment) else _BLACK
+    fill = _MEAN_COLOR if isinstance(parse_policy(policy), RandAugment) else _BLACK
     for layer in range(operations.shape[0]):
         image = apply_operation(image, operations[layer], arguments[layer], fill)
     return image

@@ -1,4 +1,4 @@
-"""The TFDS builder `digits`: 1,797 grey images of 8×8 pixels in 10 classes.
+"""The TFDS builder `digits`: 1,797 gray images of 8×8 pixels in 10 classes.
 
 The pictures are bundled with scikit-learn (`sklearn.datasets.load_digits`, the test part of the
 UCI set "Optical Recognition of Handwritten Digits", Kaynak 1995), so nothing is downloaded.

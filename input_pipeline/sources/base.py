@@ -16,7 +16,7 @@ class Source(abc.ABC):
     """One split of a data set: encoded images with a label each, and a name for error messages.
 
     Examples travel through `tf.data` as handles (whatever the source can make an ordered row of
-    cheaply: an index, a serialised record with its name) until `fetch` turns a few of them at a
+    cheaply: an index, a serialized record with its name) until `fetch` turns a few of them at a
     time, in parallel, into encoded images.
 
     Attributes:

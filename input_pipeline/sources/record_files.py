@@ -21,7 +21,7 @@ FileSlice = tuple[str, int, int]
 class RecordFileSource(Source):
     """TFRecord files in which each record is a tf.train.Example with an image and a label.
 
-    A handle is a pair of strings: the serialised record, and the name of the example. Each host
+    A handle is a pair of strings: the serialized record, and the name of the example. Each host
     reads a fixed part of the records. In every epoch the files are opened in a new order, 16 at a
     time, and their records pass through a shuffle buffer of 16,384 records or
     1 GiB, whichever is less. A run that starts in mid-epoch reads, but does not decode, the

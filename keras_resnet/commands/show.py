@@ -3,7 +3,7 @@
 
 Writes a contact sheet: the first training images of the run, augmented and mixed, and the first of
 the evaluation split, as the model will see them, with their labels. Prints how often each class
-occurs in the batches that were read, and the range of the values before and after normalisation.
+occurs in the batches that were read, and the range of the values before and after normalization.
 Needs Pillow, which the extra `plot` brings."""
 
 from pathlib import Path
@@ -53,6 +53,6 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     for sample in samples:
         print(f"{sample.section.title}\n")
         print("\n".join(contact_sheet.label_histogram(sample.labels, sample.class_names)), "\n")
-        print("\n".join(contact_sheet.value_ranges(sample.pixels, sample.normalised)), "\n")
+        print("\n".join(contact_sheet.value_ranges(sample.pixels, sample.normalized)), "\n")
     print(f"{output}: {width} × {height} pixels")
     return 0

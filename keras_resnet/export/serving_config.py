@@ -57,7 +57,7 @@ _GRPC = '''\
 
 Asks a running server for the most probable classes of image files, all in one request. Needs
 grpcio, protobuf and tensorflow-serving-api (pip install --no-deps tensorflow-serving-api if another
-flavour of TensorFlow is installed).
+flavor of TensorFlow is installed).
 """
 
 import sys

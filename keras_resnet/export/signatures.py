@@ -211,7 +211,7 @@ def make_signatures(
         return with_validity({"features": pooled}, valid)
 
     def predict_images(images):
-        """All classes for RGB pixels 0..255 of the network's size; normalised inside."""
+        """All classes for RGB pixels 0..255 of the network's size; normalized inside."""
         _, logits = call(tf.cast(images, tf.float32))
         return {"probabilities": network.probabilities(logits), "logits": logits}
 

@@ -29,7 +29,7 @@ def write(network: Network, path: Path, precision: str, calibration: np.ndarray)
     size = network.preprocessing["image_size"]
     spec = tf.TensorSpec([1, size, size, 3], tf.float32, name="images")
 
-    # Variables of Keras 3 would stay resources that nothing initialises (measured, TensorFlow 2.21:
+    # Variables of Keras 3 would stay resources that nothing initializes (measured, TensorFlow 2.21:
     # the file's outputs are NaN).
     frozen = freeze(network)
 

@@ -210,7 +210,7 @@ def _example(info: dict, count: int) -> np.ndarray:
 
 
 def make_png(rng: np.random.Generator, height: int, width: int) -> bytes:
-    """A PNG file of smooth random colours."""
+    """A PNG file of smooth random colors."""
     rows, columns = np.mgrid[0:height, 0:width] / max(height, width)
     waves = [np.sin(rng.uniform(2, 20, 2) @ [rows.ravel(), columns.ravel()]) for _ in range(3)]
     pixels = (np.stack(waves, -1) * 100 + 128).astype(np.uint8).reshape(height, 3 * width)

@@ -1,4 +1,4 @@
-"""Keras layers of the residual-network family, serialised under the package `keras_resnet`."""
+"""Keras layers of the residual-network family, serialized under the package `keras_resnet`."""
 
 from keras_resnet.layers.batch_normalization import BatchNormalization
 from keras_resnet.layers.moving_statistics import (

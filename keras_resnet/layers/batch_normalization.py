@@ -25,9 +25,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
     - The moving statistics are the same on every replica of a `tf.distribute` strategy, always:
       the replicas' batch statistics are averaged before they go in (Keras lets the replicas drift
       apart). `defer_moving_statistics` postpones that for compiled code on several GPUs.
-    - `synchronized=True` normalises by the statistics of the global batch: one sum over replicas
+    - `synchronized=True` normalizes by the statistics of the global batch: one sum over replicas
       of (count, sum, sum of squares), exact for replicas of different sizes or without examples,
-      gradient included. `mask` is taken into account (Keras does not synchronise under a mask).
+      gradient included. `mask` is taken into account (Keras does not synchronize under a mask).
     - A batch without examples leaves the moving statistics alone (in Keras they turn NaN).
     - Under `keras.RematScope` the layer is not recomputed: it keeps nothing but its input anyway,
       and a second call would update the moving statistics twice.
@@ -75,7 +75,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return fn
 
     def _training_call(self, kernels, inputs, mask):
-        """Normalise by the batch's statistics and update the moving ones (TensorFlow)."""
+        """Normalize by the batch's statistics and update the moving ones (TensorFlow)."""
         if mask is not None and len(mask.shape) != len(inputs.shape) - 1:
             raise ValueError(
                 "The mask of a BatchNormalization layer has one dimension less than its inputs "

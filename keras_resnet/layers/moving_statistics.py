@@ -29,7 +29,7 @@ def defer_moving_statistics(model: keras.Model, deferred: bool = True) -> None:
     synchronized = [layer.name for layer in layers if layer.synchronized]
     if deferred and synchronized:
         raise ValueError(
-            "Synchronised batch normalization needs the other replicas in every forward pass: "
+            "Synchronized batch normalization needs the other replicas in every forward pass: "
             "its statistics cannot be averaged later. Train without jit compilation or build the "
             f"model without synchronized=True; received {len(synchronized)} such layers, the "
             f"first is {synchronized[0]!r}."

@@ -25,7 +25,7 @@ class PaddedMaxPool(keras.layers.Layer):
 
     Without `zero_pad` the pixel never wins, as in PyTorch's `MaxPool(3, stride=2, padding=1)`;
     with it, it is 0, as in keras.applications. After a ReLU both are the same (and 0 is kinder to
-    8-bit quantisation); in a pre-activation network the stem's convolution comes straight to the
+    8-bit quantization); in a pre-activation network the stem's convolution comes straight to the
     pool. Keras' own "same" padding has the pixel on one side only for even sizes, which shifts the
     grid against every published weight file.
 

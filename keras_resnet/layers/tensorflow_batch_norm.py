@@ -19,7 +19,7 @@ def has_fused_kernel(inputs) -> bool:
 
 
 def fused_training(inputs, axis, scale, offset, epsilon):
-    """Normalise by the batch's own statistics in one fused operation.
+    """Normalize by the batch's own statistics in one fused operation.
 
     Args:
         inputs: tensor of any rank >= 2, in a type of `has_fused_kernel`.
@@ -56,7 +56,7 @@ def fused_training(inputs, axis, scale, offset, epsilon):
 
 
 def fused_inference(inputs, axis, scale, offset, mean, variance, epsilon):
-    """Normalise by given statistics; gradients flow to inputs, scale and offset.
+    """Normalize by given statistics; gradients flow to inputs, scale and offset.
 
     Measured on CPU in a stack of convolutions, it is as fast as one multiplication and one
     addition, or up to 6 % faster.
@@ -130,7 +130,7 @@ def mean_over_replicas(mean, variance, count):
     """Average batch statistics over the replicas that have any, outside the gradient.
 
     Replicas weigh the same whatever their number of examples: on each the moving statistics
-    estimate what that replica normalised with. With one replica nothing is done.
+    estimate what that replica normalized with. With one replica nothing is done.
 
     Returns:
         Mean, variance, and a count that is 0 if no replica had any values.
@@ -207,7 +207,7 @@ def _kernel_layout(inputs, axis):
     """Functions into and out of the layout of the fused operation: rank 4, channels last.
 
     Channels elsewhere are transposed, since the CPU kernel knows no other layout; in a graph for
-    GPU, TensorFlow's layout optimisation (and XLA) picks the layout and drops transpositions.
+    GPU, TensorFlow's layout optimization (and XLA) picks the layout and drops transpositions.
     """
     rank = len(inputs.shape)
     forward = [*_other_axes(inputs, axis), axis % rank]

@@ -61,7 +61,7 @@ def create_model(
             plain twin) and others.
 
     Returns:
-        A `ResNet`. Its input is a float tensor, normalised with `model.preprocessing`; its
+        A `ResNet`. Its input is a float tensor, normalized with `model.preprocessing`; its
         output has shape (batch, classes), or that of the features.
 
     Raises:

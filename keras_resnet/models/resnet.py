@@ -15,7 +15,7 @@ class ResNet(keras.Model):
     """A functional Keras model that knows how its input is prepared and what its classes are.
 
     Made by `keras_resnet.create_model`; everything that works on a functional model works on it
-    (`get_layer(name).output`, `clone_model`, saving, quantisation).
+    (`get_layer(name).output`, `clone_model`, saving, quantization).
 
     Args:
         inputs: Keras tensor(s), as for `keras.Model`.

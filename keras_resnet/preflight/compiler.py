@@ -1,6 +1,6 @@
 """The real TPU compiler (libtpu), without a TPU. Runs in a process of its own.
 
-    python -m keras_resnet.preflight.compiler STEP.hlo TOPOLOGY RESULT.json OPTIMISED.txt
+    python -m keras_resnet.preflight.compiler STEP.hlo TOPOLOGY RESULT.json OPTIMIZED.txt
 
 libtpu and TensorFlow do not share a process well, libtpu reads its flags once, and a compiler that
 crashes must not take the caller along. `compile_step` is the caller's side.
@@ -34,7 +34,7 @@ class Compiled:
         hbm_needed_bytes: memory of arguments, results and everything between; 0 if unknown.
         hbm_limit_bytes: what the compiler may use of the chip's memory; 0 if it did not say.
         flops, bytes_accessed: the compiler's own count.
-        text: the optimised program, "" without one.
+        text: the optimized program, "" without one.
     """
 
     error: str = ""
@@ -47,7 +47,7 @@ class Compiled:
 
 
 def compile_step(hlo: bytes, chip: Chip, flags: str = "", timeout: float = 3600) -> Compiled:
-    """Compiles a serialised HLO module for one core of `chip`.
+    """Compiles a serialized HLO module for one core of `chip`.
 
     Args:
         hlo: HloModuleProto.
@@ -116,7 +116,7 @@ def read_error(message: str) -> dict:
 
 
 def _compile(hlo: bytes, topology: str) -> tuple[dict, str]:
-    """Returns the fields of `Compiled` and the optimised program. In the process of its own."""
+    """Returns the fields of `Compiled` and the optimized program. In the process of its own."""
     from jax.experimental import topologies
     from jaxlib import _jax, xla_client
 

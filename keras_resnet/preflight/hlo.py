@@ -1,4 +1,4 @@
-"""Reading a program that the TPU compiler has optimised: what each instruction costs and is for."""
+"""Reading a program that the TPU compiler has optimized: what each instruction costs and is for."""
 
 import dataclasses
 import math
@@ -32,7 +32,7 @@ class Instruction:
         kind: convolution, pooling, reduction, copy or elementwise.
         backward: whether it belongs to the backward pass.
         op_name: where it comes from, in the names of TensorFlow.
-        layer: the layer of the model, or "" (loss, normalisation of the input, optimiser).
+        layer: the layer of the model, or "" (loss, normalization of the input, optimizer).
         hbm_bytes: size of the operands and results that are in the chip's main memory.
     """
 

@@ -19,12 +19,12 @@ class Lowered:
     """A training step of one replica, lowered.
 
     Attributes:
-        hlo: serialised HloModuleProto.
+        hlo: serialized HloModuleProto.
         batch: images of the replica.
         model_flops: operations that the step needs by the formula of papers: multiply-adds of
             convolutions and dense layers, times 2, and times 3 for forward and backward pass.
         gradient_bytes: what the replicas have to sum.
-        variable_bytes: all variables: weights, moving statistics, optimiser, averages. TensorFlow
+        variable_bytes: all variables: weights, moving statistics, optimizer, averages. TensorFlow
             updates them in place.
         parameters: trainable numbers.
         layers: names of the layers of the model.

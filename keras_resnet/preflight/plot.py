@@ -8,7 +8,7 @@ from keras_resnet.preflight.report import Report
 from keras_resnet.workdir import replacing
 
 KINDS = ("convolution", "reduction", "pooling", "elementwise", "copy")
-COLOURS = ("#4477aa", "#ccbb44", "#ee6677", "#228833", "#bbbbbb")  # Tol's bright scheme
+COLORS = ("#4477aa", "#ccbb44", "#ee6677", "#228833", "#bbbbbb")  # Tol's bright scheme
 
 
 def draw(report: Report, path: Path, title: str) -> None:
@@ -32,9 +32,9 @@ def draw(report: Report, path: Path, title: str) -> None:
     figure = Figure(figsize=(9, 1.5 + 0.35 * len(rows)), layout="constrained")
     axes = figure.subplots()
     left = dict.fromkeys(rows, 0.0)
-    for kind, colour in zip(KINDS, COLOURS, strict=True):
+    for kind, color in zip(KINDS, COLORS, strict=True):
         widths = [cycles[row, kind] / 1e6 for row in rows]
-        axes.barh(rows, widths, left=[left[row] for row in rows], color=colour, label=kind)
+        axes.barh(rows, widths, left=[left[row] for row in rows], color=color, label=kind)
         for row, width in zip(rows, widths, strict=True):
             left[row] += width
     total = sum(left.values())

@@ -139,7 +139,7 @@ def describe(report: Report, measured_input: float | None = None) -> str:
         f"at {chip.clock / 1e9:g} GHz (estimate)",
         f"speed        {figures['images_per_second_per_chip']:,.0f} images/s per chip, "
         f"{figures['images_per_second']:,.0f} for the slice (estimates)",
-        f"utilisation  {figures['model_flop_utilisation']:.1%} of {chip.flops / 1e12:g} TFLOP/s "
+        f"utilization  {figures['model_flop_utilisation']:.1%} of {chip.flops / 1e12:g} TFLOP/s "
         "(model FLOPs, estimate)",
         f"all-reduce   {figures['all_reduce_bytes'] / 1e6:.0f} MB of gradients, "
         f"{1000 * reduce:.2f} ms (by formula, not measured)",

@@ -20,7 +20,7 @@ class Chip:
         flops: bfloat16 operations a second.
         hbm_bytes: memory.
         hbm_bandwidth: bytes a second.
-        ici_bandwidth: bytes a second to the neighbours, all links together, one direction.
+        ici_bandwidth: bytes a second to the neighbors, all links together, one direction.
         clock: cycles a second; follows from `flops` and the size of the matrix units.
         chips_per_host: in a slice of several hosts.
         most_chips_on_a_host: the largest slice that is one host.

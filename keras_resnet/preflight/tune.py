@@ -11,7 +11,7 @@ FLAGS: dict[str, str] = {
     "": "the compiler's own defaults",
     "--xla_tpu_scoped_vmem_limit_kib=65536": "more on-chip memory for one fusion, less for others",
     "--xla_tpu_scoped_vmem_limit_kib=32768": "half of that",
-    "--xla_tpu_enable_experimental_fusion_cost_model=true": "another judgement of what to fuse",
+    "--xla_tpu_enable_experimental_fusion_cost_model=true": "another judgment of what to fuse",
     "--xla_tpu_rwb_fusion=false": "reductions are not fused with what follows them",
     "--xla_tpu_vmem_scavenging_mode=NONE": "no reuse of idle on-chip memory",
 }

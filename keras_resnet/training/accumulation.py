@@ -22,7 +22,7 @@ def split_batches(batches: tf.data.Dataset, replicas: int, parts: int) -> tf.dat
     size = next(iter(batches.element_spec.values())).shape[0]
     if parts == 1:
         return batches if replicas == 1 else batches.rebatch(size // replicas, drop_remainder=True)
-    group = 2 if "mix" in batches.element_spec else 1  # neighbours are mixed
+    group = 2 if "mix" in batches.element_spec else 1  # neighbors are mixed
 
     def split(values: tf.Tensor) -> tf.Tensor:
         rest = values.shape[1:]

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 import input_pipeline
 from input_pipeline.augment import mix_images
-from input_pipeline.augment.mixing import neighbours
+from input_pipeline.augment.mixing import neighbors
 from keras_resnet.config import preprocessing, training_image_size
 from keras_resnet.contact_sheet import Section, caption
 from keras_resnet.training.broken_images import naming_broken_images
@@ -24,14 +24,14 @@ class Sample:
       class_names: of the split.
       labels: int32[n] of all batches that were read, without padding.
       pixels: the images shown, 0..255, float32 where training mixes them.
-      normalised: `pixels` as the model gets them, float32.
+      normalized: `pixels` as the model gets them, float32.
     """
 
     section: Section
     class_names: tuple[str, ...]
     labels: np.ndarray
     pixels: np.ndarray
-    normalised: np.ndarray
+    normalized: np.ndarray
 
 
 def training_sample(config: ConfigDict, count: int) -> Sample:
@@ -89,13 +89,13 @@ def _mixed(batch: dict[str, tf.Tensor]) -> tuple[np.ndarray, ...]:
         return images.numpy(), labels.numpy(), labels.numpy(), np.ones(len(labels))
     shares = batch["mix"].numpy()[:, 1]
     images = mix_images(images, batch["mix"])
-    return images.numpy(), labels.numpy(), neighbours(labels).numpy(), shares
+    return images.numpy(), labels.numpy(), neighbors(labels).numpy(), shares
 
 
 def _sample(config: ConfigDict, source, kind: str, labels: np.ndarray, shown: list) -> Sample:
     pixels, own, partners, shares = shown
     dtype = "bfloat16" if config.precision == "mixed_bfloat16" else "float32"
-    normalised = input_pipeline.normalize(pixels, preprocessing(config), dtype=dtype)
+    normalized = input_pipeline.normalize(pixels, preprocessing(config), dtype=dtype)
     captions = [
         caption(source.class_names, *example) for example in zip(own, partners, shares, strict=True)
     ]
@@ -106,5 +106,5 @@ def _sample(config: ConfigDict, source, kind: str, labels: np.ndarray, shown: li
         class_names=source.class_names,
         labels=labels,
         pixels=pixels,
-        normalised=tf.cast(normalised, tf.float32).numpy(),
+        normalized=tf.cast(normalized, tf.float32).numpy(),
     )

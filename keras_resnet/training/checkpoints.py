@@ -200,7 +200,7 @@ class Checkpoints:
                 status.assert_existing_objects_matched().expect_partial()
         except (AssertionError, ValueError, tf.errors.OpError) as error:
             raise UserError(
-                f"checkpoint {path} is of another network, optimiser or version than the config "
+                f"checkpoint {path} is of another network, optimizer or version than the config "
                 f"asks for ({self._difference(path) or _first_line(error)}); go on with the "
                 "config it was written with, or take another --workdir"
             ) from error

@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_resnet.workdir import replacing, write_text
 
-LABELLED = 40  # classes up to which the picture names them; numbers in the cells up to half of it
+LABELED = 40  # classes up to which the picture names them; numbers in the cells up to half of it
 WORST = 5  # classes on the terminal
 
 
@@ -57,8 +57,8 @@ def draw(matrix: np.ndarray, names: list[str], path: Path, title: str) -> None:
     from matplotlib.figure import Figure
 
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    labelled = len(names) <= LABELLED
-    size = 3.5 + 0.35 * len(names) if labelled else 9.0
+    labeled = len(names) <= LABELED
+    size = 3.5 + 0.35 * len(names) if labeled else 9.0
     figure = Figure(figsize=(size + 1.0, size), layout="constrained")
     axes = figure.subplots()
     # The square root shows single confusions beside a strong diagonal.
@@ -67,12 +67,12 @@ def draw(matrix: np.ndarray, names: list[str], path: Path, title: str) -> None:
     ticks = np.array([0, 0.01, 0.1, 0.25, 0.5, 0.75, 1.0])
     bar.set_ticks(np.sqrt(ticks), labels=[f"{tick:.0%}" for tick in ticks])
     axes.set(xlabel="prediction", ylabel="label", title=title)
-    if labelled:
+    if labeled:
         axes.set_xticks(range(len(names)), labels=names, rotation=90)
         axes.set_yticks(range(len(names)), labels=names)
-    if len(names) <= LABELLED // 2:
+    if len(names) <= LABELED // 2:
         for row, column in np.argwhere(matrix):
-            colour = "white" if shares[row, column] > 0.3 else "black"
+            color = "white" if shares[row, column] > 0.3 else "black"
             axes.text(
                 column,
                 row,
@@ -80,7 +80,7 @@ def draw(matrix: np.ndarray, names: list[str], path: Path, title: str) -> None:
                 ha="center",
                 va="center",
                 fontsize="small",
-                color=colour,
+                color=color,
             )
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=110)

@@ -24,7 +24,7 @@ def draw(rows: list[dict], path: Path, title: str) -> str | None:
     accuracy.set(xlabel="epoch", ylabel="top-1 accuracy")
     best = max((row["top1"] for row in rows if row["kind"] == "eval"), default=None)
     if best is not None:
-        accuracy.axhline(best, color="grey", linewidth=0.5)
+        accuracy.axhline(best, color="gray", linewidth=0.5)
         accuracy.set_title(f"best held out {best:.4f}", fontsize="small")
     for axes in (loss, accuracy):
         axes.grid(alpha=0.3)

@@ -92,7 +92,7 @@ def load_pretrained(model: keras.Model, weights: Checkpoint, config: ConfigDict)
 
 
 def freeze(model: keras.Model, what: str) -> None:
-    """Makes a part of the network untrainable, before the optimiser is built.
+    """Makes a part of the network untrainable, before the optimizer is built.
 
     Args:
       model: the network.

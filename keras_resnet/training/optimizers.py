@@ -1,4 +1,4 @@
-"""Optimisers: Keras' own, with the decay, clipping and rates per layer that recipes ask for.
+"""Optimizers: Keras' own, with the decay, clipping and rates per layer that recipes ask for.
 
 What `DecayMixin` adds works inside Keras' update of one variable, after the gradients have been
 summed over the replicas, so that one replica and many compute the same.
@@ -15,7 +15,7 @@ DECAYED_LAYERS = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, 
 
 
 class DecayMixin:
-    """What the optimisers here share, to be inherited before the Keras optimiser.
+    """What the optimizers here share, to be inherited before the Keras optimizer.
 
     - `weight_decay` is left to `update_step` of the class; Keras' own pass over all variables,
       decoupled and blind to the rates of layers, does not run.
@@ -74,7 +74,7 @@ class LARS(DecayMixin, keras.optimizers.SGD):
     """Layer-wise adaptive rate scaling (You et al. 2017, algorithm 1) as MLPerf runs it.
 
     The gradient plus L2 of each decayed variable is multiplied by trust_coefficient * |w| / (|g| +
-    weight_decay * |w|); variables without decay (normalisation and biases) are plain SGD. The
+    weight_decay * |w|); variables without decay (normalization and biases) are plain SGD. The
     learning rate is inside the momentum. MLPerf Training, ResNet reference (lars_optimizer.py).
 
     Args:
@@ -118,7 +118,7 @@ class LAMB(DecayMixin, keras.optimizers.Lamb):
 
     Slots and options are those of Keras' `Lamb`, which decouples the decay instead; the published
     recipes (Wightman et al. 2021) train with the paper's, inside the trust ratio. Variables without
-    decay (normalisation and biases) take Adam's step, as in timm.
+    decay (normalization and biases) take Adam's step, as in timm.
     """
 
     def update_step(self, gradient, variable, learning_rate):
@@ -164,7 +164,7 @@ OPTIMIZERS = {
 
 
 def make_optimizer(config: ConfigDict, schedule, model: keras.Model) -> keras.optimizers.Optimizer:
-    """Returns the optimiser of `optimizer.*`, built for the trainable variables of `model`.
+    """Returns the optimizer of `optimizer.*`, built for the trainable variables of `model`.
 
     Frozen layers have no part in it: no gradient, no decay, no slots. Call it in the strategy's
     scope and before the first `tf.function`, or the slots are made in the wrong place.
@@ -196,7 +196,7 @@ def make_optimizer(config: ConfigDict, schedule, model: keras.Model) -> keras.op
 def decayed_variables(model: keras.Model) -> list:
     """Returns the variables that weight decay applies to: kernels of convolutions and dense layers.
 
-    Normalisation and biases stay free (Goyal et al. 2017, section 5.3; He et al. 2019, section
+    Normalization and biases stay free (Goyal et al. 2017, section 5.3; He et al. 2019, section
     3.1). The choice goes by layer type, so that renaming a layer cannot change the training.
     """
     return [layer.kernel for layer in _layers(model) if isinstance(layer, DECAYED_LAYERS)]

@@ -1,4 +1,4 @@
-"""Learning rate schedules, from the config to Keras objects that serialise."""
+"""Learning rate schedules, from the config to Keras objects that serialize."""
 
 import keras
 import tensorflow as tf

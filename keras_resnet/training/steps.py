@@ -55,9 +55,9 @@ class Steps:
     """The compiled training and evaluation loops of one model.
 
     Args:
-      model: maps normalised float images [b, h, w, 3] to logits [b, classes].
-      optimizer: a Keras optimiser, built for the model's trainable variables; None evaluates only.
-      strategy: where it runs; model and optimiser were created in its scope.
+      model: maps normalized float images [b, h, w, 3] to logits [b, classes].
+      optimizer: a Keras optimizer, built for the model's trainable variables; None evaluates only.
+      strategy: where it runs; model and optimizer were created in its scope.
       config: reads `batch_size`, `accumulate_steps`, `xla`, `loss`, `model.synchronized_norm`.
       average: the moving average of the weights that training updates, if any.
     """

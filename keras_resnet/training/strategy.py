@@ -104,7 +104,7 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 def _best_available(devices: int) -> str:
     if cluster.announced():
         return "multi_worker"
-    # A TPU cannot be listed before it is initialised; the variable is how a TPU VM announces it.
+    # A TPU cannot be listed before it is initialized; the variable is how a TPU VM announces it.
     if os.environ.get("TPU_NAME"):
         return "tpu"
     gpus = len(tf.config.list_physical_devices("GPU"))

@@ -1,4 +1,4 @@
-"""The trainer: model, optimiser and data of one experiment, under one `tf.distribute` strategy."""
+"""The trainer: model, optimizer and data of one experiment, under one `tf.distribute` strategy."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -36,7 +36,7 @@ class Trainer:
       config: a checked config (`keras_resnet.config.check`).
       strategy: where to run.
       class_names: one for each output of the network.
-      train_examples: size of the training split; 0 builds for evaluation, without an optimiser.
+      train_examples: size of the training split; 0 builds for evaluation, without an optimizer.
       weights: to start from instead of random ones (`finetuning.read_pretrained`).
     """
 
@@ -111,7 +111,7 @@ class Trainer:
     def trackables(self) -> dict[str, tf.__internal__.tracking.Trackable]:
         """Returns all state that a checkpoint must hold, by name.
 
-        Built for evaluation (no `train_examples`), it holds what inference needs and no optimiser.
+        Built for evaluation (no `train_examples`), it holds what inference needs and no optimizer.
         """
         state = {"model": self.model, "optimizer": self.optimizer, "average": self.average}
         return {name: value for name, value in state.items() if value is not None}

@@ -36,7 +36,7 @@ def read_into(checkpoint: Checkpoint, path: Path) -> None:
 def _preprocessing(config: dict, path: Path) -> dict:
     if config.get("crop_mode", "center") != "center":
         raise WeightsError(
-            f"{path} asks for crop_mode={config['crop_mode']!r}; evaluation here takes the centre "
+            f"{path} asks for crop_mode={config['crop_mode']!r}; evaluation here takes the center "
             "of the resized image ('center')."
         )
     return {

@@ -46,5 +46,5 @@ def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def images(size: int) -> np.ndarray:
-    """Two normalised images, float32 of shape (2, size, size, 3)."""
+    """Two normalized images, float32 of shape (2, size, size, 3)."""
     return uniform(f"images of {size}", (2, size, size, 3))

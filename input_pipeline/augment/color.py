@@ -1,4 +1,4 @@
-"""Colour jitter."""
+"""Color jitter."""
 
 import functools
 import itertools
@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from input_pipeline.augment import pixels
 
-_OPERATIONS = (pixels.brightness, pixels.contrast, pixels.colour, pixels.hue)
+_OPERATIONS = (pixels.brightness, pixels.contrast, pixels.color, pixels.hue)
 # Four factors, and one for the order.
 RANDOM_COUNT = 5
 
