@@ -56,7 +56,7 @@ def load_config(name_or_path: str) -> ConfigDict:
     applied before its own `get_config()`.
 
     Raises:
-      UsageError: there is no such config, the file fails, or sets an unknown key or wrong type.
+        UsageError: there is no such config, the file fails, or sets an unknown key or wrong type.
     """
     path = _config_path(name_or_path, Path(), f"--config={name_or_path}")
     config, layers = default_config(), []
@@ -183,7 +183,7 @@ def from_json(text: str, where: str) -> ConfigDict:
     """Reads what `to_json` wrote; keys that came with a later version get their default.
 
     Raises:
-      UsageError: the text is no such JSON, or holds a key this version does not know.
+        UsageError: the text is no such JSON, or holds a key this version does not know.
     """
     try:
         values = json.loads(text)

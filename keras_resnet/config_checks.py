@@ -75,7 +75,7 @@ def check(config: ConfigDict) -> ConfigDict:
     """Returns `config` if every value can be used.
 
     Raises:
-      UsageError: one line that quotes the key, the value and what is accepted.
+        UsageError: one line that quotes the key, the value and what is accepted.
     """
     values = dict(flatten(config))
     for key, choices in CHOICES.items():

@@ -20,9 +20,9 @@ class Section:
     """A row of images under a heading.
 
     Attributes:
-      title: the heading.
-      images: uint8[n, h, w, 3].
-      captions: a line for each.
+        title: the heading.
+        images: uint8[n, h, w, 3].
+        captions: a line for each.
     """
 
     title: str
@@ -34,7 +34,7 @@ def write_sheet(path: str | Path, sections: list[Section]) -> tuple[int, int]:
     """Writes the sections, one below the other, as a picture; returns its width and height.
 
     Raises:
-      UserError: Pillow is missing, or the file cannot be written.
+        UserError: Pillow is missing, or the file cannot be written.
     """
     try:
         from PIL import Image, ImageDraw, ImageFont

@@ -64,7 +64,7 @@ def examine(timeout: float = 180) -> dict[str, Any]:
     `problems`, a list of {"problem": ..., "remedy": ...}.
 
     Args:
-      timeout: seconds that TensorFlow may take to start.
+        timeout: seconds that TensorFlow may take to start.
     """
     facts: dict[str, Any] = {
         "system": {

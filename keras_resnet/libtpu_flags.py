@@ -20,11 +20,11 @@ def recommended_flags(arguments: Sequence[str]) -> str:
     """Returns `libtpu_init_args` of the config that a command line names, "" without a config.
 
     Args:
-      arguments: those of `keras-resnet`, command first. What it does not know it passes over: the
-        command itself will judge it.
+        arguments: those of `keras-resnet`, command first. What it does not know it passes over: the
+            command itself will judge it.
 
     Raises:
-      UserError: the config or an override is wrong.
+        UserError: the config or an override is wrong.
     """
     flags = absl_flags.FlagValues()
     absl_flags.DEFINE_string("config", None, "", flag_values=flags)

@@ -25,7 +25,7 @@ def as_path(path: str | os.PathLike) -> Path:
     Only a bucket needs TensorFlow.
 
     Raises:
-      UserError: TensorFlow is not installed, or does not know such addresses.
+        UserError: TensorFlow is not installed, or does not know such addresses.
     """
     if not in_bucket(path):
         return Path(path)
@@ -43,7 +43,7 @@ def naming_bucket(path: str | os.PathLike) -> Iterator[None]:
     """Turns what TensorFlow says of a bucket into one line; local paths are left alone.
 
     Raises:
-      UserError: anything in the block failed that reads or writes files.
+        UserError: anything in the block failed that reads or writes files.
     """
     if not in_bucket(path):
         yield
@@ -88,7 +88,7 @@ def local_copy(path: Path) -> Iterator[Path]:
     """Yields a file of this machine with the content and the name of `path`: itself if it is one.
 
     Raises:
-      UserError: it cannot be read from its bucket.
+        UserError: it cannot be read from its bucket.
     """
     if not in_bucket(path):
         yield path

@@ -20,10 +20,10 @@ class WorkDir:
     """Paths and small files of one run. Reading needs no TensorFlow, except in a bucket.
 
     Args:
-      path: a folder of this machine, or gs://BUCKET/FOLDER.
+        path: a folder of this machine, or gs://BUCKET/FOLDER.
 
     Raises:
-      UserError: the path is one of a bucket and cannot be used.
+        UserError: the path is one of a bucket and cannot be used.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -43,7 +43,7 @@ class WorkDir:
         """Makes sure that a run with `config` can go on, or start, in this folder.
 
         Raises:
-          UserError: it cannot be written, or belongs to a run with another config.
+            UserError: it cannot be written, or belongs to a run with another config.
         """
         try:
             with paths.naming_bucket(self.path):
@@ -80,7 +80,7 @@ class WorkDir:
         A bucket has no locks: there nobody keeps two processes apart.
 
         Raises:
-          UserError: another process is training here.
+            UserError: another process is training here.
         """
         if paths.in_bucket(self.path):
             yield
@@ -101,7 +101,7 @@ class WorkDir:
         """Returns the config the run was started with.
 
         Raises:
-          UserError: there is no run in this folder, or its config cannot be read.
+            UserError: there is no run in this folder, or its config cannot be read.
         """
         if not self.is_begun():
             what = (
@@ -118,7 +118,7 @@ class WorkDir:
         """Returns {"classes": [...], "train_examples": n, "eval_examples": n}.
 
         Raises:
-          UserError: training has not come far enough to write it.
+            UserError: training has not come far enough to write it.
         """
         data = read_json(self.dataset)
         if data is None:
@@ -170,7 +170,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yields a path of this machine; what is written there replaces `path` if the block ends well.
 
     Raises:
-      UserError: `path` is one of a bucket, where it cannot be written.
+        UserError: `path` is one of a bucket, where it cannot be written.
     """
     if paths.in_bucket(path):  # where an object appears whole
         with tempfile.TemporaryDirectory() as folder:

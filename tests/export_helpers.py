@@ -63,8 +63,8 @@ def serve(folder: Path, requests: list[tuple[str, dict]], scratch: Path) -> dict
     """Runs requests with TensorFlow's C++ loader in a process without TensorFlow in Python.
 
     Returns:
-      {"answers": a dict of outputs, or (status code, message), for each request, "peak_bytes",
-      "imported", "signatures"}.
+        {"answers": a dict of outputs, or (status code, message), for each request, "peak_bytes",
+        "imported", "signatures"}.
     """
     asked, told = scratch / "requests.pickle", scratch / "answers.pickle"
     asked.write_bytes(pickle.dumps(requests))

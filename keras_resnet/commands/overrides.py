@@ -41,7 +41,7 @@ def resolve(flags: absl_flags.FlagValues):
     """Returns the checked config that `define_config`'s flags name, overrides applied.
 
     Raises:
-      UsageError: there is no such config, or a key or value cannot be used.
+        UsageError: there is no such config, or a key or value cannot be used.
     """
     from keras_resnet import config
 
@@ -75,7 +75,7 @@ def apply(config, flags: absl_flags.FlagValues):
     """Returns `config` with the overrides of the command line, each converted to the key's type.
 
     Raises:
-      OverrideError: a key does not exist or a value has the wrong type.
+        OverrideError: a key does not exist or a value has the wrong type.
     """
     from ml_collections import config_flags
 

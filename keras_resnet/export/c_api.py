@@ -99,7 +99,7 @@ def load_library() -> ctypes.CDLL:
     """TensorFlow's C API, found without importing TensorFlow.
 
     Raises:
-      UserError: no TensorFlow is installed, or its wheel does not ship the library.
+        UserError: no TensorFlow is installed, or its wheel does not ship the library.
     """
     spec = importlib.util.find_spec("tensorflow")
     folders = list(spec.submodule_search_locations or []) if spec else []
@@ -122,11 +122,11 @@ class Session:
     """A SavedModel in a session of the C++ runtime.
 
     Args:
-      folder: holds saved_model.pb.
+        folder: holds saved_model.pb.
 
     Raises:
-      LoaderError: it cannot be loaded.
-      UserError: there is no library, or no SavedModel.
+        LoaderError: it cannot be loaded.
+        UserError: there is no library, or no SavedModel.
     """
 
     def __init__(self, folder: str | Path):
@@ -155,8 +155,8 @@ class Session:
         """Runs a signature. Strings go in and come out as object arrays of bytes.
 
         Raises:
-          LoaderError: the runtime refused the request.
-          UserError: there is no such signature or input.
+            LoaderError: the runtime refused the request.
+            UserError: there is no such signature or input.
         """
         if signature not in self.signatures:
             known = ", ".join(self.signatures)

@@ -38,14 +38,14 @@ def verify_saved_model(folder: Path, images: np.ndarray | None = None) -> tuple[
     """Loads and runs a SavedModel in a process without TensorFlow or Keras in Python.
 
     Args:
-      folder: holds saved_model.pb.
-      images: uint8 [n, height, width, 3], to be answered by `predict_images_uint8`.
+        folder: holds saved_model.pb.
+        images: uint8 [n, height, width, 3], to be answered by `predict_images_uint8`.
 
     Returns:
-      A report (see `check_saved_model`) and float32 [n, classes], the logits of `images`.
+        A report (see `check_saved_model`) and float32 [n, classes], the logits of `images`.
 
     Raises:
-      UserError: what is wrong with it.
+        UserError: what is wrong with it.
     """
     with tempfile.TemporaryDirectory() as scratch:
         pixels, logits = Path(scratch, "images.npy"), Path(scratch, "logits.npy")
@@ -95,12 +95,12 @@ def check_saved_model(session: Session, folder: Path) -> dict:
     """Runs every signature with single and batched requests, and the warm-up records.
 
     Returns:
-      {"signatures": as `Session.signatures`, "requests": number of them, "warmup_records": number,
-      "first_ms": {signature: milliseconds of the first request after warm-up}, "steady_ms": the
-      median of the five after it}.
+        {"signatures": as `Session.signatures`, "requests": number of them, "warmup_records":
+        number, "first_ms": {signature: milliseconds of the first request after warm-up},
+        "steady_ms": the median of the five after it}.
 
     Raises:
-      UserError: a signature fails, or answers what it should not.
+        UserError: a signature fails, or answers what it should not.
     """
     signatures = {k: v for k, v in session.signatures.items() if not k.startswith("__")}
     if not signatures:

@@ -23,7 +23,7 @@ def newest_version(folder: Path) -> Path:
     """`folder` itself if it is a SavedModel, else its highest version.
 
     Raises:
-      UserError: it is neither.
+        UserError: it is neither.
     """
     if (folder / "saved_model.pb").is_file():
         return folder
@@ -45,7 +45,7 @@ def new_version(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
     then in the list. If the block fails, nothing is left.
 
     Raises:
-      UserError: `folder` cannot be written.
+        UserError: `folder` cannot be written.
     """
     temporary = folder / f".export-{os.getpid()}"
     try:

@@ -32,7 +32,7 @@ def decode_request(record: bytes) -> tuple[str, dict[str, np.ndarray]]:
     """(signature name, inputs) of a record.
 
     Raises:
-      UserError: it is no PredictionLog with a PredictRequest.
+        UserError: it is no PredictionLog with a PredictRequest.
     """
     log = dict(wire.fields(record)).get(6)
     request = None if log is None else dict(wire.fields(log)).get(1)
@@ -61,7 +61,7 @@ def read_records(path: Path) -> list[bytes]:
     """The records of a TFRecord file.
 
     Raises:
-      UserError: the file is damaged.
+        UserError: the file is damaged.
     """
     data, place, records = path.read_bytes(), 0, []
     while place < len(data):

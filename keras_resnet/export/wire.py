@@ -25,7 +25,7 @@ def fields(message: bytes) -> Iterator[tuple[int, int | memoryview]]:
     """Yields (field number, value) of every field; lengths and messages come as memoryviews.
 
     Raises:
-      UserError: the message is cut off or no protocol buffer.
+        UserError: the message is cut off or no protocol buffer.
     """
     view, place = memoryview(message), 0
     try:
@@ -111,7 +111,7 @@ def decode_tensor(message: bytes) -> np.ndarray:
     """The array in a TensorProto; strings come as an object array of bytes.
 
     Raises:
-      UserError: the message is damaged or of a type that no signature here takes.
+        UserError: the message is damaged or of a type that no signature here takes.
     """
     dtype, shape, strings, content, numbers = None, [], [], b"", []
     for number, value in fields(message):

@@ -12,12 +12,12 @@ def split_batches(batches: tf.data.Dataset, replicas: int, parts: int) -> tf.dat
     which batch normalization sees.
 
     Args:
-      batches: of elements [host batch, ...], static shapes.
-      replicas: of this host.
-      parts: `accumulate_steps`.
+        batches: of elements [host batch, ...], static shapes.
+        replicas: of this host.
+        parts: `accumulate_steps`.
 
     Returns:
-      Elements [host batch / (replicas * parts), ...]: for each batch and part, one a replica.
+        Elements [host batch / (replicas * parts), ...]: for each batch and part, one a replica.
     """
     size = next(iter(batches.element_spec.values())).shape[0]
     if parts == 1:

@@ -14,11 +14,11 @@ def load_config(name_or_path: str, overrides: Mapping[str, Any] | None = None) -
     """Returns a checked config.
 
     Args:
-      name_or_path: a bundled config, such as "digits", or a Python file with `get_config()`.
-      overrides: values by dotted key, as in {"optimizer.learning_rate": 0.05}.
+        name_or_path: a bundled config, such as "digits", or a Python file with `get_config()`.
+        overrides: values by dotted key, as in {"optimizer.learning_rate": 0.05}.
 
     Raises:
-      UsageError: there is no such config or key, or a value cannot be used.
+        UsageError: there is no such config or key, or a value cannot be used.
     """
     config = configs.load_config(name_or_path)
     return configs.check(configs.merge(config, overrides or {}, where="overrides"))
@@ -30,11 +30,11 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, float]:
     Ctrl-C and SIGTERM save and raise `keras_resnet.errors.Interrupted`; calling it again resumes.
 
     Returns:
-      top1, top5, loss, examples, step and train_images_per_second.
+        top1, top5, loss, examples, step and train_images_per_second.
 
     Raises:
-      UserError: the config, the work directory, the devices or a checkpoint cannot be used.
-      input_pipeline.DataError: the data set cannot be used.
+        UserError: the config, the work directory, the devices or a checkpoint cannot be used.
+        input_pipeline.DataError: the data set cannot be used.
     """
     from keras_resnet.training import run
 
@@ -49,12 +49,12 @@ def evaluate(
     """Evaluates the "newest" or "best" checkpoint; returns top1, top5, loss, examples and step.
 
     Args:
-      workdir: of a run.
-      checkpoint: which one.
-      overrides: for what has moved since, such as {"data.path": ...}.
+        workdir: of a run.
+        checkpoint: which one.
+        overrides: for what has moved since, such as {"data.path": ...}.
 
     Raises:
-      UserError, input_pipeline.DataError: as `train`.
+        UserError, input_pipeline.DataError: as `train`.
     """
     from keras_resnet.training import run
 
@@ -71,7 +71,7 @@ def predict(
     Rows are the `top` classes by probability, {"class": name, "class_id": index, "probability": p}.
 
     Raises:
-      UserError, input_pipeline.DataError: as `train`.
+        UserError, input_pipeline.DataError: as `train`.
     """
     from keras_resnet.training import run
 

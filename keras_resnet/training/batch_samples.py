@@ -20,11 +20,11 @@ class Sample:
     """What was read of one split.
 
     Attributes:
-      section: the images to show.
-      class_names: of the split.
-      labels: int32[n] of all batches that were read, without padding.
-      pixels: the images shown, 0..255, float32 where training mixes them.
-      normalized: `pixels` as the model gets them, float32.
+        section: the images to show.
+        class_names: of the split.
+        labels: int32[n] of all batches that were read, without padding.
+        pixels: the images shown, 0..255, float32 where training mixes them.
+        normalized: `pixels` as the model gets them, float32.
     """
 
     section: Section
@@ -38,7 +38,7 @@ def training_sample(config: ConfigDict, count: int) -> Sample:
     """Returns the first `count` training images of the run, from its very first batches.
 
     Raises:
-      input_pipeline.DataError: the data set cannot be used.
+        input_pipeline.DataError: the data set cannot be used.
     """
     source = open_source(config, config.data.train_split)
     with naming_broken_images(source):
@@ -58,7 +58,7 @@ def evaluation_sample(config: ConfigDict, count: int) -> Sample:
     """Returns the first `count` images of the evaluation split, or all if there are fewer.
 
     Raises:
-      input_pipeline.DataError: the data set cannot be used.
+        input_pipeline.DataError: the data set cannot be used.
     """
     source = open_source(config, config.data.eval_split)
     with naming_broken_images(source):

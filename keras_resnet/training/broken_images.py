@@ -11,7 +11,7 @@ class naming_broken_images:
     """Turns TensorFlow's error about an unreadable example into a DataError with its name.
 
     Attributes:
-      handles: gives those of the examples to search, such as a step's; None searches the source.
+        handles: gives those of the examples to search, such as a step's; None searches the source.
     """
 
     def __init__(self, source: input_pipeline.Source):

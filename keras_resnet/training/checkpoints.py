@@ -29,11 +29,11 @@ class Progress:
     """Where a run stands.
 
     Attributes:
-      step: training steps done.
-      skipped: batches left out after roll-backs: step t trains on batch t + skipped.
-      rollbacks: how often the run was rolled back.
-      best_step: the step of the best evaluation so far, None before the first.
-      best_top1: its top-1 accuracy.
+        step: training steps done.
+        skipped: batches left out after roll-backs: step t trains on batch t + skipped.
+        rollbacks: how often the run was rolled back.
+        best_step: the step of the best evaluation so far, None before the first.
+        best_top1: its top-1 accuracy.
     """
 
     step: int = 0
@@ -71,13 +71,13 @@ class Checkpoints:
     one without an index does not exist. The last `keep` are kept, and the best.
 
     Args:
-      folder: where they are, of this machine or in a bucket; with several hosts a folder that all
-        of them see.
-      trackables: everything that a checkpoint holds, by name; "model" among them.
-      keep: how many of the newest to keep.
-      writes: False on all hosts but the first: they take part in reading the variables, but
-        what they write is thrown away.
-      warn: called with a line for each damaged checkpoint that is passed over.
+        folder: where they are, of this machine or in a bucket; with several hosts a folder that all
+            of them see.
+        trackables: everything that a checkpoint holds, by name; "model" among them.
+        keep: how many of the newest to keep.
+        writes: False on all hosts but the first: they take part in reading the variables, but what
+            they write is thrown away.
+        warn: called with a line for each damaged checkpoint that is passed over.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Checkpoints:
         """Restores the newest checkpoint that is whole; returns its progress, None without any.
 
         Raises:
-          UserError: all are damaged, or the checkpoint is one of another network.
+            UserError: all are damaged, or the checkpoint is one of another network.
         """
         steps = self.steps()
         for step in reversed(steps):
@@ -128,7 +128,7 @@ class Checkpoints:
         """Restores the checkpoint with the best evaluation; returns its progress, None without any.
 
         Raises:
-          UserError: it is gone or damaged, or nothing was evaluated yet.
+            UserError: it is gone or damaged, or nothing was evaluated yet.
         """
         newest = self.restore_newest()
         if newest is None:
@@ -148,8 +148,8 @@ class Checkpoints:
         """Writes the checkpoint of `progress.step`, then removes those no longer kept.
 
         Raises:
-          NonFiniteWeights: a value is NaN or infinite.
-          UserError: it could not be written, for example because the disk is full.
+            NonFiniteWeights: a value is NaN or infinite.
+            UserError: it could not be written, for example because the disk is full.
         """
         self._state.value = dataclasses.replace(progress)
         try:

@@ -37,8 +37,8 @@ class Cluster:
     """The hosts, in the order of their numbers.
 
     Attributes:
-      addresses: "host:port" of each.
-      index: which of them this process is; 0 is the chief, which writes the files.
+        addresses: "host:port" of each.
+        index: which of them this process is; 0 is the chief, which writes the files.
     """
 
     addresses: tuple[str, ...]
@@ -56,7 +56,7 @@ def resolve() -> Cluster:
     """Returns the cluster that TF_CONFIG or Slurm describes, and leaves it in TF_CONFIG.
 
     Raises:
-      UserError: there is none, or its description is broken.
+        UserError: there is none, or its description is broken.
     """
     if os.environ.get("TF_CONFIG"):
         return from_tf_config()
@@ -72,7 +72,7 @@ def from_tf_config() -> Cluster:
     """Returns the cluster of the variable TF_CONFIG.
 
     Raises:
-      UserError: it cannot be read, or this task is not in it.
+        UserError: it cannot be read, or this task is not in it.
     """
     text = os.environ["TF_CONFIG"]
 
@@ -139,11 +139,11 @@ def wait_for_hosts(cluster: Cluster, timeout: float) -> None:
     Each listens at its own address and knocks at the others' until all have answered.
 
     Args:
-      cluster: who is waited for.
-      timeout: seconds.
+        cluster: who is waited for.
+        timeout: seconds.
 
     Raises:
-      UserError: some do not answer in time, or our own address cannot be taken; names them.
+        UserError: some do not answer in time, or our own address cannot be taken; names them.
     """
     deadline = time.monotonic() + timeout
     missing = {a: "" for i, a in enumerate(cluster.addresses) if i != cluster.index}

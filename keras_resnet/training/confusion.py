@@ -16,9 +16,9 @@ def write_table(matrix: np.ndarray, names: list[str], path: Path) -> None:
     """Writes a line per class: class, examples, correct, accuracy, most_confused_with, times.
 
     Args:
-      matrix: int[classes, classes], row the label, column the prediction.
-      names: of the classes.
-      path: the CSV file; accuracy is empty for a class without examples.
+        matrix: int[classes, classes], row the label, column the prediction.
+        names: of the classes.
+        path: the CSV file; accuracy is empty for a class without examples.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -52,7 +52,7 @@ def draw(matrix: np.ndarray, names: list[str], path: Path, title: str) -> None:
     """Draws the matrix, each row in shares of its label, to a PNG.
 
     Raises:
-      ImportError: matplotlib is missing.
+        ImportError: matplotlib is missing.
     """
     from matplotlib.figure import Figure
 

@@ -19,11 +19,11 @@ class WeightAverage(tf.Module):
     crosses replicas. Create it in the strategy's scope, after the weights have been loaded.
 
     Args:
-      model: whose weights it follows; the averages begin at what they are now.
-      decay: per step, 0..1; 0.9999 averages over the last 10,000 steps or so.
-      warmup: from step to step use min(decay, (1 + t) / (10 + t)), t counting from 1, as
-        `tf.train.ExponentialMovingAverage` does, so that a short run is not dominated by its
-        initial weights.
+        model: whose weights it follows; the averages begin at what they are now.
+        decay: per step, 0..1; 0.9999 averages over the last 10,000 steps or so.
+        warmup: from step to step use min(decay, (1 + t) / (10 + t)), t counting from 1, as
+            `tf.train.ExponentialMovingAverage` does, so that a short run is not dominated by its
+            initial weights.
     """
 
     def __init__(self, model: keras.Model, decay: float, warmup: bool):

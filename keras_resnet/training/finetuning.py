@@ -22,7 +22,7 @@ def read_pretrained(config: ConfigDict) -> Checkpoint:
     The work directory and Keras' own files may be in a bucket.
 
     Raises:
-      UserError: there are no such weights, or they cannot be read.
+        UserError: there are no such weights, or they cannot be read.
     """
     weights = config.model.weights
     if weights.startswith("hf://"):
@@ -49,7 +49,7 @@ def take_over_preprocessing(config: ConfigDict, workdir: WorkDir) -> ConfigDict:
     A run that is resumed has them in its config.json, so the weights need no longer be there.
 
     Raises:
-      UserError: the weights cannot be read.
+        UserError: the weights cannot be read.
     """
     if not config.model.weights:
         return config
@@ -72,7 +72,7 @@ def load_pretrained(model: keras.Model, weights: Checkpoint, config: ConfigDict)
     It does unless the weights are for the very classes of `model`: as many others are as wrong.
 
     Raises:
-      UserError: the weights are of another architecture.
+        UserError: the weights are of another architecture.
     """
     preprocessing, class_names = model.preprocessing, model.class_names
     if weights.class_names is not None and weights.class_names != class_names:
@@ -95,10 +95,10 @@ def freeze(model: keras.Model, what: str) -> None:
     """Makes a part of the network untrainable, before the optimizer is built.
 
     Args:
-      model: the network.
-      what: "" nothing. "norm" all batch normalizations: their moving statistics, scales and shifts
-        stay what they are and are used in training too, as for batches too small to take
-        statistics of. "body" everything but the classifier, which is then a linear probe.
+        model: the network.
+        what: "" nothing. "norm" all batch normalizations: their moving statistics, scales and
+            shifts stay what they are and are used in training too, as for batches too small to take
+            statistics of. "body" everything but the classifier, which is then a linear probe.
     """
     if not what:
         return

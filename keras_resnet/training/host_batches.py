@@ -17,11 +17,12 @@ class HostBatches:
     """Makes the data set of a host, whose elements its replicas take in turn.
 
     Attributes:
-      make_batches: `input_pipeline.train_batches`, `evaluation_batches` or one that takes the same.
-      source: what it reads.
-      batch_size: of the global batch.
-      parts: that many elements make up a replica's part of a batch, one after the other.
-      options: further arguments of `make_batches`.
+        make_batches: `input_pipeline.train_batches`, `evaluation_batches` or one that takes the
+            same.
+        source: what it reads.
+        batch_size: of the global batch.
+        parts: that many elements make up a replica's part of a batch, one after the other.
+        options: further arguments of `make_batches`.
     """
 
     make_batches: Callable[..., tf.data.Dataset]

@@ -22,7 +22,7 @@ class Interruption:
     does nothing.
 
     Attributes:
-      signal: the number of the first signal that came, None before.
+        signal: the number of the first signal that came, None before.
     """
 
     def __init__(self):

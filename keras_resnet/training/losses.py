@@ -12,10 +12,10 @@ def example_losses(
     """Returns the loss of each example, float32[b], before class weights.
 
     Args:
-      options: `loss.*`.
-      labels: int32[b].
-      logits: float[b, classes].
-      mix: of `input_pipeline.augment.mix_images`; with it the smoothed targets are mixed.
+        options: `loss.*`.
+        labels: int32[b].
+        logits: float[b, classes].
+        mix: of `input_pipeline.augment.mix_images`; with it the smoothed targets are mixed.
     """
     logits = tf.cast(logits, tf.float32)
     # Szegedy et al. 2016, section 7: the target is the label with 1 - smoothing, and any class,

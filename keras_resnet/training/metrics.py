@@ -11,10 +11,10 @@ def sums_of_batch(losses, labels, logits, mask=None) -> tf.Tensor:
     """Returns SUMS over a batch, float32[4].
 
     Args:
-      losses: float32[b], of each example.
-      labels: int32[b].
-      logits: float[b, classes].
-      mask: float[b], 0 for padding that must not count; None: there is none.
+        losses: float32[b], of each example.
+        labels: int32[b].
+        logits: float[b, classes].
+        mask: float[b], 0 for padding that must not count; None: there is none.
     """
     logits = tf.cast(logits, tf.float32)
     mask = tf.ones_like(losses) if mask is None else tf.cast(mask, losses.dtype)
@@ -63,11 +63,11 @@ def confusion_matrix(pairs: np.ndarray, classes: int) -> np.ndarray:
     """Counts how often each class was taken for which.
 
     Args:
-      pairs: int[n, 2], label and prediction of each example, as `Trainer.evaluate` leaves them.
-      classes: number of classes.
+        pairs: int[n, 2], label and prediction of each example, as `Trainer.evaluate` leaves them.
+        classes: number of classes.
 
     Returns:
-      int64[classes, classes]: row the label, column the prediction. 8 MB for 1,000 classes.
+        int64[classes, classes]: row the label, column the prediction. 8 MB for 1,000 classes.
     """
     flat = pairs[:, 0].astype("int64") * classes + pairs[:, 1]
     return np.bincount(flat, minlength=classes**2).reshape(classes, classes)

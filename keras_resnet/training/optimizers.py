@@ -78,8 +78,8 @@ class LARS(DecayMixin, keras.optimizers.SGD):
     learning rate is inside the momentum. MLPerf Training, ResNet reference (lars_optimizer.py).
 
     Args:
-      trust_coefficient: eta of the paper, 0.001 in MLPerf.
-      **kwargs: of `keras.optimizers.SGD`.
+        trust_coefficient: eta of the paper, 0.001 in MLPerf.
+        **kwargs: of `keras.optimizers.SGD`.
     """
 
     def __init__(self, learning_rate=0.1, trust_coefficient=0.001, **kwargs):
@@ -170,9 +170,9 @@ def make_optimizer(config: ConfigDict, schedule, model: keras.Model) -> keras.op
     scope and before the first `tf.function`, or the slots are made in the wrong place.
 
     Args:
-      config: reads `optimizer.*` and `precision`.
-      schedule: learning rate, a float or a schedule.
-      model: what it will train.
+        config: reads `optimizer.*` and `precision`.
+        schedule: learning rate, a float or a schedule.
+        model: what it will train.
     """
     options = config.optimizer
     kind, own_options = OPTIMIZERS[options.name]

@@ -18,7 +18,7 @@ class Pace:
     hosts all must make the same calls: they agree once, after the second one.
 
     Args:
-      strategy: says whether there are several hosts.
+        strategy: says whether there are several hosts.
     """
 
     def __init__(self, strategy: tf.distribute.Strategy):

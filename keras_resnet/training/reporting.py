@@ -17,11 +17,11 @@ class Reporter:
     """Follows one run; as a context manager it opens and closes progress bar and event file.
 
     Args:
-      workdir: where it writes.
-      trainer: whose run it is.
-      start: the step the run starts or resumes at. Rows of later steps are dropped, they come
-      again.
-      speaks: False prints nothing, for all hosts but the first.
+        workdir: where it writes.
+        trainer: whose run it is.
+        start: the step the run starts or resumes at. Rows of later steps are dropped, they come
+        again.
+        speaks: False prints nothing, for all hosts but the first.
     """
 
     def __init__(self, workdir: WorkDir, trainer, start: int, speaks: bool = True):

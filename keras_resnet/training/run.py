@@ -31,18 +31,18 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     """Trains the network of `config` in `workdir`, from its newest checkpoint if there is one.
 
     Args:
-      config: of the run.
-      workdir: a folder of this machine, or gs://BUCKET/FOLDER.
+        config: of the run.
+        workdir: a folder of this machine, or gs://BUCKET/FOLDER.
 
     Returns:
-      The content of result.json: top1, top5, loss, examples, step, train_images_per_second, and
-      with data.on_error=skip skipped_train_images and skipped_eval_images: the broken images that
-      this host met since the command was started.
+        The content of result.json: top1, top5, loss, examples, step, train_images_per_second, and
+        with data.on_error=skip skipped_train_images and skipped_eval_images: the broken images that
+        this host met since the command was started.
 
     Raises:
-      UserError: the work directory, the devices or a checkpoint cannot be used, or another host
-        of a multi_worker run went away.
-      input_pipeline.DataError: the data set cannot be used.
+        UserError: the work directory, the devices or a checkpoint cannot be used, or another host
+            of a multi_worker run went away.
+        input_pipeline.DataError: the data set cannot be used.
     """
     check_pod(config, workdir)
     workdir = WorkDir(workdir)
@@ -169,12 +169,12 @@ def restore(
     """Returns a trainer for inference with a checkpoint of `workdir`, and its step.
 
     Args:
-      config: the run's, with what has moved since.
-      workdir: of the run.
-      checkpoint: "newest", or "best": the one with the highest top-1 in evaluation.
+        config: the run's, with what has moved since.
+        workdir: of the run.
+        checkpoint: "newest", or "best": the one with the highest top-1 in evaluation.
 
     Raises:
-      UserError: there is none, or it cannot be used.
+        UserError: there is none, or it cannot be used.
     """
     classes = workdir.read_dataset()["classes"]
     trainer = Trainer(config, strategy_of(config), classes)
@@ -228,7 +228,7 @@ def predict(
     A row is {"class": name, "class_id": index, "probability": 0..1}.
 
     Raises:
-      input_pipeline.DataError: a file is no readable image.
+        input_pipeline.DataError: a file is no readable image.
     """
     trainer, _ = restore(config, workdir)
     model, names = trainer.model, trainer.model.class_names

@@ -14,9 +14,9 @@ class Warmup(schedules.LearningRateSchedule):
     there, so that the first step already learns and the rate is continuous where the warm-up ends.
 
     Args:
-      schedule: the schedule to warm up.
-      warmup_steps: length of the warm-up in steps; 0 leaves the schedule as it is.
-      delay: step at which the schedule begins; before it stays at what it begins with.
+        schedule: the schedule to warm up.
+        warmup_steps: length of the warm-up in steps; 0 leaves the schedule as it is.
+        delay: step at which the schedule begins; before it stays at what it begins with.
     """
 
     def __init__(self, schedule, warmup_steps: int, delay: int = 0):

@@ -30,12 +30,12 @@ class Session:
     """Trains from `progress` to the last step.
 
     Args:
-      trainer: the model and its data.
-      checkpoints: where the state is saved.
-      reporter: told of everything; entered by the caller.
-      train_source: what to train on.
-      eval_source: what to evaluate on.
-      progress: where to begin; the trainer's state must be the one of that step.
+        trainer: the model and its data.
+        checkpoints: where the state is saved.
+        reporter: told of everything; entered by the caller.
+        train_source: what to train on.
+        eval_source: what to evaluate on.
+        progress: where to begin; the trainer's state must be the one of that step.
     """
 
     def __init__(
@@ -62,9 +62,9 @@ class Session:
         """Runs to the end.
 
         Raises:
-          Interrupted: a signal asked to stop; everything done is saved.
-          UserError: the loss is not finite, or a checkpoint could not be written.
-          input_pipeline.DataError: an example cannot be read; names it.
+            Interrupted: a signal asked to stop; everything done is saved.
+            UserError: the loss is not finite, or a checkpoint could not be written.
+            input_pipeline.DataError: an example cannot be read; names it.
         """
         if self.trainer.config.on_nonfinite == "rollback" and not self.checkpoints.steps():
             self.checkpoints.save(self.progress)  # there must be something to go back to

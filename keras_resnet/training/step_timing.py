@@ -24,14 +24,14 @@ def measure_step(config: ConfigDict, *, steps: int, rounds: int) -> dict[str, An
     """Times the training step of `config` on one fixed batch of noise.
 
     Args:
-      config: a checked config; its data set is not opened.
-      steps: in each round.
-      rounds: of which the median is taken; the first step and a round to warm up come before.
+        config: a checked config; its data set is not opened.
+        steps: in each round.
+        rounds: of which the median is taken; the first step and a round to warm up come before.
 
     Returns:
-      Figures by name: images_per_second and its range (slowest, fastest round), first_step_seconds,
-      peak_memory_bytes (of the process on CPU, of one device elsewhere), model_flops_per_second,
-      and what was measured.
+        Figures by name: images_per_second and its range (slowest, fastest round),
+        first_step_seconds, peak_memory_bytes (of the process on CPU, of one device elsewhere),
+        model_flops_per_second, and what was measured.
     """
     strategy = strategy_of(config)
     trainer = bare_trainer(config, strategy)

@@ -30,12 +30,12 @@ def use_xla(choice: str, strategy: tf.distribute.Strategy, synchronized_norm: bo
     XLA (measured, ResNet-50), so "auto" leaves it off there.
 
     Args:
-      choice: auto, on or off.
-      strategy: where it will run.
-      synchronized_norm: the model's batch normalizations need the other replicas.
+        choice: auto, on or off.
+        strategy: where it will run.
+        synchronized_norm: the model's batch normalizations need the other replicas.
 
     Raises:
-      UsageError: "on" for what cannot be compiled.
+        UsageError: "on" for what cannot be compiled.
     """
     kind = device_kind(strategy)
     if kind == "TPU":
@@ -55,11 +55,12 @@ class Steps:
     """The compiled training and evaluation loops of one model.
 
     Args:
-      model: maps normalized float images [b, h, w, 3] to logits [b, classes].
-      optimizer: a Keras optimizer, built for the model's trainable variables; None evaluates only.
-      strategy: where it runs; model and optimizer were created in its scope.
-      config: reads `batch_size`, `accumulate_steps`, `xla`, `loss`, `model.synchronized_norm`.
-      average: the moving average of the weights that training updates, if any.
+        model: maps normalized float images [b, h, w, 3] to logits [b, classes].
+        optimizer: a Keras optimizer, built for the model's trainable variables; None evaluates
+            only.
+        strategy: where it runs; model and optimizer were created in its scope.
+        config: reads `batch_size`, `accumulate_steps`, `xla`, `loss`, `model.synchronized_norm`.
+        average: the moving average of the weights that training updates, if any.
     """
 
     def __init__(
@@ -161,8 +162,8 @@ class Steps:
         """One replica's part of an evaluation step.
 
         Returns:
-          SUMS over its unpadded examples, and int32[b, 2] with the label and the prediction of each
-          example, -1 for padding.
+            SUMS over its unpadded examples, and int32[b, 2] with the label and the prediction of
+            each example, -1 for padding.
         """
         logits = self.model(self._normalize(batch["image"]), training=False)
         losses = self.losses(batch["label"], logits)
@@ -199,8 +200,8 @@ class Steps:
         """Evaluates the next `steps` batches.
 
         Returns:
-          SUMS of each batch, float32[steps, 4], and labels and predictions in the order of the
-          batches, int32[steps * batch, 2], -1 for padding.
+            SUMS of each batch, float32[steps, 4], and labels and predictions in the order of the
+            batches, int32[steps * batch, 2], -1 for padding.
         """
         rows = tf.TensorArray(tf.float32, size=steps, element_shape=[len(SUMS)])
         pairs = tf.TensorArray(tf.int32, size=steps, element_shape=[None, 2])

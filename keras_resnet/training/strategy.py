@@ -16,14 +16,14 @@ def make_strategy(
     """Returns the strategy called `name`; "auto" takes what `STRATEGIES` can use best.
 
     Args:
-      name: auto or a key of `STRATEGIES`.
-      devices: number of GPUs for mirrored, or of logical CPUs into which the CPU is split where
-        there are none; 0 takes what there is.
-      connect_timeout: seconds that multi_worker waits for the other hosts.
+        name: auto or a key of `STRATEGIES`.
+        devices: number of GPUs for mirrored, or of logical CPUs into which the CPU is split where
+            there are none; 0 takes what there is.
+        connect_timeout: seconds that multi_worker waits for the other hosts.
 
     Raises:
-      UsageError: `devices` does not fit the strategy.
-      UserError: the devices or hosts it needs are not there.
+        UsageError: `devices` does not fit the strategy.
+        UserError: the devices or hosts it needs are not there.
     """
     if name == "auto":
         name = _best_available(devices)
@@ -52,8 +52,8 @@ def check_pod(config: ConfigDict, workdir: str | os.PathLike) -> None:
     announced by TPU_NAME: "local" is the TPU of this host.
 
     Raises:
-      UserError: the work directory or the data are not in a bucket, or the workers would have to
-        ask this host for images (a cache) or to run Python (data.on_error=skip).
+        UserError: the work directory or the data are not in a bucket, or the workers would have to
+            ask this host for images (a cache) or to run Python (data.on_error=skip).
     """
     name, data = os.environ.get("TPU_NAME", "local"), config.data
     if name in ("", "local") or config.strategy not in ("auto", "tpu"):

@@ -33,11 +33,11 @@ class Trainer:
     example is seen once an epoch. Only the last partial batch of the run is left out.
 
     Args:
-      config: a checked config (`keras_resnet.config.check`).
-      strategy: where to run.
-      class_names: one for each output of the network.
-      train_examples: size of the training split; 0 builds for evaluation, without an optimizer.
-      weights: to start from instead of random ones (`finetuning.read_pretrained`).
+        config: a checked config (`keras_resnet.config.check`).
+        strategy: where to run.
+        class_names: one for each output of the network.
+        train_examples: size of the training split; 0 builds for evaluation, without an optimizer.
+        weights: to start from instead of random ones (`finetuning.read_pretrained`).
     """
 
     def __init__(
@@ -141,14 +141,14 @@ class Trainer:
         "non_finite_step" the first step (counted from 0) whose loss was no finite number, or None.
 
         Args:
-          source: what to train on.
-          start_step: steps done before.
-          stops: steps after which a yield must come.
-          skipped: step t trains on batch t + skipped.
-          should_stop: asked after each call of the compiled loop, every two seconds or so.
+            source: what to train on.
+            start_step: steps done before.
+            stops: steps after which a yield must come.
+            skipped: step t trains on batch t + skipped.
+            should_stop: asked after each call of the compiled loop, every two seconds or so.
 
         Raises:
-          input_pipeline.DataError: an example cannot be read; names it.
+            input_pipeline.DataError: an example cannot be read; names it.
         """
         log = self.config.log_every_steps
         stops = sorted({*stops, start_step + 1, self.total_steps})
@@ -198,7 +198,7 @@ class Trainer:
         ended it before the last batch.
 
         Raises:
-          input_pipeline.DataError: an example cannot be read; names it.
+            input_pipeline.DataError: an example cannot be read; names it.
         """
         total, done = -(-source.num_examples // self.config.batch_size), 0
         rows, pairs = [], []
