@@ -20,7 +20,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import tensorflow as tf
 
-import input_pipeline
+from keras_resnet import input_pipeline
 
 CONTESTANTS = {
     "crop and flip": {},

@@ -13,7 +13,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from keras_resnet.workdir import WorkDir
+from keras_resnet.training.workdir import WorkDir
 
 
 def errors(workdir: WorkDir, kind: str) -> tuple[list[float], list[float]]:

@@ -37,7 +37,9 @@ OTHERS = {"PyTorch": "torch", "OpenVINO": "openvino", "ONNX Runtime": "onnxrunti
 
 _WORKER = """
 import sys
-sys.argv[0] = "keras-resnet"  # the package then imports neither Keras nor TensorFlow
+import keras_resnet_cli
+
+keras_resnet_cli.defer_loading()
 import io, json, time
 import numpy as np
 from keras_resnet.export.c_api import Session

@@ -22,7 +22,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import tensorflow as tf
 
-import input_pipeline
+from keras_resnet import input_pipeline
 
 BATCH_SIZE = 50
 CROP = {"random_resized_crop": True, "flip": True}

@@ -14,16 +14,16 @@ Names are imported on first use, so that `input_pipeline.errors` alone costs not
 import importlib
 
 _EXPORTS = {
-    "AUGMENTATIONS": "input_pipeline.augment",
-    "DataError": "input_pipeline.errors",
-    "SkippedImages": "input_pipeline.broken",
-    "Source": "input_pipeline.sources",
-    "evaluation_batches": "input_pipeline.batching",
-    "evaluation_image": "input_pipeline.preprocessing",
-    "find_broken_image": "input_pipeline.broken",
-    "normalize": "input_pipeline.preprocessing",
-    "open_source": "input_pipeline.sources",
-    "train_batches": "input_pipeline.batching",
+    "AUGMENTATIONS": "keras_resnet.input_pipeline.augment",
+    "DataError": "keras_resnet.input_pipeline.errors",
+    "SkippedImages": "keras_resnet.input_pipeline.broken",
+    "Source": "keras_resnet.input_pipeline.sources",
+    "evaluation_batches": "keras_resnet.input_pipeline.batching",
+    "evaluation_image": "keras_resnet.input_pipeline.preprocessing",
+    "find_broken_image": "keras_resnet.input_pipeline.broken",
+    "normalize": "keras_resnet.input_pipeline.preprocessing",
+    "open_source": "keras_resnet.input_pipeline.sources",
+    "train_batches": "keras_resnet.input_pipeline.batching",
 }
 
 __all__ = sorted(_EXPORTS)

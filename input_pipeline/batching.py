@@ -10,12 +10,16 @@ from typing import Any
 
 import tensorflow as tf
 
-from input_pipeline import augment as augmentation
-from input_pipeline.errors import DataError
-from input_pipeline.order import check_batches, shard_range
-from input_pipeline.preprocessing import check_preprocessing, evaluation_image, map_files
-from input_pipeline.skipping import OK, replace_skipped, skip_broken
-from input_pipeline.sources.base import Source
+from keras_resnet.input_pipeline import augment as augmentation
+from keras_resnet.input_pipeline.errors import DataError
+from keras_resnet.input_pipeline.order import check_batches, shard_range
+from keras_resnet.input_pipeline.preprocessing import (
+    check_preprocessing,
+    evaluation_image,
+    map_files,
+)
+from keras_resnet.input_pipeline.skipping import OK, replace_skipped, skip_broken
+from keras_resnet.input_pipeline.sources.base import Source
 
 # Pixels in a chunk: 64 images of 32×32, one of 224×224.
 _CHUNK_PIXELS = 2**16

@@ -14,8 +14,8 @@ from functools import partial
 
 import tensorflow as tf
 
-from input_pipeline.decoding import MAX_PIXELS, TOO_LARGE, UNSUPPORTED, decode_image
-from input_pipeline.errors import DataError, reason
+from keras_resnet.input_pipeline.decoding import MAX_PIXELS, TOO_LARGE, UNSUPPORTED, decode_image
+from keras_resnet.input_pipeline.errors import DataError, reason
 
 
 def _ends_with(mark: bytes) -> Callable[[bytes], bool]:

@@ -10,9 +10,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from input_pipeline.batching import STAGES, train_batches, training_chunks
-from input_pipeline.errors import DataError
-from input_pipeline.sources.base import Source
+from keras_resnet.input_pipeline.batching import STAGES, train_batches, training_chunks
+from keras_resnet.input_pipeline.errors import DataError
+from keras_resnet.input_pipeline.sources.base import Source
 
 _WARM_UP = 0.3  # of the seconds measured, before each round: autotuning, and what was prefetched
 

@@ -14,7 +14,7 @@ import hashlib
 
 import tensorflow as tf
 
-from input_pipeline.errors import DataError
+from keras_resnet.input_pipeline.errors import DataError
 
 
 def stream_seed(seed: int, purpose: str) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from input_pipeline.decoding import (
+from keras_resnet.input_pipeline.decoding import (
     decode_jpeg_window,
     decode_other,
     decode_whole_jpeg,
@@ -22,7 +22,7 @@ from input_pipeline.decoding import (
     jpeg_size,
     not_inlined,
 )
-from input_pipeline.errors import DataError, unknown_name
+from keras_resnet.input_pipeline.errors import DataError, unknown_name
 
 # Our names for the antialiasing kernels of tf.raw_ops.ScaleAndTranslate. Its Keys cubic has
 # a = -0.5, as PIL's bicubic filter.

@@ -10,9 +10,9 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from input_pipeline.broken import problem
-from input_pipeline.errors import DataError
-from input_pipeline.sources.base import Source
+from keras_resnet.input_pipeline.broken import problem
+from keras_resnet.input_pipeline.errors import DataError
+from keras_resnet.input_pipeline.sources.base import Source
 
 # The key that says which rows of a chunk could be loaded.
 OK = "ok"

@@ -1,45 +1,26 @@
 """Residual networks for Keras 3 and TensorFlow: models, blocks, training, export."""
 
 import sys
-from pathlib import Path
 
 __version__ = "0.1.0"
 
+_command_line = sys.modules.get("keras_resnet_cli")
 
-def _runs_as_command() -> bool:
-    """True inside `keras-resnet` and `python -m keras_resnet`.
-
-    There the package stays empty: `--help` and usage errors are answered without the seconds that
-    importing TensorFlow takes, and a missing TensorFlow becomes one line instead of a stack trace.
-    """
-    if Path(sys.argv[0]).stem == "keras-resnet":
-        return True
-    arguments = sys.orig_argv
-    if "-m" not in arguments[:-1]:
-        return False
-    # Its modules too, such as `python -m keras_resnet.libtpu_flags`, import what they need.
-    return arguments[arguments.index("-m") + 1].split(".")[0] == __name__
-
-
-if not _runs_as_command():
-    from keras_resnet.backend import require_backend
-
-    require_backend()
-
+if _command_line is None or not _command_line.defers_loading:
     # Importing the package registers its layers and models with Keras: load_model() finds them.
-    from keras_resnet import blocks, layers, weights
-    from keras_resnet.features import feature_extractor, feature_pyramid
-    from keras_resnet.models import *  # noqa: F403
-    from keras_resnet.models import __all__ as _models
-    from keras_resnet.profiling import profile
+    from keras_resnet.api import *  # noqa: F403
+    from keras_resnet.api import __all__ as _public
 
-    __all__ = [
-        "__version__",
-        "blocks",
-        "feature_extractor",
-        "feature_pyramid",
-        "layers",
-        "profile",
-        "weights",
-        *_models,
-    ]
+    __all__ = ["__version__", *_public]
+else:
+
+    def __getattr__(name: str):
+        """The same names for what the command line runs, such as a config file of the user's."""
+        if name.startswith("__"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from keras_resnet import api
+
+        globals().update({key: getattr(api, key) for key in api.__all__})
+        if name not in globals():
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return globals()[name]

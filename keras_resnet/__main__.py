@@ -1,7 +1,8 @@
-"""`python -m keras_resnet` is the command `keras-resnet`."""
+"""`python -m keras_resnet` is the command `keras-resnet`, without its quick start."""
 
 import sys
 
-from keras_resnet.commands import main
+from keras_resnet_cli import main
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

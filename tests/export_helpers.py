@@ -16,7 +16,9 @@ CLASSES = ["ant", "bee", "cat", "dog", "eel", "fox"]
 
 _PROGRAM = """
 import os, sys
-sys.argv[0] = "keras-resnet"  # keeps the package from importing Keras
+import keras_resnet_cli
+
+keras_resnet_cli.defer_loading()
 import pickle, re
 from keras_resnet.export.c_api import LoaderError, Session
 session = Session(sys.argv[1])

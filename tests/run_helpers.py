@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 
 from keras_resnet import config as configs
-from keras_resnet.workdir import WorkDir
+from keras_resnet.training.workdir import WorkDir
 
 ROOT = Path(__file__).parent.parent
 # Dropout and stochastic depth have a random state of their own, which a checkpoint must hold.

@@ -6,10 +6,10 @@ import math
 import pytest
 from input_helpers import write_images
 
-from input_pipeline import DataError, open_source
-from input_pipeline.measuring import Measurement, Stage, _stages, measure_stages
 from keras_resnet.commands import main
 from keras_resnet.commands.benchmark_input import as_json, report
+from keras_resnet.input_pipeline import DataError, open_source
+from keras_resnet.input_pipeline.measuring import Measurement, Stage, _stages, measure_stages
 
 
 @pytest.fixture

@@ -6,8 +6,7 @@ import keras
 import pytest
 import tensorflow as tf
 
-from keras_resnet.commands import main
-from keras_resnet.training import step_timing
+from keras_resnet.commands import main, step_timing
 
 
 def test_figures_of_a_step(tmp_path, capsys):
@@ -32,7 +31,7 @@ def test_it_trains_on_the_noise():
     """The step that is timed is the real one: it learns its only batch by heart."""
     from run_helpers import tiny_config
 
-    from keras_resnet.training.strategy import make_strategy
+    from keras_resnet.training.tensorflow.strategy import make_strategy
 
     config = tiny_config(deterministic=False, batch_size=8, model__dropout_rate=0.0)
     trainer = step_timing.bare_trainer(config, make_strategy("cpu"))

@@ -14,13 +14,14 @@ from bucket_helpers import buckets_in_memory
 from etils.epath import gpath
 from run_helpers import final_weights, tiny_config
 
-from keras_resnet import paths
+from keras_resnet import storage
 from keras_resnet.commands import main
 from keras_resnet.errors import Interrupted, UserError
+from keras_resnet.storage import write_text
 from keras_resnet.training import run
 from keras_resnet.training.finetuning import read_pretrained
 from keras_resnet.training.reporting import Reporter
-from keras_resnet.workdir import WorkDir, write_text
+from keras_resnet.training.workdir import WorkDir
 
 BUCKET = "ram://bucket/runs/digits"
 
@@ -142,7 +143,7 @@ def test_an_unusable_bucket_is_one_line(error, command, monkeypatch, capsys):
 
 
 def test_a_failing_write_is_one_line_and_keeps_what_was_there(monkeypatch):
-    path = paths.as_path("ram://bucket/file.txt")
+    path = storage.as_path("ram://bucket/file.txt")
     write_text(path, "before")
 
     def refuse(*_):
@@ -171,9 +172,9 @@ def test_local_folders_and_help_load_neither_epath_nor_tensorflow(tmp_path):
     WorkDir(tmp_path).claim(tiny_config())
     program = (
         "import sys\n"
-        "sys.argv = ['keras-resnet']\n"  # the command: as a library the package loads Keras
+        "import keras_resnet_cli; keras_resnet_cli.defer_loading()\n"
         "from keras_resnet.commands import main\n"
-        "from keras_resnet.workdir import WorkDir\n"
+        "from keras_resnet.training.workdir import WorkDir\n"
         f"WorkDir({str(tmp_path)!r}).read_config()\n"
         "main(['train', '--help'])\n"
         "sys.exit(', '.join({'tensorflow', 'etils.epath'} & set(sys.modules)) or 0)"

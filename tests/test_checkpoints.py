@@ -11,9 +11,9 @@ import tensorflow as tf
 from bucket_helpers import buckets_in_memory
 from conftest import mirrored_strategy
 
-from keras_resnet import paths
+from keras_resnet import storage
 from keras_resnet.errors import UserError
-from keras_resnet.training.checkpoints import Checkpoints, NonFiniteWeights, Progress
+from keras_resnet.training.tensorflow.checkpoints import Checkpoints, NonFiniteWeights, Progress
 
 
 class State:
@@ -237,7 +237,7 @@ def test_other_hosts_take_part_and_write_nothing(tmp_path):
 
 def test_in_a_bucket_a_kill_before_the_index_leaves_the_one_before(monkeypatch):
     with buckets_in_memory():
-        folder = paths.as_path("ram://checkpoints/run")
+        folder = storage.as_path("ram://checkpoints/run")
         save_steps(folder, 10, 20, 30, keep=2)
         replace, names = type(folder).replace, []
 
@@ -264,7 +264,7 @@ def test_in_a_bucket_a_kill_before_the_index_leaves_the_one_before(monkeypatch):
 
 def test_a_bucket_that_refuses_is_an_error_of_one_line(monkeypatch):
     with buckets_in_memory():
-        folder = paths.as_path("ram://checkpoints/refused")
+        folder = storage.as_path("ram://checkpoints/refused")
         save_steps(folder, 10)
 
         def refuse(*_):

@@ -89,10 +89,7 @@ def test_import_without_tensorflow_names_the_extra():
 
 
 def test_training_without_tensorflow_names_the_extra(tmp_path):
-    program = (
-        "sys.argv[0] = 'keras-resnet'; from keras_resnet.commands import main; "
-        "sys.exit(main(sys.argv[1:]))"
-    )
+    program = "from keras_resnet_cli import main; sys.exit(main(sys.argv[1:]))"
     workdir = tmp_path / "w"
     done = _python(
         program, "train", "--config=digits", f"--workdir={workdir}", KERAS_BACKEND="tensorflow"

@@ -7,7 +7,7 @@ import pytest
 from absl import flags as absl_flags
 
 from keras_resnet import config as configs
-from keras_resnet.commands import overrides
+from keras_resnet.config import overrides
 from keras_resnet.errors import UsageError
 
 
@@ -161,7 +161,7 @@ def test_help_and_usage_errors_do_not_import_tensorflow(arguments):
     command = [
         sys.executable,
         "-c",
-        f"import sys; sys.argv[0] = 'keras-resnet'; {program}",
+        f"import sys, keras_resnet_cli; keras_resnet_cli.defer_loading(); {program}",
         "-",
         *arguments,
     ]

@@ -6,9 +6,9 @@ import keras
 import pytest
 
 from keras_resnet import config as configs
+from keras_resnet.commands.step_timing import bare_trainer
 from keras_resnet.errors import UsageError
-from keras_resnet.training.step_timing import bare_trainer
-from keras_resnet.training.strategy import make_strategy
+from keras_resnet.training.tensorflow.strategy import make_strategy
 
 NAMES = sorted(configs.bundled_configs())
 

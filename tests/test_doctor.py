@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from keras_resnet import doctor
+from keras_resnet.commands import diagnosis as doctor
 from keras_resnet.commands import main
-from keras_resnet.libtpu_flags import recommended_flags
+from keras_resnet.commands.libtpu_flags import recommended_flags
 
 ROOT = Path(__file__).parent.parent
 WHOLE = {
@@ -141,7 +141,7 @@ def test_it_works_without_tensorflow():
         f"spec = importlib.machinery.PathFinder.find_spec('absl', [{str(packages)!r}])\n"
         "import importlib.util; absl = importlib.util.module_from_spec(spec)\n"
         "sys.modules['absl'] = absl; spec.loader.exec_module(absl)\n"
-        "sys.argv[0] = 'keras-resnet'\n"
+        "import keras_resnet_cli; keras_resnet_cli.defer_loading()\n"
         "from keras_resnet.commands import main; sys.exit(main(['doctor']))\n"
     )
     done = subprocess.run(

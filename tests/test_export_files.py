@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from export_helpers import CLASSES, tiny_classifier
 
-import input_pipeline
+from keras_resnet import input_pipeline
 from keras_resnet.errors import UserError
 from keras_resnet.export import export_file, files, sample_images
 

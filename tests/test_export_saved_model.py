@@ -14,7 +14,7 @@ from export_helpers import CLASSES, serve, strings, tiny_classifier
 from input_helpers import encode, smooth_image
 from PIL import Image
 
-import input_pipeline
+from keras_resnet import input_pipeline
 from keras_resnet.commands import main
 from keras_resnet.errors import UserError
 from keras_resnet.export import export_saved_model, sample_images, warmup

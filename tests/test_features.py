@@ -6,8 +6,8 @@ import pytest
 from model_helpers import images, randomize, run, small
 
 from keras_resnet.architectures import ARCHITECTURES
-from keras_resnet.features import UpsampleLike, feature_extractor, feature_pyramid
 from keras_resnet.models import ResNet
+from keras_resnet.models.features import UpsampleLike, feature_extractor, feature_pyramid
 
 
 @pytest.mark.parametrize(

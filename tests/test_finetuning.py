@@ -9,7 +9,7 @@ from run_helpers import tiny_config
 from keras_resnet.commands import main
 from keras_resnet.errors import UserError
 from keras_resnet.training import run
-from keras_resnet.workdir import WorkDir
+from keras_resnet.training.workdir import WorkDir
 
 
 @pytest.fixture(scope="module")

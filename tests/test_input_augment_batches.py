@@ -7,13 +7,13 @@ from conftest import mirrored_strategy
 from input_helpers import NumberedSource, images_of, labels_of
 from scipy import stats
 
-from input_pipeline import DataError, train_batches
-from input_pipeline.augment import mix_images, mix_targets, mixing
-from input_pipeline.augment.mixing import major_labels, mix_numbers
 from keras_resnet.config import default_config
+from keras_resnet.input_pipeline import DataError, train_batches
+from keras_resnet.input_pipeline.augment import mix_images, mix_targets, mixing
+from keras_resnet.input_pipeline.augment.mixing import major_labels, mix_numbers
 from keras_resnet.training.metrics import averages
-from keras_resnet.training.steps import Steps
-from keras_resnet.training.strategy import make_strategy
+from keras_resnet.training.tensorflow.steps import Steps
+from keras_resnet.training.tensorflow.strategy import make_strategy
 
 EVERYTHING = {
     "random_resized_crop": True,

@@ -6,7 +6,7 @@ import tensorflow as tf
 from input_helpers import smooth_image
 from PIL import Image, ImageEnhance, ImageOps
 
-from input_pipeline.augment import policies
+from keras_resnet.input_pipeline.augment import policies
 
 PHOTO = smooth_image(37, 50)
 DARK = Image.fromarray((np.asarray(smooth_image(20, 23, seed=1)) // 5 + 30).astype(np.uint8))

@@ -9,8 +9,15 @@ import tensorflow as tf
 from input_helpers import smooth_image
 from PIL import Image, ImageEnhance
 
-from input_pipeline import DataError
-from input_pipeline.augment import check_augment, color, erasing, pixels, policies, settings
+from keras_resnet.input_pipeline import DataError
+from keras_resnet.input_pipeline.augment import (
+    check_augment,
+    color,
+    erasing,
+    pixels,
+    policies,
+    settings,
+)
 
 SHAPE = (40, 52)
 PHOTO = np.asarray(smooth_image(24, 30))

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from input_helpers import PREPROCESSING, encode, smooth_image, write_images
 
-from input_pipeline import (
+from keras_resnet.input_pipeline import (
     DataError,
     SkippedImages,
     evaluation_batches,
@@ -16,8 +16,8 @@ from input_pipeline import (
     open_source,
     train_batches,
 )
-from input_pipeline.sources import caching
-from input_pipeline.sources.memory import available_bytes
+from keras_resnet.input_pipeline.sources import caching
+from keras_resnet.input_pipeline.sources.memory import available_bytes
 
 BROKEN = {
     "train/dog/3.png": b"hello",

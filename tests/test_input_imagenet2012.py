@@ -8,10 +8,10 @@ import pytest
 import tensorflow_datasets as tfds
 from input_helpers import encode, smooth_image
 
-import input_pipeline
 from keras_resnet import config as configs
-from keras_resnet.training.strategy import make_strategy
-from keras_resnet.training.trainer import Trainer
+from keras_resnet import input_pipeline
+from keras_resnet.training.tensorflow.strategy import make_strategy
+from keras_resnet.training.tensorflow.trainer import Trainer
 
 CLASSES = ("n01739381", "n02105855", "n01440764")
 TRAIN_PER_CLASS = 6

@@ -9,7 +9,7 @@ import tensorflow as tf
 from input_helpers import PREPROCESSING, encode, smooth_image
 from PIL import Image
 
-from input_pipeline import DataError, augment, decoding, evaluation_image, normalize
+from keras_resnet.input_pipeline import DataError, augment, decoding, evaluation_image, normalize
 
 PHOTO = smooth_image(90, 120)
 GRAY = PHOTO.convert("L")

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from input_helpers import PREPROCESSING, NumberedSource, encode, images_of, labels_of
 
-from input_pipeline import evaluation_batches, order, train_batches
-from input_pipeline.errors import DataError
-from input_pipeline.sources import record_files
+from keras_resnet.input_pipeline import evaluation_batches, order, train_batches
+from keras_resnet.input_pipeline.errors import DataError
+from keras_resnet.input_pipeline.sources import record_files
 
 property_test = settings(max_examples=8, deadline=None)
 AUGMENT = {"crop_padding": 2, "flip": True}

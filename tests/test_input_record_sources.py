@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 from input_helpers import PREPROCESSING, encode, labels_of
 
-from input_pipeline import DataError, evaluation_batches, open_source, train_batches
-from input_pipeline.sources.record_files import RecordFileSource
+from keras_resnet.input_pipeline import DataError, evaluation_batches, open_source, train_batches
+from keras_resnet.input_pipeline.sources.record_files import RecordFileSource
 
 COUNTS = [3, 0, 7, 1, 12]
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from input_helpers import PREPROCESSING, NumberedSource, encode, smooth_image, write_images
 from sklearn.datasets import load_digits
 
-from input_pipeline import (
+from keras_resnet.input_pipeline import (
     DataError,
     digits,
     evaluation_batches,
@@ -22,7 +22,7 @@ from input_pipeline import (
     open_source,
     train_batches,
 )
-from input_pipeline.sources import caching, record_files, splits
+from keras_resnet.input_pipeline.sources import caching, record_files, splits
 
 
 @pytest.fixture(scope="module")

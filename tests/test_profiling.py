@@ -8,7 +8,7 @@ from model_helpers import small
 
 from keras_resnet.architectures import ARCHITECTURES
 from keras_resnet.models import create_model
-from keras_resnet.profiling import HEADER, profile, table_row
+from keras_resnet.models.costs import HEADER, profile, table_row
 
 TABLE = (Path(__file__).parent.parent / "docs/models.md").read_text()
 # `_ops` in torchvision 0.28's weights' meta data, billions of multiply-adds at 224 pixels.

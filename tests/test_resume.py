@@ -9,7 +9,7 @@ from run_helpers import final_weights, kill, start, tiny_config, wait_for
 from keras_resnet.errors import Interrupted, UserError
 from keras_resnet.training import run
 from keras_resnet.training.interruption import Interruption
-from keras_resnet.workdir import WorkDir
+from keras_resnet.training.workdir import WorkDir
 
 # Ends the process as SIGKILL would at the moment in question, once.
 DIES = """
@@ -126,7 +126,7 @@ def test_signals_are_as_before_afterwards():
 def test_an_interrupted_evaluation_is_made_up_for(tmp_path, monkeypatch):
     """A signal that comes during evaluation does not wait for its end."""
     config = tiny_config(epochs=1, deterministic=False)
-    from keras_resnet.training.trainer import Trainer
+    from keras_resnet.training.tensorflow.trainer import Trainer
 
     evaluate = Trainer.evaluate
 

@@ -8,12 +8,12 @@ import pytest
 from input_helpers import write_images
 from run_helpers import tiny_config
 
-import input_pipeline
 from keras_resnet import config as configs
+from keras_resnet import input_pipeline
 from keras_resnet.commands import main
 from keras_resnet.errors import UserError
 from keras_resnet.training import run
-from keras_resnet.workdir import WorkDir
+from keras_resnet.training.workdir import WorkDir
 
 FILES = ["config.json", "dataset.json", "metrics.jsonl", "model.keras", "curves.png", "result.json"]
 
@@ -156,13 +156,13 @@ def test_replicas_train_and_save(smoke, tmp_path):
 
 @pytest.mark.parametrize("name", ["cpu", "one_device"])
 def test_strategies_for_one_device(name):
-    from keras_resnet.training.strategy import describe, make_strategy
+    from keras_resnet.training.tensorflow.strategy import describe, make_strategy
 
     assert describe(make_strategy(name)) == "OneDeviceStrategy on CPU"
 
 
 def test_tpu_without_a_tpu_is_a_clear_error():
-    from keras_resnet.training.strategy import make_strategy
+    from keras_resnet.training.tensorflow.strategy import make_strategy
 
     with pytest.raises(UserError, match="TPU_NAME"):
         make_strategy("tpu")

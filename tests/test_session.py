@@ -12,8 +12,8 @@ from run_helpers import tiny_config
 from keras_resnet import training
 from keras_resnet.errors import UserError
 from keras_resnet.training import confusion, run
-from keras_resnet.training.trainer import Trainer
-from keras_resnet.workdir import WorkDir
+from keras_resnet.training.tensorflow.trainer import Trainer
+from keras_resnet.training.workdir import WorkDir
 
 
 def _config(**changes):
@@ -38,7 +38,7 @@ def poisoned(monkeypatch):
 
             return data.enumerate(start_step).map(mark)
 
-        monkeypatch.setattr("input_pipeline.train_batches", with_holes)
+        monkeypatch.setattr("keras_resnet.input_pipeline.train_batches", with_holes)
         forward_backward = Steps.forward_backward
 
         def nan_for_no_label(self, images, labels, *rest):
@@ -49,7 +49,7 @@ def poisoned(monkeypatch):
 
         monkeypatch.setattr(Steps, "forward_backward", nan_for_no_label)
 
-    from keras_resnet.training.steps import Steps
+    from keras_resnet.training.tensorflow.steps import Steps
 
     return poison
 

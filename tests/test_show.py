@@ -7,8 +7,8 @@ import pytest
 from input_helpers import write_images
 from PIL import Image
 
-import input_pipeline
-from keras_resnet import commands, contact_sheet
+from keras_resnet import commands, input_pipeline
+from keras_resnet.commands import contact_sheet
 
 CLASSES = {"ant": 6, "bee": 6, "cow": 6}
 

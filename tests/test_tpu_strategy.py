@@ -5,7 +5,7 @@ import pytest
 from keras_resnet.config import load_config
 from keras_resnet.errors import UserError
 from keras_resnet.training import run
-from keras_resnet.training.strategy import check_pod, make_strategy
+from keras_resnet.training.tensorflow.strategy import check_pod, make_strategy
 
 
 def config(**changes):

@@ -12,8 +12,8 @@ from keras_resnet.config import default_config
 from keras_resnet.layers import BatchNormalization
 from keras_resnet.training import optimizers
 from keras_resnet.training.metrics import SUMS, averages
-from keras_resnet.training.steps import Steps
-from keras_resnet.training.strategy import make_strategy
+from keras_resnet.training.tensorflow.steps import Steps
+from keras_resnet.training.tensorflow.strategy import make_strategy
 
 CLASSES, PIXELS = 7, 4
 

@@ -10,9 +10,10 @@ from conftest import mirrored_strategy
 from input_helpers import encode
 from training_runs import tiny_config
 
-from input_pipeline import DataError, broken, open_source
-from keras_resnet.training import Trainer, pace
+from keras_resnet.input_pipeline import DataError, broken, open_source
+from keras_resnet.training import Trainer
 from keras_resnet.training.metrics import SUMS
+from keras_resnet.training.tensorflow import pace
 
 IMAGES, BATCH = 64, 8
 

@@ -17,7 +17,7 @@ import pytest
 from conftest import mirrored_strategy
 from training_runs import run, tiny_config
 
-from keras_resnet.training.strategy import make_strategy
+from keras_resnet.training.tensorflow.strategy import make_strategy
 
 VARIANTS = {
     "sgd": {},

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from input_helpers import PREPROCESSING
 
-from input_pipeline import SkippedImages, batching, evaluation_batches, train_batches
-from input_pipeline.sources import RandomAccessSource
-from keras_resnet.training.host_batches import HostBatches
+from keras_resnet.input_pipeline import SkippedImages, batching, evaluation_batches, train_batches
+from keras_resnet.input_pipeline.sources import RandomAccessSource
+from keras_resnet.training.tensorflow.host_batches import HostBatches
 
 property_test = settings(max_examples=6, deadline=None)
 sizes = st.integers(1, 30)

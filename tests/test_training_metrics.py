@@ -8,7 +8,7 @@ from test_training import CLASSES, PIXELS, batches, dataset, linear_model
 
 from keras_resnet.config import default_config
 from keras_resnet.training import metrics
-from keras_resnet.training.steps import Steps
+from keras_resnet.training.tensorflow.steps import Steps
 
 EXAMPLES = 21
 

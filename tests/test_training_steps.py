@@ -11,11 +11,11 @@ from keras_resnet.config import default_config
 from keras_resnet.errors import UsageError
 from keras_resnet.layers import BatchNormalization
 from keras_resnet.training import optimizers
-from keras_resnet.training.accumulation import split_batches
-from keras_resnet.training.ema import WeightAverage, averaged_variables
 from keras_resnet.training.metrics import averages
-from keras_resnet.training.steps import Steps
-from keras_resnet.training.strategy import make_strategy
+from keras_resnet.training.tensorflow.accumulation import split_batches
+from keras_resnet.training.tensorflow.ema import WeightAverage, averaged_variables
+from keras_resnet.training.tensorflow.steps import Steps
+from keras_resnet.training.tensorflow.strategy import make_strategy
 
 
 def config_of(**groups):
@@ -192,7 +192,7 @@ def test_float16_overflow_halves_the_scale_and_leaves_the_weights(float16, xla):
 
 
 def test_float16_on_replicas_is_refused_with_the_reason():
-    from keras_resnet.training.trainer import Trainer
+    from keras_resnet.training.tensorflow.trainer import Trainer
 
     config = config_of(precision="mixed_float16")
     with pytest.raises(UsageError, match=r"mixed_float16' on 2 replicas: Keras' loss scaling"):
@@ -211,14 +211,14 @@ def test_float16_on_replicas_is_refused_with_the_reason():
     ],
 )
 def test_batches_that_do_not_divide(key, value, message):
-    from keras_resnet.training.trainer import Trainer
+    from keras_resnet.training.tensorflow.trainer import Trainer
 
     with pytest.raises(UsageError, match=message):
         Trainer(config_of(**{key: value}), mirrored_strategy(4), ["a", "b"], 100)
 
 
 def test_class_weights_must_fit_the_data():
-    from keras_resnet.training.trainer import Trainer
+    from keras_resnet.training.tensorflow.trainer import Trainer
 
     config = config_of()
     config.loss.class_weights = (1.0, 2.0, 3.0)
@@ -227,7 +227,7 @@ def test_class_weights_must_fit_the_data():
 
 
 def test_synchronized_norm_is_not_compiled():
-    from keras_resnet.training.steps import use_xla
+    from keras_resnet.training.tensorflow.steps import use_xla
 
     strategy = mirrored_strategy(2)
     with pytest.raises(UsageError, match="synchronized_norm=True on 2 replicas"):

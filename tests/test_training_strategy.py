@@ -11,7 +11,7 @@ import pytest
 from test_training_equality import free_ports
 
 from keras_resnet.errors import UsageError, UserError
-from keras_resnet.training import cluster, strategy
+from keras_resnet.training.tensorflow import cluster, strategy
 
 
 def tf_config(workers, index=0, kind="worker", **jobs):
@@ -39,7 +39,7 @@ def test_devices_that_cannot_be():
 
 def test_the_cpu_is_split_in_a_new_process():
     program = (
-        "from keras_resnet.training.strategy import describe, make_strategy\n"
+        "from keras_resnet.training.tensorflow.strategy import describe, make_strategy\n"
         "print(describe(make_strategy('mirrored', 3)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

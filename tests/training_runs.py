@@ -35,8 +35,8 @@ def tiny_config(**groups):
 
 def run(config, strategy):
     """Trains and evaluates; returns losses, evaluation, confusion matrix and weight sums."""
-    import input_pipeline
-    from keras_resnet.training.trainer import Trainer
+    from keras_resnet import input_pipeline
+    from keras_resnet.training.tensorflow.trainer import Trainer
 
     source = input_pipeline.open_source("tfds", name="digits", path="", split="train")
     held_out = input_pipeline.open_source("tfds", name="digits", path="", split="test")
@@ -56,7 +56,7 @@ def run(config, strategy):
 
 def main(groups: str, connect_timeout: str = "60") -> None:
     """One worker: prints a line of JSON."""
-    from keras_resnet.training.strategy import make_strategy
+    from keras_resnet.training.tensorflow.strategy import make_strategy
 
     strategy = make_strategy("multi_worker", connect_timeout=float(connect_timeout))
     print("result " + json.dumps(run(tiny_config(**json.loads(groups)), strategy)))

@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import tensorflow as tf
 
-from input_pipeline.augment import pixels
+from keras_resnet.input_pipeline.augment import pixels
 
 _OPERATIONS = (pixels.brightness, pixels.contrast, pixels.color, pixels.hue)
 # Four factors, and one for the order.

@@ -4,7 +4,7 @@ import math
 
 import tensorflow as tf
 
-from input_pipeline.decoding import (
+from keras_resnet.input_pipeline.decoding import (
     decode_jpeg_window,
     decode_other,
     is_jpeg,

@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from input_pipeline import order
+from keras_resnet.input_pipeline import order
 
 # Chance of CutMix where both are on; timm's switch_prob.
 _CUTMIX_SHARE = 0.5

@@ -9,11 +9,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from input_pipeline import order
-from input_pipeline.augment import color, crop, erasing, mixing, policies
-from input_pipeline.augment.settings import mixes
-from input_pipeline.errors import DataError
-from input_pipeline.preprocessing import resize_and_center_crop
+from keras_resnet.input_pipeline import order
+from keras_resnet.input_pipeline.augment import color, crop, erasing, mixing, policies
+from keras_resnet.input_pipeline.augment.settings import mixes
+from keras_resnet.input_pipeline.errors import DataError
+from keras_resnet.input_pipeline.preprocessing import resize_and_center_crop
 
 # Uniform random numbers an example needs, where that does not depend on the value.
 _RANDOM_COUNTS = {

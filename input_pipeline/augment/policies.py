@@ -10,8 +10,8 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from input_pipeline.augment import geometry, pixels
-from input_pipeline.augment.settings import RandAugment, parse_policy
+from keras_resnet.input_pipeline.augment import geometry, pixels
+from keras_resnet.input_pipeline.augment.settings import RandAugment, parse_policy
 
 _GEOMETRIC = {
     "ShearX": geometry.shear_x,

@@ -2,8 +2,8 @@
 
 import tensorflow as tf
 
-from input_pipeline.errors import DataError
-from input_pipeline.sources.base import RandomAccessSource, Source
+from keras_resnet.input_pipeline.errors import DataError
+from keras_resnet.input_pipeline.sources.base import RandomAccessSource, Source
 
 
 def training_handles(

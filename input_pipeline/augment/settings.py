@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from input_pipeline.errors import DataError, did_you_mean, unknown_name
+from keras_resnet.input_pipeline.errors import DataError, did_you_mean, unknown_name
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow_datasets as tfds
 
-from input_pipeline.errors import DataError
+from keras_resnet.input_pipeline.errors import DataError
 
 
 class Digits(tfds.core.GeneratorBasedBuilder):

@@ -3,18 +3,18 @@
 import importlib
 from typing import Any
 
-from input_pipeline.broken import SkippedImages
-from input_pipeline.errors import DataError, unknown_name
-from input_pipeline.sources import caching
-from input_pipeline.sources.base import RandomAccessSource, Source
+from keras_resnet.input_pipeline.broken import SkippedImages
+from keras_resnet.input_pipeline.errors import DataError, unknown_name
+from keras_resnet.input_pipeline.sources import caching
+from keras_resnet.input_pipeline.sources.base import RandomAccessSource, Source
 
 # Name -> module with `open_split(name, path, split, **options) -> Source`, imported when it is
 # asked for, and the options it takes.
 SOURCES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "image_folder": ("input_pipeline.sources.image_folder", ()),
-    "synthetic": ("input_pipeline.sources.synthetic", ()),
-    "tfds": ("input_pipeline.sources.tfds", ()),
-    "tfrecord": ("input_pipeline.sources.tfrecord", ("label_offset", "class_names")),
+    "image_folder": ("keras_resnet.input_pipeline.sources.image_folder", ()),
+    "synthetic": ("keras_resnet.input_pipeline.sources.synthetic", ()),
+    "tfds": ("keras_resnet.input_pipeline.sources.tfds", ()),
+    "tfrecord": ("keras_resnet.input_pipeline.sources.tfrecord", ("label_offset", "class_names")),
 }
 ON_ERROR = ("stop", "skip")
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import tensorflow as tf
 
-from input_pipeline import order
-from input_pipeline.broken import SkippedImages
+from keras_resnet.input_pipeline import order
+from keras_resnet.input_pipeline.broken import SkippedImages
 
 _CHUNK = 256
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from input_pipeline.errors import DataError, unknown_name
-from input_pipeline.sources.base import RandomAccessSource, Source
-from input_pipeline.sources.memory import available_bytes, readable
+from keras_resnet.input_pipeline.errors import DataError, unknown_name
+from keras_resnet.input_pipeline.sources.base import RandomAccessSource, Source
+from keras_resnet.input_pipeline.sources.memory import available_bytes, readable
 
 CACHES = ("auto", "none", "memory", "file")
 # Up to this size "auto" holds a split of a record format in memory.

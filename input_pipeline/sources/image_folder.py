@@ -23,9 +23,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from input_pipeline.errors import DataError, did_you_mean, reason
-from input_pipeline.sources import splits
-from input_pipeline.sources.base import RandomAccessSource
+from keras_resnet.input_pipeline.errors import DataError, did_you_mean, reason
+from keras_resnet.input_pipeline.sources import splits
+from keras_resnet.input_pipeline.sources.base import RandomAccessSource
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 _HELD_OUT = ("test", "val", "validation")

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
-from input_pipeline import order
-from input_pipeline.errors import DataError
-from input_pipeline.sources.base import Source
+from keras_resnet.input_pipeline import order
+from keras_resnet.input_pipeline.errors import DataError
+from keras_resnet.input_pipeline.sources.base import Source
 
 _BUFFER_RECORDS = 16_384
 _BUFFER_BYTES = 2**30

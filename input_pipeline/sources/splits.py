@@ -4,7 +4,7 @@ import dataclasses
 import re
 from collections.abc import Callable
 
-from input_pipeline.errors import DataError
+from keras_resnet.input_pipeline.errors import DataError
 
 _BOUND = r"-?\d+%?"
 _PART = re.compile(rf"(?P<name>\w+)(\[(?P<start>{_BOUND})?:(?P<stop>{_BOUND})?\])?")

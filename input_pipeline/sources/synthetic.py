@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import tensorflow as tf
 
-from input_pipeline.errors import DataError, unknown_name
-from input_pipeline.sources import splits
-from input_pipeline.sources.base import Source
+from keras_resnet.input_pipeline.errors import DataError, unknown_name
+from keras_resnet.input_pipeline.sources import splits
+from keras_resnet.input_pipeline.sources.base import Source
 
 # Data set whose sizes are imitated -> classes and examples of each split.
 SHAPES: dict[str, tuple[int, dict[str, int]]] = {

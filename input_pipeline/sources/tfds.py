@@ -8,10 +8,10 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from input_pipeline import digits
-from input_pipeline.errors import DataError, did_you_mean
-from input_pipeline.sources.base import Source
-from input_pipeline.sources.record_files import RecordFileSource
+from keras_resnet.input_pipeline import digits
+from keras_resnet.input_pipeline.errors import DataError, did_you_mean
+from keras_resnet.input_pipeline.sources.base import Source
+from keras_resnet.input_pipeline.sources.record_files import RecordFileSource
 
 
 def open_split(*, name: str, path: str, split: str) -> Source:

@@ -15,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import tensorflow as tf
 
-from input_pipeline.errors import DataError, did_you_mean, reason
-from input_pipeline.sources import splits
-from input_pipeline.sources.record_files import FileSlice, RecordFileSource, cut
+from keras_resnet.input_pipeline.errors import DataError, did_you_mean, reason
+from keras_resnet.input_pipeline.sources import splits
+from keras_resnet.input_pipeline.sources.record_files import FileSlice, RecordFileSource, cut
 
 IMAGE_KEY = "image/encoded"
 LABEL_KEY = "image/class/label"

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from absl import flags as absl_flags
 
-from keras_resnet.commands import overrides
+from keras_resnet.config import overrides
 from keras_resnet.errors import Interrupted, UsageError, UserError, nearest
 
 COMMANDS = {
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(argv, "interrupted", code=130)
     except Exception as error:
         # input_pipeline stands on its own and cannot use UserError: its errors count as such here.
-        from input_pipeline.errors import DataError
+        from keras_resnet.input_pipeline.errors import DataError
 
         if isinstance(error, DataError):
             return _fail(argv, error, code=1)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from absl import flags as absl_flags
 
-from keras_resnet.commands import overrides
+from keras_resnet.config import overrides
 from keras_resnet.errors import UsageError, UserError
 
 SUMMARY = "Measure the input pipeline, stage by stage."
@@ -46,8 +46,8 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
         raise UserError(f"--json={flags.json}: there is no folder {Path(flags.json).parent}")
     resolved = overrides.resolve(flags)
     backend.require_tensorflow()
-    import input_pipeline
-    from input_pipeline.measuring import measure_stages
+    from keras_resnet import input_pipeline
+    from keras_resnet.input_pipeline.measuring import measure_stages
 
     data, image_size = resolved.data, config.training_image_size(resolved)
     source = input_pipeline.open_source(split=data.train_split, **config.source_options(resolved))

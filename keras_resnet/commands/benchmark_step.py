@@ -11,7 +11,7 @@ from pathlib import Path
 
 from absl import flags as absl_flags
 
-from keras_resnet.commands import overrides
+from keras_resnet.config import overrides
 from keras_resnet.errors import UsageError, UserError
 
 SUMMARY = "Measure the training step on data that is in memory."
@@ -38,7 +38,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
         raise UserError(f"--json={flags.json}: there is no folder {Path(flags.json).parent}")
     resolved = overrides.resolve(flags)
     backend.require_tensorflow()
-    from keras_resnet.training.step_timing import measure_step
+    from keras_resnet.commands.step_timing import measure_step
 
     figures = measure_step(resolved, steps=flags.steps, rounds=flags.rounds)
     for name, value in _lines(figures):

@@ -20,7 +20,7 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
 
 def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     """Examines and prints; returns 0, or 1 if there are problems."""
-    from keras_resnet import doctor
+    from keras_resnet.commands import diagnosis as doctor
 
     if arguments:
         raise UsageError(f"unexpected argument {arguments[0]!r}; it takes --json and nothing else")

@@ -7,7 +7,7 @@ import json
 
 from absl import flags as absl_flags
 
-from keras_resnet.commands import overrides
+from keras_resnet.config import overrides
 from keras_resnet.errors import UsageError
 
 SUMMARY = "Evaluate the newest or the best checkpoint of a work directory."
@@ -30,7 +30,7 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
 def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     """Evaluates and prints; returns 0."""
     from keras_resnet import backend, config
-    from keras_resnet.workdir import WorkDir
+    from keras_resnet.training.workdir import WorkDir
 
     if arguments or not flags.workdir:
         raise UsageError("it takes --workdir=DIR and no other argument")

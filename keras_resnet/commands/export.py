@@ -73,7 +73,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     _check_usage(flags, arguments)
     config = None
     if flags.workdir:
-        from keras_resnet.workdir import WorkDir
+        from keras_resnet.training.workdir import WorkDir
 
         config = WorkDir(flags.workdir).read_config()
     elif not Path(flags.model).expanduser().is_file():
@@ -125,7 +125,7 @@ def _check_usage(flags, arguments) -> None:
 def _model_of_workdir(config, path: str):
     """The finished model, or that of the newest checkpoint."""
     from keras_resnet.export.loading import load_model
-    from keras_resnet.workdir import WorkDir
+    from keras_resnet.training.workdir import WorkDir
 
     workdir = WorkDir(path)
     if workdir.result.exists() and workdir.model.exists():

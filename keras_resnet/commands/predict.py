@@ -76,7 +76,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
 
 
 def _read_config(workdir: str):
-    from keras_resnet.workdir import WorkDir
+    from keras_resnet.training.workdir import WorkDir
 
     return WorkDir(workdir).read_config()
 
@@ -89,7 +89,7 @@ def _predictor(flags: absl_flags.FlagValues, config):
         labels = read_labels(Path(flags.labels)) if flags.labels else None
         return load_predictor(flags.model, flags.top, labels)
     from keras_resnet.training.run import restore
-    from keras_resnet.workdir import WorkDir
+    from keras_resnet.training.workdir import WorkDir
 
     trainer, _ = restore(config, WorkDir(flags.workdir))
     return Predictor.of_model(trainer.inference_model(), flags.top)
@@ -107,7 +107,7 @@ def _output(path: str | None):
     if path is None:
         yield sys.stdout
         return
-    from keras_resnet.workdir import replacing
+    from keras_resnet.storage import replacing
 
     with replacing(Path(path).absolute()) as temporary, temporary.open("w", newline="") as file:
         yield file

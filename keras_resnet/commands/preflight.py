@@ -14,7 +14,7 @@ from pathlib import Path
 
 from absl import flags as absl_flags
 
-from keras_resnet.commands import overrides
+from keras_resnet.config import overrides
 from keras_resnet.errors import UsageError, UserError
 
 SUMMARY = "Compile the training step for a Cloud TPU, without one: fits? how fast?"

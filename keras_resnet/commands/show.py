@@ -10,7 +10,7 @@ from pathlib import Path
 
 from absl import flags as absl_flags
 
-from keras_resnet.commands import overrides
+from keras_resnet.config import overrides
 from keras_resnet.errors import UsageError, UserError
 
 SUMMARY = "Write a picture of training and evaluation batches with their labels."
@@ -42,8 +42,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
         raise UserError(f"--output={output}: there is no folder {output.parent}")
     resolved = overrides.resolve(flags)
     backend.require_tensorflow()
-    from keras_resnet import contact_sheet
-    from keras_resnet.training import batch_samples
+    from keras_resnet.commands import batch_samples, contact_sheet
 
     samples = [
         batch_samples.training_sample(resolved, flags.images),

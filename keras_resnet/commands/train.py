@@ -6,7 +6,7 @@ checkpoint."""
 
 from absl import flags as absl_flags
 
-from keras_resnet.commands import overrides
+from keras_resnet.config import overrides
 from keras_resnet.errors import UsageError
 
 SUMMARY = "Train a network; the same command again resumes."

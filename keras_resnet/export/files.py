@@ -11,7 +11,7 @@ from keras_resnet.export.folding import inference_copy
 from keras_resnet.export.loading import load_model
 from keras_resnet.export.saved_model import network_caller
 from keras_resnet.export.signatures import make_network
-from keras_resnet.workdir import replacing
+from keras_resnet.storage import replacing
 
 TOLERANCES = {
     "keras": {"float32": 1e-4},

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-import input_pipeline
+from keras_resnet import input_pipeline
 from keras_resnet.errors import UserError
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
@@ -79,7 +79,7 @@ def _read(file: Path, preprocessing: dict) -> np.ndarray:
         encoded = file.read_bytes()
         return input_pipeline.evaluation_image(tf.constant(encoded), preprocessing).numpy()
     except tf.errors.OpError as error:
-        from input_pipeline.broken import describe
+        from keras_resnet.input_pipeline.broken import describe
 
         raise UserError(f"{file} {describe(encoded, error.message)}") from error
 

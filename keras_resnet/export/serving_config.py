@@ -3,7 +3,7 @@
 import stat
 from pathlib import Path
 
-from keras_resnet.workdir import write_text
+from keras_resnet.storage import write_text
 
 FOLDER = "serving_config"
 # What a server pads batches to, and what the warm-up records hold.

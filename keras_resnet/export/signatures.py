@@ -8,10 +8,10 @@ import keras
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-import input_pipeline
-from input_pipeline.errors import DataError
+from keras_resnet import input_pipeline
 from keras_resnet.errors import UserError
 from keras_resnet.export.folding import inference_copy
+from keras_resnet.input_pipeline.errors import DataError
 from keras_resnet.models import ResNet
 
 ON_ERROR = ("fail", "flag")

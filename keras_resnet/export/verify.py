@@ -18,6 +18,7 @@ from typing import NoReturn
 
 import numpy as np
 
+import keras_resnet_cli
 from keras_resnet.errors import UserError
 from keras_resnet.export import warmup, wire
 from keras_resnet.export.c_api import INVALID_ARGUMENT, LoaderError, Session
@@ -26,12 +27,6 @@ from keras_resnet.export.c_api import INVALID_ARGUMENT, LoaderError, Session
 BATCH_TOLERANCE = 0.03
 OPEN_SIZE = 64  # pixels, where a signature leaves them open
 CHUNK = 16
-
-# The program name keeps the package empty: see keras_resnet/__init__.py.
-_PROGRAM = (
-    "import sys; sys.argv[0] = 'keras-resnet'; "
-    "from keras_resnet.export import verify; verify.main(sys.argv[1:])"
-)
 
 
 def verify_saved_model(folder: Path, images: np.ndarray | None = None) -> tuple[dict, np.ndarray]:
@@ -56,7 +51,7 @@ def verify_saved_model(folder: Path, images: np.ndarray | None = None) -> tuple[
         package = Path(__file__).resolve().parents[2]
         search = os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")]))
         done = subprocess.run(
-            [sys.executable, "-c", _PROGRAM, *arguments],
+            keras_resnet_cli.module_command(__name__, *arguments),
             capture_output=True,
             text=True,
             env={**os.environ, "PYTHONPATH": search, "TF_CPP_MIN_LOG_LEVEL": "2"},

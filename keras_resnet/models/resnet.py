@@ -7,7 +7,7 @@ import types
 
 import keras
 
-from keras_resnet.models import remat
+from keras_resnet.models import rematerialization as remat
 
 
 @keras.saving.register_keras_serializable(package="keras_resnet")

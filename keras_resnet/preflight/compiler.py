@@ -11,10 +11,10 @@ import json
 import os
 import re
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
+import keras_resnet_cli
 from keras_resnet.errors import UserError
 from keras_resnet.preflight.topologies import Chip
 
@@ -73,7 +73,7 @@ def compile_step(hlo: bytes, chip: Chip, flags: str = "", timeout: float = 3600)
             "TF_CPP_MIN_LOG_LEVEL": "3",
         }
         topology = f"{chip.name}:{chip.smallest}"
-        command = [sys.executable, "-m", __name__, *map(str, (step, topology, result, text))]
+        command = keras_resnet_cli.module_command(__name__, step, topology, result, text)
         try:
             done = subprocess.run(
                 command, env=environment, capture_output=True, text=True, timeout=timeout
@@ -179,7 +179,3 @@ def main(arguments: list[str]) -> None:
     if program:
         Path(text).write_text(program)
     Path(result).write_text(json.dumps(values))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

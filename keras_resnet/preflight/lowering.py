@@ -56,8 +56,8 @@ def lower_train_step(config: ConfigDict, *, batch: int, classes: int) -> Lowered
     import tensorflow as tf
 
     from keras_resnet.layers import compiled_for_tpu
-    from keras_resnet.profiling import profile
-    from keras_resnet.training.trainer import Trainer
+    from keras_resnet.models.costs import profile
+    from keras_resnet.training.tensorflow.trainer import Trainer
 
     config = config.copy_and_resolve_references()
     config.batch_size = batch * config.accumulate_steps

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from keras_resnet.errors import UserError
 from keras_resnet.preflight.report import Report
-from keras_resnet.workdir import replacing
+from keras_resnet.storage import replacing
 
 KINDS = ("convolution", "reduction", "pooling", "elementwise", "copy")
 COLORS = ("#4477aa", "#ccbb44", "#ee6677", "#228833", "#bbbbbb")  # Tol's bright scheme

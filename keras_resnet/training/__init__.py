@@ -11,10 +11,10 @@ Names are imported on first use: TensorFlow is loaded then.
 import importlib
 
 _EXPORTS = {
-    "Trainer": "keras_resnet.training.trainer",
+    "Trainer": "keras_resnet.training.tensorflow.trainer",
     "evaluate": "keras_resnet.training.api",
     "load_config": "keras_resnet.training.api",
-    "make_strategy": "keras_resnet.training.strategy",
+    "make_strategy": "keras_resnet.training.tensorflow.strategy",
     "open_sources": "keras_resnet.training.run",
     "predict": "keras_resnet.training.api",
     "train": "keras_resnet.training.api",

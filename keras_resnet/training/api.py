@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from keras_resnet import config as configs
-from keras_resnet.workdir import WorkDir
+from keras_resnet.training.workdir import WorkDir
 
 
 def load_config(name_or_path: str, overrides: Mapping[str, Any] | None = None) -> ConfigDict:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_resnet.workdir import replacing, write_text
+from keras_resnet.storage import replacing, write_text
 
 LABELED = 40  # classes up to which the picture names them; numbers in the cells up to half of it
 WORST = 5  # classes on the terminal

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from keras_resnet.workdir import replacing
+from keras_resnet.storage import replacing
 
 
 def draw(rows: list[dict], path: Path, title: str) -> str | None:

@@ -6,10 +6,10 @@ import warnings
 import keras
 from ml_collections import ConfigDict
 
-from keras_resnet import paths
+from keras_resnet import storage
 from keras_resnet.errors import UserError
+from keras_resnet.training.workdir import WorkDir
 from keras_resnet.weights import Checkpoint, apply_weights, preprocessing_of, read_weights
-from keras_resnet.workdir import WorkDir
 
 # Of a model's preprocessing. The image size is the run's own: networks take any.
 _TAKEN_OVER = ("channel_order", "crop_ratio", "interpolation", "mean", "std")
@@ -27,7 +27,7 @@ def read_pretrained(config: ConfigDict) -> Checkpoint:
     weights = config.model.weights
     if weights.startswith("hf://"):
         return read_weights(weights, variant=config.model.name)
-    path = paths.as_path(weights)
+    path = storage.as_path(weights)
     if path.is_dir():
         model = WorkDir(weights).model
         if not model.exists():
@@ -36,9 +36,9 @@ def read_pretrained(config: ConfigDict) -> Checkpoint:
                 "it when it is finished"
             )
         path = model
-    elif not paths.in_bucket(path):
+    elif not storage.in_bucket(path):
         return read_weights(weights, variant=config.model.name)
-    with paths.local_copy(path) as file:
+    with storage.local_copy(path) as file:
         read = read_weights(file, variant=config.model.name)
     return dataclasses.replace(read, origin=str(path))
 

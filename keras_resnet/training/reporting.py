@@ -10,7 +10,7 @@ import tensorflow as tf
 import tqdm
 
 from keras_resnet.training import confusion, curves
-from keras_resnet.workdir import WorkDir
+from keras_resnet.training.workdir import WorkDir
 
 
 class Reporter:

@@ -8,25 +8,26 @@ from pathlib import Path
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-import input_pipeline
-from input_pipeline.broken import describe
+from keras_resnet import input_pipeline
 from keras_resnet.config import source_options
 from keras_resnet.errors import UserError
-from keras_resnet.training.agreement import check_agreement, wait_for_all
-from keras_resnet.training.checkpoints import Checkpoints, Progress
-from keras_resnet.training.cluster import naming_lost_hosts
+from keras_resnet.input_pipeline.broken import describe
+from keras_resnet.storage import read_json, replacing, write_text
 from keras_resnet.training.finetuning import read_pretrained, take_over_preprocessing
 from keras_resnet.training.reporting import Reporter
 from keras_resnet.training.session import Session
-from keras_resnet.training.strategy import check_pod, is_chief, strategy_of
-from keras_resnet.training.strategy import describe as describe_strategy
-from keras_resnet.training.trainer import Trainer
-from keras_resnet.workdir import WorkDir, read_json, replacing, write_text
+from keras_resnet.training.tensorflow.agreement import check_agreement, wait_for_all
+from keras_resnet.training.tensorflow.checkpoints import Checkpoints, Progress
+from keras_resnet.training.tensorflow.cluster import explain_lost_hosts
+from keras_resnet.training.tensorflow.strategy import check_pod, is_chief, strategy_of
+from keras_resnet.training.tensorflow.strategy import describe as describe_strategy
+from keras_resnet.training.tensorflow.trainer import Trainer
+from keras_resnet.training.workdir import WorkDir
 
 PREDICT_BATCH = 32
 
 
-@naming_lost_hosts()
+@explain_lost_hosts()
 def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     """Trains the network of `config` in `workdir`, from its newest checkpoint if there is one.
 
@@ -186,7 +187,7 @@ def restore(
     return trainer, progress.step
 
 
-@naming_lost_hosts()
+@explain_lost_hosts()
 def evaluate(config: ConfigDict, workdir: WorkDir, checkpoint: str = "newest") -> dict[str, float]:
     """Evaluates a checkpoint (see `restore`); returns top1, top5, loss, examples and step."""
     check_pod(config, workdir.path)

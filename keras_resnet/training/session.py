@@ -6,12 +6,12 @@ import signal
 import tensorflow as tf
 
 from keras_resnet.errors import Interrupted, UserError
-from keras_resnet.training import agreement
-from keras_resnet.training.checkpoints import Checkpoints, NonFiniteWeights, Progress
 from keras_resnet.training.interruption import Interruption, exit_code
 from keras_resnet.training.reporting import Reporter
 from keras_resnet.training.schedules import learning_rate_at
-from keras_resnet.training.trainer import Trainer
+from keras_resnet.training.tensorflow import agreement
+from keras_resnet.training.tensorflow.checkpoints import Checkpoints, NonFiniteWeights, Progress
+from keras_resnet.training.tensorflow.trainer import Trainer
 
 # Without a new checkpoint in between. If that many do not get past the place, the batch is not what
 # is wrong.

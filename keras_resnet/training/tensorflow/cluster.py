@@ -164,7 +164,7 @@ def wait_for_hosts(cluster: Cluster, timeout: float) -> None:
 
 
 @contextlib.contextmanager
-def naming_lost_hosts() -> Iterator[None]:
+def explain_lost_hosts() -> Iterator[None]:
     """Turns TensorFlow's error about a host that went away into a UserError with its address."""
     try:
         yield

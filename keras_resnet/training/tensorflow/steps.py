@@ -10,14 +10,14 @@ import keras
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-import input_pipeline
-from input_pipeline import augment
+from keras_resnet import input_pipeline
 from keras_resnet.errors import UsageError
+from keras_resnet.input_pipeline import augment
 from keras_resnet.layers import average_moving_statistics, defer_moving_statistics
-from keras_resnet.training.ema import WeightAverage
-from keras_resnet.training.losses import example_losses, example_weights
 from keras_resnet.training.metrics import SUMS, labels_and_predictions, sums_of_batch
-from keras_resnet.training.strategy import device_kind
+from keras_resnet.training.tensorflow.ema import WeightAverage
+from keras_resnet.training.tensorflow.losses import example_losses, example_weights
+from keras_resnet.training.tensorflow.strategy import device_kind
 
 # Only the loops below need AutoGraph; it would go on through the model and take seconds.
 without_autograph = tf.autograph.experimental.do_not_convert

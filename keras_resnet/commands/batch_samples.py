@@ -6,13 +6,13 @@ import numpy as np
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-import input_pipeline
-from input_pipeline.augment import mix_images
-from input_pipeline.augment.mixing import neighbors
+from keras_resnet import input_pipeline
+from keras_resnet.commands.contact_sheet import Section, caption
 from keras_resnet.config import preprocessing, training_image_size
-from keras_resnet.contact_sheet import Section, caption
-from keras_resnet.training.broken_images import naming_broken_images
+from keras_resnet.input_pipeline.augment import mix_images
+from keras_resnet.input_pipeline.augment.mixing import neighbors
 from keras_resnet.training.run import open_source
+from keras_resnet.training.tensorflow.broken_images import explain_broken_images
 
 
 @dataclasses.dataclass
@@ -41,7 +41,7 @@ def training_sample(config: ConfigDict, count: int) -> Sample:
         input_pipeline.DataError: the data set cannot be used.
     """
     source = open_source(config, config.data.train_split)
-    with naming_broken_images(source):
+    with explain_broken_images(source):
         batches = input_pipeline.train_batches(
             source,
             batch_size=config.batch_size,
@@ -61,7 +61,7 @@ def evaluation_sample(config: ConfigDict, count: int) -> Sample:
         input_pipeline.DataError: the data set cannot be used.
     """
     source = open_source(config, config.data.eval_split)
-    with naming_broken_images(source):
+    with explain_broken_images(source):
         batches = input_pipeline.evaluation_batches(
             source, batch_size=config.batch_size, preprocessing=preprocessing(config)
         )

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet import paths
+from keras_resnet import storage
 from keras_resnet.errors import UserError
 
 _PARTIAL = ".partial"
@@ -88,7 +88,7 @@ class Checkpoints:
         writes: bool = True,
         warn: Callable[[str], None] = print,
     ):
-        self.folder, self._keep = paths.as_path(folder), keep
+        self.folder, self._keep = storage.as_path(folder), keep
         self._writes, self._warn = writes, warn
         self._state = _ProgressState()
         self._trains = "optimizer" in trackables
@@ -155,14 +155,14 @@ class Checkpoints:
         try:
             if self._writes:
                 partial = self.folder / _PARTIAL
-                paths.remove_folder(partial)  # of a run that was killed
+                storage.remove_folder(partial)  # of a run that was killed
                 partial.mkdir(parents=True, exist_ok=True)
             else:
                 partial = Path(tempfile.mkdtemp())
             try:
                 self._write(partial, progress.step)
             finally:
-                paths.remove_folder(partial)
+                storage.remove_folder(partial)
         except _READ_ERRORS as error:
             raise UserError(
                 f"checkpoint of step {progress.step} could not be written to {self.folder}: "
@@ -170,7 +170,7 @@ class Checkpoints:
                 "same command again"
             ) from error
         if self._writes:
-            with paths.naming_bucket(self.folder):
+            with storage.explain_bucket_errors(self.folder):
                 self._remove_old(progress)
 
     def _write(self, partial: Path, step: int) -> None:
@@ -183,12 +183,12 @@ class Checkpoints:
             raise NonFiniteWeights(f"{name} holds a NaN or an infinity after step {step}")
         *data, index = sorted(partial.glob(f"ckpt-{step}.*"))  # ckpt-N.data-… before ckpt-N.index
         for path in (*data, index):
-            paths.flush_to_disk(path)
+            storage.flush_to_disk(path)
         # A damaged checkpoint of the same step may stand here: it stops to exist first.
         (self.folder / index.name).unlink(missing_ok=True)
         for path in (*data, index):
             path.replace(self.folder / path.name)
-        paths.flush_to_disk(self.folder)
+        storage.flush_to_disk(self.folder)
 
     def _restore(self, step: int) -> Progress:
         path = self._path(step)

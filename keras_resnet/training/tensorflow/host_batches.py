@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-import input_pipeline
-from input_pipeline.augment import training_handles
-from keras_resnet.training.accumulation import split_batches
+from keras_resnet import input_pipeline
+from keras_resnet.input_pipeline.augment import training_handles
+from keras_resnet.training.tensorflow.accumulation import split_batches
 
 
 @dataclasses.dataclass

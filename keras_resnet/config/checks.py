@@ -4,7 +4,7 @@ import math
 
 from ml_collections import ConfigDict
 
-from keras_resnet.config_keys import flatten
+from keras_resnet.config.schema import flatten
 from keras_resnet.errors import UsageError, nearest
 
 # Keys whose value is one of a few words. The values live here so that a wrong one is
@@ -149,8 +149,8 @@ def _check_profile_steps(steps: tuple) -> None:
 
 
 def _check_augment(config: ConfigDict) -> None:
-    from input_pipeline.augment.settings import check_augment  # loads no TensorFlow
-    from input_pipeline.errors import DataError
+    from keras_resnet.input_pipeline.augment.settings import check_augment  # loads no TensorFlow
+    from keras_resnet.input_pipeline.errors import DataError
 
     try:
         check_augment(config.data.augment.to_dict())

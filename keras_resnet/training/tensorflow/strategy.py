@@ -7,7 +7,7 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 
 from keras_resnet.errors import UsageError, UserError
-from keras_resnet.training import cluster
+from keras_resnet.training.tensorflow import cluster
 
 
 def make_strategy(

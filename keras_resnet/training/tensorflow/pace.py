@@ -4,7 +4,7 @@ import time
 
 import tensorflow as tf
 
-from keras_resnet.training import agreement
+from keras_resnet.training.tensorflow import agreement
 
 # A signal is answered between two calls, so this is how long it waits, or one step if that takes
 # longer. Long enough that leaving and entering the compiled loop costs nothing measurable.

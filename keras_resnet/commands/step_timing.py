@@ -11,9 +11,9 @@ from ml_collections import ConfigDict
 
 from keras_resnet.architectures import get_architecture
 from keras_resnet.config import training_image_size
-from keras_resnet.profiling import profile
-from keras_resnet.training.strategy import describe, device_kind, strategy_of
-from keras_resnet.training.trainer import Trainer
+from keras_resnet.models.costs import profile
+from keras_resnet.training.tensorflow.strategy import describe, device_kind, strategy_of
+from keras_resnet.training.tensorflow.trainer import Trainer
 
 # Chowdhery et al. 2022, appendix B: a multiply-add is two operations, and the backward pass costs
 # twice the forward one: a product for the gradient of the input and one for that of the weights.

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable
 
 import tensorflow as tf
 
-import input_pipeline
+from keras_resnet import input_pipeline
 
 
-class naming_broken_images:
+class explain_broken_images:
     """Turns TensorFlow's error about an unreadable example into a DataError with its name.
 
     Attributes:

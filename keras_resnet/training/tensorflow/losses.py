@@ -3,7 +3,7 @@
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-from input_pipeline import augment
+from keras_resnet.input_pipeline import augment
 
 
 def example_losses(

@@ -9,20 +9,20 @@ import numpy as np
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-import input_pipeline
-from input_pipeline.augment import check_augment, check_batch
+from keras_resnet import input_pipeline
 from keras_resnet.config import training_image_size
 from keras_resnet.errors import UsageError
+from keras_resnet.input_pipeline.augment import check_augment, check_batch
 from keras_resnet.training import metrics
-from keras_resnet.training.broken_images import naming_broken_images
-from keras_resnet.training.ema import WeightAverage
 from keras_resnet.training.finetuning import freeze, load_pretrained
-from keras_resnet.training.host_batches import ConstantBatches, HostBatches
 from keras_resnet.training.network import build_model
 from keras_resnet.training.optimizers import make_optimizer
-from keras_resnet.training.pace import Pace
 from keras_resnet.training.schedules import make_schedule
-from keras_resnet.training.steps import Steps
+from keras_resnet.training.tensorflow.broken_images import explain_broken_images
+from keras_resnet.training.tensorflow.ema import WeightAverage
+from keras_resnet.training.tensorflow.host_batches import ConstantBatches, HostBatches
+from keras_resnet.training.tensorflow.pace import Pace
+from keras_resnet.training.tensorflow.steps import Steps
 from keras_resnet.weights import Checkpoint
 
 
@@ -162,7 +162,7 @@ class Trainer:
         batches = self._host_batches(
             input_pipeline.train_batches, source, self.config.accumulate_steps, **options
         )
-        with naming_broken_images(source) as search:
+        with explain_broken_images(source) as search:
             iterator = iter(self._distribute(batches))
             step, ended = start_step, False
             while step < self.total_steps and not ended:
@@ -202,7 +202,7 @@ class Trainer:
         """
         total, done = -(-source.num_examples // self.config.batch_size), 0
         rows, pairs = [], []
-        with naming_broken_images(source) as search, self.averaged_weights():
+        with explain_broken_images(source) as search, self.averaged_weights():
             # Tracing the pipeline takes seconds, so every evaluation of a source uses the same one.
             if self._evaluation_data is None or self._evaluation_data[0].source is not source:
                 batches = self._host_batches(

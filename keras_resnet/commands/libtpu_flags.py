@@ -1,6 +1,6 @@
 """The flags of the TPU compiler that a config recommends, for LIBTPU_INIT_ARGS.
 
-    python -m keras_resnet.libtpu_flags train --config=NAME [--config.key=value ...]
+    python -m keras_resnet.commands.libtpu_flags train --config=NAME [--config.key=value ...]
 
 prints them; `run_tpu.sh` calls it, because libtpu reads the variable once, when it is loaded.
 Without TensorFlow, so that it takes no time.
@@ -11,8 +11,7 @@ from collections.abc import Sequence
 
 from absl import flags as absl_flags
 
-from keras_resnet.commands import overrides
-from keras_resnet.config import load_config
+from keras_resnet.config import load_config, overrides
 from keras_resnet.errors import UserError
 
 
@@ -39,4 +38,4 @@ if __name__ == "__main__":
     try:
         print(recommended_flags(sys.argv[1:]))
     except UserError as error:
-        sys.exit(f"keras_resnet.libtpu_flags: {error}")
+        sys.exit(f"keras_resnet.commands.libtpu_flags: {error}")

@@ -6,14 +6,13 @@ Files are replaced whole: a kill leaves the old one or the new.
 import fcntl
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-from keras_resnet import paths
+from keras_resnet import storage
 from keras_resnet.config import ConfigDict, differing_keys, from_json, to_json
 from keras_resnet.errors import UserError
+from keras_resnet.storage import read_json, write_text
 
 
 class WorkDir:
@@ -27,7 +26,7 @@ class WorkDir:
     """
 
     def __init__(self, path: str | os.PathLike):
-        self.path = paths.as_path(path).expanduser()
+        self.path = storage.as_path(path).expanduser()
         self.config = self.path / "config.json"
         self.dataset = self.path / "dataset.json"
         self.metrics = self.path / "metrics.jsonl"
@@ -46,7 +45,7 @@ class WorkDir:
             UserError: it cannot be written, or belongs to a run with another config.
         """
         try:
-            with paths.naming_bucket(self.path):
+            with storage.explain_bucket_errors(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
                 probe = self.path / f".{os.getpid()}"
                 probe.write_text("can be written")
@@ -65,7 +64,7 @@ class WorkDir:
 
     def is_begun(self) -> bool:
         """Returns whether a run was started here; raises UserError if a bucket does not answer."""
-        with paths.naming_bucket(self.path):
+        with storage.explain_bucket_errors(self.path):
             return self.config.exists()
 
     def claim(self, config: ConfigDict) -> None:
@@ -82,7 +81,7 @@ class WorkDir:
         Raises:
             UserError: another process is training here.
         """
-        if paths.in_bucket(self.path):
+        if storage.in_bucket(self.path):
             yield
             return
         with self.config.open() as file:
@@ -110,7 +109,7 @@ class WorkDir:
                 else "no such folder"
             )
             raise UserError(f"--workdir={self.path}: {what}")
-        with paths.naming_bucket(self.path):
+        with storage.explain_bucket_errors(self.path):
             text = self.config.read_text()
         return from_json(text, where=str(self.config))
 
@@ -129,7 +128,7 @@ class WorkDir:
 
     def append_metrics(self, row: dict) -> None:
         """Adds one JSON object as a line to metrics.jsonl."""
-        with paths.naming_bucket(self.metrics), self.metrics.open("a") as file:
+        with storage.explain_bucket_errors(self.metrics), self.metrics.open("a") as file:
             file.write(json.dumps(row) + "\n")
 
     def read_metrics(self) -> list[dict]:
@@ -149,40 +148,3 @@ class WorkDir:
         if self.metrics.exists():
             write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
         return rows
-
-
-def read_json(path: Path) -> dict | None:
-    """Returns the JSON object in `path`, or None if there is none to read."""
-    try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file atomically."""
-    with replacing(path) as temporary:
-        temporary.write_text(text)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yields a path of this machine; what is written there replaces `path` if the block ends well.
-
-    Raises:
-        UserError: `path` is one of a bucket, where it cannot be written.
-    """
-    if paths.in_bucket(path):  # where an object appears whole
-        with tempfile.TemporaryDirectory() as folder:
-            temporary = Path(folder, path.name)
-            yield temporary
-            content = temporary.read_bytes()
-        with paths.naming_bucket(path):
-            path.write_bytes(content)
-        return
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -14,34 +14,13 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from keras_resnet.config_checks import check
-from keras_resnet.config_keys import default_config, flatten
+from keras_resnet.config.schema import default_config, flatten
 from keras_resnet.errors import UsageError, nearest
-
-__all__ = [
-    "ConfigDict",
-    "bundled_configs",
-    "check",
-    "check_key",
-    "configs_folder",
-    "default_config",
-    "differing_keys",
-    "flatten",
-    "from_json",
-    "load_config",
-    "merge",
-    "preprocessing",
-    "source_options",
-    "to_json",
-    "training_image_size",
-]
 
 
 def configs_folder() -> Path:
-    """Returns the folder of the bundled configs: in the installed package, or in the checkout."""
-    package = Path(__file__).parent
-    installed = package / "configs"
-    return installed if installed.is_dir() else package.parent / "configs"
+    """Returns the folder of the bundled configs."""
+    return Path(__file__).parents[1] / "configs"
 
 
 def bundled_configs() -> dict[str, Path]:

@@ -1,8 +1,9 @@
-"""Paths of this machine, and of buckets (`gs://…`) through TensorFlow's file systems.
+"""Files of this machine, and of buckets (`gs://…`) through TensorFlow's file systems.
 
 What is in a bucket appears whole when its writer closes it, and there are no locks.
 """
 
+import json
 import os
 import shutil
 import tempfile
@@ -39,7 +40,7 @@ def as_path(path: str | os.PathLike) -> Path:
 
 
 @contextmanager
-def naming_bucket(path: str | os.PathLike) -> Iterator[None]:
+def explain_bucket_errors(path: str | os.PathLike) -> Iterator[None]:
     """Turns what TensorFlow says of a bucket into one line; local paths are left alone.
 
     Raises:
@@ -95,6 +96,43 @@ def local_copy(path: Path) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, path.name)
-        with naming_bucket(path):
+        with explain_bucket_errors(path):
             copy.write_bytes(path.read_bytes())
         yield copy
+
+
+def read_json(path: Path) -> dict | None:
+    """Returns the JSON object in `path`, or None if there is none to read."""
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(text)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a path of this machine; what is written there replaces `path` if the block ends well.
+
+    Raises:
+        UserError: `path` is one of a bucket, where it cannot be written.
+    """
+    if in_bucket(path):  # where an object appears whole
+        with tempfile.TemporaryDirectory() as folder:
+            temporary = Path(folder, path.name)
+            yield temporary
+            content = temporary.read_bytes()
+        with explain_bucket_errors(path):
+            path.write_bytes(content)
+        return
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

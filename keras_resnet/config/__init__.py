@@ -1,0 +1,37 @@
+"""The configuration of a run: keys and defaults, config files, overrides, config.json."""
+
+from ml_collections import ConfigDict
+
+from keras_resnet.config.checks import check
+from keras_resnet.config.loading import (
+    bundled_configs,
+    check_key,
+    configs_folder,
+    differing_keys,
+    from_json,
+    load_config,
+    merge,
+    preprocessing,
+    source_options,
+    to_json,
+    training_image_size,
+)
+from keras_resnet.config.schema import default_config, flatten
+
+__all__ = [
+    "ConfigDict",
+    "bundled_configs",
+    "check",
+    "check_key",
+    "configs_folder",
+    "default_config",
+    "differing_keys",
+    "flatten",
+    "from_json",
+    "load_config",
+    "merge",
+    "preprocessing",
+    "source_options",
+    "to_json",
+    "training_image_size",
+]

@@ -1,0 +1,1 @@
+"""The TensorFlow engine: what knows `tf.distribute`."""
