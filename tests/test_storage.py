@@ -45,10 +45,15 @@ def test_text_and_json(folder):
 def test_a_block_that_fails_leaves_what_was_there(folder):
     path = folder / "file.txt"
     write_text(path, "before")
-    with pytest.raises(ZeroDivisionError), storage.replacing(path) as temporary:
-        assert temporary.suffix == ".txt"  # by which writers choose a format
-        temporary.write_text("half")
-        raise ZeroDivisionError
+
+    def fail():
+        with storage.replacing(path) as temporary:
+            assert temporary.suffix == ".txt"  # by which writers choose a format
+            temporary.write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert path.read_text() == "before"
     assert [entry.name for entry in folder.iterdir()] == ["file.txt"]
 
