@@ -7,7 +7,6 @@ from pathlib import Path
 
 VERSION = "0.1.0"
 
-_REINSTALL = "`pip install --force-reinstall --no-deps keras-resnet-tpu`"
 _FOLDER = Path(__file__).parent
 
 
@@ -29,7 +28,8 @@ def find_damage(folder: Path = _FOLDER) -> str:
         return (
             f"{folder} holds files of PyPI's other project keras-resnet, or misses those that it "
             "took along, as both projects install a package keras_resnet: run "
-            f"`pip uninstall keras-resnet`, then {_REINSTALL}"
+            "`pip uninstall keras-resnet`, then install keras-resnet-tpu again, with pip's options "
+            "`--force-reinstall --no-deps`"
         )
     if not (folder / "input_pipeline" / "__init__.py").exists():
         return (

@@ -131,8 +131,7 @@ def _installation(versions, tensorflow) -> Iterator[tuple[str, str]]:
     if "keras-resnet" in versions:
         yield (
             "PyPI's other project keras-resnet is installed, whose package is keras_resnet as well",
-            "pip uninstall keras-resnet, then pip install --force-reinstall --no-deps "
-            "keras-resnet-tpu",
+            "pip uninstall keras-resnet, then install keras-resnet-tpu again",
         )
     flavors = [name for name in FLAVORS if name in versions]
     if not flavors:

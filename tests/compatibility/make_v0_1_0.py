@@ -10,6 +10,7 @@ exports of the former, `.keras` files of several variants, and what all of them 
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -36,7 +37,7 @@ COMMON = {
     "checkpoint.keep": 1,
 }
 KILLED = {
-    "model.name": "CifarResNet20V2",
+    "model.name": "CifarResNet110V2",
     "optimizer.name": "adamw",
     "optimizer.learning_rate": 0.01,
     "ema.decay": 0.9,
@@ -55,12 +56,13 @@ def die(*arguments):
     return replace(*arguments)
 os.replace = die
 """
+SMALL = {"classes": 5, "depths": (1, 1), "widths": (4, 8), "input_shape": (24, 24, 3)}
 VARIANTS = {
-    "CifarResNet20": {"depths": (1, 1, 1), "widths": (16, 16, 24)},
-    "ResNet50": {},
-    "ResNet18V2": {},
-    "ResNetRS50": {},  # D, squeeze and excitation
-    "ResNeXt50_32x4d": {"depths": (1,), "widths": (32,)},
+    "CifarResNet20": {**SMALL, "depths": (1, 1, 1), "widths": (16, 16, 24)},
+    "ResNet50": SMALL,
+    "ResNet18V2": SMALL,
+    "ResNetRS50": SMALL,  # D, squeeze and excitation
+    "ResNeXt50_32x4d": {**SMALL, "depths": (1,), "widths": (32,)},
 }
 
 
@@ -70,7 +72,7 @@ def command(*arguments: str, prelude: str = "") -> str:
     done = subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)], stdout=subprocess.PIPE, text=True
     )
-    if done.returncode and not prelude:
+    if done.returncode != (-signal.SIGKILL if prelude else 0):
         raise SystemExit(f"{' '.join(map(str, arguments))} ended with {done.returncode}")
     return done.stdout
 
@@ -120,8 +122,7 @@ def write_variants() -> dict[str, np.ndarray]:
     outputs = {"inputs": inputs}
     Path("variants").mkdir()
     for name, options in VARIANTS.items():
-        small = {"classes": 5, "depths": (1, 1), "widths": (4, 8), "input_shape": (24, 24, 3)}
-        model = keras_resnet.create_model(name, **{**small, **options})
+        model = keras_resnet.create_model(name, **options)
         for weight in model.weights:
             value = rng.normal(size=weight.shape) / np.sqrt(max(1, np.prod(weight.shape[:-1])))
             value = np.round(value * 64) / 64  # fewer bits, a smaller archive
@@ -132,6 +133,16 @@ def write_variants() -> dict[str, np.ndarray]:
     return outputs
 
 
+def run_tflite(path: Path) -> dict[str, np.ndarray]:
+    """Returns images, float32 [8, 8, 8, 3] of pixels, and their logits."""
+    import tensorflow as tf
+
+    images = np.random.default_rng(2).uniform(0, 255, (8, 8, 8, 3)).astype(np.float32)
+    run = tf.lite.Interpreter(str(path)).get_signature_runner("serving_default")
+    logits = [run(images=image[None])["logits"] for image in images]
+    return {"images": images, "logits": np.concatenate(logits)}
+
+
 def main() -> None:
     """Writes everything into the current folder."""
     write_images()
@@ -140,6 +151,7 @@ def main() -> None:
     exports = ["--limit=16", "--workdir=finished"]
     command("export", *exports, "--output=saved_model")
     command("export", *exports, "--output=model.tflite", "--format=tflite")
+    np.savez_compressed("tflite.npz", **run_tflite(Path("model.tflite")))
     train(Path("killed"), prelude=DIES, **KILLED)
     shutil.copytree("killed", "resumed")
     train(Path("resumed"), **KILLED)
