@@ -2,14 +2,15 @@
 
     python resume_across.py PYTHON_1 CHECKOUT_1 PYTHON_2 CHECKOUT_2
 
-Run by hand. A run of each version by itself, one that the first begins and the second ends, and the
-other way round: each is killed (SIGKILL) after its first checkpoint and resumed twice. All four must
-end in the same bits of `model.keras`, the same evaluations and the same `result.json`. Exit code 1
-if not. The Pythons have the dependencies; each checkout goes first on its path.
+Run by hand. Four runs: each version alone, and each killed (SIGKILL) at its first checkpoint,
+resumed by the other, killed at a later one and ended by the first. All must end in the same bits of
+`model.keras`, the same evaluations and the same result; exit code 1 if not. The Pythons have the
+dependencies; each checkout goes first on its path.
 """
 
 import argparse
 import hashlib
+import io
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ import time
 import zipfile
 from pathlib import Path
 
+import h5py
 from make_v0_1_0 import COMMON, KILLED
 
 CASES = {
@@ -39,9 +41,9 @@ class Version:
         """Starts or resumes a run as a process."""
         delta = [f"--config.{key}={value}" for key, value in {**config, "epochs": EPOCHS}.items()]
         program = "import sys\nfrom keras_resnet.commands import main\nsys.exit(main())"
+        train = ["train", "--config=smoke", f"--workdir={workdir}", *delta]
         return subprocess.Popen(
-            [self.python, "-P", "-c", program]
-            + ["train", "--config=smoke", f"--workdir={workdir}", *delta],
+            [self.python, "-P", "-c", program, *train],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -90,10 +92,6 @@ def outcome(workdir: Path) -> dict[str, object]:
 
 def weight_bytes(h5: bytes) -> bytes:
     """Returns the bytes of all arrays in the order of their names."""
-    import io
-
-    import h5py
-
     found: dict[str, bytes] = {}
     with h5py.File(io.BytesIO(h5)) as file:
 
