@@ -14,6 +14,7 @@ from absl import flags as absl_flags
 
 from keras_resnet.config import overrides
 from keras_resnet.errors import Interrupted, UsageError, UserError, nearest
+from keras_resnet.installation import VERSION
 
 COMMANDS = {
     "train": "keras_resnet.commands.train",
@@ -66,9 +67,7 @@ def _dispatch(argv: list[str]) -> int:
         print(_help())
         return 0 if argv else 2
     if argv[0] == "--version":
-        from keras_resnet import __version__
-
-        print(f"keras-resnet {__version__}")
+        print(f"keras-resnet {VERSION}")
         return 0
     name, *rest = argv
     if name not in COMMANDS:

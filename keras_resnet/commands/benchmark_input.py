@@ -12,6 +12,7 @@ from pathlib import Path
 
 from absl import flags as absl_flags
 
+from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.config import overrides
 from keras_resnet.errors import UsageError, UserError
 
@@ -35,7 +36,7 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
 
 def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     """Measures, prints and returns 0."""
-    from keras_resnet import backend, config
+    from keras_resnet import config
 
     if arguments or not flags.config:
         raise UsageError(
@@ -45,7 +46,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     if flags.json and not Path(flags.json).parent.is_dir():
         raise UserError(f"--json={flags.json}: there is no folder {Path(flags.json).parent}")
     resolved = overrides.resolve(flags)
-    backend.require_tensorflow()
+    start_tensorflow()
     from keras_resnet import input_pipeline
     from keras_resnet.input_pipeline.measuring import measure_stages
 

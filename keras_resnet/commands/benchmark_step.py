@@ -11,6 +11,7 @@ from pathlib import Path
 
 from absl import flags as absl_flags
 
+from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.config import overrides
 from keras_resnet.errors import UsageError, UserError
 
@@ -27,8 +28,6 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
 
 def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     """Measures, prints and returns 0."""
-    from keras_resnet import backend
-
     if arguments or not flags.config:
         raise UsageError(
             "it takes --config=NAME and no other argument; for example: "
@@ -37,7 +36,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     if flags.json and not Path(flags.json).parent.is_dir():
         raise UserError(f"--json={flags.json}: there is no folder {Path(flags.json).parent}")
     resolved = overrides.resolve(flags)
-    backend.require_tensorflow()
+    start_tensorflow()
     from keras_resnet.commands.step_timing import measure_step
 
     figures = measure_step(resolved, steps=flags.steps, rounds=flags.rounds)

@@ -7,6 +7,7 @@ import json
 
 from absl import flags as absl_flags
 
+from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.config import overrides
 from keras_resnet.errors import UsageError
 
@@ -29,14 +30,14 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
 
 def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     """Evaluates and prints; returns 0."""
-    from keras_resnet import backend, config
+    from keras_resnet import config
     from keras_resnet.training.workdir import WorkDir
 
     if arguments or not flags.workdir:
         raise UsageError("it takes --workdir=DIR and no other argument")
     workdir = WorkDir(flags.workdir)
     resolved = config.check(overrides.apply(workdir.read_config(), flags))
-    backend.require_tensorflow()
+    start_tensorflow()
     from keras_resnet.training import run as training_run
 
     result = training_run.evaluate(resolved, workdir, flags.checkpoint)

@@ -1,12 +1,11 @@
 """The flags of the TPU compiler that a config recommends, for LIBTPU_INIT_ARGS.
 
-    python -m keras_resnet.commands.libtpu_flags train --config=NAME [--config.key=value ...]
+    python -m keras_resnet_cli run-module keras_resnet.commands.libtpu_flags train --config=NAME
 
 prints them; `run_tpu.sh` calls it, because libtpu reads the variable once, when it is loaded.
-Without TensorFlow, so that it takes no time.
+So started it loads no TensorFlow and takes no time.
 """
 
-import sys
 from collections.abc import Sequence
 
 from absl import flags as absl_flags
@@ -34,8 +33,10 @@ def recommended_flags(arguments: Sequence[str]) -> str:
     return overrides.apply(load_config(flags.config), flags).libtpu_init_args
 
 
-if __name__ == "__main__":
+def main(arguments: Sequence[str]) -> str | None:
+    """Prints the flags; returns what is wrong with the command line, if anything is."""
     try:
-        print(recommended_flags(sys.argv[1:]))
+        print(recommended_flags(arguments))
     except UserError as error:
-        sys.exit(f"keras_resnet.commands.libtpu_flags: {error}")
+        return f"keras_resnet.commands.libtpu_flags: {error}"
+    return None

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from absl import flags as absl_flags
 
+from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.config import overrides
 from keras_resnet.errors import UsageError, UserError
 
@@ -43,7 +44,6 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
 
 def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     """Compiles, prints, writes; returns 0, 3 or 4."""
-    from keras_resnet import backend
     from keras_resnet.preflight.topologies import parse_topology
 
     if arguments or not (flags.config and flags.topology):
@@ -59,7 +59,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     measured = _measured_input(flags.input)
     batch = _batch_per_replica(resolved, topology)
     _require_compiler()
-    backend.require_tensorflow()
+    start_tensorflow()
     from keras_resnet.preflight import report as reports
 
     step = functools.partial(_preflight, resolved, topology, flags.classes)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from absl import flags as absl_flags
 
+from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.config import overrides
 from keras_resnet.errors import UsageError, UserError
 
@@ -28,8 +29,6 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
 
 def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     """Draws, prints and returns 0."""
-    from keras_resnet import backend
-
     if arguments or not (flags.config and flags.output):
         raise UsageError(
             "it takes --config=NAME and --output=FILE.png, and no other argument; for example: "
@@ -41,7 +40,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     if not output.parent.is_dir():
         raise UserError(f"--output={output}: there is no folder {output.parent}")
     resolved = overrides.resolve(flags)
-    backend.require_tensorflow()
+    start_tensorflow()
     from keras_resnet.commands import batch_samples, contact_sheet
 
     samples = [

@@ -6,6 +6,7 @@ checkpoint."""
 
 from absl import flags as absl_flags
 
+from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.config import overrides
 from keras_resnet.errors import UsageError
 
@@ -25,8 +26,6 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
 
 def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     """Trains; returns 0."""
-    from keras_resnet import backend
-
     if arguments:
         raise UsageError(f"unexpected argument {arguments[0]!r}; a config goes in --config=NAME")
     for name in ("config", "workdir"):
@@ -34,7 +33,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
             example = "--config=digits --workdir=runs/digits"
             raise UsageError(f"--{name} is missing; for example: keras-resnet train {example}")
     resolved = overrides.resolve(flags)
-    backend.require_tensorflow()
+    start_tensorflow()
     from keras_resnet.training import run as training_run
 
     training_run.train(resolved, flags.workdir)
