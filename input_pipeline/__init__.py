@@ -16,11 +16,11 @@ import importlib
 _EXPORTS = {
     "AUGMENTATIONS": "keras_resnet.input_pipeline.augment",
     "DataError": "keras_resnet.input_pipeline.errors",
-    "SkippedImages": "keras_resnet.input_pipeline.broken",
+    "SkippedImages": "keras_resnet.input_pipeline.corrupt_images",
     "Source": "keras_resnet.input_pipeline.sources",
     "evaluation_batches": "keras_resnet.input_pipeline.batching",
     "evaluation_image": "keras_resnet.input_pipeline.preprocessing",
-    "find_broken_image": "keras_resnet.input_pipeline.broken",
+    "find_corrupt_image": "keras_resnet.input_pipeline.corrupt_images",
     "normalize": "keras_resnet.input_pipeline.preprocessing",
     "open_source": "keras_resnet.input_pipeline.sources",
     "train_batches": "keras_resnet.input_pipeline.batching",

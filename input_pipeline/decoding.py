@@ -80,7 +80,7 @@ def decode_image(encoded: tf.Tensor) -> tf.Tensor:
 
     Raises:
         tf.errors.InvalidArgumentError: in the graph, for bytes that are no image, are damaged, or
-            claim more than MAX_PIXELS; `find_broken_image` then names the file.
+            claim more than MAX_PIXELS; `find_corrupt_image` then names the file.
     """
     image = tf.cond(is_jpeg(encoded), lambda: _decode_jpeg(encoded), lambda: decode_other(encoded))
     image.set_shape([None, None, 3])

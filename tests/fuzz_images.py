@@ -21,7 +21,7 @@ import tensorflow as tf
 from input_helpers import PREPROCESSING, encode, smooth_image
 
 from keras_resnet.input_pipeline import augment, decoding, evaluation_image
-from keras_resnet.input_pipeline.broken import describe
+from keras_resnet.input_pipeline.corrupt_images import describe
 
 SIZE = 16
 SPECIAL = (0, 1, 0x7F, 0x80, 0xFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 13_000, 65_500)

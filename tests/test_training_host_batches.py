@@ -29,8 +29,8 @@ class Pixels(RandomAccessSource):
         )
         self.skipped = SkippedImages(size, 1.0) if broken else None
 
-    def fetch(self, handles):
-        return tf.gather(self._encoded, handles), tf.cast(handles, tf.int32)
+    def fetch(self, ids):
+        return tf.gather(self._encoded, ids), tf.cast(ids, tf.int32)
 
     def records(self):
         raise NotImplementedError

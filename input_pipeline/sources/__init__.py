@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-from keras_resnet.input_pipeline.broken import SkippedImages
+from keras_resnet.input_pipeline.corrupt_images import SkippedImages
 from keras_resnet.input_pipeline.errors import DataError, unknown_name
 from keras_resnet.input_pipeline.sources import caching
 from keras_resnet.input_pipeline.sources.base import RandomAccessSource, Source
@@ -47,8 +47,8 @@ def open_source(
         class_names: for "tfrecord", a text file with one name a line; "" numbers the classes.
         cache: "auto", "none", "memory" or "file", see `caching.cached`.
         cache_path: the folder for the prepared files of cache="file".
-        on_error: "stop" at a broken image, or "skip" it (see `batching`).
-        max_broken_share: with "skip", the share of the examples that may be broken.
+        on_error: "stop" at a corrupt image, or "skip" it (see `batching`).
+        max_broken_share: with "skip", the share of the examples that may be corrupt.
 
     Raises:
         DataError: the source, data set, folder or split does not exist or cannot be used, an

@@ -82,10 +82,10 @@ class _Cached(RandomAccessSource):
     def _names(self) -> list[str]:
         return [name for name, _ in self._source.records()]
 
-    def example_name(self, handle) -> str:
+    def example_name(self, example_id) -> str:
         if isinstance(self._source, RandomAccessSource):
-            return self._source.example_name(handle)
-        return self._names[int(handle)]
+            return self._source.example_name(example_id)
+        return self._names[int(example_id)]
 
 
 class InMemory(_Cached):
@@ -124,9 +124,9 @@ class InMemory(_Cached):
     def prepare(self) -> None:
         self._tensors  # noqa: B018 (its first use reads the files)
 
-    def fetch(self, handles: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def fetch(self, ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         encoded, labels = self._tensors
-        return tf.gather(encoded, handles), tf.gather(labels, handles)
+        return tf.gather(encoded, ids), tf.gather(labels, ids)
 
 
 class PackedFile(_Cached):
@@ -145,16 +145,16 @@ class PackedFile(_Cached):
         if hasattr(self, "_file"):
             os.close(self._file)
 
-    def fetch(self, handles: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def fetch(self, ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         # TensorFlow reads whole files only. Python's read at an offset lets other threads run.
-        encoded = tf.numpy_function(self._read, [handles], tf.string, stateful=False)
-        encoded = tf.ensure_shape(encoded, handles.shape)
-        return encoded, tf.gather(self._labels, handles)
+        encoded = tf.numpy_function(self._read, [ids], tf.string, stateful=False)
+        encoded = tf.ensure_shape(encoded, ids.shape)
+        return encoded, tf.gather(self._labels, ids)
 
-    def _read(self, handles: np.ndarray) -> np.ndarray:
-        images = np.empty(len(handles), object)
-        for place, handle in enumerate(handles):
-            start, stop = self._offsets[handle], self._offsets[handle + 1]
+    def _read(self, ids: np.ndarray) -> np.ndarray:
+        images = np.empty(len(ids), object)
+        for place, example_id in enumerate(ids):
+            start, stop = self._offsets[example_id], self._offsets[example_id + 1]
             images[place] = os.pread(self._file, int(stop - start), int(start))
         return images
 

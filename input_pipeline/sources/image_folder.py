@@ -78,15 +78,15 @@ class ImageFolder(RandomAccessSource):
             self._file_tensor = tf.constant(self._files)
             self._labels = tf.constant(np.array([label for _, label in examples], np.int32))
 
-    def fetch(self, handles: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        encoded = tf.map_fn(tf.io.read_file, tf.gather(self._file_tensor, handles))
-        return encoded, tf.gather(self._labels, handles)
+    def fetch(self, ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        encoded = tf.map_fn(tf.io.read_file, tf.gather(self._file_tensor, ids))
+        return encoded, tf.gather(self._labels, ids)
 
     def records(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
         return ((file, functools.partial(_read, file)) for file in self._files)
 
-    def example_name(self, handle) -> str:
-        return self._files[int(handle)]
+    def example_name(self, example_id) -> str:
+        return self._files[int(example_id)]
 
     def encoded_bytes(self) -> int:
         return sum(stat.length for stat in self._stats())

@@ -67,11 +67,11 @@ class Synthetic(Source):
     def evaluation_order(self, **options) -> tf.data.Dataset:
         return self.training_order(**options)
 
-    def fetch(self, handles: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def fetch(self, ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         raise DataError("Synthetic data has no encoded images; take train_batches.")
 
     def records(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
         return iter(())
 
-    def example_name(self, handle) -> str:
+    def example_name(self, example_id) -> str:
         return self.title
