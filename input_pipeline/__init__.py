@@ -17,7 +17,7 @@ _EXPORTS = {
     "AUGMENTATIONS": "keras_resnet.input_pipeline.augment",
     "DataError": "keras_resnet.input_pipeline.errors",
     "SkippedImages": "keras_resnet.input_pipeline.corrupt_images",
-    "Source": "keras_resnet.input_pipeline.sources",
+    "Source": "keras_resnet.input_pipeline.sources.base",
     "evaluation_batches": "keras_resnet.input_pipeline.batching",
     "evaluation_image": "keras_resnet.input_pipeline.preprocessing",
     "find_corrupt_image": "keras_resnet.input_pipeline.corrupt_images",

@@ -139,7 +139,7 @@ def training_chunks(
         if stage == "read":
             return {"label": labels, "bytes": tf.strings.length(encoded)}
         images = _map_images(
-            lambda example: training_image(*example, augment, image_size),
+            lambda example: training_image(example[0], example[1], augment, image_size),
             (encoded, numbers),
             chunk,
             image_size=image_size,

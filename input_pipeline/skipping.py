@@ -76,6 +76,7 @@ def _note(source: Source, ids: np.ndarray) -> np.int64:
     # What the decoder takes may still fail on a part of it, which the crop asks for.
     found = problem(lambda: source.read(example_id)) or "is damaged: it cannot be cropped."
     name = source.example_name(example_id)
+    assert source.skipped is not None  # without it nothing is skipped
     source.skipped.add(name, f"{name} {found}")
     return np.int64(0)
 

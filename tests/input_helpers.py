@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from keras_resnet.input_pipeline.sources import RandomAccessSource
+from keras_resnet.input_pipeline.sources.base import RandomAccessSource
 
 PREPROCESSING = {
     "image_size": 8,

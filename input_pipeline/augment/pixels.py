@@ -131,7 +131,10 @@ def equalize(image: tf.Tensor, argument: tf.Tensor) -> tf.Tensor:
 
 def _channel_values(image: tf.Tensor) -> tf.Tensor:
     # Channel c's value v as 256 c + v; the constant has the full shape because broadcasting costs.
-    return tf.cast(image, tf.int32) + np.broadcast_to(np.int32([0, 256, 512]), image.shape).copy()
+    return (
+        tf.cast(image, tf.int32)
+        + np.broadcast_to(np.array([0, 256, 512], np.int32), image.shape).copy()
+    )
 
 
 def _look_up(image: tf.Tensor, table: tf.Tensor) -> tf.Tensor:

@@ -158,18 +158,19 @@ class AutoAugment:
 
         pairs = []
         for text in self.table.strip().replace("\n", ";").split(";"):
-            words = text.split()
-            pairs.append([self._row(*words[:3], image_shape), self._row(*words[3:], image_shape)])
+            first, second = text.split()[:3], text.split()[3:]
+            pairs.append([self._row(first, image_shape), self._row(second, image_shape)])
         return operations.choose_pairs(pairs, numbers)
 
     @staticmethod
     def _row(
-        name: str, probability: str, magnitude: str, image_shape: tuple[int, int]
+        words: list[str], image_shape: tuple[int, int]
     ) -> tuple[str, float, float, float, bool]:
         """(operation, probability, base, amount, random sign).
 
         The argument is torchvision's AutoAugment._augmentation_space in 10 steps.
         """
+        name, probability, magnitude = words
         share = int(magnitude) / 9
         height, width = image_shape
         base, amount, signed = {

@@ -74,6 +74,10 @@ class Source(abc.ABC):
     def example_name(self, example_id) -> str:
         """The name in error messages of the example with this id (numpy)."""
 
+    def constant_batch(self, batch_size: int, image_size: int) -> dict[str, tf.Tensor]:
+        """Of a synthetic source its one batch, {"image": uint8[b, s, s, 3], "label": int32[b]}."""
+        raise NotImplementedError(f"{type(self).__name__} is not synthetic.")
+
     def encoded_bytes(self) -> int:
         """About how many bytes all encoded images take together."""
         raise NotImplementedError(f"{type(self).__name__} cannot be cached.")

@@ -15,11 +15,10 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet.input_pipeline.errors import DataError, unknown_name
+from keras_resnet.input_pipeline.errors import DataError
 from keras_resnet.input_pipeline.sources.base import RandomAccessSource, Source
 from keras_resnet.input_pipeline.sources.memory import available_bytes, readable
 
-CACHES = ("auto", "none", "memory", "file")
 # Up to this size "auto" holds a split of a record format in memory.
 AUTO_LIMIT_BYTES = 2**30
 # What a string costs beside its bytes: its tensor element and the allocator's share (measured).
@@ -35,17 +34,15 @@ def cached(source: Source, cache: str, cache_path: str = "") -> Source:
 
     "memory" reads them once, at their first use, and "file" packs them into one file on a local
     disk, where another run of the same data finds it. "none" reads where they are. "auto" is
-    "memory" for record formats of up to 1 GiB, and else "none".
+    "memory" for record formats of up to 1 GiB, and else "none". (`open_source` has checked that it
+    is one of these.)
 
     A cached source is read in any order at once. So of an image folder the cache changes no
     batch; a record format in a cache has the exact order of one that fits into memory.
 
     Raises:
-        DataError: there is no such cache, it would not fit into memory or on the disk, or its
-            file cannot be written.
+        DataError: it would not fit into memory or on the disk, or its file cannot be written.
     """
-    if cache not in CACHES:
-        raise unknown_name("cache", cache, CACHES)
     if cache_path and cache != "file":
         raise DataError(f"cache_path is {cache_path!r}, but cache is {cache!r}; it is for 'file'.")
     if source.is_synthetic:

@@ -1,5 +1,6 @@
 """Data sets larger than memory: records streamed from many files, mixed by files and a buffer."""
 
+import functools
 import hashlib
 from collections.abc import Callable, Iterator
 
@@ -108,7 +109,7 @@ class RecordFileSource(Source):
     def records(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
         for ids in self._in_order().as_numpy_iterator():
             for record, name in ids:
-                yield name.decode(), lambda record=record: self._image_of(record)
+                yield name.decode(), functools.partial(self._image_of, record)
 
     def example_name(self, example_id) -> str:
         return example_id[1].decode()
