@@ -5,7 +5,7 @@ chunk, so that small images do not pay `tf.data`'s cost per element (about half 
 32×32 pixels) and a batch of large ones is spread over all cores.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -134,6 +134,29 @@ def training_chunks(
         rows = slice(shard_index * size, (shard_index + 1) * size)
         return ids, {name: values[rows] for name, values in numbers.items()}
 
+    source.prepare()
+    ids = training_ids(
+        source,
+        repeats=augment.get("repeats", 1),
+        batch_size=batch_size,
+        seed=seed,
+        start_step=start_step,
+        shard_index=shard_index,
+        num_shards=num_shards,
+    )
+    steps = tf.data.Dataset.range(start_step, num_steps)
+    batches = tf.data.Dataset.zip(steps, ids).map(add_random_numbers)
+    load = _training_loader(source, augment, chunk, image_size, stage)
+    return batches.rebatch(chunk).map(
+        skip_corrupt(load, source), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    )
+
+
+def _training_loader(
+    source: Source, augment: Mapping[str, Any], chunk: int, image_size: int, stage: str
+) -> Callable[..., dict[str, tf.Tensor]]:
+    """What turns a chunk's ids and random numbers into what `training_chunks` returns."""
+
     def load(ids, numbers):
         encoded, labels = source.fetch(ids)
         if stage == "read":
@@ -149,21 +172,7 @@ def training_chunks(
             images = augment_images(images, numbers, augment)
         return {"image": images, "label": labels, **batch_extras(numbers)}
 
-    source.prepare()
-    ids = training_ids(
-        source,
-        repeats=augment.get("repeats", 1),
-        batch_size=batch_size,
-        seed=seed,
-        start_step=start_step,
-        shard_index=shard_index,
-        num_shards=num_shards,
-    )
-    steps = tf.data.Dataset.range(start_step, num_steps)
-    batches = tf.data.Dataset.zip(steps, ids).map(add_random_numbers)
-    return batches.rebatch(chunk).map(
-        skip_corrupt(load, source), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-    )
+    return load
 
 
 @without_autograph
@@ -212,12 +221,9 @@ def evaluation_batches(
         )
         return {"image": images, "label": labels, "mask": tf.ones_like(labels, tf.float32)}
 
-    blank = {
-        "image": tf.zeros([image_size, image_size, 3], tf.uint8),
-        "label": tf.zeros([], tf.int32),
-        "mask": tf.zeros([], tf.float32),
-    }
-    padding = tf.data.Dataset.from_tensors(blank).repeat(num_batches * size - (stop - start))
+    padding = tf.data.Dataset.from_tensors(_blank(image_size)).repeat(
+        num_batches * size - (stop - start)
+    )
     source.prepare()
     ids = source.evaluation_order(shard_index=shard_index, num_shards=num_shards)
     chunks = ids.batch(chunk)
@@ -229,6 +235,15 @@ def evaluation_batches(
     chunks = chunks.concatenate(padding.batch(size))
     batches = chunks.rebatch(size, drop_remainder=True)
     return _finish(batches.apply(tf.data.experimental.assert_cardinality(num_batches)))
+
+
+def _blank(image_size: int) -> dict[str, tf.Tensor]:
+    """What fills up the last batches: an example that does not count."""
+    return {
+        "image": tf.zeros([image_size, image_size, 3], tf.uint8),
+        "label": tf.zeros([], tf.int32),
+        "mask": tf.zeros([], tf.float32),
+    }
 
 
 def _mask_skipped(chunk: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -248,7 +263,9 @@ def _synthetic_evaluation(
     return _finish(tf.data.Dataset.range(num_batches).map(masked))
 
 
-def _map_images(function, chunk: Any, chunk_size: int, **options) -> tf.Tensor:
+def _map_images(
+    function: Callable[[Any], tf.Tensor], chunk: Any, chunk_size: int, **options: Any
+) -> tf.Tensor:
     """uint8[n, image_size, image_size, 3]: `function` of each of the n rows of a chunk."""
     if chunk_size == 1:  # A loop would cost a tenth of the decoding.
         return function(tf.nest.map_structure(lambda rows: rows[0], chunk))[None]

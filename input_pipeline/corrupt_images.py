@@ -1,4 +1,4 @@
-"""Broken images: naming the one that made a graph fail, and keeping count of skipped ones.
+"""Corrupt images: naming the one that made a graph fail, and keeping count of skipped ones.
 
 TensorFlow's own messages do not say which image it was.
 """
@@ -11,11 +11,15 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
 from keras_resnet.input_pipeline.decoding import MAX_PIXELS, TOO_LARGE, UNSUPPORTED, decode_image
 from keras_resnet.input_pipeline.errors import DataError, reason
+
+if TYPE_CHECKING:
+    from keras_resnet.input_pipeline.sources.base import Source
 
 
 def _ends_with(mark: bytes) -> Callable[[bytes], bool]:
@@ -48,9 +52,6 @@ class SkippedImages:
     """
 
     def __init__(self, num_examples: int, max_share: float):
-        """Raises DataError unless max_share is in 0..1."""
-        if not 0 <= max_share <= 1:
-            raise DataError(f"max_broken_share is {max_share!r}; it must be in 0..1.")
         self.num_examples = num_examples
         self.max_share = max_share
         self.error: DataError | None = None
@@ -90,7 +91,7 @@ class SkippedImages:
                 raise self.error
 
 
-def find_corrupt_image(source, ids: Iterable | None = None) -> DataError | None:
+def find_corrupt_image(source: "Source", ids: Iterable[Any] | None = None) -> DataError | None:
     """The error for the first example that cannot be read or decoded, None if all can.
 
     Reads and decodes several images at a time; meant for the moment after a graph has failed.

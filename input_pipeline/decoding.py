@@ -87,7 +87,7 @@ def decode_image(encoded: tf.Tensor) -> tf.Tensor:
     return image
 
 
-def not_inlined(function: Callable) -> Callable:
+def not_inlined(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
     """`function` as a single operation of a graph, where a graph is built.
 
     For the rarely taken branch of a condition: the branch not taken is passed over operation by
@@ -96,7 +96,7 @@ def not_inlined(function: Callable) -> Callable:
     operation = tf.function(function, autograph=False, experimental_attributes={"_noinline": True})
 
     @functools.wraps(function)
-    def call(*arguments):
+    def call(*arguments: tf.Tensor) -> tf.Tensor:
         return (function if tf.executing_eagerly() else operation)(*arguments)
 
     return call

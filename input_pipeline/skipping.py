@@ -45,7 +45,9 @@ def skip_corrupt(load: Callable[..., Chunk], source: Source) -> Callable[..., Ch
     return load_or_skip
 
 
-def _first_that_works(inputs: tuple, first: Callable, make_second: Callable[[dict], Callable]):
+def _first_that_works(
+    inputs: tuple, first: Callable, make_second: Callable[[dict], Callable]
+) -> Chunk:
     # `make_second` gets the element_spec of what `first` gives.
     given = tf.data.Dataset.from_tensors(inputs)
     tried = given.map(first).ignore_errors()

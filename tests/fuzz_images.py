@@ -20,7 +20,8 @@ import numpy as np
 import tensorflow as tf
 from input_helpers import PREPROCESSING, encode, smooth_image
 
-from keras_resnet.input_pipeline import augment, decoding, evaluation_image
+from keras_resnet.input_pipeline import decoding, evaluation_image
+from keras_resnet.input_pipeline.augment import crop
 from keras_resnet.input_pipeline.corrupt_images import describe
 
 SIZE = 16
@@ -126,7 +127,7 @@ def decoders() -> dict:
 
     return {
         "whole": compiled(decoding.decode_image),
-        "crop": compiled(lambda file: augment.random_resized_crop(file, numbers, SIZE)),
+        "crop": compiled(lambda file: crop.random_resized_crop(file, numbers, SIZE)),
         "evaluation": compiled(lambda file: evaluation_image(file, preprocessing)),
     }
 

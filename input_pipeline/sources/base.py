@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -60,7 +61,7 @@ class Source(abc.ABC):
     def fetch(self, ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Handles [n, …] -> encoded images string[n] and labels int32[n]; runs inside the graph."""
 
-    def read(self, example_id) -> bytes:
+    def read(self, example_id: Any) -> bytes:
         """The encoded image of the example with this id (numpy)."""
         with tf.device("CPU:0"):
             encoded, _ = self.fetch(tf.constant(np.asarray(example_id)[None]))
@@ -71,7 +72,7 @@ class Source(abc.ABC):
         """Every example's name and a function that reads its encoded image, in order."""
 
     @abc.abstractmethod
-    def example_name(self, example_id) -> str:
+    def example_name(self, example_id: Any) -> str:
         """The name in error messages of the example with this id (numpy)."""
 
     def constant_batch(self, batch_size: int, image_size: int) -> dict[str, tf.Tensor]:
@@ -106,7 +107,7 @@ class RandomAccessSource(Source):
     def evaluation_order(self, *, shard_index: int, num_shards: int) -> tf.data.Dataset:
         return tf.data.Dataset.range(*order.shard_range(self.num_examples, shard_index, num_shards))
 
-    def example_name(self, example_id) -> str:
+    def example_name(self, example_id: Any) -> str:
         return f"{self.title}: image {int(example_id)}"
 
     def chunks(self) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:

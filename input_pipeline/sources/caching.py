@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -79,7 +80,7 @@ class _Cached(RandomAccessSource):
     def _names(self) -> list[str]:
         return [name for name, _ in self._source.records()]
 
-    def example_name(self, example_id) -> str:
+    def example_name(self, example_id: Any) -> str:
         if isinstance(self._source, RandomAccessSource):
             return self._source.example_name(example_id)
         return self._names[int(example_id)]

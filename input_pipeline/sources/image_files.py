@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -37,7 +38,7 @@ class ImageFolder(RandomAccessSource):
     def records(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
         return ((file, functools.partial(_read, file)) for file in self._files)
 
-    def example_name(self, example_id) -> str:
+    def example_name(self, example_id: Any) -> str:
         return self._files[int(example_id)]
 
     def encoded_bytes(self) -> int:

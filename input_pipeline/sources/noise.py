@@ -1,6 +1,7 @@
 """Random numbers in place of images."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -25,10 +26,10 @@ class Synthetic(Source):
                 "label": tf.constant(labels.astype(np.int32)),
             }
 
-    def training_order(self, **options) -> tf.data.Dataset:
+    def training_order(self, **options: Any) -> tf.data.Dataset:
         raise DataError("Synthetic data has no order; take train_batches or constant_batch.")
 
-    def evaluation_order(self, **options) -> tf.data.Dataset:
+    def evaluation_order(self, **options: Any) -> tf.data.Dataset:
         return self.training_order(**options)
 
     def fetch(self, ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -37,5 +38,5 @@ class Synthetic(Source):
     def records(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
         return iter(())
 
-    def example_name(self, example_id) -> str:
+    def example_name(self, example_id: Any) -> str:
         return self.title

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import tensorflow as tf
 
@@ -111,7 +112,7 @@ class RecordFileSource(Source):
             for record, name in ids:
                 yield name.decode(), functools.partial(self._image_of, record)
 
-    def example_name(self, example_id) -> str:
+    def example_name(self, example_id: Any) -> str:
         return example_id[1].decode()
 
     def encoded_bytes(self) -> int:

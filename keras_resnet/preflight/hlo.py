@@ -93,7 +93,7 @@ def _computations(text: str) -> tuple[str, Bodies]:
 def _costly(
     computation: str, bodies: Bodies, trips: int
 ) -> Iterator[tuple[str, str, int, int, dict[str, int]]]:
-    """Yields (name, rest of the line, cycles, trips, bytes of what it may read) where cycles are."""
+    """Yields (name, rest of its line, cycles, trips, bytes by name) of what has an estimate."""
     sizes = {name: _hbm_bytes(_result_of(rest)) for name, rest in bodies.get(computation, ())}
     for name, rest in bodies.get(computation, ()):
         opcode = _opcode(rest)
