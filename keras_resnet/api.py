@@ -4,19 +4,33 @@ from keras_resnet.backend import require_backend
 
 require_backend()
 
-from keras_resnet import blocks, layers, training, weights  # noqa: E402
-from keras_resnet.models import *  # noqa: E402, F403
-from keras_resnet.models import __all__ as _models  # noqa: E402
+from keras_resnet import blocks, export, input_pipeline, layers, models, training, weights  # noqa: E402
+from keras_resnet.architectures import (  # noqa: E402
+    ARCHITECTURES,
+    get_architecture,
+    list_models,
+    variants,
+)
+from keras_resnet.architectures.variants import *  # noqa: E402, F403
+from keras_resnet.models import ResNet, create_model  # noqa: E402
 from keras_resnet.models.costs import profile  # noqa: E402
 from keras_resnet.models.features import feature_extractor, feature_pyramid  # noqa: E402
 
 __all__ = [
+    "ARCHITECTURES",
+    "ResNet",
     "blocks",
+    "create_model",
+    "export",
     "feature_extractor",
     "feature_pyramid",
+    "get_architecture",
+    "input_pipeline",
     "layers",
+    "list_models",
+    "models",
     "profile",
     "training",
     "weights",
-    *_models,
 ]
+__all__ += variants.__all__

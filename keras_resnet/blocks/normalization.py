@@ -139,7 +139,7 @@ def _parameters(kind: type) -> set[str]:
     for parent in kind.__mro__:
         if "__init__" not in vars(parent):
             continue
-        parameters = inspect.signature(parent.__init__).parameters
+        parameters = inspect.signature(vars(parent)["__init__"]).parameters
         names |= set(parameters)
         if all(p.kind is not inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
             break

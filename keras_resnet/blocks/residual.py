@@ -318,8 +318,9 @@ class _Shortcut:
         stride, preact = self.stride, self.preact
         if build.channels(self.x) == filters and (stride == 1 or preact is not None):
             x = preact if self.preact_identity else self.x
-            pool = build.layer("MaxPooling", 1, strides=stride, name=f"{name}_pool")
-            return x if stride == 1 else pool(x)
+            if stride == 1:
+                return x
+            return build.layer("MaxPooling", 1, strides=stride, name=f"{name}_pool")(x)
         source = self.x if preact is None else preact
         if self.kind == "A":
             return build.pad_channels(source, filters, stride, name=name)
