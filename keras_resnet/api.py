@@ -1,18 +1,32 @@
 """What `keras_resnet` offers by its own name."""
 
-from keras_resnet import blocks, layers, training, weights
-from keras_resnet.models import *  # noqa: F403
-from keras_resnet.models import __all__ as _models
+from keras_resnet import blocks, export, input_pipeline, layers, models, training, weights
+from keras_resnet.architectures import (
+    ARCHITECTURES,
+    get_architecture,
+    list_models,
+    variants,
+)
+from keras_resnet.architectures.variants import *  # noqa: F403
+from keras_resnet.models import ResNet, create_model
 from keras_resnet.models.costs import profile
 from keras_resnet.models.features import feature_extractor, feature_pyramid
 
 __all__ = [
+    "ARCHITECTURES",
+    "ResNet",
     "blocks",
+    "create_model",
+    "export",
     "feature_extractor",
     "feature_pyramid",
+    "get_architecture",
+    "input_pipeline",
     "layers",
+    "list_models",
+    "models",
     "profile",
     "training",
     "weights",
-    *_models,
 ]
+__all__ += variants.__all__

@@ -43,7 +43,6 @@ else:
         "features",
         "layers",
         "models",
-        "profiling",
         "weights",
     )
     collect_ignore = [

@@ -1,15 +1,21 @@
 """What every block is made of: convolution, normalization, activation, shortcut, squeeze."""
 
 import dataclasses
-import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 
-from keras_resnet.layers import BatchNormalization, PadChannels, StochasticDepth
+from keras_resnet.blocks.normalization import (
+    NORM_DEFAULTS,
+    NormLayer,
+    check_norm,
+    make_normalization,
+)
+from keras_resnet.layers import PadChannels, StochasticDepth
 
-NORM_DEFAULTS = {"momentum": 0.9, "epsilon": 1e-5, "synchronized": False}
+Activation = str | Callable[..., Any] | type[keras.layers.Layer]
+
 SHORTCUTS = ("A", "B", "D")
 
 
@@ -18,42 +24,48 @@ class LayerOptions:
     """How the layers of a block are made; the keyword arguments that all blocks share.
 
     Attributes:
-        norm: options of `keras_resnet.layers.BatchNormalization`: `momentum` (default 0.9),
-            `epsilon` (1e-5) and `synchronized` (False), each may be left out.
-        activation: name of a Keras activation, or a callable.
+        norm: options of the normalizations: `momentum` (default 0.9), `epsilon` (1e-5) and
+            `synchronized` (False), each may be left out.
+        norm_layer: which normalization: a name of `keras_resnet.blocks.NORM_LAYERS` ("batch",
+            "group", "instance", "layer"); a Keras layer class, which is called with those of
+            `axis`, `epsilon`, `momentum`, `synchronized`, `gamma_initializer`, `dtype` and `name`
+            that it takes; or a function that is given a name and returns a new layer of that
+            name, used as it is.
+        activation: name of a Keras activation, a function of a tensor, or a Keras layer class
+            such as `keras.layers.PReLU`. Register your own functions and classes with
+            `keras.saving.register_keras_serializable`, or `.keras` files cannot be loaded.
         data_format: "channels_last" or "channels_first"; None takes
             `keras.config.image_data_format()`.
         dtype: dtype or dtype policy of every layer; None takes the global policy.
     """
 
     norm: Mapping[str, Any] | None = None
-    activation: str | Callable = "relu"
+    norm_layer: NormLayer = "batch"
+    activation: Activation = "relu"
     data_format: str | None = None
     dtype: Any = None
 
-    def __post_init__(self):
-        norm = {**NORM_DEFAULTS, **(self.norm or {})}
-        unknown = sorted(norm.keys() - NORM_DEFAULTS.keys())
-        if unknown:
-            near = difflib.get_close_matches(unknown[0], NORM_DEFAULTS, n=1, cutoff=0)[0]
-            raise ValueError(
-                f"`norm` takes the keys {', '.join(sorted(NORM_DEFAULTS))}; received "
-                f"{unknown[0]!r} (did you mean {near!r}?)."
-            )
+    def __post_init__(self) -> None:
+        check_norm(self.norm_layer, self.norm or {})
         data_format = self.data_format or keras.config.image_data_format()
         if data_format not in ("channels_last", "channels_first"):
             raise ValueError(
                 "`data_format` is 'channels_last', 'channels_first' or None, received "
                 f"{self.data_format!r}."
             )
-        object.__setattr__(self, "norm", norm)
+        if isinstance(self.activation, keras.layers.Layer):
+            raise ValueError(
+                "`activation` makes a new layer for each place: pass the class, "
+                f"{type(self.activation).__name__}, instead of {self.activation!r}."
+            )
+        object.__setattr__(self, "norm", {**NORM_DEFAULTS, **(self.norm or {})})
         object.__setattr__(self, "data_format", data_format)
 
 
 class Builder:
     """Applies layers of the right rank to tensors; `options` as in `LayerOptions`."""
 
-    def __init__(self, x, options: Mapping[str, Any]):
+    def __init__(self, x: keras.KerasTensor, options: Mapping[str, Any]):
         if len(x.shape) not in (3, 4, 5):
             raise ValueError(
                 "A block takes a tensor of rank 3, 4 or 5 (batch, 1 to 3 spatial axes, channels); "
@@ -105,18 +117,22 @@ class Builder:
         )(x)
 
     def normalize(self, x, *, zero_gamma=False, name):
-        return BatchNormalization(
+        options = self.options
+        return make_normalization(
+            options.norm_layer,
+            channels=self.channels(x),
             axis=self.axis,
-            gamma_initializer="zeros" if zero_gamma else "ones",
-            dtype=self.options.dtype,
+            norm=options.norm or {},
+            zero_gamma=zero_gamma,
+            dtype=options.dtype,
             name=name,
-            **self.options.norm,
         )(x)
 
     def activate(self, x, *, name):
-        return keras.layers.Activation(
-            self.options.activation, dtype=self.options.dtype, name=name
-        )(x)
+        activation, dtype = self.options.activation, self.options.dtype
+        if isinstance(activation, type):
+            return activation(dtype=dtype, name=name)(x)
+        return keras.layers.Activation(activation, dtype=dtype, name=name)(x)
 
     def conv_norm_act(
         self,
@@ -213,7 +229,7 @@ def check_block(
 
 
 def conv_norm_act(
-    x,
+    x: keras.KerasTensor,
     filters: int,
     kernel_size: int = 3,
     stride: int = 1,
@@ -222,9 +238,9 @@ def conv_norm_act(
     groups: int = 1,
     use_bias: bool = False,
     name: str | None = None,
-    **layer_options,
-):
-    """Convolution, batch normalization and activation.
+    **layer_options: Any,
+) -> keras.KerasTensor:
+    """Convolution, normalization and activation.
 
     Args:
         x: Keras tensor of rank 3, 4 or 5: batch, 1 to 3 spatial axes, channels.
@@ -235,7 +251,8 @@ def conv_norm_act(
         groups: number of groups of channels that are convolved apart.
         use_bias: whether the convolution has a bias.
         name: prefix of the layers `_conv`, `_norm` and `_act`.
-        **layer_options: `norm`, `activation`, `data_format`, `dtype` as in `LayerOptions`.
+        **layer_options: `norm`, `norm_layer`, `activation`, `data_format`, `dtype` as in
+            `LayerOptions`.
 
     Returns:
         A Keras tensor with `filters` channels.
@@ -253,13 +270,16 @@ def conv_norm_act(
     )
 
 
-def norm_act(x, *, name: str | None = None, **layer_options):
-    """Batch normalization and activation: the end of a pre-activation network.
+def norm_act(
+    x: keras.KerasTensor, *, name: str | None = None, **layer_options: Any
+) -> keras.KerasTensor:
+    """Normalization and activation: the end of a pre-activation network.
 
     Args:
         x: Keras tensor of rank 3, 4 or 5.
         name: prefix of the layers `_norm` and `_act`.
-        **layer_options: `norm`, `activation`, `data_format`, `dtype` as in `LayerOptions`.
+        **layer_options: `norm`, `norm_layer`, `activation`, `data_format`, `dtype` as in
+            `LayerOptions`.
 
     Returns:
         A Keras tensor of the shape of `x`.

@@ -1,5 +1,9 @@
 """Stems: the layers between the input and the first residual block."""
 
+from typing import Any
+
+import keras
+
 from keras_resnet.blocks.common import Builder, block_name
 from keras_resnet.layers import PaddedMaxPool
 
@@ -7,7 +11,7 @@ STEMS = ("cifar", "imagenet", "deep", "deep_strided")
 
 
 def stem(
-    x,
+    x: keras.KerasTensor,
     filters: int = 64,
     kind: str = "imagenet",
     *,
@@ -15,8 +19,8 @@ def stem(
     zero_pad_pool: bool = True,
     use_bias: bool = False,
     name: str | None = "stem",
-    **layer_options,
-):
+    **layer_options: Any,
+) -> keras.KerasTensor:
     """The layers before the first block.
 
     Args:
@@ -33,7 +37,7 @@ def stem(
             a pre-activation network only.
         use_bias: whether the convolutions have biases.
         name: prefix of the layers' names.
-        **layer_options: `norm`, `activation`, `data_format`, `dtype` as in
+        **layer_options: `norm`, `norm_layer`, `activation`, `data_format`, `dtype` as in
             `keras_resnet.blocks.common.LayerOptions`.
 
     Returns:
@@ -47,6 +51,7 @@ def stem(
         raise ValueError(f"`kind` of a stem is one of {', '.join(STEMS)}; received {kind!r}.")
     name = block_name(name, "stem")
     build = Builder(x, layer_options)
+    specs: list[tuple[int, int, int, int | str]]  # filters, kernel size, stride, index
     if kind in ("cifar", "imagenet"):
         specs = [(filters, 3, 1, "") if kind == "cifar" else (filters, 7, 2, "")]
     else:

@@ -3,7 +3,8 @@
 import keras
 import numpy as np
 
-from keras_resnet.layers import StochasticDepth
+from keras_resnet.blocks.normalization import is_normalization
+from keras_resnet.layers import StochasticDepth, keras_internals
 
 _CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 _ONLY_IN_TRAINING = (keras.layers.Dropout, StochasticDepth)
@@ -55,7 +56,7 @@ def inference_copy(
     Raises:
         ValueError: the model is no functional one.
     """
-    if not hasattr(model, "_run_through_graph"):
+    if not keras_internals.is_functional(model):
         raise ValueError(f"only functional models can be exported, {model.name!r} is none")
     folded = _foldable_pairs(model) if fold else {}
     norms = {norm.name for norm in folded.values()}
@@ -66,6 +67,8 @@ def inference_copy(
             return keras.layers.Identity(name=layer.name)
         config = layer.get_config()
         config["dtype"] = _policy(layer, precision)
+        if isinstance(layer, keras.layers.Activation):
+            config["activation"] = layer.activation  # a function that is not registered, too
         if layer.name in folded:
             config["use_bias"] = True
         if turned:
@@ -105,7 +108,7 @@ def _turned_input(model: keras.Model):
 def _turn(layer, config: dict) -> None:
     if "data_format" in config:
         config["data_format"] = "channels_last"
-    elif isinstance(layer, keras.layers.BatchNormalization):
+    elif is_normalization(layer) and "axis" in config:
         config["axis"] = -1
 
 
@@ -113,8 +116,7 @@ def _policy(layer, precision: str) -> str:
     if precision == "float32" or isinstance(layer, _FLOAT32_LAYERS):
         return "float32"
     # Its variables stay in float32; inputs and outputs are bfloat16.
-    normalization = isinstance(layer, keras.layers.BatchNormalization)
-    return f"mixed_{precision}" if normalization else precision
+    return f"mixed_{precision}" if is_normalization(layer) else precision
 
 
 def _foldable_pairs(model: keras.Model) -> dict[str, keras.layers.BatchNormalization]:
@@ -123,7 +125,7 @@ def _foldable_pairs(model: keras.Model) -> dict[str, keras.layers.BatchNormaliza
     outputs = {id(tensor) for tensor in model.outputs}
     readers = _readers(model)
     for layer in model.layers:
-        if not isinstance(layer, _CONVOLUTIONS) or len(layer._inbound_nodes) != 1:
+        if not isinstance(layer, _CONVOLUTIONS) or keras_internals.number_of_calls(layer) != 1:
             continue
         if layer.activation is not keras.activations.linear or id(layer.output) in outputs:
             continue
@@ -135,16 +137,17 @@ def _foldable_pairs(model: keras.Model) -> dict[str, keras.layers.BatchNormaliza
 
 def _readers(model: keras.Model) -> dict[int, list]:
     """Id of a Keras tensor -> the layers of `model` that read it."""
-    readers = {}
-    for nodes in model._nodes_by_depth.values():
-        for node in nodes:
-            for tensor in node.input_tensors:
-                readers.setdefault(id(tensor), []).append(node.operation)
+    readers: dict[int, list] = {}
+    for node in keras_internals.nodes_in_running_order(model):
+        for tensor in node.input_tensors:
+            readers.setdefault(id(tensor), []).append(node.operation)
     return readers
 
 
 def _normalizes_channels(layer, convolution) -> bool:
-    if not isinstance(layer, keras.layers.BatchNormalization) or len(layer._inbound_nodes) != 1:
+    if not isinstance(layer, keras.layers.BatchNormalization):
+        return False
+    if keras_internals.number_of_calls(layer) != 1:
         return False
     rank = len(convolution.output.shape)
     channels = rank - 1 if convolution.data_format == "channels_last" else 1

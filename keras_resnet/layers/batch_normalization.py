@@ -61,10 +61,12 @@ class BatchNormalization(keras.layers.BatchNormalization):
             return self._training_call(kernels, inputs, mask)
         if not kernels.has_fused_kernel(inputs):
             return super().call(inputs, training=False, mask=mask)
+        scale, offset = self._scale_and_offset()
         return kernels.fused_inference(
             inputs,
             self.axis,
-            *self._scale_and_offset(),
+            scale,
+            offset,
             ops.convert_to_tensor(self.moving_mean),
             ops.convert_to_tensor(self.moving_variance),
             self.epsilon,

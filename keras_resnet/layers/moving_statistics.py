@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import keras
 
 from keras_resnet.layers.batch_normalization import BatchNormalization
+from keras_resnet.layers.keras_internals import layers_within
 
 
 def defer_moving_statistics(model: keras.Model, deferred: bool = True) -> None:
@@ -73,8 +74,7 @@ def average_moving_statistics(model: keras.Model, others: Sequence = ()) -> None
 
 
 def _batch_normalizations(model) -> list[BatchNormalization]:
-    # `_flatten_layers` is what Keras' own `summary` walks: nested models and layers included.
-    layers = model._flatten_layers()
+    layers = [model, *layers_within(model)]
     return [layer for layer in layers if isinstance(layer, BatchNormalization) and layer.built]
 
 

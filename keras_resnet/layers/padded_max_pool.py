@@ -19,6 +19,13 @@ def compiled_for_tpu():
         _compiled_for_tpu = before
 
 
+def _on_tpu() -> bool:
+    """Whether what TensorFlow traces now will be compiled for a TPU by its strategy."""
+    import tensorflow as tf
+
+    return isinstance(tf.distribute.get_strategy(), tf.distribute.TPUStrategy)
+
+
 @keras.saving.register_keras_serializable(package="keras_resnet")
 class PaddedMaxPool(keras.layers.Layer):
     """Max pool of 3 with stride 2 over an input with one pixel around it.
@@ -53,11 +60,12 @@ class PaddedMaxPool(keras.layers.Layer):
         rank = len(inputs.shape)
         axes = self._spatial_axes(rank)
         if keras.backend.backend() == "tensorflow":
-            from keras_resnet.layers import tensorflow_max_pool as kernels
-
             sizes_are_known = all(inputs.shape[axis] for axis in axes)
-            if sizes_are_known and (_compiled_for_tpu or kernels.on_tpu()):
-                return kernels.windowed_max_pool(inputs, axes, self.zero_pad)
+            if sizes_are_known and (_compiled_for_tpu or _on_tpu()):
+                # Here and not above: it loads parts of TensorFlow that nothing else needs.
+                from keras_resnet.layers.tensorflow_max_pool import windowed_max_pool
+
+                return windowed_max_pool(inputs, axes, self.zero_pad)
         border = [(1, 1) if i in axes else (0, 0) for i in range(rank)]
         value = 0.0 if self.zero_pad else float("-inf")
         padded = ops.pad(inputs, border, constant_values=value)

@@ -10,11 +10,6 @@ import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla
 
 
-def on_tpu() -> bool:
-    """Whether what is traced now will be compiled for a TPU by its strategy."""
-    return isinstance(tf.distribute.get_strategy(), tf.distribute.TPUStrategy)
-
-
 def windowed_max_pool(inputs, axes: Sequence[int], zero_pad: bool):
     """Max pool of 3 with stride 2 and a border of one, without a padded copy.
 

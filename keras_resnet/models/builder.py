@@ -1,80 +1,110 @@
 """From a row of the table to a Keras model."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 
 from keras_resnet import blocks
 from keras_resnet.architectures import Architecture, get_architecture
+from keras_resnet.architectures.row import explain_arguments
+from keras_resnet.errors import nearest
 from keras_resnet.models.resnet import ResNet
 
 
+@explain_arguments
 def create_model(
     name: str,
     *,
     include_top: bool = True,
-    weights: str | None = None,
-    input_tensor=None,
+    weights: Any = None,
+    input_tensor: "keras.KerasTensor | None" = None,
     input_shape: Sequence[int | None] | None = None,
     pooling: str | None = None,
     classes: int | None = None,
-    classifier_activation: str | None = "softmax",
+    classifier_activation: str | Callable[..., Any] | None = "softmax",
     model_name: str | None = None,
     output_stride: int | None = None,
     zero_init_last_gamma: bool = True,
     norm: Mapping[str, Any] | None = None,
+    norm_layer: str | Callable[..., Any] | None = None,
+    activation: str | Callable[..., Any] | None = None,
+    block: str | Callable[..., Any] | None = None,
     dtype: Any = None,
     rematerialize: bool = False,
     data_format: str | None = None,
-    **overrides,
+    depths: Sequence[int] | None = None,
+    widths: Sequence[int] | None = None,
+    bottleneck: bool | None = None,
+    preactivation: bool | None = None,
+    stem: str | None = None,
+    stem_width: int | None = None,
+    zero_pad_pool: bool | None = None,
+    shortcut: str | None = None,
+    groups: int | None = None,
+    base_width: int | None = None,
+    stride_in_1x1: bool | None = None,
+    stride_in_last_block: bool | None = None,
+    preact_first_shortcut: bool | None = None,
+    use_bias: bool | None = None,
+    epsilon: float | None = None,
+    residual: bool | None = None,
+    se_ratio: float | None = None,
+    dropout_rate: float | None = None,
+    block_dropout_rate: float | None = None,
+    drop_path_rate: float | None = None,
+    image_size: int | None = None,
+    crop_ratio: float | None = None,
+    interpolation: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    channel_order: str | None = None,
 ) -> ResNet:
-    """A residual network by name.
+    """A residual network by name: `create_model("ResNet50", classes=10)`.
 
     Args:
         name: a name from `keras_resnet.list_models()`.
-        include_top: end with global average pooling and a classifier.
-        weights: None for random weights, or what `keras_resnet.weights` loads: "imagenet", a
-            path, "hf://..." .
-        input_tensor: Keras tensor to build on, instead of a new input.
-        input_shape: (*space, channels), or (channels, *space) for "channels_first"; one, two or
-            three spatial axes make a 1-D, 2-D or 3-D network. None for an axis leaves its size
-            open. Default: three channels at the variant's native size, any size without top.
-        pooling: without top: None gives the last feature map, "avg" and "max" pool it.
-        classes: number of classes; default as in the table (1000, CIFAR: 10).
-        classifier_activation: activation of the classifier; None gives logits.
         model_name: name of the Keras model; default `name` in lower case.
-        output_stride: pixels of the input per pixel of the last feature map: 32, 16 or 8 (CIFAR:
-            4, 2 or 1); strides beyond it become dilations, as in torchvision's
-            `replace_stride_with_dilation`.
-        zero_init_last_gamma: start each post-activation block as the identity (Goyal et al.
-            2017, section 5.1).
-        norm: options of the batch normalizations: `momentum`, `epsilon`, `synchronized`.
-        dtype: dtype policy of the layers, such as "mixed_bfloat16"; None is the global one. The
-            classifier computes in float32 if the policy is a mixed one.
-        rematerialize: recompute each block in the backward pass instead of keeping its
-            activations: less memory, more time.
-        data_format: "channels_last" or "channels_first"; None is Keras' global setting.
-        **overrides: fields of `keras_resnet.architectures.Architecture`: `depths`, `widths`,
-            `se_ratio`, `dropout_rate`, `drop_path_rate`, `shortcut`, `residual` (False: the
-            plain twin) and others.
+        ...: all other arguments as in `keras_resnet.architectures.Architecture.__call__`, which
+            describes them.
 
     Returns:
-        A `ResNet`. Its input is a float tensor, normalized with `model.preprocessing`; its
-        output has shape (batch, classes), or that of the features.
+        A `ResNet`.
 
     Raises:
-        ValueError: for an argument outside the ranges above, quoting it.
+        ValueError: for an argument outside its range, quoting it.
         TypeError: for an argument that does not exist, naming the nearest.
     """
-    if classes is not None:
-        overrides["classes"] = classes
-    row = get_architecture(name, **overrides)
+    arguments = {key: value for key, value in locals().items() if key not in ("name", "model_name")}
+    return get_architecture(name)(name=model_name or name.lower(), **arguments)
+
+
+def build_model(
+    row: Architecture,
+    *,
+    include_top: bool,
+    weights: Any,
+    input_tensor: keras.KerasTensor | None,
+    input_shape: Sequence[int | None] | None,
+    pooling: str | None,
+    classifier_activation: str | Callable[..., Any] | None,
+    model_name: str | None,
+    output_stride: int | None,
+    zero_init_last_gamma: bool,
+    norm: Mapping[str, Any] | None,
+    dtype: Any,
+    rematerialize: bool,
+    data_format: str | None,
+) -> ResNet:
+    """The network of a row; the arguments are those of `Architecture.__call__`."""
     _check(row, pooling)
     plans = plan_blocks(row, output_stride)
     options = {
         "norm": {"epsilon": row.epsilon, **(norm or {})},
+        "norm_layer": row.norm_layer,
+        "activation": row.activation,
         "data_format": keras.config.image_data_format() if data_format is None else data_format,
         "dtype": keras.dtype_policies.get(dtype) if dtype is not None else None,
     }
@@ -88,14 +118,14 @@ def create_model(
     model = ResNet(
         inputs,
         outputs,
-        name=model_name or name.lower(),
+        name=model_name or row.name.lower(),
         preprocessing=row.preprocessing,
         rematerialize=rematerialize,
     )
     if weights is not None:
         from keras_resnet.weights import apply_weights
 
-        apply_weights(model, weights, variant=name, include_top=include_top)
+        apply_weights(model, weights, variant=row.name, include_top=include_top)
     return model
 
 
@@ -151,7 +181,8 @@ def plan_blocks(row: Architecture, output_stride: int | None = None) -> list[Blo
             f"{allowed[-1]}, received {output_stride!r}."
         )
     target = output_stride or row.stride
-    plans, stride_so_far, dilation = [], row.stem_stride, 1
+    plans: list[BlockPlan] = []
+    stride_so_far, dilation = row.stem_stride, 1
     count = sum(row.depths)
     for stage, depth in enumerate(row.depths, start=1):
         last_stage = stage == len(row.depths)
@@ -171,44 +202,80 @@ def plan_blocks(row: Architecture, output_stride: int | None = None) -> list[Blo
 
 
 def _features(row: Architecture, x, plans, zero_init_last_gamma, options):
+    make, preactivation = _block_of(row), row.preactivation
     x = blocks.stem(
         x,
         row.stem_width,
         row.stem,
-        preactivation=row.preactivation,
+        preactivation=preactivation,
         zero_pad_pool=row.zero_pad_pool,
         use_bias=row.use_bias,
         **options,
     )
     for plan in plans:
-        x = _block(row, x, plan, zero_init_last_gamma, options)
-    return blocks.norm_act(x, name="final", **options) if row.preactivation else x
+        arguments = _arguments(row, make, plan, zero_init_last_gamma)
+        name = f"stage{plan.stage}_block{plan.block}"
+        x = make(x, row.widths[plan.stage - 1], plan.stride, name=name, **arguments, **options)
+    return blocks.norm_act(x, name="final", **options) if preactivation else x
 
 
-def _block(row: Architecture, x, plan: BlockPlan, zero_init_last_gamma, options):
+def _block_of(row: Architecture) -> Callable[..., keras.KerasTensor]:
+    if not isinstance(row.block, str):
+        return row.block
+    known = blocks.PREACT_BLOCKS if row.preactivation else blocks.BLOCKS
+    if row.block not in known:
+        raise ValueError(
+            f"`block` is one of {', '.join(known)}, or a function; received "
+            f"{row.block!r}{nearest(row.block, known)}"
+        )
+    return known[row.block]
+
+
+# Argument of a block -> the field of the row that it comes from, where their names differ.
+_FIELDS = {"width": "base_width", "dropout_rate": "block_dropout_rate"}
+
+
+def _arguments(row: Architecture, make, plan: BlockPlan, zero_init_last_gamma) -> dict[str, Any]:
+    """What a block is called with: of the arguments of all blocks those that it names.
+
+    Raises:
+        ValueError: if the row wants what the block has no argument for.
+    """
     width = row.widths[plan.stage - 1]
-    kwargs = {
-        "dilation": plan.dilation,
-        "first_dilation": plan.first_dilation,
-        "shortcut": row.shortcut,
-        "residual": row.residual,
-        "se_ratio": row.se_ratio,
-        "drop_path_rate": row.drop_path_rate * plan.depth_fraction,
-        "use_bias": row.use_bias,
-        "name": f"stage{plan.stage}_block{plan.block}",
-        **options,
-    }
-    if row.bottleneck:
-        kwargs["groups"] = row.groups
-        kwargs["width"] = int(width * row.base_width / 64) * row.groups
-        kwargs["stride_in_1x1"] = row.stride_in_1x1
-    if not row.preactivation:
-        make = blocks.bottleneck_block if row.bottleneck else blocks.basic_block
-        return make(x, width, plan.stride, zero_init_last_gamma=zero_init_last_gamma, **kwargs)
-    make = blocks.preact_bottleneck_block if row.bottleneck else blocks.preact_basic_block
+    inside = int(width * row.base_width / 64) * row.groups
     first = plan.stage == plan.block == 1
-    kwargs["preact_shortcut"] = row.preact_first_shortcut and first
-    return make(x, width, plan.stride, dropout_rate=row.block_dropout_rate, **kwargs)
+    # Argument -> its value, and the value that a block without the argument has.
+    wanted = {
+        "groups": (row.groups, 1),
+        "width": (inside, width),
+        "stride_in_1x1": (row.stride_in_1x1, False),
+        "dilation": (plan.dilation, 1),
+        "first_dilation": (plan.first_dilation, 1),
+        "shortcut": (row.shortcut, "B"),
+        "residual": (row.residual, True),
+        "se_ratio": (row.se_ratio, 0),
+        "dropout_rate": (row.block_dropout_rate, 0),
+        "drop_path_rate": (row.drop_path_rate * plan.depth_fraction, 0),
+        "use_bias": (row.use_bias, False),
+    }
+    known = inspect.signature(make).parameters
+    for argument, (value, without) in wanted.items():
+        if argument not in known and value != without:
+            field = _FIELDS.get(argument, argument)
+            raise ValueError(
+                f"`{field}` is {getattr(row, field, value)!r}, but {row.name} has "
+                f"{_kind_of(row)} blocks, which have no such choice."
+            )
+    arguments = {argument: value for argument, (value, _) in wanted.items()}
+    arguments["preact_shortcut"] = row.preact_first_shortcut and first
+    arguments["zero_init_last_gamma"] = zero_init_last_gamma
+    return {argument: value for argument, value in arguments.items() if argument in known}
+
+
+def _kind_of(row: Architecture) -> str:
+    if not isinstance(row.block, str):
+        return getattr(row.block, "__name__", repr(row.block))
+    return f"pre-activation {row.block}" if row.preactivation else row.block
 
 
 def _check(row: Architecture, pooling) -> None:
@@ -221,19 +288,8 @@ def _check(row: Architecture, pooling) -> None:
         rate = getattr(row, key)
         if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < 1:
             raise ValueError(f"`{key}` must be at least 0 and less than 1, received {rate!r}.")
-    if row.block_dropout_rate and not row.preactivation:
-        raise ValueError(
-            f"`block_dropout_rate` is {row.block_dropout_rate!r}, but only the blocks of "
-            f"pre-activation networks have a dropout, and {row.name} is none."
-        )
     if not isinstance(row.se_ratio, (int, float)) or row.se_ratio < 0:
         raise ValueError(f"`se_ratio` must be 0 (no gate) or positive, received {row.se_ratio!r}.")
-    for key, plain in (("groups", 1), ("base_width", 64), ("stride_in_1x1", False)):
-        if not row.bottleneck and getattr(row, key) != plain:
-            raise ValueError(
-                f"`{key}` is {getattr(row, key)!r}, but {row.name} has basic blocks, which have "
-                "no such choice."
-            )
 
 
 def _head(row: Architecture, x, options, *, include_top, pooling, activation):

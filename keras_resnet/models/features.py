@@ -1,13 +1,16 @@
 """Feature maps of a residual network by level, and the feature pyramid on top of them."""
 
 import re
+from typing import Any
 
 import keras
 
 from keras_resnet.blocks.common import Builder
+from keras_resnet.layers.keras_internals import run_through_graph
 from keras_resnet.models.resnet import ResNet
 
 BLOCK_END = re.compile(r"stage(\d+)_block(\d+)_")
+ACTIVATION = re.compile(r"_(act\d*|out)$")  # layer names are API
 
 
 def feature_extractor(model: keras.Model) -> ResNet:
@@ -35,21 +38,19 @@ def feature_extractor(model: keras.Model) -> ResNet:
     Raises:
         ValueError: if `model` has no residual blocks of that naming.
     """
-    ends = {}
+    stages: dict[int, dict[int, list[keras.layers.Layer]]] = {}
     for layer in model.layers:
         match = BLOCK_END.match(layer.name)
         if match:
             stage = int(match.group(1))
-            ends.setdefault(stage, {}).setdefault(int(match.group(2)), []).append(layer)
-    if not ends:
+            stages.setdefault(stage, {}).setdefault(int(match.group(2)), []).append(layer)
+    if not stages:
         raise ValueError(
             f"The model {model.name!r} has no layers named 'stage1_block1_...': it is no network "
             "of keras_resnet."
         )
-    outputs = {}
-    for stage in sorted(ends):
-        is_last = stage == max(ends)
-        outputs[f"C{stage + 1}"] = _stage_output(model, ends[stage], is_last)
+    lasts = {stage: blocks[max(blocks)] for stage, blocks in sorted(stages.items())}
+    outputs = {f"C{stage + 1}": _output(model, lasts, stage) for stage in lasts}
     return ResNet(
         model.inputs[0] if len(model.inputs) == 1 else model.inputs,
         outputs,
@@ -59,21 +60,19 @@ def feature_extractor(model: keras.Model) -> ResNet:
     )
 
 
-def _stage_output(model, blocks: dict[int, list], is_last: bool):
-    names = {layer.name for layer in model.layers}
-    if is_last and "final_act" in names:
+def _output(model, lasts: dict[int, list[keras.layers.Layer]], stage: int) -> keras.KerasTensor:
+    """Of a stage, from the layers of every stage's last block in the order they run in."""
+    if stage == max(lasts) and any(layer.name == "final_act" for layer in model.layers):
         return model.get_layer("final_act").output
-    last = blocks[max(blocks)]
-    prefix = f"{BLOCK_END.match(last[0].name).group(0)}"
-    first = next((layer for layer in last if layer.name == f"{prefix}preact_norm"), None)
-    if first is not None and any(_strides(layer) > 1 for layer in last):
-        return first.input
-    return last[-1].output
+    # The first stage has the stem's resolution, unless strides come in last blocks.
+    if _is_strided(lasts[min(lasts)]) and _is_strided(lasts[stage]):
+        return lasts[stage][0].input
+    return lasts[stage][-1].output
 
 
-def _strides(layer) -> int:
-    strides = getattr(layer, "strides", 1)
-    return max(strides) if isinstance(strides, (tuple, list)) else strides
+def _is_strided(layers: list[keras.layers.Layer]) -> bool:
+    strides = [getattr(layer, "strides", 1) for layer in layers]
+    return any(max(s) > 1 if isinstance(s, (tuple, list)) else s > 1 for s in strides)
 
 
 def feature_pyramid(
@@ -96,8 +95,9 @@ def feature_pyramid(
         levels: finest and coarsest level; (2, 6) is the paper's, (3, 7) RetinaNet's. Levels
             beyond the network's last one are made as `coarse` says.
         coarse: "pool": a stride-2 subsampling of the last level (Lin et al. 2017, footnote 3);
-            "conv": 3×3 convolutions of stride 2 from the last feature map of the network, with a
-            ReLU between them (RetinaNet: Lin et al., "Focal Loss", 2017, section 4, footnote 2).
+            "conv": 3×3 convolutions of stride 2 from the last feature map of the network, with its
+            activation between them (RetinaNet, with a ReLU: Lin et al., "Focal Loss", 2017, section
+            4, footnote 2).
         name: name of the model.
 
     Returns:
@@ -121,7 +121,7 @@ def feature_pyramid(
     maps = {k: maps[k] for k in maps if k >= finest}
     strides = _strides_of_levels(features, build)
     pyramid = _top_down(build, {k: maps[k] for k in maps if k <= last}, strides, filters)
-    _add_coarse_levels(build, pyramid, maps[max(maps)], last, coarsest, filters, coarse)
+    _add_coarse_levels(build, model, pyramid, maps[max(maps)], last, coarsest, filters, coarse)
     outputs = {f"P{k}": pyramid[k] for k in sorted(pyramid)}
     return ResNet(
         features.inputs[0] if len(features.inputs) == 1 else features.inputs,
@@ -136,6 +136,17 @@ def _builder_like(model, tensor) -> Builder:
     """Layers in the data format and dtype policy of the model's own convolutions."""
     conv = next(layer for layer in model.layers if hasattr(layer, "kernel_size"))
     return Builder(tensor, {"data_format": conv.data_format, "dtype": conv.dtype_policy})
+
+
+def _activation_like(build: Builder, model, name: str) -> keras.layers.Layer:
+    """A layer like the network's first activation; a ReLU where none is found by its name."""
+    layer = next((layer for layer in model.layers if ACTIVATION.search(layer.name)), None)
+    if layer is None:
+        return keras.layers.Activation("relu", dtype=build.options.dtype, name=name)
+    config = {**layer.get_config(), "name": name}
+    if isinstance(layer, keras.layers.Activation):
+        config["activation"] = layer.activation  # a function that is not registered, too
+    return type(layer).from_config(config)
 
 
 def _top_down(build: Builder, maps: dict, strides: dict, filters: int) -> dict:
@@ -161,14 +172,21 @@ def _strides_of_levels(features: ResNet, build: Builder) -> dict[int, int]:
         shape[axis] = 1024
     shape[0] = 1
     example = keras.KerasTensor(tuple(shape))
-    outputs = features._run_through_graph(
-        [example], operation_fn=lambda operation: operation.compute_output_spec
-    )
+    outputs = run_through_graph(features, [example], lambda layer: layer.compute_output_spec)
     sizes = [tensor.shape[first] for tensor in keras.tree.flatten(outputs)]
     return {int(key[1:]): 1024 // size for key, size in zip(features.output, sizes, strict=True)}
 
 
-def _add_coarse_levels(build, pyramid, last_map, last, coarsest, filters, coarse) -> None:
+def _add_coarse_levels(
+    build: Builder,
+    model,
+    pyramid: dict,
+    last_map,
+    last: int,
+    coarsest: int,
+    filters: int,
+    coarse: str,
+) -> None:
     x = last_map
     for level in range(last + 1, coarsest + 1):
         if coarse == "pool":
@@ -176,7 +194,7 @@ def _add_coarse_levels(build, pyramid, last_map, last, coarsest, filters, coarse
             pyramid[level] = pool(pyramid[level - 1])
             continue
         if level > last + 1:
-            x = build.activate(x, name=f"fpn_act{level}")
+            x = _activation_like(build, model, f"fpn_act{level}")(x)
         x = build.conv(x, filters, 3, stride=2, use_bias=True, name=f"P{level}")
         pyramid[level] = x
 
@@ -189,7 +207,7 @@ class UpsampleLike(keras.layers.Layer):
     spatial axis. Output: the first one's channels at the second one's size.
     """
 
-    def __init__(self, data_format: str | None = None, **kwargs):
+    def __init__(self, data_format: str | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.data_format = data_format or keras.config.image_data_format()
         self.built = True

@@ -9,8 +9,12 @@ import dataclasses
 import functools
 import inspect
 import re
+from collections.abc import Callable
+from typing import Any
 
 import keras
+
+from keras_resnet.layers.keras_internals import nodes_in_running_order
 
 BLOCK = re.compile(r"(stage\d+_block\d+)_")
 
@@ -25,20 +29,18 @@ class Segment:
     outputs: list[int] = dataclasses.field(default_factory=list)
 
 
-def plan_segments(model) -> list[Segment]:
+def plan_segments(model: keras.Model) -> list[Segment]:
     """The model's nodes in an order they can run in, those of a residual block together."""
-    blocks, segments = {}, []
-    for depth in sorted(model._nodes_by_depth, reverse=True):
-        for node in model._nodes_by_depth[depth]:
-            if not node.operation or node.is_input:
-                continue
-            match = BLOCK.match(node.operation.name)
-            key = match.group(1) if match else None
-            if key is None or key not in blocks:
-                segments.append(Segment(key is not None, []))
-                blocks[key] = segments[-1]
-            segment = segments[-1] if key is None else blocks[key]
-            segment.nodes.append(node)
+    blocks: dict[str | None, Segment] = {}
+    segments: list[Segment] = []
+    for node in nodes_in_running_order(model):
+        match = BLOCK.match(node.operation.name)
+        key = match.group(1) if match else None
+        if key is None or key not in blocks:
+            segments.append(Segment(key is not None, []))
+            blocks[key] = segments[-1]
+        segment = segments[-1] if key is None else blocks[key]
+        segment.nodes.append(node)
     read_outside = {id(t) for t in model.outputs}
     for segment in segments:
         made = {id(t) for node in segment.nodes for t in node.outputs}
@@ -63,15 +65,15 @@ def run_segments(segments: list[Segment], values: dict[int, object], training: b
 def _run(nodes, values, training) -> None:
     for node in nodes:
         args, kwargs = node.arguments.fill_in(values)
-        if _takes_training(type(node.operation)):
+        if _takes_training(type(node.operation).call):
             kwargs["training"] = training
         results = keras.tree.flatten(node.operation(*args, **kwargs))
         values.update(zip(map(id, node.outputs), results, strict=True))
 
 
 @functools.cache
-def _takes_training(layer_class) -> bool:
-    return "training" in inspect.signature(layer_class.call).parameters
+def _takes_training(call: Callable[..., Any]) -> bool:
+    return "training" in inspect.signature(call).parameters
 
 
 def _run_and_forget(segment: Segment, values, training) -> None:

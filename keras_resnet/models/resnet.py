@@ -4,9 +4,12 @@ import contextlib
 import copy
 import sys
 import types
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import keras
 
+from keras_resnet.layers import keras_internals
 from keras_resnet.models import rematerialization as remat
 
 
@@ -28,9 +31,10 @@ class ResNet(keras.Model):
             for `keras.Model`.
     """
 
-    _metadata = types.MappingProxyType({})  # replaced as a whole, never changed in place
+    # Replaced as a whole, never changed in place.
+    _metadata: Mapping[str, Any] = types.MappingProxyType({})
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any):
         # The one signature that Keras 3.10 to 3.15 all take for a functional model's: they compare
         # it with that of their own class, which is hidden by a decorator up to 3.14.
         inputs, outputs, name, kwargs = _bind(*args, **kwargs)
@@ -45,12 +49,12 @@ class ResNet(keras.Model):
         self.rematerialize = rematerialize
 
     @property
-    def preprocessing(self) -> dict | None:
+    def preprocessing(self) -> dict[str, Any] | None:
         """How an image becomes an input, a plain dict; None if unknown."""
         return copy.deepcopy(self._metadata.get("preprocessing"))
 
     @preprocessing.setter
-    def preprocessing(self, value: dict | None):
+    def preprocessing(self, value: Mapping[str, Any] | None) -> None:
         self._set_metadata("preprocessing", None if value is None else _plain(dict(value)))
 
     @property
@@ -59,7 +63,7 @@ class ResNet(keras.Model):
         return copy.copy(self._metadata.get("class_names"))
 
     @class_names.setter
-    def class_names(self, value):
+    def class_names(self, value: Sequence[Any] | None) -> None:
         self._set_metadata("class_names", None if value is None else [str(v) for v in value])
 
     @property
@@ -68,28 +72,31 @@ class ResNet(keras.Model):
         return self._metadata.get("rematerialize", False)
 
     @rematerialize.setter
-    def rematerialize(self, value: bool):
+    def rematerialize(self, value: bool) -> None:
         self._set_metadata("rematerialize", bool(value))
 
-    def _set_metadata(self, key, value):
+    def _set_metadata(self, key: str, value: Any) -> None:
         # Out of Keras' attribute tracking, which would wrap dicts and lists of its own.
         object.__setattr__(self, "_metadata", {**self._metadata, key: value})
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         return {**config, **copy.deepcopy(dict(self._metadata))}
 
-    def call(self, inputs, training=None, mask=None, **kwargs):
+    def call(
+        self, inputs: Any, training: bool | None = None, mask: Any = None, **kwargs: Any
+    ) -> Any:
         if not (self.rematerialize and training):
             return super().call(inputs, training=training, mask=mask, **kwargs)
         if "_segments" not in self.__dict__:
             object.__setattr__(self, "_segments", remat.plan_segments(self))
-        values = dict(zip(map(id, self._inputs), self._standardize_inputs(inputs), strict=True))
+        tensors = keras_internals.standardized_inputs(self, inputs)
+        values = dict(zip(map(id, self.inputs), tensors, strict=True))
         remat.run_segments(self._segments, values, training)
-        outputs = [values[id(tensor)] for tensor in self._outputs]
-        return keras.tree.pack_sequence_as(self._outputs_struct, outputs)
+        outputs = [values[id(tensor)] for tensor in self.outputs]
+        return keras.tree.pack_sequence_as(self.output, outputs)
 
-    def _run_through_graph(self, inputs, *args, **kwargs):
+    def _run_through_graph(self, inputs, *args, **kwargs):  # one of OVERRIDDEN_BY_MODELS
         outputs = super()._run_through_graph(inputs, *args, **kwargs)
         for tensor in keras.tree.flatten(outputs):
             if keras.backend.is_keras_tensor(tensor):
@@ -103,7 +110,7 @@ def _bind(inputs, outputs, name=None, **kwargs):
 
 
 @contextlib.contextmanager
-def _deep_recursion(limit: int = 20_000):
+def _deep_recursion(limit: int = 20_000) -> Iterator[None]:
     """Keras walks a new graph recursively, one call a layer: 1001 layers need thousands."""
     before = sys.getrecursionlimit()
     sys.setrecursionlimit(max(before, limit))
@@ -113,7 +120,7 @@ def _deep_recursion(limit: int = 20_000):
         sys.setrecursionlimit(before)
 
 
-def _metadata_of(outputs) -> dict:
+def _metadata_of(outputs) -> Mapping[str, Any]:
     for tensor in keras.tree.flatten(outputs):
         if hasattr(tensor, "_keras_resnet_metadata"):
             return tensor._keras_resnet_metadata

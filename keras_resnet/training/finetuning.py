@@ -7,6 +7,7 @@ import keras
 from ml_collections import ConfigDict
 
 from keras_resnet import storage
+from keras_resnet.blocks.normalization import is_normalization
 from keras_resnet.errors import UserError
 from keras_resnet.training.workdir import WorkDir
 from keras_resnet.weights import Checkpoint, apply_weights, preprocessing_of, read_weights
@@ -96,13 +97,12 @@ def freeze(model: keras.Model, what: str) -> None:
 
     Args:
         model: the network.
-        what: "" nothing. "norm" all batch normalizations: their moving statistics, scales and
+        what: "" nothing. "norm" all normalizations of any kind: their moving statistics, scales and
             shifts stay what they are and are used in training too, as for batches too small to take
             statistics of. "body" everything but the classifier, which is then a linear probe.
     """
     if not what:
         return
     for layer in model.layers:
-        norm = isinstance(layer, keras.layers.BatchNormalization)
-        if norm if what == "norm" else layer.name != _CLASSIFIER:
+        if is_normalization(layer) if what == "norm" else layer.name != _CLASSIFIER:
             layer.trainable = False

@@ -11,6 +11,8 @@ import keras
 import tensorflow as tf
 from ml_collections import ConfigDict
 
+from keras_resnet.layers import keras_internals
+
 DECAYED_LAYERS = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 
 
@@ -26,15 +28,19 @@ class DecayMixin:
 
     def scale_learning_rate(self, factors) -> None:
         """Multiplies the learning rate of variables; `factors` is pairs (variable, float)."""
-        self._rate_factors = {self._var_key(variable): factor for variable, factor in factors}
+        self._rate_factors = {
+            keras_internals.variable_key(self, variable): factor for variable, factor in factors
+        }
 
     def _rate_of(self, variable, learning_rate):
         """The learning rate of one variable, in its dtype."""
-        factor = getattr(self, "_rate_factors", {}).get(self._var_key(variable), 1.0)
+        factor = getattr(self, "_rate_factors", {}).get(
+            keras_internals.variable_key(self, variable), 1.0
+        )
         return keras.ops.cast(learning_rate, variable.dtype) * factor
 
     def _decay_of(self, variable) -> float:
-        return self.weight_decay if self._use_weight_decay(variable) else 0.0
+        return self.weight_decay if keras_internals.uses_weight_decay(self, variable) else 0.0
 
     def _apply_weight_decay(self, variables):
         pass  # update_step does it
@@ -88,7 +94,7 @@ class LARS(DecayMixin, keras.optimizers.SGD):
 
     def update_step(self, gradient, variable, learning_rate):
         gradient = keras.ops.cast(gradient, variable.dtype)
-        if self._use_weight_decay(variable):
+        if keras_internals.uses_weight_decay(self, variable):
             decay = self.weight_decay or 0.0
             weight_norm, norm = tf.norm(variable), tf.norm(gradient)
             ratio = self.trust_coefficient * weight_norm / (norm + decay * weight_norm)
@@ -124,15 +130,14 @@ class LAMB(DecayMixin, keras.optimizers.Lamb):
     def update_step(self, gradient, variable, learning_rate):
         gradient = keras.ops.cast(gradient, variable.dtype)
         step = keras.ops.cast(self.iterations + 1, variable.dtype)
-        index = self._get_variable_index(variable)
-        momentum, velocity = self._momentums[index], self._velocities[index]
+        momentum, velocity = keras_internals.adam_slots(self, variable)
         self.assign_add(momentum, (gradient - momentum) * (1 - self.beta_1))
         self.assign_add(velocity, (tf.square(gradient) - velocity) * (1 - self.beta_2))
         # 1 - beta**step without the cancellation, which in float32 costs half of the digits.
         bias_1 = -tf.math.expm1(step * math.log(self.beta_1)) if self.beta_1 else 1.0
         bias_2 = -tf.math.expm1(step * math.log(self.beta_2)) if self.beta_2 else 1.0
         update = (momentum / bias_1) / (tf.sqrt(velocity / bias_2) + self.epsilon)
-        if self._use_weight_decay(variable):
+        if keras_internals.uses_weight_decay(self, variable):
             update = update + (self.weight_decay or 0.0) * variable
             weight_norm, norm = tf.norm(variable), tf.norm(update)
             ratio = tf.where((weight_norm > 0) & (norm > 0), weight_norm / norm, 1.0)
@@ -227,6 +232,5 @@ _STAGE = re.compile(r"stage(\d+)_")  # layer names are API
 
 
 def _layers(model: keras.Model) -> list:
-    # What Keras' own `summary` walks: layers inside layers included.
-    layers = model._flatten_layers(include_self=False, recursive=True)
+    layers = keras_internals.layers_within(model)
     return [layer for layer in layers if not isinstance(layer, keras.Model)]

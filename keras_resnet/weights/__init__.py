@@ -93,9 +93,9 @@ def _check_architecture(checkpoint: Checkpoint, variant: str) -> None:
     from keras_resnet.architectures import ARCHITECTURES
 
     known = {
-        row.source.split()[-1]: name
+        row.reference: name
         for name, row in ARCHITECTURES.items()
-        if row.source.startswith(("timm ", "torchvision "))
+        if row.library in ("timm", "torchvision")
     }
     expected = next((theirs for theirs, ours in known.items() if ours == variant), None)
     if expected is None or checkpoint.architecture == expected:

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from keras_resnet.layers import BatchNormalization
+from keras_resnet.layers.keras_internals import layers_within
 
 
 class WeightAverage(tf.Module):
@@ -60,9 +61,8 @@ class WeightAverage(tf.Module):
 
 def averaged_variables(model: keras.Model) -> list[keras.Variable]:
     """Returns the variables that are averaged, in the order of the model's weights."""
-    layers = model._flatten_layers(include_self=False, recursive=True)
     chosen = {id(variable) for variable in model.trainable_variables}
-    for layer in layers:
+    for layer in layers_within(model):
         if isinstance(layer, BatchNormalization) and layer.trainable:
             chosen |= {id(layer.moving_mean), id(layer.moving_variance)}
     return [variable for variable in model.weights if id(variable) in chosen]

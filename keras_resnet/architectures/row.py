@@ -1,0 +1,350 @@
+"""A row of the table of networks, which builds its network when it is called."""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from keras_resnet.errors import close_names
+
+if TYPE_CHECKING:
+    import keras
+
+    from keras_resnet.models.resnet import ResNet
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def did_you_mean(word: str, known: Any) -> str:
+    """Returns " Did you mean a or b?" for what is close to `word`, or ""."""
+    near = close_names(word, known)
+    return f" Did you mean {' or '.join(near)}?" if near else ""
+
+
+def explain_arguments(function: Function) -> Function:
+    """Has a function say in full which arguments it does not take; type checkers see it as it is.
+
+    The messages are for Python 3.11 and 3.12 too, whose own do not name the nearest argument.
+    """
+    parameters = list(inspect.signature(function).parameters.values())
+    known = [p.name for p in parameters]
+    positional = [p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    method = known[0] == "self"
+
+    @functools.wraps(function)
+    def explained(*args: Any, **kwargs: Any) -> Any:
+        caller = args[0].name if method else function.__name__
+        if len(args) > len(positional):
+            names = positional[method:]
+            raise TypeError(
+                f"{caller} takes at most {len(names)} positional arguments ({', '.join(names)}), "
+                f"received {len(args) - method}."
+            )
+        for key in kwargs:
+            if key in positional[: len(args)]:
+                raise TypeError(f"{caller} got {key!r} twice, by position and by name.")
+            if key not in known:
+                near = did_you_mean(key, known[method:])
+                raise TypeError(f"{caller} takes no argument {key!r}.{near}")
+        return function(*args, **kwargs)
+
+    return explained  # type: ignore[return-value]
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """A network as data: called, it builds the Keras model.
+
+    `keras_resnet.ResNet50(classes=10)` is the network of that row with ten classes, and
+    `keras_resnet.ResNet50.depths` is what the row says. Networks of your own:
+    `dataclasses.replace(keras_resnet.ResNet50, name="Mine", depths=(1, 2, 2, 1))()`.
+
+    Attributes:
+        name: the name users type.
+        source: paper and section that the row follows.
+        depths: number of blocks per stage.
+        widths: nominal width of each stage; a bottleneck's output has four times as many channels.
+        library, reference: the library that has the same network, layer by layer and parameter by
+            parameter, and its name there; "" if there is none.
+        block: "basic", "bottleneck", or a function that is called as those of
+            `keras_resnet.blocks` are: see `keras_resnet.create_model`.
+        norm_layer, activation: see `keras_resnet.blocks.common.LayerOptions`.
+        preactivation: normalization and activation before the convolutions (v2).
+        stem: see `keras_resnet.blocks.stem`.
+        stem_width: channels of the stem's output.
+        zero_pad_pool: see `keras_resnet.blocks.stem`.
+        shortcut: "A", "B" or "D", see `keras_resnet.blocks.basic_block`.
+        groups, base_width: a bottleneck is `int(width * base_width / 64) * groups` channels wide
+            inside, its 3×3 convolution has that many groups (Xie et al. 2017, section 3).
+        stride_in_1x1: stride in a bottleneck's first 1×1 convolution (He et al. 2015).
+        stride_in_last_block: stride in the last block of a stage instead of the next stage's
+            first (keras.applications' v2).
+        preact_first_shortcut: the first block's identity shortcut starts after its activation.
+        use_bias: biases on the convolutions; with `preactivation` only where no normalization
+            follows directly.
+        epsilon: epsilon of the normalizations.
+        residual: False for the plain twin of the network.
+        se_ratio: relative width of the squeeze-and-excitation gate, 0 for none.
+        dropout_rate: dropout before the classifier.
+        block_dropout_rate: dropout before the last convolution of a pre-activation block.
+        drop_path_rate: stochastic depth of the last block; earlier ones have less, linearly.
+        classes: number of classes.
+        image_size: native input size in pixels; with the fields that follow it is the
+            preprocessing of a model whose weights do not bring their own.
+        crop_ratio: the image's share of the resized one, at evaluation.
+        interpolation: how images are resized.
+        mean, std: of pixels scaled to 0..1, in the order of `channel_order`.
+        channel_order: "rgb" or "bgr".
+    """
+
+    name: str
+    source: str
+    depths: tuple[int, ...]
+    widths: tuple[int, ...] = (64, 128, 256, 512)
+    library: str = ""
+    reference: str = ""
+    block: str | Callable[..., Any] = "bottleneck"
+    norm_layer: Any = "batch"
+    activation: Any = "relu"
+    preactivation: bool = False
+    stem: str = "imagenet"
+    stem_width: int = 64
+    zero_pad_pool: bool = True
+    shortcut: str = "B"
+    groups: int = 1
+    base_width: int = 64
+    stride_in_1x1: bool = False
+    stride_in_last_block: bool = False
+    preact_first_shortcut: bool = False
+    use_bias: bool = False
+    epsilon: float = 1e-5
+    residual: bool = True
+    se_ratio: float = 0.0
+    dropout_rate: float = 0.0
+    block_dropout_rate: float = 0.0
+    drop_path_rate: float = 0.0
+    classes: int = 1000
+    image_size: int = 224
+    crop_ratio: float = 0.875
+    interpolation: str = "bilinear"
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    channel_order: str = "rgb"
+
+    @property
+    def bottleneck(self) -> bool:
+        """Whether its blocks are the bottlenecks of He et al. 2015."""
+        return self.block == "bottleneck"
+
+    @property
+    def as_in(self) -> str:
+        """Where to find the same network: a library and the name there, or the paper."""
+        return f"{self.library} {self.reference}" if self.library else self.source
+
+    @property
+    def stem_stride(self) -> int:
+        return 1 if self.stem == "cifar" else 4
+
+    @property
+    def stride(self) -> int:
+        """Pixels of the input per pixel of the last feature map, without dilation."""
+        return self.stem_stride * 2 ** (len(self.depths) - 1)
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """How an image becomes an input, where the weights do not say otherwise."""
+        return {
+            "image_size": self.image_size,
+            "crop_ratio": self.crop_ratio,
+            "interpolation": self.interpolation,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "channel_order": self.channel_order,
+        }
+
+    @explain_arguments
+    def __call__(
+        self,
+        include_top: bool = True,
+        weights: Any = None,
+        input_tensor: "keras.KerasTensor | None" = None,
+        input_shape: Sequence[int | None] | None = None,
+        pooling: str | None = None,
+        classes: int | None = None,
+        classifier_activation: str | Callable[..., Any] | None = "softmax",
+        *,
+        name: str | None = None,
+        output_stride: int | None = None,
+        zero_init_last_gamma: bool = True,
+        norm: Mapping[str, Any] | None = None,
+        norm_layer: str | Callable[..., Any] | None = None,
+        activation: str | Callable[..., Any] | None = None,
+        block: str | Callable[..., Any] | None = None,
+        dtype: Any = None,
+        rematerialize: bool = False,
+        data_format: str | None = None,
+        depths: Sequence[int] | None = None,
+        widths: Sequence[int] | None = None,
+        bottleneck: bool | None = None,
+        preactivation: bool | None = None,
+        stem: str | None = None,
+        stem_width: int | None = None,
+        zero_pad_pool: bool | None = None,
+        shortcut: str | None = None,
+        groups: int | None = None,
+        base_width: int | None = None,
+        stride_in_1x1: bool | None = None,
+        stride_in_last_block: bool | None = None,
+        preact_first_shortcut: bool | None = None,
+        use_bias: bool | None = None,
+        epsilon: float | None = None,
+        residual: bool | None = None,
+        se_ratio: float | None = None,
+        dropout_rate: float | None = None,
+        block_dropout_rate: float | None = None,
+        drop_path_rate: float | None = None,
+        image_size: int | None = None,
+        crop_ratio: float | None = None,
+        interpolation: str | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        channel_order: str | None = None,
+    ) -> "ResNet":
+        """Builds the network. The first arguments are those of keras.applications.
+
+        Where the default is None, it is what the row says, unless noted otherwise.
+
+        Args:
+            include_top: end with global average pooling and a classifier.
+            weights: None for random weights, or what `keras_resnet.weights` loads: "imagenet", a
+                path, "hf://..." .
+            input_tensor: Keras tensor to build on, instead of a new input.
+            input_shape: (*space, channels), or (channels, *space) for "channels_first"; one, two
+                or three spatial axes make a 1-D, 2-D or 3-D network. None for an axis leaves its
+                size open. Default: three channels at the variant's native size, any size without
+                top.
+            pooling: without top: None gives the last feature map, "avg" and "max" pool it.
+            classes: number of classes; default as in the table (1000, CIFAR: 10).
+            classifier_activation: activation of the classifier; None gives logits.
+            name: name of the Keras model; default: the row's in lower case.
+            output_stride: pixels of the input per pixel of the last feature map: 32, 16 or 8
+                (CIFAR: 4, 2 or 1); strides beyond it become dilations, as in torchvision's
+                `replace_stride_with_dilation`.
+            zero_init_last_gamma: start each post-activation block as the identity (Goyal et al.
+                2017, section 5.1).
+            norm: options of the normalizations: `momentum`, `epsilon`, `synchronized`.
+            norm_layer: which normalization: "batch", "group", "instance", "layer", a Keras layer
+                class, or a function from a name to a new layer of that name.
+            activation: name of a Keras activation, a function of a tensor, or a Keras layer class.
+            block: "basic", "bottleneck", or a function that is called as
+                `block(x, filters, stride, name=..., **options)` and returns a Keras tensor. It is
+                given those of the built-in blocks' arguments that it names, and `norm`,
+                `norm_layer`, `activation`, `data_format` and `dtype`, to be passed on to the
+                functions of `keras_resnet.blocks`. The names of its layers start with `name` and
+                an underscore.
+            dtype: dtype policy of the layers, such as "mixed_bfloat16"; None is the global one.
+                The classifier computes in float32 if the policy is a mixed one.
+            rematerialize: recompute each block in the backward pass instead of keeping its
+                activations: less memory, more time.
+            data_format: "channels_last" or "channels_first"; None is Keras' global setting.
+            depths: number of blocks per stage.
+            widths: nominal width of each stage; a bottleneck's output has four times as many
+                channels.
+            bottleneck: True is `block="bottleneck"`, False is `block="basic"`.
+            preactivation: normalization and activation before the convolutions (v2).
+            stem: "cifar", "imagenet", "deep" or "deep_strided", see `keras_resnet.blocks.stem`.
+            stem_width: channels of the stem's output.
+            zero_pad_pool: pad the stem's pool with zeros instead of minus infinity.
+            shortcut: "A", "B" or "D", see `keras_resnet.blocks.basic_block`.
+            groups: groups of a bottleneck's 3×3 convolution.
+            base_width: a bottleneck is `int(width * base_width / 64) * groups` channels wide.
+            stride_in_1x1: stride in a bottleneck's first 1×1 convolution.
+            stride_in_last_block: stride in a stage's last block, not in the next one's first.
+            preact_first_shortcut: the first block's identity shortcut starts after its activation.
+            use_bias: biases on the convolutions.
+            epsilon: epsilon of the normalizations.
+            residual: False for the plain twin of the network.
+            se_ratio: relative width of the squeeze-and-excitation gate, 0 for none.
+            dropout_rate: dropout before the classifier.
+            block_dropout_rate: dropout before a pre-activation block's last convolution.
+            drop_path_rate: stochastic depth of the last block; earlier ones have less, linearly.
+            image_size: native input size in pixels, for `input_shape` and `preprocessing`.
+            crop_ratio: the image's share of the resized one, at evaluation.
+            interpolation: how images are resized.
+            mean: mean of pixels scaled to 0..1, in the order of `channel_order`.
+            std: their standard deviation.
+            channel_order: "rgb" or "bgr".
+
+        Returns:
+            A `ResNet`. Its input is a float tensor, normalized with `model.preprocessing`; its
+            output has shape (batch, classes), or that of the features.
+
+        Raises:
+            ValueError: for an argument outside the ranges above, quoting it.
+            TypeError: for an argument that does not exist, naming the nearest.
+        """
+        arguments = {key: value for key, value in locals().items() if key != "self"}
+        # Here and not above: a look at the table does not load Keras.
+        from keras_resnet.models.builder import build_model
+
+        fields = arguments.keys() & CHANGEABLE
+        row = self.changed(**{key: arguments.pop(key) for key in fields})
+        return build_model(row, model_name=arguments.pop("name"), **arguments)
+
+    def changed(self, **fields: Any) -> "Architecture":
+        """This row with other fields; None keeps the row's own.
+
+        Args:
+            **fields: fields of `Architecture`; `bottleneck` (bool) is another way to say
+                `block="bottleneck"` or `block="basic"`.
+
+        Raises:
+            TypeError: for an unknown field, naming the nearest.
+            ValueError: for values that cannot be.
+        """
+        for key in fields:
+            if key not in CHANGEABLE:
+                near = did_you_mean(key, CHANGEABLE)
+                raise TypeError(f"create_model takes no argument {key!r}.{near}")
+        fields = {key: value for key, value in fields.items() if value is not None}
+        if "bottleneck" in fields:
+            bottleneck = fields.pop("bottleneck")
+            if "block" in fields:
+                raise ValueError(
+                    f"`block` and `bottleneck` say the same: leave bottleneck={bottleneck!r} out."
+                )
+            fields["block"] = "bottleneck" if bottleneck else "basic"
+        for key in ("depths", "widths"):
+            if key in fields:
+                fields[key] = _positive_integers(key, fields[key])
+        row = dataclasses.replace(self, **fields)
+        if len(row.depths) != len(row.widths):
+            raise ValueError(
+                "`depths` and `widths` need one number per stage each, received "
+                f"depths={row.depths} and widths={row.widths}."
+            )
+        return row
+
+    def __post_init__(self) -> None:
+        # What help() prints, and what functions have that stand in the place of a row.
+        same = f"; layer by layer {self.as_in}" if self.library else ""
+        title = f"{self.name}: {self.source}{same}"
+        documentation = inspect.cleandoc(type(self).__call__.__doc__ or "")
+        object.__setattr__(self, "__doc__", f"{title}.\n\n{documentation}")
+        object.__setattr__(self, "__name__", self.name)
+
+
+# What is changed in a row; the others are what it is known by.
+CHANGEABLE = {field.name for field in dataclasses.fields(Architecture)} | {"bottleneck"}
+CHANGEABLE -= {"name", "source", "library", "reference"}
+
+
+def _positive_integers(key: str, values: Sequence[Any]) -> tuple[int, ...]:
+    values = tuple(values)
+    if not values or any(isinstance(v, bool) or not isinstance(v, int) or v < 1 for v in values):
+        raise ValueError(f"`{key}` must hold a positive integer per stage, received {values!r}.")
+    return values

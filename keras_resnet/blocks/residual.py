@@ -1,0 +1,346 @@
+"""Residual blocks: activation after the sum (He et al. 2015) or before the convolutions (2016)."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from keras_resnet.blocks.common import Builder, block_name, check_block
+
+EXPANSION = 4  # He et al. 2015, section 4.1: a bottleneck's output has 4 times its width
+
+
+def basic_block(
+    x: keras.KerasTensor,
+    filters: int,
+    stride: int = 1,
+    *,
+    dilation: int = 1,
+    first_dilation: int | None = None,
+    shortcut: str = "B",
+    residual: bool = True,
+    se_ratio: float = 0.0,
+    drop_path_rate: float = 0.0,
+    zero_init_last_gamma: bool = True,
+    use_bias: bool = False,
+    name: str | None = None,
+    **layer_options: Any,
+) -> keras.KerasTensor:
+    """Two 3×3 convolutions and a shortcut: He et al., "Deep Residual Learning" (2015), figure 2.
+
+    Args:
+        x: Keras tensor of rank 3, 4 or 5: batch, 1 to 3 spatial axes, channels.
+        filters: number of channels of both convolutions and of the output.
+        stride: stride of the first convolution; n pixels become ceil(n / stride).
+        dilation: spacing of the taps of the kernels after the place of the stride.
+        first_dilation: spacing of the taps of the strided kernel itself; None is `dilation`.
+            Where a dilation replaces a stride, this is the dilation of the stage before.
+        shortcut: what the shortcut does where the shape changes: "A" subsamples and appends zero
+            channels, "B" is a 1×1 convolution (both: He et al. 2015, section 3.3), "D" an average
+            pool before an unstrided 1×1 convolution (He et al. 2019, section 4.2).
+        residual: False leaves the shortcut and the sum out: a block of the paper's plain networks.
+        se_ratio: width of the squeeze-and-excitation gate relative to the channels; 0: none.
+        drop_path_rate: probability of dropping the branch for an example while training.
+        zero_init_last_gamma: start the last normalization's gamma at 0, so that the block starts
+            as the identity (Goyal et al. 2017, section 5.1). Without effect if not `residual`.
+        use_bias: whether the convolutions have biases.
+        name: prefix of the layers' names.
+        **layer_options: `norm`, `norm_layer`, `activation`, `data_format`, `dtype` as in
+            `keras_resnet.blocks.common.LayerOptions`.
+
+    Returns:
+        A Keras tensor with `filters` channels.
+
+    Raises:
+        ValueError: for an argument outside the ranges above.
+    """
+    check_block(filters, stride, shortcut, residual, drop_path_rate)
+    name = block_name(name, "basic_block")
+    first_dilation = first_dilation or dilation
+    build = Builder(x, layer_options)
+    y = build.conv_norm_act(
+        x, filters, 3, stride, dilation=first_dilation, use_bias=use_bias, name=name, index=1
+    )
+    y = build.conv_norm_act(
+        y,
+        filters,
+        3,
+        dilation=dilation,
+        use_bias=use_bias,
+        zero_gamma=zero_init_last_gamma and residual,
+        activate=False,
+        name=name,
+        index=2,
+    )
+    side = _Shortcut(x, stride, dilation != first_dilation, shortcut, use_bias)
+    return _join(
+        build, y, side if residual else None, se_ratio, drop_path_rate, name, activate=True
+    )
+
+
+def bottleneck_block(
+    x: keras.KerasTensor,
+    filters: int,
+    stride: int = 1,
+    *,
+    groups: int = 1,
+    width: int | None = None,
+    stride_in_1x1: bool = False,
+    dilation: int = 1,
+    first_dilation: int | None = None,
+    shortcut: str = "B",
+    residual: bool = True,
+    se_ratio: float = 0.0,
+    drop_path_rate: float = 0.0,
+    zero_init_last_gamma: bool = True,
+    use_bias: bool = False,
+    name: str | None = None,
+    **layer_options: Any,
+) -> keras.KerasTensor:
+    """1×1, 3×3 and 1×1 convolution and a shortcut: He et al. 2015, figure 5.
+
+    Args:
+        x: Keras tensor of rank 3, 4 or 5: batch, 1 to 3 spatial axes, channels.
+        filters: nominal width; the output has `4 * filters` channels.
+        stride: stride of the 3×3 convolution (v1.5, Goyal et al. 2017, section 5.1), or of the
+            first 1×1 convolution if `stride_in_1x1` (the paper of 2015).
+        groups: groups of the 3×3 convolution (ResNeXt, Xie et al. 2017).
+        width: channels inside the block; None is `filters`. ResNeXt and wide nets have more.
+        dilation: see `basic_block`, as for all arguments not listed here.
+
+    Returns:
+        A Keras tensor with `4 * filters` channels.
+
+    Raises:
+        ValueError: for an argument outside the ranges above.
+    """
+    check_block(filters, stride, shortcut, residual, drop_path_rate)
+    name = block_name(name, "bottleneck_block")
+    first_dilation = first_dilation or dilation
+    width = width or filters
+    build = Builder(x, layer_options)
+    strides = (stride, 1) if stride_in_1x1 else (1, stride)
+    y = build.conv_norm_act(x, width, 1, strides[0], use_bias=use_bias, name=name, index=1)
+    y = build.conv_norm_act(
+        y,
+        width,
+        3,
+        strides[1],
+        dilation=dilation if stride_in_1x1 else first_dilation,
+        groups=groups,
+        use_bias=use_bias,
+        name=name,
+        index=2,
+    )
+    y = build.conv_norm_act(
+        y,
+        EXPANSION * filters,
+        1,
+        use_bias=use_bias,
+        zero_gamma=zero_init_last_gamma and residual,
+        activate=False,
+        name=name,
+        index=3,
+    )
+    side = _Shortcut(x, stride, dilation != first_dilation, shortcut, use_bias)
+    return _join(
+        build, y, side if residual else None, se_ratio, drop_path_rate, name, activate=True
+    )
+
+
+def preact_basic_block(
+    x: keras.KerasTensor,
+    filters: int,
+    stride: int = 1,
+    *,
+    dilation: int = 1,
+    first_dilation: int | None = None,
+    shortcut: str = "B",
+    preact_shortcut: bool = False,
+    residual: bool = True,
+    dropout_rate: float = 0.0,
+    se_ratio: float = 0.0,
+    drop_path_rate: float = 0.0,
+    use_bias: bool = False,
+    name: str | None = None,
+    **layer_options: Any,
+) -> keras.KerasTensor:
+    """Two 3×3 convolutions, each after a normalization and an activation, and a shortcut.
+
+    He et al., "Identity Mappings in Deep Residual Networks" (2016), figure 1 (b); the block of
+    Zagoruyko and Komodakis, "Wide Residual Networks" (2016), too. A shortcut that changes the
+    number of channels starts after the first activation; one that only has a stride subsamples.
+
+    Args:
+        x: Keras tensor of rank 3, 4 or 5: batch, 1 to 3 spatial axes, channels.
+        filters: number of channels of both convolutions and of the output.
+        stride: stride of the first convolution; n pixels become ceil(n / stride).
+        dilation: spacing of the taps of the kernels after the place of the stride.
+        first_dilation: spacing of the taps of the strided kernel itself; None is `dilation`.
+        shortcut: what changes the number of channels: "A" appends zero channels, "B" is a 1×1
+            convolution, "D" the same after an average pool that takes over the stride.
+        preact_shortcut: let an identity shortcut start after the first activation too, as the
+            paper has it for a network's first block (section 4.1, "special attention").
+        residual: False leaves the shortcut and the sum out.
+        dropout_rate: dropout before the last convolution (Zagoruyko 2016, section 2.4).
+        se_ratio: width of the squeeze-and-excitation gate relative to the channels; 0: none.
+        drop_path_rate: probability of dropping the branch for an example while training.
+        use_bias: biases on the convolutions that no normalization follows (the last one and the
+            shortcut's).
+        name: prefix of the layers' names.
+        **layer_options: `norm`, `norm_layer`, `activation`, `data_format`, `dtype` as in
+            `keras_resnet.blocks.common.LayerOptions`.
+
+    Returns:
+        A Keras tensor with `filters` channels, neither normalized nor activated.
+
+    Raises:
+        ValueError: for an argument outside the ranges above.
+    """
+    check_block(filters, stride, shortcut, residual, drop_path_rate)
+    name = block_name(name, "preact_basic_block")
+    first_dilation = first_dilation or dilation
+    build = Builder(x, layer_options)
+    preact = build.norm_act(x, name=f"{name}_preact")
+    y = build.conv_norm_act(preact, filters, 3, stride, dilation=first_dilation, name=name, index=1)
+    y = _dropout(build, y, dropout_rate, name)
+    y = build.conv(y, filters, 3, dilation=dilation, use_bias=use_bias, name=f"{name}_conv2")
+    side = _Shortcut(
+        x, stride, dilation != first_dilation, shortcut, use_bias, preact, preact_shortcut
+    )
+    return _join(
+        build, y, side if residual else None, se_ratio, drop_path_rate, name, activate=False
+    )
+
+
+def preact_bottleneck_block(
+    x: keras.KerasTensor,
+    filters: int,
+    stride: int = 1,
+    *,
+    groups: int = 1,
+    width: int | None = None,
+    stride_in_1x1: bool = False,
+    dilation: int = 1,
+    first_dilation: int | None = None,
+    shortcut: str = "B",
+    preact_shortcut: bool = False,
+    residual: bool = True,
+    dropout_rate: float = 0.0,
+    se_ratio: float = 0.0,
+    drop_path_rate: float = 0.0,
+    use_bias: bool = False,
+    name: str | None = None,
+    **layer_options: Any,
+) -> keras.KerasTensor:
+    """1×1, 3×3 and 1×1 convolution, each after a normalization and an activation, and a shortcut.
+
+    He et al. 2016, section 4.1.
+
+    Args:
+        x: Keras tensor of rank 3, 4 or 5: batch, 1 to 3 spatial axes, channels.
+        filters: nominal width; the output has `4 * filters` channels.
+        stride: stride of the 3×3 convolution, or of the first 1×1 convolution if
+            `stride_in_1x1` (the paper's authors' code).
+        groups: groups of the 3×3 convolution.
+        width: channels inside the block; None is `filters`.
+        dilation: see `preact_basic_block`, as for all arguments not listed here.
+
+    Returns:
+        A Keras tensor with `4 * filters` channels, neither normalized nor activated.
+
+    Raises:
+        ValueError: for an argument outside the ranges above.
+    """
+    check_block(filters, stride, shortcut, residual, drop_path_rate)
+    name = block_name(name, "preact_bottleneck_block")
+    first_dilation = first_dilation or dilation
+    width = width or filters
+    build = Builder(x, layer_options)
+    strides = (stride, 1) if stride_in_1x1 else (1, stride)
+    preact = build.norm_act(x, name=f"{name}_preact")
+    y = build.conv_norm_act(preact, width, 1, strides[0], name=name, index=1)
+    y = build.conv_norm_act(
+        y,
+        width,
+        3,
+        strides[1],
+        dilation=dilation if stride_in_1x1 else first_dilation,
+        groups=groups,
+        name=name,
+        index=2,
+    )
+    y = _dropout(build, y, dropout_rate, name)
+    y = build.conv(y, EXPANSION * filters, 1, use_bias=use_bias, name=f"{name}_conv3")
+    side = _Shortcut(
+        x, stride, dilation != first_dilation, shortcut, use_bias, preact, preact_shortcut
+    )
+    return _join(
+        build, y, side if residual else None, se_ratio, drop_path_rate, name, activate=False
+    )
+
+
+# What `create_model(block=...)` and the table call by name; a new block is a line here.
+BLOCKS: dict[str, Callable[..., keras.KerasTensor]] = {
+    "basic": basic_block,
+    "bottleneck": bottleneck_block,
+}
+# The same in pre-activation networks.
+PREACT_BLOCKS: dict[str, Callable[..., keras.KerasTensor]] = {
+    "basic": preact_basic_block,
+    "bottleneck": preact_bottleneck_block,
+}
+
+
+def _dropout(build: Builder, y, rate, name):
+    layer = keras.layers.Dropout(rate, dtype=build.options.dtype, name=f"{name}_dropout")
+    return layer(y) if rate else y
+
+
+@dataclasses.dataclass
+class _Shortcut:
+    """The way around a block's branch.
+
+    Post-activation blocks project wherever the shape changes, and normalize the projection.
+    Pre-activation ones project where the number of channels changes, and only subsample otherwise.
+    """
+
+    x: keras.KerasTensor  # the block's input
+    stride: int
+    dilated: bool
+    kind: str
+    use_bias: bool
+    preact: keras.KerasTensor | None = None  # `x` normalized and activated; None: post-activation
+    preact_identity: bool = False
+
+    def build(self, build: Builder, filters: int, name: str) -> keras.KerasTensor:
+        stride, preact = self.stride, self.preact
+        if build.channels(self.x) == filters and (stride == 1 or preact is not None):
+            x = preact if self.preact_identity else self.x
+            if stride == 1:
+                return x
+            return build.layer("MaxPooling", 1, strides=stride, name=f"{name}_pool")(x)
+        source = self.x if preact is None else preact
+        if self.kind == "A":
+            return build.pad_channels(source, filters, stride, name=name)
+        if self.kind == "D" and (stride > 1 or self.dilated):
+            source = build.average_pool_for_shortcut(source, stride, name=f"{name}_pool")
+            stride = 1
+        if preact is not None:
+            conv_name = f"{name}_conv"
+            return build.conv(source, filters, 1, stride, use_bias=self.use_bias, name=conv_name)
+        return build.conv_norm_act(
+            source, filters, 1, stride, use_bias=self.use_bias, activate=False, name=name
+        )
+
+
+def _join(build: Builder, y, shortcut: _Shortcut | None, se_ratio, drop_path_rate, name, activate):
+    """Gate the branch `y`, add the shortcut (None: a plain block), activate if asked."""
+    if se_ratio:
+        y = build.squeeze_excite(y, se_ratio, name=name)
+    if shortcut is not None:
+        y = build.drop_path(y, drop_path_rate, name=name)
+        side = shortcut.build(build, build.channels(y), f"{name}_shortcut")
+        y = build.add(y, side, name=name)
+    return build.activate(y, name=f"{name}_out") if activate else y
