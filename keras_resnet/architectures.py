@@ -2,9 +2,9 @@
 
 import dataclasses
 import fnmatch
-from typing import Any
 
 from keras_resnet.errors import close_names
+from keras_resnet.preprocessing import Preprocessing
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -90,15 +90,9 @@ class Architecture:
         return self.stem_stride * 2 ** (len(self.depths) - 1)
 
     @property
-    def preprocessing(self) -> dict[str, Any]:
-        return {
-            "image_size": self.image_size,
-            "crop_ratio": self.crop_ratio,
-            "interpolation": self.interpolation,
-            "mean": list(self.mean),
-            "std": list(self.std),
-            "channel_order": self.channel_order,
-        }
+    def preprocessing(self) -> Preprocessing:
+        """What goes with weights that do not bring their own."""
+        return Preprocessing.from_fields_of(self)
 
 
 DEPTHS = {

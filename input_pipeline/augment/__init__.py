@@ -15,33 +15,39 @@ that one host would make. docs/augmentation.md describes each key with its sourc
 Names are imported on first use, so that `input_pipeline.augment.settings` alone costs nothing.
 """
 
-import importlib
+from typing import TYPE_CHECKING
 
-_EXPORTS = {
-    "AUGMENTATIONS": "settings",
-    "augment_images": "pipeline",
-    "batch_extras": "pipeline",
-    "check_augment": "settings",
-    "check_batch": "pipeline",
-    "crop_and_flip": "crop",
-    "crop_window": "crop",
-    "major_labels": "mixing",
-    "mix_images": "mixing",
-    "mix_targets": "mixing",
-    "random_numbers": "pipeline",
-    "random_resized_crop": "crop",
-    "training_handles": "repeats",
-    "training_image": "pipeline",
-}
+from keras_resnet.lazy import lazy_names
 
-__all__ = sorted(_EXPORTS)
-
-
-def __getattr__(name: str):
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_EXPORTS[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_EXPORTS])
+if TYPE_CHECKING:
+    from keras_resnet.input_pipeline.augment.crop import crop_and_flip as crop_and_flip
+    from keras_resnet.input_pipeline.augment.crop import crop_window as crop_window
+    from keras_resnet.input_pipeline.augment.crop import random_resized_crop as random_resized_crop
+    from keras_resnet.input_pipeline.augment.mixing import major_labels as major_labels
+    from keras_resnet.input_pipeline.augment.mixing import mix_images as mix_images
+    from keras_resnet.input_pipeline.augment.mixing import mix_targets as mix_targets
+    from keras_resnet.input_pipeline.augment.pipeline import augment_images as augment_images
+    from keras_resnet.input_pipeline.augment.pipeline import batch_extras as batch_extras
+    from keras_resnet.input_pipeline.augment.pipeline import check_batch as check_batch
+    from keras_resnet.input_pipeline.augment.pipeline import random_numbers as random_numbers
+    from keras_resnet.input_pipeline.augment.pipeline import training_image as training_image
+    from keras_resnet.input_pipeline.augment.repeats import training_handles as training_handles
+    from keras_resnet.input_pipeline.augment.settings import AUGMENTATIONS as AUGMENTATIONS
+    from keras_resnet.input_pipeline.augment.settings import check_augment as check_augment
+else:
+    __getattr__, __dir__, __all__ = lazy_names(
+        __name__,
+        {
+            "crop": ["crop_and_flip", "crop_window", "random_resized_crop"],
+            "mixing": ["major_labels", "mix_images", "mix_targets"],
+            "pipeline": [
+                "augment_images",
+                "batch_extras",
+                "check_batch",
+                "random_numbers",
+                "training_image",
+            ],
+            "repeats": ["training_handles"],
+            "settings": ["AUGMENTATIONS", "check_augment"],
+        },
+    )
