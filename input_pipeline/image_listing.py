@@ -15,7 +15,7 @@ def is_image_name(name: str) -> bool:
 
 
 def walk(folder: str) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Yields (folder, folders in it, files in it) like os.walk, without hidden ones, of buckets too.
+    """Yields (folder, its folders, its files) like os.walk, of buckets too, without hidden ones.
 
     In a bucket only what does not look like an image costs a request of its own.
     """

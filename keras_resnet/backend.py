@@ -53,6 +53,15 @@ def require_tensorflow() -> None:
     _import_quietly("tensorflow")
 
 
+def cpu_has_bfloat16() -> bool:
+    """Whether the processor computes in bfloat16; True where that cannot be told."""
+    try:
+        cpu = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return True
+    return "flags" not in cpu or "avx512_bf16" in cpu or "amx_bf16" in cpu
+
+
 def _import_quietly(name: str) -> None:
     """Imports a module; what its libraries write to stderr meanwhile shows only if that fails.
 

@@ -133,7 +133,7 @@ def test_normalize(channel_order):
     [
         (
             {"image_sizes": 3},
-            "Unknown preprocessing key 'image_sizes'; .* did you mean 'image_size'",
+            "preprocessing key 'image_sizes'; .* did you mean 'image_size'",
         ),
         ({"image_size": 0}, "image_size is 0; it must be a positive integer"),
         ({"crop_ratio": 1.2}, "crop_ratio is 1.2; it must be above 0, up to 1"),

@@ -135,7 +135,7 @@ def _foldable_pairs(model: keras.Model) -> dict[str, keras.layers.BatchNormaliza
 
 def _readers(model: keras.Model) -> dict[int, list]:
     """Id of a Keras tensor -> the layers of `model` that read it."""
-    readers = {}
+    readers: dict[int, list] = {}
     for nodes in model._nodes_by_depth.values():
         for node in nodes:
             for tensor in node.input_tensors:
