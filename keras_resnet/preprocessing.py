@@ -74,8 +74,8 @@ class Preprocessing(Mapping[str, Any]):
             object.__setattr__(self, name, _numbers(name, values))
         if len(self.mean) != len(self.std):
             raise PreprocessingError(
-                f"mean is {given['mean']!r} and std is {given['std']!r}; each must hold one number "
-                "per channel."
+                f"mean is {given['mean']!r}; it must hold one number per channel, as many as std "
+                f"({given['std']!r})."
             )
         if not min(self.std) > 0:
             raise PreprocessingError(f"std is {given['std']!r}; every value must be above 0.")

@@ -65,11 +65,11 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
         "calibrated. A file in a folder named like a class counts for the accuracy.",
         flag_values=flags,
     )
-    for name, default, lowest, meaning in (
+    for name, number, lowest, meaning in (
         ("top", 5, 1, "Number of classes that a server answers with."),
         ("limit", 256, 0, "Number of images on which model and export are compared; 0: all."),
     ):
-        absl_flags.DEFINE_integer(name, default, meaning, lower_bound=lowest, flag_values=flags)
+        absl_flags.DEFINE_integer(name, number, meaning, lower_bound=lowest, flag_values=flags)
 
 
 def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
@@ -82,10 +82,8 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     backend.require_tensorflow()
     from keras_resnet.export.loading import load_model, load_model_of_workdir
 
-    if flags.workdir:
-        model = load_model_of_workdir(flags.workdir)
-    else:
-        model = load_model(Path(flags.model))
+    path = flags.workdir or flags.model
+    model = load_model_of_workdir(path) if flags.workdir else load_model(Path(path))
     samples = _samples(flags, config, model, labels)
     if FORMATS[flags.format].writer:
         _write_file(flags, model, samples, labels)
@@ -157,7 +155,7 @@ def _write_saved_model(
         precision=flags.precision,
         fold=flags.fold,
         top=flags.top,
-        on_error=flags["on-error"].value,
+        on_error=str(flags["on-error"].value),
         class_names=labels,
         samples=samples,
         name=flags.name,

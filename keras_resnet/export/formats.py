@@ -10,17 +10,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from keras_resnet.errors import UserError, nearest
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
 
     from keras_resnet.export.sample_images import Samples
 
 # Images, uint8 [batch, size, size, 3] -> logits, or log-probabilities up to a constant.
-Run = Callable[[np.ndarray], np.ndarray]
+Run = Callable[["np.ndarray"], "np.ndarray"]
 
 
 @dataclasses.dataclass(frozen=True)
