@@ -1,6 +1,7 @@
 """The image input pipeline: source → order → decode and crop → augment → batch.
 
-It knows TensorFlow and TFDS and nothing of the models. `tf.data` batches leave it as uint8;
+It knows TensorFlow and TFDS and nothing of the models; of the package it uses `preprocessing` and
+`errors`. `tf.data` batches leave it as uint8;
 `normalize` turns them into what a model takes, on the device.
 
     source = open_source("tfds", name="digits", split="train")
@@ -11,29 +12,31 @@ It knows TensorFlow and TFDS and nothing of the models. `tf.data` batches leave 
 Names are imported on first use, so that `input_pipeline.errors` alone costs nothing.
 """
 
-import importlib
+from typing import TYPE_CHECKING
 
-_EXPORTS = {
-    "AUGMENTATIONS": "keras_resnet.input_pipeline.augment",
-    "DataError": "keras_resnet.input_pipeline.errors",
-    "SkippedImages": "keras_resnet.input_pipeline.corrupt_images",
-    "Source": "keras_resnet.input_pipeline.sources.base",
-    "evaluation_batches": "keras_resnet.input_pipeline.batching",
-    "evaluation_image": "keras_resnet.input_pipeline.preprocessing",
-    "find_corrupt_image": "keras_resnet.input_pipeline.corrupt_images",
-    "normalize": "keras_resnet.input_pipeline.preprocessing",
-    "open_source": "keras_resnet.input_pipeline.sources",
-    "train_batches": "keras_resnet.input_pipeline.batching",
-}
+from keras_resnet.lazy import lazy_names
 
-__all__ = sorted(_EXPORTS)
-
-
-def __getattr__(name: str):
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_EXPORTS[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_EXPORTS])
+if TYPE_CHECKING:
+    from keras_resnet.input_pipeline.augment.settings import AUGMENTATIONS as AUGMENTATIONS
+    from keras_resnet.input_pipeline.batching import evaluation_batches as evaluation_batches
+    from keras_resnet.input_pipeline.batching import train_batches as train_batches
+    from keras_resnet.input_pipeline.corrupt_images import SkippedImages as SkippedImages
+    from keras_resnet.input_pipeline.corrupt_images import find_corrupt_image as find_corrupt_image
+    from keras_resnet.input_pipeline.errors import DataError as DataError
+    from keras_resnet.input_pipeline.preprocessing import evaluation_image as evaluation_image
+    from keras_resnet.input_pipeline.preprocessing import normalize as normalize
+    from keras_resnet.input_pipeline.sources import open_source as open_source
+    from keras_resnet.input_pipeline.sources.base import Source as Source
+else:
+    __getattr__, __dir__, __all__ = lazy_names(
+        __name__,
+        {
+            "augment.settings": ["AUGMENTATIONS"],
+            "batching": ["evaluation_batches", "train_batches"],
+            "corrupt_images": ["SkippedImages", "find_corrupt_image"],
+            "errors": ["DataError"],
+            "preprocessing": ["evaluation_image", "normalize"],
+            "sources": ["open_source"],
+            "sources.base": ["Source"],
+        },
+    )

@@ -56,3 +56,12 @@ def prefer_onednn() -> None:
     """
     if "tensorflow" not in sys.modules:
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether the processor computes in bfloat16; True where that cannot be told."""
+    try:
+        cpu = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return True
+    return "flags" not in cpu or "avx512_bf16" in cpu or "amx_bf16" in cpu

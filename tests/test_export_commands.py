@@ -126,7 +126,7 @@ def test_work_directories_are_exported_finished_or_not(workdir, tmp_path, capsys
     (workdir / "result.json").rename(workdir / "away.json")
     try:
         assert main(["export", *arguments]) == 0
-        assert "is not finished; taking the checkpoint of step 11" in capsys.readouterr().out
+        assert "is not finished; taking the checkpoint of step 11" in capsys.readouterr().err
     finally:
         (workdir / "away.json").rename(workdir / "result.json")
     image = tmp_path / "x.png"
@@ -180,11 +180,11 @@ def test_what_is_there_but_of_another_kind_is_named(tmp_path, photos, capsys, mo
     image = str(photos / "bee" / "1.jpg")
     before = sorted(tmp_path.rglob("*"))
     for arguments, quoted in [
-        (["predict", "--model=folder.keras", image], "--model=folder.keras: is a folder"),
+        (["predict", "--model=folder.keras", image], "folder.keras: is a folder"),
         (["predict", "--model=file", image], "file: is a file (a SavedModel"),
         (["predict", "--model=m", "--output=.", image], "--output=.: is a folder; name a file"),
         (["predict", "--model=m", "--output=file/x", image], "--output=file/x: there is no folder"),
-        (["export", "--model=folder.keras", "--output=o"], "--model=folder.keras: is a folder"),
+        (["export", "--model=folder.keras", "--output=o"], "folder.keras: is a folder"),
         (["verify-export", "file"], "file: is a file (a SavedModel"),
         (["verify-export", "."], "saved_model.pb cannot be loaded: "),
     ]:

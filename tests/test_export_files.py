@@ -8,7 +8,8 @@ from export_helpers import CLASSES, tiny_classifier
 
 from keras_resnet import input_pipeline
 from keras_resnet.errors import UserError
-from keras_resnet.export import export_file, files, sample_images
+from keras_resnet.export import export_file, sample_images
+from keras_resnet.export.formats import FORMATS
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ def test_onnx_without_its_packages_names_the_extra(model, tmp_path, monkeypatch)
 def test_a_file_that_differs_is_not_kept(model, tmp_path, monkeypatch):
     path = tmp_path / "model.tflite"
     path.write_bytes(b"the old one")
-    monkeypatch.setitem(files.TOLERANCES["tflite"], "float16", 1e-9)
+    monkeypatch.setitem(FORMATS["tflite"].tolerances, "float16", 1e-9)
     with pytest.raises(UserError, match="more than its tolerance"):
         export_file(model, path, format="tflite", precision="float16")
     assert path.read_bytes() == b"the old one"

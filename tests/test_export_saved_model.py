@@ -18,6 +18,7 @@ from keras_resnet import input_pipeline
 from keras_resnet.commands import main
 from keras_resnet.errors import UserError
 from keras_resnet.export import export_saved_model, sample_images, warmup
+from keras_resnet.export.formats import FORMATS
 from keras_resnet.export.verify import verify_saved_model
 
 INVALID_ARGUMENT = 3
@@ -306,7 +307,7 @@ def test_the_command_verifies_and_reports(exported, capsys):
 def test_a_difference_beyond_tolerance_leaves_nothing(model, tmp_path, monkeypatch):
     from keras_resnet.export import saved_model
 
-    monkeypatch.setitem(saved_model.TOLERANCES, "bfloat16", 1e-5)
+    monkeypatch.setitem(FORMATS["saved_model"].tolerances, "bfloat16", 1e-5)
     with pytest.raises(UserError, match="more than its tolerance of 1e-05; nothing was written"):
         export_saved_model(model, tmp_path / "out", precision="bfloat16")
     assert not (tmp_path / "out").exists()

@@ -284,13 +284,17 @@ class TestMetadata:
             "std": [0.229, 0.224, 0.225],
             "channel_order": "rgb",
         }
-        model.preprocessing["image_size"] = 1
+        with pytest.raises(TypeError):  # it is a value, of which changed copies are made
+            model.preprocessing["image_size"] = 1
         assert model.preprocessing["image_size"] == 224
-        own = {"image_size": np.int64(8), "mean": (np.float32(0.5),)}
+        own = dict(model.preprocessing)
+        own |= {"image_size": np.int64(8), "mean": (np.float32(0.5),), "std": [1]}
         model.preprocessing = own
         own["image_size"] = 9
-        assert model.preprocessing == {"image_size": 8, "mean": [0.5]}
+        assert model.preprocessing == {**own, "image_size": 8, "mean": [0.5], "std": [1.0]}
         assert type(model.preprocessing["image_size"]) is int
+        with pytest.raises(ValueError, match="lacks crop_ratio"):
+            model.preprocessing = {"image_size": 8}
         model.class_names = ("a", "b")
         assert model.class_names == ["a", "b"]
         model.preprocessing = model.class_names = None

@@ -20,7 +20,7 @@ from weights_helpers import (
 
 import keras_resnet
 from keras_resnet.errors import UserError
-from keras_resnet.weights import WeightsError, namings
+from keras_resnet.weights import WeightsError, schemes
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_wrong_number_of_channels(safetensors_file):
 
 def test_unknown_naming(tmp_path):
     path = save_safetensors({"encoder.0.weight": np.zeros(3)}, tmp_path / "x.safetensors")
-    _refused(path, "not in a naming known here", "encoder.0.weight")
+    _refused(path, "no naming scheme known here", "encoder.0.weight")
 
 
 def test_no_file_folder_and_unknown_format(tmp_path):
@@ -158,7 +158,7 @@ def test_a_missing_package_names_its_extra(tmp_path, monkeypatch, package):
 
 
 def test_h5_that_points_out_of_the_file(tmp_path):
-    _, arrays = filled("ResNet50V1", namings.KERAS_APPLICATIONS)
+    _, arrays = filled("ResNet50V1", schemes.KERAS_APPLICATIONS)
     with h5py.File(tmp_path / "secret.h5", "w") as file:
         file["kernel"] = arrays["conv1_conv/kernel"]
     path = tmp_path / "weights.h5"

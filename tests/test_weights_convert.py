@@ -10,7 +10,7 @@ from weights_helpers import arrays_for
 
 import keras_resnet
 from keras_resnet import commands
-from keras_resnet.weights import Checkpoint, apply_weights, namings
+from keras_resnet.weights import Checkpoint, apply_weights, schemes
 
 numpy_files = pytest.importorskip("safetensors.numpy", reason="needs the extra `safetensors`")
 
@@ -19,7 +19,7 @@ numpy_files = pytest.importorskip("safetensors.numpy", reason="needs the extra `
 def weights(tmp_path_factory):
     """ResNet18 for 7 classes at 96 pixels: the file, and the model it should become."""
     model = keras_resnet.ResNet18(classes=7, input_shape=(96, 96, 3))
-    arrays = arrays_for(model, namings.TORCHVISION)
+    arrays = arrays_for(model, schemes.TORCHVISION)
     apply_weights(model, Checkpoint("generator", arrays), variant="ResNet18")
     path = tmp_path_factory.mktemp("weights") / "model.safetensors"
     numpy_files.save_file({name: np.ascontiguousarray(a) for name, a in arrays.items()}, path)

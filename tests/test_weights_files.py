@@ -15,7 +15,7 @@ from weights_helpers import (
 )
 
 import keras_resnet
-from keras_resnet.weights import namings
+from keras_resnet.weights import schemes
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def safetensors_file(tmp_path):
 @pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
 @pytest.mark.parametrize("variant", ["ResNet18", "ResNet50V2", "SEResNet50", "ResNetRS50"])
 def test_our_own_files(tmp_path, variant, suffix):
-    model, _ = filled(variant, namings.OURS)
+    model, _ = filled(variant, schemes.OURS)
     path = tmp_path / f"model{suffix}"
     (model.save if suffix == ".keras" else model.save_weights)(path)
     assert_equal(values(tiny(variant, weights=path)), values(model))
@@ -73,7 +73,7 @@ def test_keras_reloads_what_was_loaded_with_its_preprocessing(tmp_path, safetens
 @pytest.mark.parametrize("classifier", ["predictions", "probs"])
 @pytest.mark.parametrize("whole_model", [False, True])
 def test_h5_of_keras_applications(tmp_path, variant, classifier, whole_model):
-    model, arrays = filled(variant, namings.KERAS_APPLICATIONS, pooling="avg")
+    model, arrays = filled(variant, schemes.KERAS_APPLICATIONS, pooling="avg")
     path = tmp_path / "weights.h5"
     with h5py.File(path, "w") as file:
         root = file.create_group("model_weights") if whole_model else file

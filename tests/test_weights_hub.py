@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from weights_helpers import arrays_for, assert_equal, tiny, values
 
-from keras_resnet.weights import WeightsError, apply_weights, defaults, hub, namings
+from keras_resnet.weights import WeightsError, apply_weights, defaults, hub, schemes
 from keras_resnet.weights.hub import HubAddress
 
 huggingface_hub = pytest.importorskip("huggingface_hub", reason="needs the extra `hf`")
@@ -52,7 +52,7 @@ def _put(cache, repository, files):
 @pytest.fixture
 def repository(cache):
     """A repository `timm/resnet18.x` in the cache, and the weights in it."""
-    arrays = arrays_for(tiny(), namings.TORCHVISION)
+    arrays = arrays_for(tiny(), schemes.TORCHVISION)
     content = {"model.safetensors": numpy_files.save(arrays), "config.json": json.dumps(CONFIG)}
     content["config.json"] = content["config.json"].encode()
     return _put(cache, "timm/resnet18.x", content), arrays
@@ -123,20 +123,12 @@ def test_addresses():
 
 def test_imagenet_takes_the_repository_of_the_table(cache, monkeypatch):
     monkeypatch.setitem(defaults.HUB, "ResNet18", "timm/resnet18.x")
-    arrays = arrays_for(tiny(), namings.TORCHVISION)
+    arrays = arrays_for(tiny(), schemes.TORCHVISION)
     _put(cache, "timm/resnet18.x", {"model.safetensors": numpy_files.save(arrays)})
-    monkeypatch.setattr(
-        hub, "_download", _without_config(hub._download)
-    )  # offline, absence of config.json cannot be told from not having it
+    # Offline, absence of config.json cannot be told from not having it.
+    monkeypatch.setattr(hub, "_download_if_there", lambda where, file, address: None)
     loaded = values(tiny(weights="imagenet"))
     np.testing.assert_array_equal(loaded["predictions/bias"], arrays["fc.bias"])
-
-
-def _without_config(download):
-    def from_repository(where, file, address, required=True):
-        return download(where, file, address) if required else None
-
-    return from_repository
 
 
 @pytest.mark.parametrize("include_top", [True, False])

@@ -16,7 +16,7 @@ from references.cases import CASES, CLASSES_KEPT, COUNTERPARTS, KERAS, Case
 from weights_helpers import arrays_for
 
 from keras_resnet.models import create_model
-from keras_resnet.weights import Checkpoint, apply_weights, namings
+from keras_resnet.weights import Checkpoint, apply_weights, schemes
 from keras_resnet.weights.defaults import HUB, KERAS_URL, default_weights
 from keras_resnet.weights.defaults import KERAS as KERAS_FILES
 
@@ -37,10 +37,10 @@ def _forget_models():
     keras.backend.clear_session()
 
 
-def _naming(case: Case) -> namings.Naming:
+def _name_scheme(case: Case) -> schemes.NameScheme:
     if case.library == KERAS:
-        return namings.KERAS_APPLICATIONS
-    return namings.TIMM_V2 if "resnetv2" in case.model else namings.TORCHVISION
+        return schemes.KERAS_APPLICATIONS
+    return schemes.TIMM_V2 if "resnetv2" in case.model else schemes.TORCHVISION
 
 
 def _build(case: Case, **arguments):
@@ -53,7 +53,7 @@ def _build(case: Case, **arguments):
 
 
 def _load(model, case: Case) -> None:
-    arrays = arrays_for(model, _naming(case))
+    arrays = arrays_for(model, _name_scheme(case))
     apply_weights(model, Checkpoint("generator", arrays), variant=case.variant)
 
 
@@ -89,7 +89,7 @@ def test_the_comparison_notices_a_wrong_network(mistake):
 def test_the_comparison_notices_swapped_weights():
     case = CASES["ResNet18"]
     model = _build(case)
-    arrays = arrays_for(model, namings.TORCHVISION)
+    arrays = arrays_for(model, schemes.TORCHVISION)
     one, other = "layer2.1.conv1.weight", "layer2.1.conv2.weight"
     arrays[one], arrays[other] = arrays[other], arrays[one]
     apply_weights(model, Checkpoint("generator", arrays), variant=case.variant)

@@ -8,7 +8,7 @@ import pytest
 from references import generator
 
 from keras_resnet.models import create_model
-from keras_resnet.weights import Checkpoint, apply_weights, namings
+from keras_resnet.weights import Checkpoint, apply_weights, schemes
 from keras_resnet.weights.assign import slots
 
 TINY = {"depths": (1, 1), "widths": (8, 16), "stem_width": 8, "input_shape": (32, 32, 3)}
@@ -19,9 +19,9 @@ def tiny(variant: str = "ResNet18", *, classes: int = 5, **arguments):
     return create_model(variant, **{**TINY, "classes": classes, **arguments})
 
 
-def arrays_for(model, naming: namings.Naming) -> dict[str, np.ndarray]:
+def arrays_for(model, scheme: schemes.NameScheme) -> dict[str, np.ndarray]:
     """The generator's weights for a model, named and laid out as a library does."""
-    return {slot.name: generator.weight(slot.name, slot.shape) for slot in slots(model, naming)}
+    return {slot.name: generator.weight(slot.name, slot.shape) for slot in slots(model, scheme)}
 
 
 def values(model) -> dict[str, np.ndarray]:
@@ -46,10 +46,10 @@ def save_safetensors(arrays, path):
     return path
 
 
-def filled(variant="ResNet18", naming=namings.TORCHVISION, **arguments):
-    """A model with the generator's weights, and those weights in a library's naming."""
+def filled(variant="ResNet18", scheme=schemes.TORCHVISION, **arguments):
+    """A model with the generator's weights, and those weights under a library's names."""
     model = tiny(variant, **arguments)
-    arrays = arrays_for(model, naming)
+    arrays = arrays_for(model, scheme)
     checkpoint = Checkpoint("generator", arrays)
     apply_weights(model, checkpoint, variant=variant)
     return model, arrays

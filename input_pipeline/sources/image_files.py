@@ -12,9 +12,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.input_pipeline.errors import DataError, did_you_mean, reason
+from keras_resnet.input_pipeline.image_listing import IMAGE_SUFFIXES, is_image_name, walk
 from keras_resnet.input_pipeline.sources.base import RandomAccessSource
 
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 _HELD_OUT = ("test", "val", "validation")
 _LITTER = ("desktop.ini", "thumbs.db")
 
@@ -103,13 +103,12 @@ def list_images(folder: str, class_names: list[str]) -> list[tuple[str, int]]:
 def _class_files(folder: str) -> list[str]:
     # Paths relative to the class folder, with forward slashes; folders below it count as well.
     files = []
-    for parent, folders, names in _walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    for parent, _, names in walk(folder):
         below = os.path.relpath(parent, folder)
         for name in names:
-            if name.startswith(".") or name.lower() in _LITTER:
+            if name.lower() in _LITTER:
                 continue
-            if not name.lower().endswith(IMAGE_SUFFIXES):
+            if not is_image_name(name):
                 raise DataError(
                     f"{os.path.join(parent, name)} is no image of a supported format "
                     f"({', '.join(IMAGE_SUFFIXES)}); convert or remove it."
@@ -120,22 +119,8 @@ def _class_files(folder: str) -> list[str]:
     return files
 
 
-def _walk(folder: str) -> Iterator[tuple[str, list[str], list[str]]]:
-    """What os.walk gives, of a bucket too: there without a request for each image."""
-    if "://" not in folder:
-        yield from os.walk(folder)
-        return
-    names = sorted(name.rstrip("/") for name in tf.io.gfile.listdir(folder))
-    others = [name for name in names if not name.lower().endswith(IMAGE_SUFFIXES)]
-    folders = [name for name in others if tf.io.gfile.isdir(f"{folder}/{name}")]
-    yield folder, folders, [name for name in names if name not in folders]
-    for name in folders:
-        yield from _walk(f"{folder}/{name}")
-
-
 def _class_names(folder: str) -> list[str]:
-    _, folders, _ = next(_walk(folder))
-    names = sorted(name for name in folders if not name.startswith("."))
+    _, names, _ = next(walk(folder))
     if not names:
         raise DataError(
             f"The image folder {folder} holds no class folders; "

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from keras_resnet.errors import close_names
+from keras_resnet.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     import keras
@@ -155,16 +156,9 @@ class Architecture:
         return self.stem_stride * 2 ** (len(self.depths) - 1)
 
     @property
-    def preprocessing(self) -> dict[str, Any]:
+    def preprocessing(self) -> Preprocessing:
         """How an image becomes an input, where the weights do not say otherwise."""
-        return {
-            "image_size": self.image_size,
-            "crop_ratio": self.crop_ratio,
-            "interpolation": self.interpolation,
-            "mean": list(self.mean),
-            "std": list(self.std),
-            "channel_order": self.channel_order,
-        }
+        return Preprocessing.from_fields_of(self)
 
     @explain_arguments
     def __call__(

@@ -6,12 +6,12 @@ hf://OWNER/REPOSITORY[@REVISION][/FILE] or "imagenet". The number of classes is 
 weights without a classifier make a model without one. In Python, `import keras_resnet`, then
 `keras.saving.load_model("FILE.keras")`."""
 
-import os
 from pathlib import Path
 
 from absl import flags as absl_flags
 
 from keras_resnet.errors import UsageError, UserError
+from keras_resnet.storage import replacing
 
 SUMMARY = "Make a .keras file of weights from PyTorch, timm or keras.applications."
 
@@ -42,7 +42,8 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
         model = _converted(flags.model, flags.weights)
     except (ImportError, ValueError) as error:
         raise UserError(str(error)) from error
-    _save(model, output)
+    with replacing(output) as temporary:
+        model.save(temporary)
     print(f"{output}: {_describe(flags.model, model)}")
     return 0
 
@@ -60,7 +61,7 @@ def _converted(name: str, source: str):
         apply_weights(model, checkpoint, variant=name)
         return model
     # The input gets the size that the preprocessing of the weights makes.
-    size = (checkpoint.preprocessing or row.preprocessing)["image_size"]
+    size = (checkpoint.preprocessing or row.preprocessing).image_size
     model = create_model(name, classes=classes, input_shape=_input_shape(size))
     apply_weights(model, checkpoint, variant=name)
     return model
@@ -74,22 +75,12 @@ def _input_shape(size: int) -> tuple[int, int, int]:
     return (size, size, 3)
 
 
-def _save(model, output: Path) -> None:
-    """Writes under another name first, so that no half a file ever has the right one."""
-    temporary = output.with_name(f".{output.stem}.{os.getpid()}.keras")
-    try:
-        model.save(temporary)
-        os.replace(temporary, output)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _describe(name: str, model) -> str:
     classifier = any(layer.name == "predictions" for layer in model.layers)
     head = f"{model.output_shape[-1]:,} classes" if classifier else "no classifier"
     preprocessing = model.preprocessing
     return (
         f"{name}, {model.count_params():,} parameters, {head}, "
-        f"{preprocessing['image_size']} pixels, {preprocessing['interpolation']}, "
-        f"crop {preprocessing['crop_ratio']}"
+        f"{preprocessing.image_size} pixels, {preprocessing.interpolation}, "
+        f"crop {preprocessing.crop_ratio}"
     )

@@ -1,23 +1,34 @@
-"""usage: keras-resnet predict (--model=DIR_OR_FILE | --workdir=DIR) [--top=5] [--format=FORMAT]
+"""usage: keras-resnet predict (--model=PATH | --workdir=DIR) [--top=5] [--format=FORMAT]
                             [--output=FILE] IMAGES_OR_FOLDERS...
 
-Prints the most probable classes of each image: from a .keras file, a SavedModel or a folder of
-exported versions (the newest), or from the newest checkpoint of a work directory. Of a folder every
-image file below it is taken. --format: text, jsonl (one JSON object a line, with "image" and
-"predictions", a list of {"class", "class_id", "probability"}; --json is short for it) or csv
-(image, class_1, class_id_1, probability_1, ...). A file that cannot be read gets an "error" in its
-row, and the exit code is 1 at the end."""
+Prints the most probable classes of each image. --model is a .keras file, a SavedModel, or a folder
+of exported versions, of which the newest is taken. --workdir is the work directory of a run: its
+finished model.keras is taken, or its newest checkpoint. Of a folder of images every image file
+below it is taken. --format: text, jsonl (one JSON object a line, with "image" and "predictions", a
+list of {"class", "class_id", "probability"}; --json is short for it) or csv (image, class_1,
+class_id_1, probability_1, ...). A file that cannot be read gets an "error" in its row, and the exit
+code is 1 at the end."""
 
 import contextlib
 import csv
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
+import tqdm
 from absl import flags as absl_flags
 
 from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.errors import UsageError, UserError
+from keras_resnet.export.model_paths import check_keras_file, read_labels
+from keras_resnet.input_pipeline.image_listing import list_images
+from keras_resnet.storage import replacing
+from keras_resnet.training.workdir import WorkDir
+
+if TYPE_CHECKING:
+    from keras_resnet.export.predictor import Predictor
 
 SUMMARY = "Classify image files or folders of them."
 
@@ -25,40 +36,41 @@ SUMMARY = "Classify image files or folders of them."
 def define_flags(flags: absl_flags.FlagValues) -> None:
     """Defines --model, --workdir, --labels, --top, --format, --json and --output."""
     for name, meaning in (
-        ("model", "a .keras file, a SavedModel or a folder of versions"),
-        ("workdir", "work directory of a training run"),
-        ("labels", "file of class names, one a line, for a .keras file that has none"),
-        ("output", "file to write instead of the standard output"),
+        ("model", "A .keras file, a SavedModel or a folder of exported versions."),
+        ("workdir", "Work directory of a training run."),
+        ("labels", "File of class names, one a line, for a .keras file that has none."),
+        ("output", "File to write instead of printing."),
     ):
         absl_flags.DEFINE_string(name, None, meaning, flag_values=flags)
-    absl_flags.DEFINE_integer("top", 5, "classes to print", lower_bound=1, flag_values=flags)
-    absl_flags.DEFINE_enum(
-        "format", "text", ["text", "jsonl", "csv"], "what is printed", flag_values=flags
+    absl_flags.DEFINE_integer(
+        "top", 5, "Number of classes to print for each image.", lower_bound=1, flag_values=flags
     )
-    absl_flags.DEFINE_boolean("json", False, "the same as --format=jsonl", flag_values=flags)
+    absl_flags.DEFINE_enum(
+        "format", "text", ["text", "jsonl", "csv"], "How to print the rows.", flag_values=flags
+    )
+    absl_flags.DEFINE_boolean("json", False, "Short for --format=jsonl.", flag_values=flags)
 
 
 def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
-    """Predicts and prints; returns 0, or 1 if a file could not be read."""
+    """Predicts and prints; returns 0, or raises UserError if a file could not be read."""
     if not flags.workdir and not flags.model:
-        raise UsageError("--model=DIR_OR_FILE or --workdir=DIR is missing")
+        raise UsageError("--model=PATH or --workdir=DIR is missing")
     if flags.workdir and flags.model:
         raise UsageError("it takes --model or --workdir, not both")
     if not arguments:
         raise UsageError("name one image file, or folder of images, or more")
-    config = _read_config(flags.workdir) if flags.workdir else None
-    for path in arguments:
-        if not Path(path).exists():
-            raise UserError(f"{path}: no such file or folder")
-    if flags.output:
-        _check_output(flags.output)
-    start_tensorflow()
-    from keras_resnet.export.sample_images import list_images
-
+    if flags.workdir:
+        WorkDir(flags.workdir).read_config()  # raises if no run was started there
     files = list(list_images(arguments))
     if not files:
         raise UserError(f"{', '.join(arguments)}: no image files there")
-    predictor = _predictor(flags, config)
+    if flags.output:
+        _check_output(flags.output)
+    labels = read_labels(Path(flags.labels)) if flags.labels else None
+    if flags.model and Path(flags.model).suffix == ".keras":
+        check_keras_file(Path(flags.model))
+    start_tensorflow()
+    predictor = _predictor(flags, labels)
     write = _Writer("jsonl" if flags.json else flags.format, flags.top)
     failures = []
     with _output(flags.output) as file, _progress(len(files), file) as bar:
@@ -74,24 +86,13 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     return 0
 
 
-def _read_config(workdir: str):
-    from keras_resnet.training.workdir import WorkDir
-
-    return WorkDir(workdir).read_config()
-
-
-def _predictor(flags: absl_flags.FlagValues, config):
-    from keras_resnet.export.loading import read_labels
+def _predictor(flags: absl_flags.FlagValues, labels: list[str] | None) -> "Predictor":
+    from keras_resnet.export.loading import load_model_of_workdir
     from keras_resnet.export.predictor import Predictor, load_predictor
 
-    if not flags.workdir:
-        labels = read_labels(Path(flags.labels)) if flags.labels else None
-        return load_predictor(flags.model, flags.top, labels)
-    from keras_resnet.training.run import restore
-    from keras_resnet.training.workdir import WorkDir
-
-    trainer, _ = restore(config, WorkDir(flags.workdir))
-    return Predictor.of_model(trainer.inference_model(), flags.top)
+    if flags.workdir:
+        return Predictor.of_model(load_model_of_workdir(flags.workdir), flags.top, labels)
+    return load_predictor(flags.model, flags.top, labels)
 
 
 def _check_output(path: str) -> None:
@@ -102,19 +103,15 @@ def _check_output(path: str) -> None:
 
 
 @contextlib.contextmanager
-def _output(path: str | None):
+def _output(path: str | None) -> Iterator[IO[str]]:
     if path is None:
         yield sys.stdout
         return
-    from keras_resnet.storage import replacing
-
     with replacing(Path(path).absolute()) as temporary, temporary.open("w", newline="") as file:
         yield file
 
 
-def _progress(total: int, file):
-    import tqdm
-
+def _progress(total: int, file: IO[str]) -> tqdm.tqdm:
     # A bar where it does not mix with the rows: not if both go to the same terminal.
     mixed = file is sys.stdout and sys.stdout.isatty()
     return tqdm.tqdm(total=total, unit="image", dynamic_ncols=True, disable=True if mixed else None)
@@ -126,12 +123,12 @@ class _Writer:
     def __init__(self, kind: str, top: int):
         self.kind, self.top, self.columns = kind, top, 0
 
-    def __call__(self, file, path: str, answer: list[dict] | str) -> None:
+    def __call__(self, file: IO[str], path: str, answer: list[dict] | str) -> None:
         getattr(self, f"_{self.kind}")(file, path, answer)
         if file is sys.stdout:
             file.flush()
 
-    def _text(self, file, path, answer):
+    def _text(self, file: IO[str], path: str, answer: list[dict] | str) -> None:
         if isinstance(answer, str):
             print(f"{path}\n  error: {answer}", file=file)
             return
@@ -139,11 +136,11 @@ class _Writer:
         rows = [f"  {row['class']:<{width}}  {row['probability']:7.2%}" for row in answer]
         print("\n".join([path, *rows]), file=file)
 
-    def _jsonl(self, file, path, answer):
+    def _jsonl(self, file: IO[str], path: str, answer: list[dict] | str) -> None:
         key = "error" if isinstance(answer, str) else "predictions"
         print(json.dumps({"image": path, key: answer}), file=file)
 
-    def _csv(self, file, path, answer):
+    def _csv(self, file: IO[str], path: str, answer: list[dict] | str) -> None:
         writer = csv.writer(file)
         keys = ("class", "class_id", "probability")
         if not self.columns:

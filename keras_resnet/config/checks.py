@@ -6,6 +6,7 @@ from ml_collections import ConfigDict
 
 from keras_resnet.config.schema import flatten
 from keras_resnet.errors import UsageError, nearest
+from keras_resnet.preprocessing import CHANNEL_ORDERS, INTERPOLATIONS
 
 # Keys whose value is one of a few words. The values live here so that a wrong one is
 # answered before TensorFlow is imported; the code that implements them looks them up by name.
@@ -18,8 +19,8 @@ CHOICES = {
     "data.source": ("tfds", "image_folder", "tfrecord", "synthetic"),
     "data.cache": ("auto", "none", "memory", "file"),
     "data.on_error": ("stop", "skip"),
-    "data.interpolation": ("bilinear", "bicubic"),
-    "data.channel_order": ("rgb", "bgr"),
+    "data.interpolation": INTERPOLATIONS,
+    "data.channel_order": CHANNEL_ORDERS,
     "optimizer.name": ("sgd", "lars", "adamw", "lamb"),
     "schedule.name": ("cosine", "step", "polynomial", "exponential"),
     "loss.name": ("softmax", "binary"),

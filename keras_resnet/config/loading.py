@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from keras_resnet.config.schema import default_config, flatten
 from keras_resnet.errors import UsageError, nearest
+from keras_resnet.preprocessing import Preprocessing
 
 
 def configs_folder() -> Path:
@@ -121,17 +122,9 @@ def training_image_size(config: ConfigDict) -> int:
     return config.data.train_image_size or config.data.image_size
 
 
-def preprocessing(config: ConfigDict) -> dict[str, Any]:
+def preprocessing(config: ConfigDict) -> Preprocessing:
     """Returns the preprocessing of `data.*` that evaluation and saved models use."""
-    data = config.data
-    return {
-        "image_size": data.image_size,
-        "crop_ratio": data.crop_ratio,
-        "interpolation": data.interpolation,
-        "mean": list(data.mean),
-        "std": list(data.std),
-        "channel_order": data.channel_order,
-    }
+    return Preprocessing.from_fields_of(config.data)
 
 
 # Keys of `data` that say where the images come from; the rest says what is done with them.

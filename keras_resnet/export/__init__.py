@@ -2,29 +2,29 @@
 
     from keras_resnet.export import export_saved_model, load_predictor
 
-Names are imported on first use: `verify-export` runs modules of this package in a process that
-loads neither TensorFlow nor Keras into Python.
+`formats` has the table of export formats. Names are imported on first use: `verify-export` runs
+modules of this package in a process that loads neither TensorFlow nor Keras into Python.
 """
 
-import importlib
+from typing import TYPE_CHECKING
 
-_EXPORTS = {
-    "Predictor": "keras_resnet.export.predictor",
-    "export_file": "keras_resnet.export.files",
-    "export_saved_model": "keras_resnet.export.saved_model",
-    "fold_batch_normalization": "keras_resnet.export.folding",
-    "load_predictor": "keras_resnet.export.predictor",
-    "verify_saved_model": "keras_resnet.export.verify",
-}
+from keras_resnet.lazy import lazy_names
 
-__all__ = sorted(_EXPORTS)
-
-
-def __getattr__(name: str):
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_EXPORTS[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_EXPORTS])
+if TYPE_CHECKING:
+    from keras_resnet.export.files import export_file as export_file
+    from keras_resnet.export.folding import fold_batch_normalization as fold_batch_normalization
+    from keras_resnet.export.predictor import Predictor as Predictor
+    from keras_resnet.export.predictor import load_predictor as load_predictor
+    from keras_resnet.export.saved_model import export_saved_model as export_saved_model
+    from keras_resnet.export.verify import verify_saved_model as verify_saved_model
+else:
+    __getattr__, __dir__, __all__ = lazy_names(
+        __name__,
+        {
+            "files": ["export_file"],
+            "folding": ["fold_batch_normalization"],
+            "predictor": ["Predictor", "load_predictor"],
+            "saved_model": ["export_saved_model"],
+            "verify": ["verify_saved_model"],
+        },
+    )

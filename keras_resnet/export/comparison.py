@@ -34,7 +34,7 @@ class Difference:
             f"({self.relative:.1g} of the largest), {self.mean_logit:.2g} on average; "
             f"top-1 agrees on {self.agreement:.2%}"
         )
-        if self.top1_before is not None:
+        if self.top1_before is not None and self.top1_after is not None:
             change = 100 * (self.top1_after - self.top1_before)
             text += (
                 f"; top-1 accuracy {self.top1_before:.2%} -> {self.top1_after:.2%} "
@@ -54,15 +54,17 @@ def compare(
         batches: (images, labels or None).
         model, export: images -> logits, or log-probabilities up to a constant.
     """
-    ours, theirs, labels = [], [], []
+    ours, theirs = [], []
+    labels: list[np.ndarray] = []
     for images, truth in batches:
         ours.append(np.asarray(model(images), np.float64))
         theirs.append(np.asarray(export(images), np.float64))
-        labels.append(truth)
+        if truth is not None:
+            labels.append(truth)
     expected, found = np.concatenate(ours), np.concatenate(theirs)
     distance = np.abs(found - expected)
     accuracies = {}
-    if all(truth is not None for truth in labels):
+    if len(labels) == len(ours):
         truth = np.concatenate(labels)
         accuracies = {
             "top1_before": float((expected.argmax(1) == truth).mean()),

@@ -2,21 +2,22 @@
 
 import importlib
 import logging
+import types
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
 from keras_resnet.errors import UserError
-from keras_resnet.export.signatures import Network
+from keras_resnet.export.formats import Job
+from keras_resnet.export.signatures import make_network
 
-TOLERANCES = {"float32": 1e-4}
 # The newest that tf2onnx writes well; ONNX Runtime has it since 1.14 (2023).
 OPSET = 18
 
 
-def write(network: Network, path: Path) -> None:
-    """Converts and writes an .onnx file.
+def write(job: Job) -> "Runner":
+    """Writes an .onnx file and returns what runs it.
 
     It takes `images`, float32 [batch, size, size, 3], RGB values 0..255, and returns
     `probabilities` and `logits`, float32 [batch, classes].
@@ -24,6 +25,7 @@ def write(network: Network, path: Path) -> None:
     tf2onnx = _require("tf2onnx")
     _require("onnxruntime")  # before the work, not after it
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+    network = make_network(job.model, fold=job.fold, class_names=job.class_names)
     spec = tf.TensorSpec([None, *network.image_shape], tf.float32, name="images")
 
     @tf.function(input_signature=[spec], autograph=False)
@@ -34,11 +36,12 @@ def write(network: Network, path: Path) -> None:
     importlib.import_module("tf2onnx.convert")
     try:
         tf2onnx.convert.from_function(
-            function, input_signature=[spec], opset=OPSET, output_path=str(path)
+            function, input_signature=[spec], opset=OPSET, output_path=str(job.path)
         )
     except (RuntimeError, ValueError, TypeError, tf.errors.OpError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"tf2onnx cannot convert {network.model.name}: {reason}") from error
+    return Runner(job.path)
 
 
 class Runner:
@@ -52,7 +55,7 @@ class Runner:
         return self._session.run(["logits"], {"images": images.astype(np.float32)})[0]
 
 
-def _require(name: str):
+def _require(name: str) -> types.ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:

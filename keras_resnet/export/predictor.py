@@ -1,4 +1,8 @@
-"""Classes of image files, from a SavedModel or a Keras model, over any number of files."""
+"""Classes of image files: the one predictor behind the command `predict` and Python.
+
+Images that cannot be read get an answer that says why, whatever predicts. Probabilities are made by
+the rule of `make_network`.
+"""
 
 import itertools
 import os
@@ -10,27 +14,36 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.errors import UserError
-from keras_resnet.export import loading, sample_images, signatures
-from keras_resnet.export.versions import newest_version
+from keras_resnet.export import signatures
+from keras_resnet.export.loading import load_model, load_model_of_workdir
+from keras_resnet.export.versions import list_versions, newest_version
 from keras_resnet.input_pipeline.corrupt_images import describe
+from keras_resnet.input_pipeline.image_listing import list_images
+from keras_resnet.storage import in_bucket
+from keras_resnet.training.workdir import WorkDir
 
 BATCH = 32
+TOP = 5
+UNDECODABLE = "it cannot be decoded"
+
+# string tensor [n] -> `classes`, `class_ids`, `probabilities`, [n, k] each, and perhaps `valid`,
+# bool [n].
+Answer = Callable[[tf.Tensor], dict[str, tf.Tensor]]
 
 
 class Predictor:
     """Classifies encoded images; made by `load_predictor` or from a model.
 
     Args:
-        answer: string tensor [n] -> dict with `classes`, `class_ids`, `probabilities`, [n, k] each,
-            and perhaps `valid`, bool [n].
+        answer: classifies a batch.
     """
 
-    def __init__(self, answer: Callable[[tf.Tensor], dict[str, tf.Tensor]]):
+    def __init__(self, answer: Answer):
         self._answer = answer
 
     @classmethod
     def of_model(
-        cls, model: keras.Model, top: int = 5, class_names: list[str] | None = None
+        cls, model: keras.Model, top: int = TOP, class_names: list[str] | None = None
     ) -> "Predictor":
         """Predicts with a Keras model, through the functions that its export would have."""
         network = signatures.make_network(model, fold=False, class_names=class_names)
@@ -52,7 +65,7 @@ class Predictor:
         Raises:
             UserError: a path does not exist.
         """
-        files = sample_images.list_images(paths)
+        files = list_images(paths)
         while chunk := list(itertools.islice(files, batch_size)):
             contents, problems = _read(chunk)
             answers = self._answers(contents)
@@ -67,9 +80,9 @@ class Predictor:
         except tf.errors.InvalidArgumentError as error:
             if len(contents) == 1:
                 ((file, encoded),) = contents.items()
-                return {file: describe(encoded, _reason(error))}
+                return {file: describe(encoded, ValueError(_reason(error)))}
             # The SavedModel refuses the whole batch for one image: find out which.
-            answers = {}
+            answers: dict[Path, list[dict] | str] = {}
             for file, encoded in contents.items():
                 answers |= self._answers({file: encoded})
             return answers
@@ -77,7 +90,7 @@ class Predictor:
         valid = values.get("valid", np.ones(len(contents), bool))
         rows = zip(values["classes"], values["class_ids"], values["probabilities"], strict=True)
         return {
-            file: _rows(*row) if ok else describe(encoded, "it cannot be decoded")
+            file: _rows(*row) if ok else describe(encoded, ValueError(UNDECODABLE))
             for (file, encoded), row, ok in zip(contents.items(), rows, valid, strict=True)
         }
 
@@ -85,20 +98,36 @@ class Predictor:
 def load_predictor(
     path: str | os.PathLike, top: int | None = None, class_names: list[str] | None = None
 ) -> Predictor:
-    """A predictor from a `.keras` file, a SavedModel, or a folder of versions (the newest).
+    """A predictor from whatever this package writes.
 
     Args:
+        path: a `.keras` file, a SavedModel, a folder of versions (of which the newest is taken), or
+            the work directory of a run (see `load_model_of_workdir`).
         top: number of classes, 5 by default; a SavedModel returns as many as it was exported with,
             or fewer if `top` says so.
-        class_names: for a `.keras` file that has none.
+        class_names: instead of those of a `.keras` file or a work directory.
 
     Raises:
         UserError: there is nothing at `path` that predicts.
     """
-    path = Path(path).expanduser()
-    if path.suffix == ".keras":
-        return Predictor.of_model(loading.load_model(path), top or 5, class_names)
-    folder = newest_version(path)
+    if Path(path).suffix == ".keras":
+        return Predictor.of_model(load_model(Path(path)), top or TOP, class_names)
+    if _is_workdir(path):
+        return Predictor.of_model(load_model_of_workdir(path), top or TOP, class_names)
+    return Predictor(_served(newest_version(Path(path).expanduser()), top))
+
+
+def _is_workdir(path: str | os.PathLike) -> bool:
+    """Whether a run was started in a folder, in which no versions were exported."""
+    folder = WorkDir(path)
+    if in_bucket(path):
+        return folder.is_begun()
+    exported = (folder.path / "saved_model.pb").exists() or list_versions(folder.path)
+    return not exported and folder.is_begun()
+
+
+def _served(folder: Path, top: int | None) -> Answer:
+    """The function behind `serving_default` of a SavedModel, for the `top` classes."""
     try:
         loaded = tf.saved_model.load(str(folder))
         signature = loaded.signatures["serving_default"]
@@ -114,13 +143,11 @@ def load_predictor(
             "image_bytes -> classes, class_ids, probabilities"
         )
 
-    def answer(encoded):
-        outputs = signature(image_bytes=encoded)
+    def answer(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
+        outputs = loaded.signatures["serving_default"](image_bytes=encoded)  # keeps `loaded` alive
         return {k: v if k == "valid" else v[:, :top] for k, v in outputs.items()}
 
-    predictor = Predictor(answer)
-    predictor.loaded = loaded  # its functions live as long as it does
-    return predictor
+    return answer
 
 
 def _read(files: list[Path]) -> tuple[dict[Path, bytes], dict[Path, str]]:
@@ -134,7 +161,7 @@ def _read(files: list[Path]) -> tuple[dict[Path, bytes], dict[Path, str]]:
 
 
 def _reason(error: tf.errors.OpError) -> str:
-    return "it cannot be decoded" if signatures.UNREADABLE[:20] in error.message else error.message
+    return UNDECODABLE if signatures.UNREADABLE[:20] in error.message else error.message
 
 
 def _rows(classes, ids, probabilities) -> list[dict]:

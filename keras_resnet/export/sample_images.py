@@ -11,9 +11,13 @@ import tensorflow as tf
 
 from keras_resnet import input_pipeline
 from keras_resnet.errors import UserError
+from keras_resnet.input_pipeline.corrupt_images import describe
+from keras_resnet.input_pipeline.image_listing import list_images
+from keras_resnet.preprocessing import Preprocessing
 
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 BATCH = 32
+# (uint8 [n, size, size, 3], int [n] labels or None), one batch after the other.
+Batches = Iterator[tuple[np.ndarray, np.ndarray | None]]
 
 
 @dataclasses.dataclass
@@ -21,11 +25,11 @@ class Samples:
     """Images as the network sees them.
 
     Attributes:
-        batches: makes an iterator of (uint8 [n, size, size, 3], int [n] labels or None).
+        batches: starts over at the first image.
         description: for people, such as "1,000 images of photos/test".
     """
 
-    batches: Callable[[], Iterator[tuple[np.ndarray, np.ndarray | None]]]
+    batches: Callable[[], Batches]
     description: str
 
     def first(self, count: int) -> np.ndarray:
@@ -38,34 +42,31 @@ class Samples:
         return np.concatenate(images)[:count]
 
 
-def list_images(paths: Iterable[str | os.PathLike]) -> Iterator[Path]:
-    """The files among `paths` and every image file in the folders among them, sorted by folder.
+def of_files(
+    paths: Iterable[str | os.PathLike],
+    preprocessing: Preprocessing,
+    class_names: tuple[str, ...],
+    limit: int,
+) -> Samples:
+    """Image files; where a file's folder is named like a class, that is its label.
+
+    Args:
+        paths: files, and folders of which every image file is taken.
+        preprocessing: of the network.
+        class_names: of the network.
+        limit: number of images, 0 for all.
 
     Raises:
-        UserError: a path does not exist.
+        UserError: a path does not exist, or there are no images.
     """
-    for path in map(Path, paths):
-        if path.is_dir():
-            for parent, folders, files in os.walk(path):
-                folders[:] = sorted(name for name in folders if not name.startswith("."))
-                for name in sorted(files):
-                    if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
-                        yield Path(parent, name)
-        elif path.exists():
-            yield path
-        else:
-            raise UserError(f"{path}: no such file or folder")
-
-
-def of_files(paths, preprocessing: dict, class_names: tuple[str, ...], limit: int) -> Samples:
-    """Image files; where a file's folder is named like a class, that is its label."""
+    paths = list(paths)
     files = list(itertools.islice(list_images(paths), limit or None))
     if not files:
         raise UserError(f"--images={','.join(map(str, paths))}: no image files there")
     numbers = {name: label for label, name in enumerate(class_names)}
     labels = [numbers.get(file.parent.name, -1) for file in files]
 
-    def batches():
+    def batches() -> Batches:
         for start in range(0, len(files), BATCH):
             images = [_read(file, preprocessing) for file in files[start : start + BATCH]]
             truth = np.array(labels[start : start + BATCH])
@@ -74,21 +75,19 @@ def of_files(paths, preprocessing: dict, class_names: tuple[str, ...], limit: in
     return Samples(batches, f"{len(files):,} given images")
 
 
-def _read(file: Path, preprocessing: dict) -> np.ndarray:
+def _read(file: Path, preprocessing: Preprocessing) -> np.ndarray:
     try:
         encoded = file.read_bytes()
         return input_pipeline.evaluation_image(tf.constant(encoded), preprocessing).numpy()
     except tf.errors.OpError as error:
-        from keras_resnet.input_pipeline.corrupt_images import describe
-
-        raise UserError(f"{file} {describe(encoded, error.message)}") from error
+        raise UserError(f"{file} {describe(encoded, ValueError(error.message))}") from error
 
 
-def of_source(source: input_pipeline.Source, preprocessing: dict, limit: int) -> Samples:
+def of_source(source: input_pipeline.Source, preprocessing: Preprocessing, limit: int) -> Samples:
     """The evaluation split, in its order."""
     total = min(source.num_examples, limit or source.num_examples)
 
-    def batches():
+    def batches() -> Batches:
         left = total
         for batch in input_pipeline.evaluation_batches(
             source, batch_size=BATCH, preprocessing=preprocessing
@@ -103,11 +102,11 @@ def of_source(source: input_pipeline.Source, preprocessing: dict, limit: int) ->
     return Samples(batches, f"{total:,} images of {source.description.partition(':')[0]}")
 
 
-def drawn(preprocessing: dict, count: int = BATCH) -> Samples:
+def drawn(preprocessing: Preprocessing, count: int = BATCH) -> Samples:
     """Smooth random images, when nobody gave any better."""
-    images = smooth_images(count, preprocessing["image_size"])
+    images = smooth_images(count, preprocessing.image_size)
 
-    def batches():
+    def batches() -> Batches:
         yield images, None
 
     return Samples(batches, f"{count} random images (no --images given: use real ones)")

@@ -11,14 +11,18 @@ import tensorflow as tf
 
 from keras_resnet.errors import UserError
 from keras_resnet.export import comparison, sample_images, warmup
+from keras_resnet.export.formats import find_format
 from keras_resnet.export.serving_config import BATCH_SIZES, write_serving_config
-from keras_resnet.export.signatures import Network, freeze, make_network, make_signatures
-from keras_resnet.export.verify import verify_saved_model
+from keras_resnet.export.signatures import (
+    Network,
+    freeze,
+    logits_caller,
+    make_network,
+    make_signatures,
+)
+from keras_resnet.export.verify import Report, verify_saved_model
 from keras_resnet.export.versions import new_version
 
-PRECISIONS = ("float32", "bfloat16")
-# Largest difference of a logit over the largest logit. Folding alone stays below 1e-5.
-TOLERANCES = {"float32": 1e-4, "bfloat16": 0.1}
 # What C++ answers to the same images as the function that was saved: other kernels, other order.
 LOADER_TOLERANCES = {"float32": 1e-4, "bfloat16": 0.03}
 LOADER_IMAGES = 4
@@ -41,7 +45,7 @@ class Export:
     path: Path
     serving_config: Path
     difference: comparison.Difference
-    report: dict
+    report: Report
 
 
 def export_saved_model(
@@ -76,6 +80,7 @@ def export_saved_model(
         UserError: the model cannot be exported, `output` not be written, or the export differs
             from the model; nothing is left behind then.
     """
+    tolerance = find_format("saved_model", precision).tolerances[precision]
     output = Path(output).expanduser()
     name = name or output.resolve().name
     if not re.fullmatch(r"[\w.-]+", name):
@@ -87,16 +92,16 @@ def export_saved_model(
         samples = sample_images.drawn(network.preprocessing)
     frozen = freeze(network)
     difference = comparison.compare(
-        samples.batches(), network_caller(reference), network_caller(frozen)
+        samples.batches(), logits_caller(reference), logits_caller(frozen)
     )
-    comparison.check(difference, TOLERANCES[precision], f"the export in {precision}")
+    comparison.check(difference, tolerance, f"the export in {precision}")
     with new_version(output) as (folder, published):
         signatures = make_signatures(network, frozen, top=top, on_error=on_error)
         write_saved_model(folder, network, signatures)
         warmup.write_records(folder / warmup.FILE, _warmup_records(network, name))
         images = samples.first(LOADER_IMAGES)
         report, logits = verify_saved_model(folder, images)
-        served = comparison.compare([(images, None)], network_caller(frozen), lambda _: logits)
+        served = comparison.compare([(images, None)], logits_caller(frozen), lambda _: logits)
         comparison.check(served, LOADER_TOLERANCES[precision], "what TensorFlow's C++ loader runs")
     config = write_serving_config(output, name)
     return Export(published[0], config, difference, report)
@@ -130,24 +135,14 @@ def _check_size(network: Network) -> None:
         )
 
 
-def network_caller(call):
-    """Images -> logits as numpy, for `comparison.compare`, of a network or what `freeze` made."""
-    run = call if not isinstance(call, Network) else tf.function(call.__call__, autograph=False)
-
-    def logits(images):
-        return run(tf.constant(images, tf.float32))[1].numpy()
-
-    return logits
-
-
 def _warmup_records(network: Network, name: str) -> list[bytes]:
     """A request for every signature and batch size that a server will see."""
-    side = round(network.preprocessing["image_size"] * 1.25)
+    side = round(network.preprocessing.image_size * 1.25)
     image = sample_images.smooth_images(1, side)[0]
     encoded = tf.io.encode_jpeg(image, quality=80).numpy()
     # What decodes the other formats is prepared when the first such file comes, too.
     single = np.array([tf.io.encode_png(image).numpy()], object)
-    shape = [size or network.preprocessing["image_size"] for size in network.image_shape]
+    shape = [size or network.preprocessing.image_size for size in network.image_shape]
     records = [
         warmup.encode_request(name, signature, {"image_bytes": single})
         for signature in ("serving_default", "features")

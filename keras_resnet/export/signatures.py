@@ -5,6 +5,7 @@ import functools
 from collections.abc import Callable
 
 import keras
+import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
@@ -12,7 +13,9 @@ from keras_resnet import input_pipeline
 from keras_resnet.errors import UserError
 from keras_resnet.export.folding import inference_copy
 from keras_resnet.input_pipeline.errors import DataError
+from keras_resnet.input_pipeline.preprocessing import check_preprocessing
 from keras_resnet.models import ResNet
+from keras_resnet.preprocessing import Preprocessing
 
 ON_ERROR = ("fail", "flag")
 # Images of a request that are decoded at a time; each may take up to 0.5 GiB (see docs/serving.md).
@@ -31,11 +34,12 @@ class Network:
         model: images as `normalize` makes them, channels last -> [features, logits], both float32.
         preprocessing: of the model that was exported.
         class_names: one for each logit.
-        is_multilabel: probabilities are independent (sigmoid) instead of one of many (softmax).
+        is_multilabel: probabilities are independent (sigmoid) instead of one of many (softmax): the
+            activation of the classifier says so, whatever the network was trained with.
     """
 
     model: keras.Model
-    preprocessing: dict
+    preprocessing: Preprocessing
     class_names: tuple[str, ...]
     is_multilabel: bool
 
@@ -69,8 +73,28 @@ def make_network(
         class_names: instead of the model's own; without either, classes are named by their numbers.
 
     Raises:
-        UserError: the model is no such classifier, or the names are not one for each class.
+        UserError: the model is no such classifier, its activation gives no probabilities, or the
+            names are not one for each class.
     """
+    preprocessing = _check_servable(model)
+    copy = inference_copy(model, fold=fold, precision=precision, channels_last=True)
+    head = copy.get_layer(model.layers[-1].name)
+    is_multilabel = _is_multilabel(head, model.name)
+    head.activation = keras.activations.linear
+    names = class_names or getattr(model, "class_names", None) or map(str, range(head.units))
+    names = tuple(names)
+    if len(names) != head.units:
+        raise UserError(f"{len(names)} class names for the {head.units} classes of {model.name}")
+    return Network(
+        model=ResNet(copy.inputs, [head.input, head.output], name=model.name),
+        preprocessing=preprocessing,
+        class_names=names,
+        is_multilabel=is_multilabel,
+    )
+
+
+def _check_servable(model: keras.Model) -> Preprocessing:
+    """The preprocessing of a classifier of images; UserError if `model` is none."""
     head = model.layers[-1] if model.layers else None
     if len(model.outputs) != 1 or not isinstance(head, keras.layers.Dense):
         raise UserError(
@@ -83,35 +107,34 @@ def make_network(
     preprocessing = getattr(model, "preprocessing", None)
     if preprocessing is None:
         raise UserError(
-            f"{model.name} does not say how its images are prepared; set model.preprocessing (a "
-            "dict, see keras_resnet.models.ResNet) before saving it"
+            f"{model.name} does not say how its images are prepared; set model.preprocessing (see "
+            "keras_resnet.preprocessing.Preprocessing) before saving it"
         )
     try:
-        input_pipeline.normalize(tf.zeros([1, 1, 1, 3]), preprocessing)
+        preprocessing = check_preprocessing(preprocessing)
     except DataError as error:
         raise UserError(f"the preprocessing of {model.name}: {error}") from error
-    size = preprocessing["image_size"]
+    size = preprocessing.image_size
     if any(side not in (None, 3, size) for side in shape[1:]):
         raise UserError(
             f"{model.name} takes images of {shape[1:]}, but its preprocessing makes {size} pixels"
         )
-    copy = inference_copy(model, fold=fold, precision=precision, channels_last=True)
-    head = copy.get_layer(head.name)
-    activation = head.activation
-    head.activation = keras.activations.linear
-    names = class_names or getattr(model, "class_names", None) or map(str, range(head.units))
-    names = tuple(names)
-    if len(names) != head.units:
-        raise UserError(f"{len(names)} class names for the {head.units} classes of {model.name}")
-    return Network(
-        model=ResNet(copy.inputs, [head.input, head.output], name=model.name),
-        preprocessing=preprocessing,
-        class_names=names,
-        is_multilabel=activation is keras.activations.sigmoid,
+    return preprocessing
+
+
+def _is_multilabel(head: keras.layers.Dense, name: str) -> bool:
+    """The one rule of how probabilities are made: the classifier's activation says it."""
+    if head.activation in (keras.activations.softmax, keras.activations.linear):
+        return False
+    if head.activation is keras.activations.sigmoid:
+        return True
+    raise UserError(
+        f"{name} ends in the activation {keras.activations.serialize(head.activation)!r}; "
+        "probabilities are made by softmax (also where the classifier gives logits) or sigmoid"
     )
 
 
-def decode_batch(encoded: tf.Tensor, preprocessing: dict) -> tuple[tf.Tensor, tf.Tensor]:
+def decode_batch(encoded: tf.Tensor, preprocessing: Preprocessing) -> tuple[tf.Tensor, tf.Tensor]:
     """Evaluation preprocessing of a batch of image files, in parallel, inside the graph.
 
     Args:
@@ -121,7 +144,7 @@ def decode_batch(encoded: tf.Tensor, preprocessing: dict) -> tuple[tf.Tensor, tf
         uint8 [batch, size, size, 3] and bool [batch], false where a file cannot be decoded (its
         pixels are 0).
     """
-    size = preprocessing["image_size"]
+    size = preprocessing.image_size
     count = tf.size(encoded, tf.int64)
 
     def decode(index, file):
@@ -159,6 +182,16 @@ def freeze(network: Network) -> Callable:
     spec = tf.TensorSpec([None, *network.image_shape], tf.float32, name="pixels")
     concrete = tf.function(network.__call__, autograph=False).get_concrete_function(spec)
     return convert_variables_to_constants_v2(concrete)
+
+
+def logits_caller(call: "Network | Callable") -> Callable[[np.ndarray], np.ndarray]:
+    """Images -> logits as numpy, for `comparison.compare`, of a network or what `freeze` made."""
+    run = tf.function(call.__call__, autograph=False) if isinstance(call, Network) else call
+
+    def logits(images: np.ndarray) -> np.ndarray:
+        return run(tf.constant(images, tf.float32))[1].numpy()
+
+    return logits
 
 
 def make_signatures(

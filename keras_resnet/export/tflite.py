@@ -8,25 +8,43 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.errors import UserError
-from keras_resnet.export.signatures import Network, freeze
+from keras_resnet.export.formats import Job
+from keras_resnet.export.signatures import Network, freeze, make_network
 
-# Largest difference of a logit over the largest logit.
-TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "int8": 0.3}
 CALIBRATION_IMAGES = 100
 
 
-def write(network: Network, path: Path, precision: str, calibration: np.ndarray) -> None:
-    """Converts and writes a .tflite file.
+def write(job: Job) -> "Runner":
+    """Writes a .tflite file and returns what runs it.
 
     Its signature `serving_default` takes `images`, float32 [1, size, size, 3], RGB values 0..255,
     and returns `probabilities` and `logits`, float32 [1, classes], whatever the precision inside.
 
-    Args:
-        precision: "float32"; "float16" stores the weights in 16 bits; "int8" computes in 8 bits
-            (kernels by channel; Jacob et al. 2018).
-        calibration: uint8 [n, size, size, 3], from which "int8" learns the ranges of activations.
+    Precisions: "float32"; "float16" stores the weights in 16 bits; "int8" computes in 8 bits
+    (kernels by channel; Jacob et al. 2018) and learns the ranges of activations from the job's
+    samples.
     """
-    size = network.preprocessing["image_size"]
+    network = make_network(job.model, fold=job.fold, class_names=job.class_names)
+    converter = _converter(network)
+    if job.precision != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if job.precision == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if job.precision == "int8":
+        calibration = job.samples.first(CALIBRATION_IMAGES)
+        converter.representative_dataset = lambda: _one_by_one(calibration)
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.target_spec.supported_types = [tf.int8]
+    try:
+        job.path.write_bytes(converter.convert())
+    except (RuntimeError, ValueError, tf.errors.OpError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"TensorFlow Lite cannot convert {network.model.name}: {reason}") from error
+    return Runner(job.path)
+
+
+def _converter(network: Network) -> tf.lite.TFLiteConverter:
+    size = network.preprocessing.image_size
     spec = tf.TensorSpec([1, size, size, 3], tf.float32, name="images")
 
     # Variables of Keras 3 would stay resources that nothing initializes (measured, TensorFlow 2.21:
@@ -41,20 +59,7 @@ def write(network: Network, path: Path, precision: str, calibration: np.ndarray)
     module = tf.Module()
     module.serving_default = serving_default
     concrete = serving_default.get_concrete_function()
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], module)
-    if precision != "float32":
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if precision == "float16":
-        converter.target_spec.supported_types = [tf.float16]
-    if precision == "int8":
-        converter.representative_dataset = lambda: _one_by_one(calibration)
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converter.target_spec.supported_types = [tf.int8]
-    try:
-        path.write_bytes(converter.convert())
-    except (RuntimeError, ValueError, tf.errors.OpError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"TensorFlow Lite cannot convert {network.model.name}: {reason}") from error
+    return tf.lite.TFLiteConverter.from_concrete_functions([concrete], module)
 
 
 def _one_by_one(images: np.ndarray) -> Iterator[list[np.ndarray]]:

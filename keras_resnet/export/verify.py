@@ -14,7 +14,7 @@ import tempfile
 import time
 import zlib
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypedDict
 
 import numpy as np
 
@@ -29,7 +29,25 @@ OPEN_SIZE = 64  # pixels, where a signature leaves them open
 CHUNK = 16
 
 
-def verify_saved_model(folder: Path, images: np.ndarray | None = None) -> tuple[dict, np.ndarray]:
+class Report(TypedDict):
+    """What a check found.
+
+    Attributes:
+        signatures: the signatures by name.
+        requests: how many were answered.
+        warmup_records: how many were answered.
+        first_ms: milliseconds of the first request after warm-up, by signature.
+        steady_ms: the median of the five after it.
+    """
+
+    signatures: dict[str, wire.Signature]
+    requests: int
+    warmup_records: int
+    first_ms: dict[str, float]
+    steady_ms: dict[str, float]
+
+
+def verify_saved_model(folder: Path, images: np.ndarray | None = None) -> tuple[Report, np.ndarray]:
     """Loads and runs a SavedModel in a process without TensorFlow or Keras in Python.
 
     Args:
@@ -37,7 +55,7 @@ def verify_saved_model(folder: Path, images: np.ndarray | None = None) -> tuple[
         images: uint8 [n, height, width, 3], to be answered by `predict_images_uint8`.
 
     Returns:
-        A report (see `check_saved_model`) and float32 [n, classes], the logits of `images`.
+        A report and float32 [n, classes], the logits of `images`.
 
     Raises:
         UserError: what is wrong with it.
@@ -71,6 +89,7 @@ def verify_saved_model(folder: Path, images: np.ndarray | None = None) -> tuple[
 
 def main(arguments: list[str]) -> NoReturn:
     """The process: a folder, and optionally a file of images and one for their logits."""
+    report: Report | dict[str, str]
     try:
         session = Session(arguments[0])
         report = check_saved_model(session, Path(arguments[0]))
@@ -86,13 +105,8 @@ def main(arguments: list[str]) -> NoReturn:
     os._exit(0)
 
 
-def check_saved_model(session: Session, folder: Path) -> dict:
+def check_saved_model(session: Session, folder: Path) -> Report:
     """Runs every signature with single and batched requests, and the warm-up records.
-
-    Returns:
-        {"signatures": as `Session.signatures`, "requests": number of them, "warmup_records":
-        number, "first_ms": {signature: milliseconds of the first request after warm-up},
-        "steady_ms": the median of the five after it}.
 
     Raises:
         UserError: a signature fails, or answers what it should not.
@@ -100,8 +114,13 @@ def check_saved_model(session: Session, folder: Path) -> dict:
     signatures = {k: v for k, v in session.signatures.items() if not k.startswith("__")}
     if not signatures:
         raise UserError("it has no signatures")
-    report = {"signatures": signatures, "requests": 0, "first_ms": {}, "steady_ms": {}}
-    report["warmup_records"] = _replay(session, folder / warmup.FILE)
+    report: Report = {
+        "signatures": signatures,
+        "requests": 0,
+        "warmup_records": _replay(session, folder / warmup.FILE),
+        "first_ms": {},
+        "steady_ms": {},
+    }
     for name, infos in signatures.items():
         inputs = {key: _example(info, 3) for key, info in infos["inputs"].items()}
         singles = [{k: v[i : i + 1] for k, v in inputs.items()} for i in range(3)]
@@ -143,7 +162,9 @@ def _replay(session: Session, path: Path) -> int:
     return len(records)
 
 
-def _check_outputs(name: str, infos: dict, singles: list[dict], together: dict) -> None:
+def _check_outputs(
+    name: str, infos: dict[str, wire.TensorInfo], singles: list[dict], together: dict
+) -> None:
     for key, info in infos.items():
         values = together[key]
         expected = (len(singles), *info["shape"][1:])
@@ -162,7 +183,7 @@ def _check_outputs(name: str, infos: dict, singles: list[dict], together: dict) 
             raise UserError(f"{name}: {key} of a batch differs by {distance:.2g} from single ones")
 
 
-def _check_broken_image(session: Session, name: str, infos: dict, inputs: dict) -> int:
+def _check_broken_image(session: Session, name: str, infos: wire.Signature, inputs: dict) -> int:
     """A truncated image must be refused or flagged, and the next request answered."""
     encoded = [key for key, info in infos["inputs"].items() if info["dtype"] == "string"]
     if not encoded:
@@ -191,7 +212,7 @@ def _logits(session: Session, images: np.ndarray) -> np.ndarray:
     return np.concatenate([answer["logits"] for answer in answers])
 
 
-def _example(info: dict, count: int) -> np.ndarray:
+def _example(info: wire.TensorInfo, count: int) -> np.ndarray:
     """Values for an input of a signature: images of different sizes for a string."""
     rng = np.random.default_rng(0)
     if info["dtype"] == "string":

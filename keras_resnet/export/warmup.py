@@ -35,15 +35,16 @@ def decode_request(record: bytes) -> tuple[str, dict[str, np.ndarray]]:
         UserError: it is no PredictionLog with a PredictRequest.
     """
     log = dict(wire.fields(record)).get(6)
-    request = None if log is None else dict(wire.fields(log)).get(1)
+    request = None if log is None else dict(wire.fields(wire.as_bytes(log))).get(1)
     if request is None:
         raise UserError("a warm-up record holds no PredictRequest")
     signature, inputs = "serving_default", {}
-    for number, value in wire.fields(request):
+    for number, value in wire.fields(wire.as_bytes(request)):
         if number == 1:
-            signature = bytes(dict(wire.fields(value)).get(3, b"serving_default")).decode()
+            spec = dict(wire.fields(wire.as_bytes(value)))
+            signature = wire.as_text(spec[3]) if 3 in spec else signature
         elif number == 2:
-            name, tensor = wire.map_entry(value)
+            name, tensor = wire.map_entry(wire.as_bytes(value))
             inputs[name] = wire.decode_tensor(tensor)
     return signature, inputs
 
@@ -63,7 +64,8 @@ def read_records(path: Path) -> list[bytes]:
     Raises:
         UserError: the file is damaged.
     """
-    data, place, records = path.read_bytes(), 0, []
+    data, place = path.read_bytes(), 0
+    records: list[bytes] = []
     while place < len(data):
         (length,) = struct.unpack_from("<Q", data.ljust(place + 8, b"\0"), place)
         header, record = data[place : place + 8], data[place + 12 : place + 12 + length]

@@ -9,6 +9,7 @@ prediction_log}.proto.
 """
 
 from collections.abc import Iterator
+from typing import TypedDict
 
 import numpy as np
 
@@ -20,14 +21,34 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 DTYPES = {1: "float32", 2: "float64", 3: "int32", 4: "uint8", 7: "string", 9: "int64", 10: "bool"}
 NUMBERS = {name: number for number, name in DTYPES.items()}
 
+Message = bytes | memoryview
+EMPTY = memoryview(b"")
+Value = int | memoryview
 
-def fields(message: bytes) -> Iterator[tuple[int, int | memoryview]]:
+
+class TensorInfo(TypedDict):
+    """An input or output of a signature; None in the shape is an open size."""
+
+    name: str
+    dtype: str
+    shape: list[int | None]
+
+
+class Signature(TypedDict):
+    """The inputs and outputs of a signature by their names."""
+
+    inputs: dict[str, TensorInfo]
+    outputs: dict[str, TensorInfo]
+
+
+def fields(message: Message) -> Iterator[tuple[int, Value]]:
     """Yields (field number, value) of every field; lengths and messages come as memoryviews.
 
     Raises:
         UserError: the message is cut off or no protocol buffer.
     """
     view, place = memoryview(message), 0
+    value: Value
     try:
         while place < len(view):
             tag, place = _varint(view, place)
@@ -76,6 +97,33 @@ def _encode_varint(value: int) -> bytes:
     return bytes([*encoded, value])
 
 
+def as_int(value: Value) -> int:
+    """The value of a varint field.
+
+    Raises:
+        UserError: it is the value of another kind of field.
+    """
+    if not isinstance(value, int):
+        raise UserError("a protocol buffer is damaged: a message stands where a number should be")
+    return value
+
+
+def as_bytes(value: Value) -> memoryview:
+    """The value of a field of bytes, a string or a message.
+
+    Raises:
+        UserError: it is the value of another kind of field.
+    """
+    if isinstance(value, int):
+        raise UserError("a protocol buffer is damaged: a number stands where a message should be")
+    return value
+
+
+def as_text(value: Value) -> str:
+    """The value of a field that holds a string; errors as `as_bytes`."""
+    return bytes(as_bytes(value)).decode()
+
+
 def field(number: int, value: int | bytes | str) -> bytes:
     """One encoded field: a varint, or bytes (a string, a message)."""
     if isinstance(value, int):
@@ -107,26 +155,30 @@ def encode_tensor(array: np.ndarray) -> bytes:
     return head + field(4, array.tobytes())
 
 
-def decode_tensor(message: bytes) -> np.ndarray:
+def decode_tensor(message: Message) -> np.ndarray:
     """The array in a TensorProto; strings come as an object array of bytes.
 
     Raises:
         UserError: the message is damaged or of a type that no signature here takes.
     """
-    dtype, shape, strings, content, numbers = None, [], [], b"", []
+    dtype: str | None = None
+    shape: list[int] = []
+    strings: list[bytes] = []
+    content = b""
+    numbers: list[float] = []
     for number, value in fields(message):
         if number == 1:
-            dtype = DTYPES.get(value)
+            dtype = DTYPES.get(as_int(value))
         elif number == 2:
-            shape = _shape(value)
+            shape = [size or 0 for size in _shape(as_bytes(value))]
         elif number == 4:
-            content = bytes(value)
+            content = bytes(as_bytes(value))
         elif number == 5:
-            numbers.extend(np.frombuffer(value, np.float32))
+            numbers.extend(np.frombuffer(as_bytes(value), np.float32))
         elif number == 7:
-            numbers.extend(_varints(value))
+            numbers.extend(_varints(as_bytes(value)))
         elif number == 8:
-            strings.append(bytes(value))
+            strings.append(bytes(as_bytes(value)))
     if dtype is None:
         raise UserError("a tensor has a type that no signature takes")
     if dtype == "string":
@@ -138,12 +190,12 @@ def decode_tensor(message: bytes) -> np.ndarray:
         raise UserError(f"a tensor of shape {shape} holds {values.size} values") from error
 
 
-def _shape(message) -> list[int | None]:
+def _shape(message: Message) -> list[int | None]:
     """Sizes of a TensorShapeProto, None where one is open."""
-    sizes = []
+    sizes: list[int | None] = []
     for number, dim in fields(message):
         if number == 2:
-            size = signed(dict(fields(dim)).get(1, 0))
+            size = signed(as_int(dict(fields(as_bytes(dim))).get(1, 0)))
             sizes.append(None if size < 0 else size)
     return sizes
 
@@ -154,33 +206,34 @@ def _object_array(strings: list[bytes], shape: list[int]) -> np.ndarray:
     return array.reshape(shape)
 
 
-def tensor_info(message) -> dict:
-    """{"name", "dtype", "shape"} of a TensorInfo, the shape with None for open sizes."""
+def tensor_info(message: Message) -> TensorInfo:
+    """What a TensorInfo message says."""
     found = dict(fields(message))
+    dtype = as_int(found.get(2, 0))
     return {
-        "name": bytes(found.get(1, b"")).decode(),
-        "dtype": DTYPES.get(found.get(2), f"type {found.get(2)}"),
-        "shape": _shape(found.get(3, b"")),
+        "name": as_text(found.get(1, EMPTY)),
+        "dtype": DTYPES.get(dtype, f"type {dtype}"),
+        "shape": _shape(as_bytes(found.get(3, EMPTY))),
     }
 
 
-def signatures(meta_graph: bytes) -> dict[str, dict[str, dict]]:
-    """name -> {"inputs": {name: tensor info}, "outputs": …} of a MetaGraphDef."""
-    found = {}
+def signatures(meta_graph: Message) -> dict[str, Signature]:
+    """The signatures of a MetaGraphDef by name."""
+    found: dict[str, Signature] = {}
     for number, value in fields(meta_graph):
         if number != 5:
             continue
-        name, definition = map_entry(value)
-        signature = {"inputs": {}, "outputs": {}}
+        name, definition = map_entry(as_bytes(value))
+        signature: Signature = {"inputs": {}, "outputs": {}}
         for part, entry in fields(definition):
             if part in (1, 2):
-                key, info = map_entry(entry)
+                key, info = map_entry(as_bytes(entry))
                 signature["inputs" if part == 1 else "outputs"][key] = tensor_info(info)
         found[name] = signature
     return dict(sorted(found.items()))
 
 
-def map_entry(message) -> tuple[str, memoryview]:
+def map_entry(message: Message) -> tuple[str, memoryview]:
     """(key, value) of an entry of a map<string, message>."""
     found = dict(fields(message))
-    return bytes(found.get(1, b"")).decode(), found.get(2, memoryview(b""))
+    return as_text(found.get(1, EMPTY)), as_bytes(found.get(2, EMPTY))

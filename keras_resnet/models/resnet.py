@@ -11,6 +11,7 @@ import keras
 
 from keras_resnet.layers import keras_internals
 from keras_resnet.models import rematerialization as remat
+from keras_resnet.preprocessing import Preprocessing
 
 
 @keras.saving.register_keras_serializable(package="keras_resnet")
@@ -24,9 +25,8 @@ class ResNet(keras.Model):
         inputs: Keras tensor(s), as for `keras.Model`.
         outputs: Keras tensor(s), as for `keras.Model`.
         name: name of the model.
-        **kwargs: `preprocessing` (dict or None): `image_size` in pixels, `crop_ratio`,
-            `interpolation`, `mean` and `std` of pixels scaled to 0..1, `channel_order`;
-            `class_names` (list of str or None); `rematerialize` (bool): recompute each residual
+        **kwargs: `preprocessing` (a `Preprocessing`, a dict of its fields, or None); `class_names`
+            (list of str or None); `rematerialize` (bool): recompute each residual
             block in the backward pass instead of keeping its activations; and `trainable`, as
             for `keras.Model`.
     """
@@ -49,13 +49,19 @@ class ResNet(keras.Model):
         self.rematerialize = rematerialize
 
     @property
-    def preprocessing(self) -> dict[str, Any] | None:
-        """How an image becomes an input, a plain dict; None if unknown."""
-        return copy.deepcopy(self._metadata.get("preprocessing"))
+    def preprocessing(self) -> Preprocessing | None:
+        """How an image becomes an input, None if unknown. A dict can be set, too.
+
+        Raises:
+            PreprocessingError: when it is set to something that cannot be used.
+        """
+        return self._metadata.get("preprocessing")
 
     @preprocessing.setter
     def preprocessing(self, value: Mapping[str, Any] | None) -> None:
-        self._set_metadata("preprocessing", None if value is None else _plain(dict(value)))
+        self._set_metadata(
+            "preprocessing", None if value is None else Preprocessing.from_dict(value)
+        )
 
     @property
     def class_names(self) -> list[str] | None:
@@ -80,8 +86,17 @@ class ResNet(keras.Model):
         object.__setattr__(self, "_metadata", {**self._metadata, key: value})
 
     def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        return {**config, **copy.deepcopy(dict(self._metadata))}
+        config = {**super().get_config(), **copy.deepcopy(dict(self._metadata))}
+        if self.preprocessing is not None:
+            config["preprocessing"] = self.preprocessing.to_dict()
+        return config
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "ResNet":
+        preprocessing = Preprocessing.from_metadata(
+            config.get("preprocessing"), origin=f"The model {config.get('name')!r}"
+        )
+        return super().from_config({**config, "preprocessing": preprocessing}, custom_objects)
 
     def call(
         self, inputs: Any, training: bool | None = None, mask: Any = None, **kwargs: Any
@@ -125,12 +140,3 @@ def _metadata_of(outputs) -> Mapping[str, Any]:
         if hasattr(tensor, "_keras_resnet_metadata"):
             return tensor._keras_resnet_metadata
     return {}
-
-
-def _plain(value):
-    """Tuples and numpy numbers as lists and Python numbers, which JSON brings back unchanged."""
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    return value.item() if hasattr(value, "item") else value

@@ -1,7 +1,7 @@
 """The commands `train`, `evaluate` and `predict` as functions."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -64,16 +64,26 @@ def evaluate(
 
 
 def predict(
-    workdir: str | os.PathLike, paths: Sequence[str], top: int = 5
-) -> Iterator[tuple[str, list[dict]]]:
-    """Yields (path, rows) for each image file with the newest checkpoint.
+    workdir: str | os.PathLike, paths: Iterable[str | os.PathLike], top: int = 5
+) -> Iterator[tuple[str, list[dict] | str]]:
+    """Yields (path, answer) for each image with the network of a run.
 
-    Rows are the `top` classes by probability, {"class": name, "class_id": index, "probability": p}.
+    That is model.keras if the run is finished, else its newest checkpoint. It is the predictor of
+    `keras_resnet.export`, which takes exports as well.
+
+    Args:
+        workdir: of a run.
+        paths: image files, and folders of which every image file is taken.
+        top: number of classes.
+
+    Yields:
+        The path and a list of {"class": name, "class_id": index, "probability": 0..1}, the most
+        probable first, or a string that says why the file cannot be read.
 
     Raises:
-        UserError, input_pipeline.DataError: as `train`.
+        UserError: there is no run that can be used, or a path does not exist.
     """
-    from keras_resnet.training import run
+    from keras_resnet.export.loading import load_model_of_workdir
+    from keras_resnet.export.predictor import Predictor
 
-    workdir = WorkDir(workdir)
-    return run.predict(configs.check(workdir.read_config()), workdir, paths, top)
+    return Predictor.of_model(load_model_of_workdir(workdir), top).predict(paths)

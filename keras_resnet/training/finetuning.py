@@ -8,12 +8,11 @@ from ml_collections import ConfigDict
 
 from keras_resnet import storage
 from keras_resnet.blocks.normalization import is_normalization
+from keras_resnet.config import preprocessing
 from keras_resnet.errors import UserError
 from keras_resnet.training.workdir import WorkDir
 from keras_resnet.weights import Checkpoint, apply_weights, preprocessing_of, read_weights
 
-# Of a model's preprocessing. The image size is the run's own: networks take any.
-_TAKEN_OVER = ("channel_order", "crop_ratio", "interpolation", "mean", "std")
 _CLASSIFIER = "predictions"
 
 
@@ -57,13 +56,13 @@ def take_over_preprocessing(config: ConfigDict, workdir: WorkDir) -> ConfigDict:
     config = config.copy_and_resolve_references()
     recorded = workdir.read_config() if workdir.is_begun() else None
     if recorded is not None and recorded.model.weights == config.model.weights:
-        values = recorded.data
+        values = preprocessing(recorded)
     else:
         values = preprocessing_of(read_pretrained(config), config.data.image_size)
     if values is not None:
-        for key in _TAKEN_OVER:
-            value = values[key]
-            config.data[key] = tuple(value) if isinstance(value, list) else value
+        # The image size is the run's own: networks take any.
+        for key in set(values) - {"image_size"}:
+            config.data[key] = getattr(values, key)
     return config
 
 

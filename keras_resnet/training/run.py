@@ -1,8 +1,8 @@
-"""A run from start to end: `train`, `evaluate` and `predict` on a work directory."""
+"""A run from start to end: `train` and `evaluate` on a work directory."""
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import tensorflow as tf
@@ -11,7 +11,6 @@ from ml_collections import ConfigDict
 from keras_resnet import input_pipeline
 from keras_resnet.config import source_options
 from keras_resnet.errors import UserError
-from keras_resnet.input_pipeline.corrupt_images import describe
 from keras_resnet.storage import read_json, replacing, write_text
 from keras_resnet.training.finetuning import read_pretrained, take_over_preprocessing
 from keras_resnet.training.reporting import Reporter
@@ -23,8 +22,6 @@ from keras_resnet.training.tensorflow.strategy import check_pod, is_chief, strat
 from keras_resnet.training.tensorflow.strategy import describe as describe_strategy
 from keras_resnet.training.tensorflow.trainer import Trainer
 from keras_resnet.training.workdir import WorkDir
-
-PREDICT_BATCH = 32
 
 
 @explain_lost_hosts()
@@ -219,40 +216,3 @@ def describe_result(result: dict[str, float]) -> str:
         f"top1 {result['top1']:.4f}  top5 {result['top5']:.4f}  loss {result['loss']:.4f}  "
         f"on {result['examples']:,} examples at step {result['step']:,}"
     )
-
-
-def predict(
-    config: ConfigDict, workdir: WorkDir, paths: Sequence[str], top: int
-) -> Iterator[tuple[str, list[dict]]]:
-    """Yields (path, rows) for each image file, rows being the `top` classes by probability.
-
-    A row is {"class": name, "class_id": index, "probability": 0..1}.
-
-    Raises:
-        input_pipeline.DataError: a file is no readable image.
-    """
-    trainer, _ = restore(config, workdir)
-    model, names = trainer.model, trainer.model.class_names
-    for first in range(0, len(paths), PREDICT_BATCH):
-        chunk = paths[first : first + PREDICT_BATCH]
-        images = tf.stack([_read_image(path, model.preprocessing) for path in chunk])
-        inputs = input_pipeline.normalize(images, model.preprocessing, dtype=model.compute_dtype)
-        with trainer.averaged_weights():
-            logits = tf.cast(model(inputs, training=False), tf.float32)
-        values, ids = tf.math.top_k(tf.nn.softmax(logits), min(top, len(names)))
-        for path, probabilities, classes in zip(chunk, values.numpy(), ids.numpy(), strict=True):
-            yield (
-                path,
-                [
-                    {"class": names[index], "class_id": int(index), "probability": float(value)}
-                    for index, value in zip(classes, probabilities, strict=True)
-                ],
-            )
-
-
-def _read_image(path: str, preprocessing: dict) -> tf.Tensor:
-    encoded = Path(path).read_bytes()
-    try:
-        return input_pipeline.evaluation_image(tf.constant(encoded), preprocessing)
-    except tf.errors.OpError as error:
-        raise input_pipeline.DataError(f"{path} {describe(encoded, error)}") from error

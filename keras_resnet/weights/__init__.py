@@ -1,14 +1,14 @@
-"""Trained weights: from files and from the hub, in the namings of the libraries that have them."""
+"""Trained weights: from files and from the hub, under the names of the libraries that have them."""
 
-import difflib
 import os
 
 import keras
 
+from keras_resnet.architectures import ARCHITECTURES
+from keras_resnet.errors import nearest
 from keras_resnet.weights.assign import classes_of, load_into, preprocessing_of
-from keras_resnet.weights.checkpoint import Checkpoint
+from keras_resnet.weights.checkpoint import Checkpoint, WeightsError
 from keras_resnet.weights.defaults import HUB, default_weights
-from keras_resnet.weights.errors import WeightsError
 from keras_resnet.weights.files import read_file
 from keras_resnet.weights.hub import read_hub, read_keras_default
 
@@ -81,8 +81,8 @@ def read_weights(
             "`weights` is None, 'imagenet', a path or an address hf://OWNER/REPOSITORY; received "
             f"{weights!r}."
         )
-    if difflib.get_close_matches(os.fspath(weights).lower(), ["imagenet"], cutoff=0.8):
-        raise WeightsError(f"There are no weights {weights!r}; did you mean 'imagenet'?")
+    if "." not in os.fspath(weights) and (meant := nearest(os.fspath(weights), ["imagenet"])):
+        raise WeightsError(f"There are no weights {weights!r}{meant}")
     return read_file(weights)
 
 
@@ -90,8 +90,6 @@ def _check_architecture(checkpoint: Checkpoint, variant: str) -> None:
     """Networks that differ in what has no parameters (a blur pool, say) have the same names."""
     if checkpoint.architecture is None:
         return
-    from keras_resnet.architectures import ARCHITECTURES
-
     known = {
         row.reference: name
         for name, row in ARCHITECTURES.items()

@@ -9,10 +9,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_resnet.weights import namings
-from keras_resnet.weights.checkpoint import Checkpoint
-from keras_resnet.weights.errors import WeightsError
-from keras_resnet.weights.namings import Naming
+from keras_resnet.architectures import get_architecture
+from keras_resnet.preprocessing import Preprocessing
+from keras_resnet.weights import schemes
+from keras_resnet.weights.checkpoint import Checkpoint, WeightsError
+from keras_resnet.weights.schemes import NameScheme
 
 LISTED = 10  # names per kind of mismatch in a message
 
@@ -23,7 +24,7 @@ class Slot:
 
     Attributes:
         variable: the model's variable.
-        name: the array's name in the file's naming; None if that naming has none for it.
+        name: the array's name in the file; None if its scheme has none for it.
         shape: the array's shape in the file's layout.
         ours: "layer/variable", for messages.
         in_classifier: whether it belongs to the layer `predictions`.
@@ -44,12 +45,12 @@ class Slot:
         return array.reshape(tuple(self.variable.shape))
 
 
-def slots(model: keras.Model, naming: Naming) -> list[Slot]:
-    """What every variable of the network is called in a naming, and its shape there.
+def slots(model: keras.Model, scheme: NameScheme) -> list[Slot]:
+    """What every variable of the network is called in a naming scheme, and its shape there.
 
     Layers of other names than `create_model` gives, as before an `input_tensor`, are left out.
     """
-    layers = [layer for layer in _flatten(model) if namings.is_ours(layer.name)]
+    layers = [layer for layer in _flatten(model) if schemes.is_ours(layer.name)]
     pooled = any(
         layer.name.endswith("_shortcut_pool") and "AveragePooling" in type(layer).__name__
         for layer in layers
@@ -58,13 +59,13 @@ def slots(model: keras.Model, naming: Naming) -> list[Slot]:
     for layer in layers:
         in_classifier = layer.name == "predictions"
         for variable in layer.weights:  # without the seeds of random layers
-            from_torch = naming.torch_layout and variable.name == "kernel"
+            from_torch = scheme.torch_layout and variable.name == "kernel"
             shape = tuple(variable.shape)
             if from_torch:
-                if in_classifier and naming.classifier_is_conv:
+                if in_classifier and scheme.classifier_is_conv:
                     shape = (1,) * (len(model.input_shape) - 2) + shape
                 shape = (*shape[:-3:-1], *shape[:-2])
-            name = naming.variable(layer.name, variable.name, pooled)
+            name = scheme.variable(layer.name, variable.name, pooled)
             ours = f"{layer.name}/{variable.name}"
             found.append(Slot(variable, name, shape, ours, in_classifier, from_torch))
     return found
@@ -74,9 +75,9 @@ def classes_of(checkpoint: Checkpoint) -> int | None:
     """Number of classes of the checkpoint's classifier; None if it has none.
 
     Raises:
-        WeightsError: if its names follow no naming known here.
+        WeightsError: if its names follow no scheme known here.
     """
-    bias = checkpoint.arrays.get(_naming_of(checkpoint).classifier + "bias")
+    bias = checkpoint.arrays.get(_scheme_of(checkpoint).classifier + "bias")
     return None if bias is None or bias.ndim != 1 else bias.shape[0]
 
 
@@ -94,21 +95,21 @@ def load_into(model: keras.Model, checkpoint: Checkpoint, label: str) -> None:
     Raises:
         WeightsError: if names or shapes do not fit; the model is unchanged then.
     """
-    naming = _naming_of(checkpoint)
+    scheme = _scheme_of(checkpoint)
     arrays = {
         name: array
         for name, array in checkpoint.arrays.items()
-        if not (naming.ignored and re.search(naming.ignored, name))
+        if not (scheme.ignored and re.search(scheme.ignored, name))
     }
-    wanted = slots(model, naming)
+    wanted = slots(model, scheme)
     fresh = _reason_for_fresh_classifier(wanted, arrays)
     if fresh or not any(slot.in_classifier for slot in wanted):
         wanted = [slot for slot in wanted if not slot.in_classifier]
-        arrays = {n: a for n, a in arrays.items() if not n.startswith(naming.classifier)}
-    _check(wanted, arrays, checkpoint, naming, label)
+        arrays = {n: a for n, a in arrays.items() if not n.startswith(scheme.classifier)}
+    _check(wanted, arrays, checkpoint, scheme, label)
     for slot in wanted:
-        slot.variable.assign(slot.value(arrays[slot.name]))
-    _take_over_metadata(model, checkpoint, naming, with_classes=not fresh)
+        slot.variable.assign(slot.value(arrays[str(slot.name)]))
+    _take_over_metadata(model, checkpoint, scheme, with_classes=not fresh)
     if fresh:
         warnings.warn(
             f"{checkpoint.origin} {fresh}: the body of {label} has its weights, the classifier "
@@ -117,16 +118,16 @@ def load_into(model: keras.Model, checkpoint: Checkpoint, label: str) -> None:
         )
 
 
-def _naming_of(checkpoint: Checkpoint) -> Naming:
-    naming = namings.detect(checkpoint.arrays)
-    if naming is None:
+def _scheme_of(checkpoint: Checkpoint) -> NameScheme:
+    scheme = schemes.detect(checkpoint.arrays)
+    if scheme is None:
         first = ", ".join(list(checkpoint.arrays)[:5]) or "none at all"
-        titles = ", ".join(known.title for known in namings.NAMINGS)
+        titles = ", ".join(known.title for known in schemes.SCHEMES)
         raise WeightsError(
-            f"{checkpoint.origin} is not in a naming known here ({titles}); its first names: "
+            f"{checkpoint.origin} follows no naming scheme known here ({titles}); its first names: "
             f"{first}."
         )
-    return naming
+    return scheme
 
 
 def _flatten(model: keras.Model) -> Iterator[keras.Layer]:
@@ -159,7 +160,7 @@ def _check(
     wanted: list[Slot],
     arrays: dict[str, np.ndarray],
     checkpoint: Checkpoint,
-    naming: Naming,
+    scheme: NameScheme,
     label: str,
 ) -> None:
     missing = [slot.name or slot.ours for slot in wanted if slot.name not in arrays]
@@ -174,7 +175,7 @@ def _check(
         return
     message = "; ".join(_listing(names, kind) for names, kind in lists if names)
     raise WeightsError(
-        f"The weights in {checkpoint.origin} (naming of {naming.title}) are not those of {label}: "
+        f"The weights in {checkpoint.origin} (names of {scheme.title}) are not those of {label}: "
         f"{message}. The model is unchanged."
     )
 
@@ -185,33 +186,34 @@ def _listing(names: list[str], kind: str) -> str:
 
 
 def _take_over_metadata(
-    model: keras.Model, checkpoint: Checkpoint, naming: Naming, with_classes: bool
+    model: keras.Model, checkpoint: Checkpoint, scheme: NameScheme, with_classes: bool
 ) -> None:
     size = fixed_image_size(model)
     preprocessing = preprocessing_of(checkpoint, size)
-    if preprocessing:
-        if size is not None:
-            preprocessing["image_size"] = size
-        model.preprocessing = preprocessing
+    if preprocessing is not None:
+        model.preprocessing = (
+            preprocessing if size is None else preprocessing.replace(image_size=size)
+        )
     if checkpoint.class_names and with_classes:
         outputs = model.output_shape[-1]
         if len(checkpoint.class_names) == outputs:
             model.class_names = checkpoint.class_names
 
 
-def preprocessing_of(checkpoint: Checkpoint, image_size: int | None) -> dict[str, Any] | None:
+def preprocessing_of(checkpoint: Checkpoint, image_size: int | None) -> Preprocessing | None:
     """The preprocessing that goes with the weights, for images of this size if it says more.
 
     Raises:
-        WeightsError: if the names of the arrays follow no naming known here.
+        WeightsError: if the names of the arrays follow no scheme known here.
     """
     if checkpoint.preprocessing is None:
-        if _naming_of(checkpoint) is namings.KERAS_APPLICATIONS:
-            return dict(_keras_applications_preprocessing(checkpoint))
+        if _scheme_of(checkpoint) is schemes.KERAS_APPLICATIONS:
+            return _keras_applications_preprocessing(checkpoint)
         return None
     larger = checkpoint.test_preprocessing
-    chosen = larger if larger and larger["image_size"] == image_size else checkpoint.preprocessing
-    return dict(chosen)
+    if larger is not None and larger.image_size == image_size:
+        return larger
+    return checkpoint.preprocessing
 
 
 def fixed_image_size(model: keras.Model) -> int | None:
@@ -222,8 +224,6 @@ def fixed_image_size(model: keras.Model) -> int | None:
     return space[0] if len(set(space)) == 1 else None
 
 
-def _keras_applications_preprocessing(checkpoint: Checkpoint) -> dict[str, Any]:
-    from keras_resnet.architectures import get_architecture
-
+def _keras_applications_preprocessing(checkpoint: Checkpoint) -> Preprocessing:
     preactivation = any(name.startswith("post_bn/") for name in checkpoint.arrays)
     return get_architecture("ResNet50V2" if preactivation else "ResNet50V1").preprocessing

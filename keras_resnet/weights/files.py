@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_resnet.weights import keras_files, timm_config
-from keras_resnet.weights.checkpoint import Checkpoint
-from keras_resnet.weights.errors import WeightsError
+from keras_resnet.weights.checkpoint import Checkpoint, WeightsError
 
 # torch.hub's convention: the file name ends with the start of the file's SHA-256.
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.(?:pth|pt)$")

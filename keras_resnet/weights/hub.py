@@ -7,9 +7,8 @@ from pathlib import Path
 import keras
 
 from keras_resnet.weights import timm_config
-from keras_resnet.weights.checkpoint import Checkpoint
+from keras_resnet.weights.checkpoint import Checkpoint, WeightsError
 from keras_resnet.weights.defaults import KERAS, KERAS_URL
-from keras_resnet.weights.errors import WeightsError
 from keras_resnet.weights.files import read_file, require, sha256
 
 _ADDRESS = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([\w.-]+))?(?:/([\w./-]+))?")
@@ -50,7 +49,7 @@ def read_hub(address: str) -> Checkpoint:
     checkpoint = read_file(path)
     checkpoint.origin = address
     if checkpoint.architecture is None and not path.name.endswith((".keras", ".h5")):
-        config = _download(where, "config.json", address, required=False)
+        config = _download_if_there(where, "config.json", address)
         if config is not None:
             timm_config.read_into(checkpoint, config)
     return checkpoint
@@ -78,18 +77,34 @@ def read_keras_default(variant: str, include_top: bool) -> Checkpoint:
     return checkpoint
 
 
-def _download(where: HubAddress, file: str, address: str, required: bool = True) -> Path | None:
+def _download(where: HubAddress, file: str, address: str) -> Path:
     hub = require("huggingface_hub", "hf", f"Fetching {address}")
     errors = require("huggingface_hub.errors", "hf", f"Fetching {address}")
     try:
         return Path(hub.hf_hub_download(where.repository, file, revision=where.revision))
-    except errors.EntryNotFoundError as error:
+    except (
+        errors.EntryNotFoundError,
+        errors.HfHubHTTPError,
+        errors.HFValidationError,
+        OSError,
+        ValueError,
+    ) as error:
+        raise WeightsError(_failure(address, file, error)) from error
+
+
+def _download_if_there(where: HubAddress, file: str, address: str) -> Path | None:
+    """As `_download`; None if the repository has no such file."""
+    errors = require("huggingface_hub.errors", "hf", f"Fetching {address}")
+    try:
+        return _download(where, file, address)
+    except WeightsError as error:
+        reason = error.__cause__
         # Without a connection the file may exist all the same: that is a subclass.
-        if not required and not isinstance(error, errors.LocalEntryNotFoundError):
+        if isinstance(reason, errors.EntryNotFoundError) and not isinstance(
+            reason, errors.LocalEntryNotFoundError
+        ):
             return None
-        raise WeightsError(_failure(address, file, error)) from error
-    except (errors.HfHubHTTPError, errors.HFValidationError, OSError, ValueError) as error:
-        raise WeightsError(_failure(address, file, error)) from error
+        raise
 
 
 def _failure(address: str, file: str, error: Exception) -> str:

@@ -7,10 +7,11 @@ import zipfile
 from pathlib import Path
 
 import h5py
+import ml_dtypes
 import numpy as np
 
-from keras_resnet.weights.checkpoint import Checkpoint
-from keras_resnet.weights.errors import WeightsError
+from keras_resnet.preprocessing import NewerVersionError, Preprocessing
+from keras_resnet.weights.checkpoint import Checkpoint, WeightsError
 
 # Variables are stored by number, in the order in which a layer makes them.
 _VARIABLES = {
@@ -31,10 +32,14 @@ def read_keras_archive(path: Path) -> Checkpoint:
             weights = io.BytesIO(archive.read("model.weights.h5"))
     except (zipfile.BadZipFile, KeyError, ValueError, TypeError, OSError, EOFError) as error:
         raise WeightsError(f"{path} is truncated or no .keras file ({error}).") from error
+    try:
+        preprocessing = Preprocessing.from_metadata(config.get("preprocessing"), str(path))
+    except NewerVersionError as error:
+        raise WeightsError(f"{path}: {error}") from error
     return Checkpoint(
         str(path),
         _layer_variables(weights, path),
-        preprocessing=config.get("preprocessing"),
+        preprocessing=preprocessing,
         class_names=config.get("class_names"),
     )
 
@@ -102,8 +107,6 @@ def _array(group: h5py.Group, name: str, path: Path) -> np.ndarray:
     except OSError as error:
         raise WeightsError(f"{path} is broken at {dataset.name} ({error}).") from error
     if dataset.attrs.get("dtype") == "bfloat16":
-        import ml_dtypes
-
         array = array.view(ml_dtypes.bfloat16)
     return array
 

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from keras_resnet.weights.checkpoint import Checkpoint
-from keras_resnet.weights.errors import WeightsError
+from keras_resnet.preprocessing import Preprocessing, PreprocessingError
+from keras_resnet.weights.checkpoint import Checkpoint, WeightsError
 
 _NEEDED = ("input_size", "crop_pct", "interpolation", "mean", "std")
 
@@ -33,17 +33,20 @@ def read_into(checkpoint: Checkpoint, path: Path) -> None:
             checkpoint.test_preprocessing = _preprocessing({**pretrained, **larger}, path)
 
 
-def _preprocessing(config: dict, path: Path) -> dict:
+def _preprocessing(config: dict, path: Path) -> Preprocessing:
     if config.get("crop_mode", "center") != "center":
         raise WeightsError(
             f"{path} asks for crop_mode={config['crop_mode']!r}; evaluation here takes the center "
             "of the resized image ('center')."
         )
-    return {
-        "image_size": int(config["input_size"][-1]),
-        "crop_ratio": float(config["crop_pct"]),
-        "interpolation": str(config["interpolation"]),
-        "mean": [float(value) for value in config["mean"]],
-        "std": [float(value) for value in config["std"]],
-        "channel_order": "rgb",
-    }
+    try:
+        return Preprocessing(
+            image_size=config["input_size"][-1],
+            crop_ratio=config["crop_pct"],
+            interpolation=config["interpolation"],
+            mean=config["mean"],
+            std=config["std"],
+            channel_order="rgb",
+        )
+    except PreprocessingError as error:
+        raise WeightsError(f"{path} asks for what evaluation here cannot do: {error}") from error

@@ -9,12 +9,12 @@ _BLOCK = re.compile(r"stage(\d+)_block(\d+)_(.+)")
 
 
 @dataclasses.dataclass(frozen=True)
-class Naming:
+class NameScheme:
     """One library's names.
 
     Attributes:
         title: who names parameters like this, for messages.
-        fingerprint: found in a name of every file in this naming, and of no other.
+        fingerprint: found in a name of every file in this scheme, and of no other.
         whole: the library's name of each of our layers outside the blocks.
         block: prefix of a block's layers, from `stage` (1...), `block` (1...) and the same
             counted from 0 (`stage0`, `block0`) or 2 (`stage2`).
@@ -76,7 +76,7 @@ _TORCH_VARIABLES = {
     "moving_variance": "running_var",
 }
 
-TORCHVISION = Naming(
+TORCHVISION = NameScheme(
     title="torchvision's and timm's ResNet",
     fingerprint=r"^layer1\.0\.",
     whole={
@@ -113,7 +113,7 @@ TORCHVISION = Naming(
     ignored=r"\.num_batches_tracked$",
 )
 
-TIMM_V2 = Naming(
+TIMM_V2 = NameScheme(
     title="timm's ResNetV2",
     fingerprint=r"^stages\.0\.blocks\.0\.",
     whole={"stem_conv": "stem.conv", "final_norm": "norm", "predictions": "head.fc"},
@@ -133,7 +133,7 @@ TIMM_V2 = Naming(
     ignored=r"\.num_batches_tracked$",
 )
 
-KERAS_APPLICATIONS = Naming(
+KERAS_APPLICATIONS = NameScheme(
     title="keras.applications",
     fingerprint=r"^conv2_block1_",
     whole={
@@ -156,14 +156,14 @@ KERAS_APPLICATIONS = Naming(
 )
 
 
-class _OwnNaming(Naming):
+class _OwnScheme(NameScheme):
     """Our own names, kept as they are."""
 
     def layer(self, name: str, pooled: bool = False) -> str:
         return name
 
 
-OURS = _OwnNaming(
+OURS = _OwnScheme(
     title="keras_resnet",
     fingerprint=r"^stage1_block1_",
     whole={"predictions": "predictions"},
@@ -173,15 +173,15 @@ OURS = _OwnNaming(
     variables={},
 )
 
-NAMINGS = (OURS, TORCHVISION, TIMM_V2, KERAS_APPLICATIONS)
+SCHEMES = (OURS, TORCHVISION, TIMM_V2, KERAS_APPLICATIONS)
 
 
-def detect(names: Iterable[str]) -> Naming | None:
-    """The naming that a file follows, None if it is none of ours."""
+def detect(names: Iterable[str]) -> NameScheme | None:
+    """The scheme that a file follows, None if it is none of ours."""
     names = list(names)
-    for naming in NAMINGS:
-        if any(re.search(naming.fingerprint, name) for name in names):
-            return naming
+    for scheme in SCHEMES:
+        if any(re.search(scheme.fingerprint, name) for name in names):
+            return scheme
     return None
 
 

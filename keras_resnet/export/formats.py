@@ -1,0 +1,95 @@
+"""The export formats, a row each. Nothing here loads TensorFlow.
+
+To add one that is a file, write a module with a function `write(job) -> run` and add a row; the
+command's choices and checks, and `export_file`, follow from the table.
+"""
+
+import dataclasses
+import importlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from keras_resnet.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
+    from keras_resnet.export.sample_images import Samples
+
+# Images, uint8 [batch, size, size, 3] -> logits, or log-probabilities up to a constant.
+Run = Callable[["np.ndarray"], "np.ndarray"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What a writer is asked for.
+
+    Attributes:
+        model: a classifier of `keras_resnet.create_model`, with its preprocessing.
+        path: the file to write; it gets its final name once it has passed the comparison.
+        precision: one of the format's.
+        fold: whether batch normalization is folded into the convolutions.
+        class_names: instead of the model's own, or None.
+        samples: images to calibrate on.
+    """
+
+    model: "keras.Model"
+    path: Path
+    precision: str
+    fold: bool
+    class_names: list[str] | None
+    samples: "Samples"
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """An export format.
+
+    Attributes:
+        tolerances: precision -> largest difference of a logit that is accepted, as a share of the
+            largest logit. Folding alone stays below 1e-5.
+        suffix: of the file's name; "" for a SavedModel, which is a folder.
+        writer: "module:function", from a `Job` to what runs the file that was written; "" for a
+            SavedModel, which `export_saved_model` writes as a numbered version.
+    """
+
+    tolerances: Mapping[str, float]
+    suffix: str = ""
+    writer: str = ""
+
+    def write(self, job: Job) -> Run:
+        """Writes the file and returns what runs it, in the runtime that it is for."""
+        module, _, function = self.writer.partition(":")
+        return getattr(importlib.import_module(module), function)(job)
+
+
+FORMATS = {
+    "saved_model": Format({"float32": 1e-4, "bfloat16": 0.1}),
+    "keras": Format({"float32": 1e-4}, ".keras", "keras_resnet.export.keras_file:write"),
+    "tflite": Format(
+        {"float32": 1e-4, "float16": 1e-2, "int8": 0.3},
+        ".tflite",
+        "keras_resnet.export.tflite:write",
+    ),
+    "onnx": Format({"float32": 1e-4}, ".onnx", "keras_resnet.export.onnx:write"),
+}
+PRECISIONS = tuple(dict.fromkeys(p for row in FORMATS.values() for p in row.tolerances))
+
+
+def find_format(name: str, precision: str) -> Format:
+    """The row of a format that has a precision.
+
+    Raises:
+        UserError: there is no such format, or it has no such precision.
+    """
+    if name not in FORMATS:
+        meant = nearest(name, FORMATS)
+        raise UserError(f"unknown export format {name!r}; there are {', '.join(FORMATS)}{meant}")
+    known = FORMATS[name].tolerances
+    if precision not in known:
+        raise UserError(
+            f"the export format {name} has no precision {precision!r}; it has {', '.join(known)}"
+        )
+    return FORMATS[name]
