@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -89,7 +90,7 @@ def test_import_without_tensorflow_names_the_extra():
 
 
 def test_training_without_tensorflow_names_the_extra(tmp_path):
-    program = "from keras_resnet_cli import main; sys.exit(main(sys.argv[1:]))"
+    program = "from keras_resnet_cli import main; sys.exit(main())"
     workdir = tmp_path / "w"
     done = _python(
         program, "train", "--config=digits", f"--workdir={workdir}", KERAS_BACKEND="tensorflow"
@@ -101,7 +102,8 @@ def test_training_without_tensorflow_names_the_extra(tmp_path):
 
 
 def test_python_m_is_the_same_command(tmp_path):
-    for command in ([sys.executable, "-m", "keras_resnet"], [_script()]):
+    """`python -m keras_resnet` as well, which tests/test_import.py runs."""
+    for command in ([sys.executable, "-m", "keras_resnet_cli"], [_script()]):
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         done = subprocess.run(
             [*command, "--version"], capture_output=True, text=True, env=environment
@@ -126,23 +128,28 @@ def test_wheel_works_without_the_checkout(tmp_path):
     if files.returncode:
         pytest.skip("not in a git checkout")
     for name in files.stdout.decode().splitlines():
-        if (ROOT / name).is_file():
+        if (ROOT / name).exists():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
-            (source / name).write_bytes((ROOT / name).read_bytes())
+            shutil.copy(ROOT / name, source / name, follow_symlinks=False)
     build = ["wheel", "--no-deps", "--no-build-isolation", f"--wheel-dir={tmp_path}", str(source)]
     subprocess.run([*pip, *build], check=True)
     (wheel,) = tmp_path.glob("keras_resnet_tpu-*.whl")
     packed = set(zipfile.ZipFile(wheel).namelist())
-    for package, inside in (("keras_resnet", "keras_resnet"), ("input_pipeline", "input_pipeline")):
-        for path in (ROOT / package).rglob("*.py"):
-            assert f"{inside}/{path.relative_to(ROOT / package)}" in packed
+    for path in (ROOT / "keras_resnet").rglob("*.py"):
+        assert f"keras_resnet/{path.relative_to(ROOT / 'keras_resnet')}" in packed
+    for path in (ROOT / "input_pipeline").rglob("*.py"):  # through its link
+        assert f"keras_resnet/{path.relative_to(ROOT)}" in packed
+    assert {"keras_resnet/py.typed", "keras_resnet/input_pipeline/py.typed"} <= packed
     for path in (ROOT / "configs").glob("*.py"):
         assert f"keras_resnet/configs/{path.name}" in packed
-    assert not any(name.startswith(("tests/", "configs/", "benchmarks/")) for name in packed)
+    # Nothing at the top level that a user's own file may be called as well.
+    top = {name.split("/")[0] for name in packed if ".dist-info/" not in name}
+    assert top == {"keras_resnet", "keras_resnet_cli.py"}
 
     site = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(site)
     program = (
+        "import keras_resnet_cli; keras_resnet_cli.defer_loading(); "
         "import keras_resnet.config as c; assert 'site' in c.__file__, c.__file__; "
         "print(sorted(c.bundled_configs()))"
     )
