@@ -13,7 +13,9 @@ MEMORY_MIB = 2500
 
 
 @pytest.mark.parametrize(
-    "count", [150, pytest.param(10_000, marks=pytest.mark.slow)], ids=["few", "many"]
+    "count",
+    [pytest.param(150, marks=pytest.mark.ci), pytest.param(10_000, marks=pytest.mark.slow)],
+    ids=["few", "many"],
 )
 def test_damaged_files(count):
     """In a process of its own, so that a crash of a decoder is seen as one."""

@@ -196,6 +196,9 @@ def test_errors_of_the_compiler():
     report = Report(parse_topology("v5e:2x2"), lowered(), Compiled(**fields))
     assert report.exit_code == reports.DOES_NOT_FIT
     assert "22.50 GiB of 15.75 GiB per replica: does NOT fit" in reports.describe(report)
+    # A step that only lacks memory counts as one that compiles, in text and in JSON.
+    assert "compiles     yes, but it needs too much memory" in reports.describe(report)
+    assert (report.figures()["compiles"], report.figures()["fits"]) == (True, False)
     early = compiler.read_error(
         "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total memory "
         "required for HLO temporaries (15.87G) exceeds available HBM (15.75G). HLO module: a."

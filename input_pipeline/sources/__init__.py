@@ -127,14 +127,19 @@ def open_source(
 
 
 def _own_options(kind: SourceKind, options: dict[str, Any]) -> dict[str, Any]:
-    """The settings of the source itself, each given or its default."""
-    known = {setting.name: other for other in SOURCES.values() for setting in other.settings}
+    """The settings of the source itself, each as given or its default."""
+    owners = {setting.name: other for other in SOURCES.values() for setting in other.settings}
     for key, value in options.items():
-        if key not in known:
-            raise unknown_name("option of open_source", key, known)
-        if known[key] is not kind and value != _BY_NAME[key].default:
+        if key not in owners:
+            raise unknown_name("option of open_source", key, owners)
+        owner = owners[key]
+        default = next(setting.default for setting in owner.settings if setting.name == key)
+        if owner is not kind and value != default:
             raise DataError(
                 f"{key} is {value!r}, which the source {kind.name} does not take; "
-                f"it is for {known[key].name}."
+                f"it is for {owner.name}."
             )
-    return {s.name: options.get(s.name, s.default) for s in kind.settings}
+    own = {setting.name: options.get(setting.name, setting.default) for setting in kind.settings}
+    for setting in kind.settings:
+        setting.check(own[setting.name])
+    return own

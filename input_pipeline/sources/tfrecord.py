@@ -103,6 +103,8 @@ SOURCE = SourceKind(
             name="label_offset",
             default=0,
             help="For tfrecord: the stored label that is class 0.",
+            accepts=lambda value: type(value) is int,
+            accepted="a whole number",
         ),
         Setting(
             name="class_names",
