@@ -83,7 +83,7 @@ def test_every_argument_is_spelled_out_and_described():
     build = inspect.signature(keras_resnet.ResNet50).parameters
     create = inspect.signature(keras_resnet.create_model).parameters
     assert set(build) - {"name"} == set(create) - {"name", "model_name"}
-    assert CHANGEABLE <= set(build)
+    assert set(build) >= CHANGEABLE
     for name in set(build) - {"name"}:
         assert build[name].default == create[name].default, name
         assert build[name].annotation == create[name].annotation, name
@@ -100,7 +100,7 @@ def test_the_public_names_are_the_literal_ones():
     assert set(variants.__all__) < set(keras_resnet.__all__)
     source = Path(variants.__file__).read_text()
     for name in rows:
-        assert f'\n{name} = ' in source
+        assert f"\n{name} = " in source
         assert getattr(keras_resnet, name).name == name
     others = {name for name in dir(keras_resnet) if not name.startswith("_")}
     others -= set(keras_resnet.__all__)
