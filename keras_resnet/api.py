@@ -4,13 +4,9 @@ from keras_resnet.backend import require_backend
 
 require_backend()
 
+import keras_resnet.architectures.variants as _variants  # noqa: E402
 from keras_resnet import blocks, export, input_pipeline, layers, models, training, weights  # noqa: E402
-from keras_resnet.architectures import (  # noqa: E402
-    ARCHITECTURES,
-    get_architecture,
-    list_models,
-    variants,
-)
+from keras_resnet.architectures import ARCHITECTURES, get_architecture, list_models  # noqa: E402
 from keras_resnet.architectures.variants import *  # noqa: E402, F403
 from keras_resnet.models import ResNet, create_model  # noqa: E402
 from keras_resnet.models.costs import profile  # noqa: E402
@@ -33,4 +29,4 @@ __all__ = [
     "training",
     "weights",
 ]
-__all__ += variants.__all__
+__all__ += _variants.__all__
