@@ -1,12 +1,8 @@
 """What `keras_resnet` offers by its own name."""
 
+import keras_resnet.architectures.variants as _variants
 from keras_resnet import blocks, export, input_pipeline, layers, models, training, weights
-from keras_resnet.architectures import (
-    ARCHITECTURES,
-    get_architecture,
-    list_models,
-    variants,
-)
+from keras_resnet.architectures import ARCHITECTURES, get_architecture, list_models
 from keras_resnet.architectures.variants import *  # noqa: F403
 from keras_resnet.models import ResNet, create_model
 from keras_resnet.models.costs import profile
@@ -29,4 +25,4 @@ __all__ = [
     "training",
     "weights",
 ]
-__all__ += variants.__all__
+__all__ += _variants.__all__

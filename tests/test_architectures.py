@@ -6,6 +6,7 @@ from pathlib import Path
 
 import keras
 import pytest
+from references.cases import COUNTERPARTS
 
 from keras_resnet.architectures import ARCHITECTURES, get_architecture, list_models
 from keras_resnet.models import create_model
@@ -86,6 +87,13 @@ def test_every_variant_has_a_reference():
     assert set(EXPECTED) == set(ARCHITECTURES)
 
 
+def test_rows_name_their_counterparts():
+    """Which the stored logits of these libraries belong to."""
+    rows = ARCHITECTURES.values()
+    assert {r.name: (r.library, r.reference) for r in rows if r.library} == COUNTERPARTS
+    assert all(bool(r.library) == bool(r.reference) for r in rows)
+
+
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_parameters_block_by_block(name):
     """A stage's blocks between its first and its last are alike: build one, count it often."""
@@ -159,6 +167,12 @@ def test_list_models(pattern, expected):
 def test_bad_input(name, overrides, error, message):
     with pytest.raises(error, match=message):
         get_architecture(name, **overrides)
+
+
+def test_bottleneck_is_another_word_for_a_block():
+    assert get_architecture("ResNet50", bottleneck=False).block == "basic"
+    assert get_architecture("ResNet18", bottleneck=True).block == "bottleneck"
+    assert get_architecture("ResNet18", bottleneck=None, depths=None) == ARCHITECTURES["ResNet18"]
 
 
 def test_custom_depths_and_widths():

@@ -1,5 +1,7 @@
 """The stem's max pool: as NumPy and torch have it, and the form that a TPU runs, through XLA."""
 
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -65,3 +67,17 @@ def test_the_form_for_a_tpu_has_the_same_values_and_gradients(rank, zero_pad):
     assert "XlaReduceWindow" in operations
     assert not operations & {"Pad", "PadV2"}
     np.testing.assert_allclose(gradient, values_and_gradient(x)[1], atol=1e-5)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="XLA through TensorFlow")
+def test_only_xla_s_form_loads_what_it_is_made_of(monkeypatch):
+    module = "keras_resnet.layers.tensorflow_max_pool"
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    import tensorflow as tf
+
+    layer, example = PaddedMaxPool(), tf.TensorSpec((1, 4, 4, 1))
+    tf.function(layer).get_concrete_function(example)
+    assert module not in sys.modules
+    with compiled_for_tpu():
+        tf.function(layer).get_concrete_function(example)
+    assert module in sys.modules
