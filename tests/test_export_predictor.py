@@ -142,7 +142,7 @@ def test_every_format_has_a_writer_that_can_be_imported():
             module, _, function = row.writer.partition(":")
             assert module == f"keras_resnet.export.{'keras_file' if name == 'keras' else name}"
             assert function == "write"
-    with pytest.raises(UserError, match="unknown export format 'onyx'.*did you mean 'onnx'"):
+    with pytest.raises(UserError, match=r"unknown export format 'onyx'.*did you mean 'onnx'"):
         find_format("onyx", "float32")
     with pytest.raises(UserError, match="tflite has no precision 'bfloat16'; it has float32"):
         find_format("tflite", "bfloat16")
