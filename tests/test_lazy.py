@@ -12,7 +12,6 @@ PACKAGES = [
     "keras_resnet.export",
     "keras_resnet.input_pipeline",
     "keras_resnet.input_pipeline.augment",
-    "keras_resnet.training",
 ]
 
 

@@ -164,7 +164,7 @@ def _reason(error: tf.errors.OpError) -> str:
     return UNDECODABLE if signatures.UNREADABLE[:20] in error.message else error.message
 
 
-def _rows(classes, ids, probabilities) -> list[dict]:
+def _rows(classes: np.ndarray, ids: np.ndarray, probabilities: np.ndarray) -> list[dict]:
     return [
         {"class": name.decode(), "class_id": int(index), "probability": float(value)}
         for name, index, value in zip(classes, ids, probabilities, strict=True)

@@ -211,12 +211,7 @@ def make_signatures(
     def decode(image_bytes):
         pixels, valid = decode_batch(image_bytes, network.preprocessing)
         if on_error == "fail":
-            bad = tf.where(~valid)[:, 0]
-            check = tf.raw_ops.Assert(
-                condition=tf.reduce_all(valid), data=[UNREADABLE, bad], summarize=16
-            )
-            with tf.control_dependencies([check]):
-                pixels = tf.identity(pixels)
+            pixels = _refuse_unreadable(pixels, valid)
         return tf.cast(pixels, tf.float32), valid
 
     def with_validity(outputs, valid):
@@ -258,7 +253,15 @@ def make_signatures(
     }
 
 
-def _function(function, spec):
+def _refuse_unreadable(pixels: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
+    """`pixels`, in a graph that fails with InvalidArgument where an image is not valid."""
+    bad = tf.where(~valid)[:, 0]
+    check = tf.raw_ops.Assert(condition=tf.reduce_all(valid), data=[UNREADABLE, bad], summarize=16)
+    with tf.control_dependencies([check]):
+        return tf.identity(pixels)
+
+
+def _function(function: Callable, spec: tf.TensorSpec) -> tf.types.experimental.PolymorphicFunction:
     # The runtime feeds what a request holds, whatever the signature says, and a wrong rank ends the
     # process in oneDNN's kernels. This refuses it as InvalidArgument, naming both shapes.
     @functools.wraps(function)

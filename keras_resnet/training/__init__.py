@@ -8,25 +8,26 @@
 Names are imported on first use: TensorFlow is loaded then.
 """
 
-from typing import TYPE_CHECKING
+import importlib
 
-from keras_resnet.lazy import lazy_names
+_EXPORTS = {
+    "Trainer": "keras_resnet.training.tensorflow.trainer",
+    "evaluate": "keras_resnet.training.api",
+    "load_config": "keras_resnet.training.api",
+    "make_strategy": "keras_resnet.training.tensorflow.strategy",
+    "open_sources": "keras_resnet.training.run",
+    "predict": "keras_resnet.training.api",
+    "train": "keras_resnet.training.api",
+}
 
-if TYPE_CHECKING:
-    from keras_resnet.training.api import evaluate as evaluate
-    from keras_resnet.training.api import load_config as load_config
-    from keras_resnet.training.api import predict as predict
-    from keras_resnet.training.api import train as train
-    from keras_resnet.training.run import open_sources as open_sources
-    from keras_resnet.training.tensorflow.strategy import make_strategy as make_strategy
-    from keras_resnet.training.tensorflow.trainer import Trainer as Trainer
-else:
-    __getattr__, __dir__, __all__ = lazy_names(
-        __name__,
-        {
-            "api": ["evaluate", "load_config", "predict", "train"],
-            "run": ["open_sources"],
-            "tensorflow.strategy": ["make_strategy"],
-            "tensorflow.trainer": ["Trainer"],
-        },
-    )
+__all__ = sorted(_EXPORTS)
+
+
+def __getattr__(name: str):
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_EXPORTS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_EXPORTS])

@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import os
 import re
+import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def require(module: str, extra: str, purpose: str):
+def require(module: str, extra: str, purpose: str) -> types.ModuleType:
     """Imports an optional package.
 
     Raises:
