@@ -4,7 +4,7 @@ import dataclasses
 import fnmatch
 from typing import Any
 
-from keras_resnet.errors import close_names
+from keras_resnet.errors import did_you_mean
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -298,11 +298,14 @@ def get_architecture(name: str, **overrides) -> Architecture:
         ValueError: for an unknown name or field, naming the nearest ones.
     """
     if not isinstance(name, str) or name not in ARCHITECTURES:
-        raise ValueError(f"There is no model {name!r}. {_nearest(str(name), ARCHITECTURES)}")
+        hint = " keras_resnet.list_models() has the names."
+        raise ValueError(f"There is no model {name!r}.{did_you_mean(name, ARCHITECTURES) or hint}")
     fields = {field.name for field in dataclasses.fields(Architecture)} - {"name", "source"}
     for key in overrides:
         if key not in fields:
-            raise TypeError(f"create_model takes no argument {key!r}. {_nearest(key, fields)}")
+            # Beside the fields the arguments that people know by other names.
+            hint = did_you_mean(key, [*sorted(fields), "weights", "input_shape", "pooling"])
+            raise TypeError(f"create_model takes no argument {key!r}.{hint}")
     for key in ("depths", "widths"):
         if key in overrides:
             overrides[key] = _positive_integers(key, overrides[key])
@@ -320,10 +323,3 @@ def _positive_integers(key: str, values) -> tuple[int, ...]:
     if not values or any(isinstance(v, bool) or not isinstance(v, int) or v < 1 for v in values):
         raise ValueError(f"`{key}` must hold a positive integer per stage, received {values!r}.")
     return values
-
-
-def _nearest(word: str, known) -> str:
-    near = close_names(word, known)
-    if not near:
-        return "keras_resnet.list_models() has the names."
-    return f"Did you mean {' or '.join(near)}?"

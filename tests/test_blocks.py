@@ -277,7 +277,7 @@ def test_channels_first_equals_channels_last():
         ({"filters": 8, "shortcut": "C"}, "`shortcut` is 'A'.* received 'C'"),
         ({"filters": 8, "residual": False, "drop_path_rate": 0.1}, "`drop_path_rate` is 0.1"),
         ({"filters": 8, "data_format": "NHWC"}, "received 'NHWC'"),
-        ({"filters": 8, "norm": {"eps": 1e-3}}, "received 'eps' .did you mean 'epsilon'"),
+        ({"filters": 8, "norm": {"eps": 1e-3}}, "received 'eps'. Did you mean 'epsilon'"),
         ({"filters": 8, "drop_path_rate": 1.0}, "1.0"),
     ],
 )

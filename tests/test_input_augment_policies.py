@@ -227,7 +227,7 @@ def test_values_that_cannot_be_used(options, message):
 def test_parsed_policies_and_what_counts_as_off():
     expected = settings.RandAugment(9.0, 0.5, layers=2, probability=0.5, increasing=True)
     assert settings.parse_policy("rand-m9-mstd0.5-inc1") == expected
-    off = {name: value for name, (_, _, value) in settings.AUGMENTATIONS.items()}
+    off = {name: row.default for name, row in settings.AUGMENTATIONS.items()}
     assert check_augment(off) == {}
     assert check_augment({**off, "color_jitter": (0.0, 0.0, 0.0, 0.0)}) == {}
     assert check_augment({"mixup": 0.2}) == {"mixup": 0.2, "mix_probability": 1.0}

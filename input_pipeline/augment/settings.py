@@ -3,7 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from keras_resnet.input_pipeline.errors import DataError, did_you_mean, unknown_name
 
@@ -111,19 +111,41 @@ def _is_repeats(value: Any) -> bool:
 
 _JITTER = "() or four numbers (brightness, contrast, saturation, hue), 0 or more, hue up to 0.5"
 
-# Name -> (whether a value can be used, what can be used, the value that means off).
-AUGMENTATIONS: dict[str, tuple[Callable[[Any], bool], str, Any]] = {
-    "random_resized_crop": (_is_switch, "True or False", False),
-    "crop_padding": (_is_pixels, "a number of pixels, 0 or more", 0),
-    "flip": (_is_switch, "True or False", False),
-    "policy": (_is_policy, f"'' or one of {_POLICIES}", ""),
-    "color_jitter": (_is_jitter, _JITTER, ()),
-    "random_erasing": (_is_probability, "a probability, 0..1", 0.0),
-    "mixup": (_is_alpha, "the alpha of a beta distribution, 0 or more", 0.0),
-    "cutmix": (_is_alpha, "the alpha of a beta distribution, 0 or more", 0.0),
-    "mix_probability": (_is_probability, "a probability, 0..1", 1.0),
-    "repeats": (_is_repeats, "a number of times, 1 or more", 1),
-}
+
+class Augmentation(NamedTuple):
+    """What is known of one augmentation: what it can be set to, and the value that means off."""
+
+    accepts: Callable[[Any], bool]
+    accepted: str
+    default: Any
+    help: str
+
+
+AUGMENTATIONS: dict[str, Augmentation] = {
+    name: Augmentation(*row)
+    for name, *row in (
+        ("crop_padding", _is_pixels, "a number of pixels, 0 or more", 0,
+         "Pads each side with so many black pixels and crops back to the old size at random."),
+        ("flip", _is_switch, "True or False", False,
+         "Mirrors every second image on average, left to right."),
+        ("random_resized_crop", _is_switch, "True or False", False,
+         "Takes a random part of 8 to 100 % of the area and resizes it (the Inception crop)."),
+        ("policy", _is_policy, f"'' or one of {_POLICIES}", "",
+         "Applies randomly chosen operations: RandAugment, AutoAugment or TrivialAugment."),
+        ("color_jitter", _is_jitter, _JITTER, (),
+         "Changes brightness, contrast, saturation and hue by at most these four strengths."),
+        ("random_erasing", _is_probability, "a probability, 0..1", 0.0,
+         "Puts noise in place of a rectangle, with this probability."),
+        ("mixup", _is_alpha, "the alpha of a beta distribution, 0 or more", 0.0,
+         "Blends pairs of images with weights from a beta distribution of this alpha."),
+        ("cutmix", _is_alpha, "the alpha of a beta distribution, 0 or more", 0.0,
+         "Pastes a box of one image into another, its size by a beta distribution of this alpha."),
+        ("mix_probability", _is_probability, "a probability, 0..1", 1.0,
+         "The share of the batches that mixup and cutmix are applied to."),
+        ("repeats", _is_repeats, "a number of times, 1 or more", 1,
+         "How many times an example stands in a batch, augmented anew each time."),
+    )
+}  # fmt: skip
 
 
 def check_augment(augment: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,7 +158,7 @@ def check_augment(augment: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in augment.items():
         if name not in AUGMENTATIONS:
             raise unknown_name("augmentation", name, AUGMENTATIONS)
-        accepts, accepted, _ = AUGMENTATIONS[name]
+        accepts, accepted, *_ = AUGMENTATIONS[name]
         if not accepts(value):
             raise DataError(f"Augmentation {name} is {value!r}; it must be {accepted}.")
     checked = {name: value for name, value in augment.items() if _is_on(name, value)}
@@ -150,7 +172,7 @@ def _is_on(name: str, value: Any) -> bool:
         return False
     if name == "color_jitter":
         return any(value)
-    return value != AUGMENTATIONS[name][2]
+    return value != AUGMENTATIONS[name].default
 
 
 def mixes(augment: Mapping[str, Any]) -> bool:

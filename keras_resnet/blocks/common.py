@@ -1,12 +1,12 @@
 """What every block is made of: convolution, normalization, activation, shortcut, squeeze."""
 
 import dataclasses
-import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 
+from keras_resnet.errors import did_you_mean
 from keras_resnet.layers import BatchNormalization, PadChannels, StochasticDepth
 
 NORM_DEFAULTS = {"momentum": 0.9, "epsilon": 1e-5, "synchronized": False}
@@ -35,10 +35,9 @@ class LayerOptions:
         norm = {**NORM_DEFAULTS, **(self.norm or {})}
         unknown = sorted(norm.keys() - NORM_DEFAULTS.keys())
         if unknown:
-            near = difflib.get_close_matches(unknown[0], NORM_DEFAULTS, n=1, cutoff=0)[0]
             raise ValueError(
                 f"`norm` takes the keys {', '.join(sorted(NORM_DEFAULTS))}; received "
-                f"{unknown[0]!r} (did you mean {near!r}?)."
+                f"{unknown[0]!r}.{did_you_mean(unknown[0], NORM_DEFAULTS)}"
             )
         data_format = self.data_format or keras.config.image_data_format()
         if data_format not in ("channels_last", "channels_first"):

@@ -1,10 +1,10 @@
 """Trained weights: from files and from the hub, in the namings of the libraries that have them."""
 
-import difflib
 import os
 
 import keras
 
+from keras_resnet.errors import did_you_mean
 from keras_resnet.weights.assign import classes_of, load_into, preprocessing_of
 from keras_resnet.weights.checkpoint import Checkpoint
 from keras_resnet.weights.defaults import HUB, default_weights
@@ -81,8 +81,8 @@ def read_weights(
             "`weights` is None, 'imagenet', a path or an address hf://OWNER/REPOSITORY; received "
             f"{weights!r}."
         )
-    if difflib.get_close_matches(os.fspath(weights).lower(), ["imagenet"], cutoff=0.8):
-        raise WeightsError(f"There are no weights {weights!r}; did you mean 'imagenet'?")
+    if hint := did_you_mean(os.fspath(weights), ["imagenet"], cutoff=0.8):
+        raise WeightsError(f"There are no weights {weights!r}.{hint}")
     return read_file(weights)
 
 

@@ -1,7 +1,6 @@
 """What `weights="imagenet"` means for each variant."""
 
-import difflib
-
+from keras_resnet.errors import close_names
 from keras_resnet.weights.errors import WeightsError
 
 # Repositories of the Hugging Face hub. The part after the dot is timm's name of the training run,
@@ -76,7 +75,7 @@ def default_weights(variant: str) -> str:
         return f"hf://{HUB[variant]}"
     if variant in KERAS:
         return f"{KERAS[variant][0]}_weights_tf_dim_ordering_tf_kernels.h5"
-    near = difflib.get_close_matches(variant, [*HUB, *KERAS], n=3, cutoff=0.6)
+    near = close_names(variant, [*HUB, *KERAS])
     raise WeightsError(
         f"There are no published ImageNet weights for {variant}."
         + (f" There are for {', '.join(near)}." if near else "")

@@ -7,7 +7,7 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 
 from keras_resnet import input_pipeline
-from keras_resnet.commands.contact_sheet import Section, caption
+from keras_resnet.commands.show.contact_sheet import Section, caption
 from keras_resnet.config import preprocessing, training_image_size
 from keras_resnet.input_pipeline.augment import mix_images
 from keras_resnet.input_pipeline.augment.mixing import neighbors
