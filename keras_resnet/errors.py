@@ -118,6 +118,11 @@ def did_you_mean(value: object, known: Iterable, cutoff: float = 0.5) -> str:
     return f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 
+def nearest(value: object, known: Iterable) -> str:
+    """Returns the same to follow a clause: "; did you mean 'flip'?"."""
+    return did_you_mean(value, known).replace(" Did", "; did", 1)
+
+
 def close_names(value: object, known: Iterable, cutoff: float = 0.5) -> list[str]:
     """Returns up to three entries of `known` that `value` may have meant, the closest first.
 

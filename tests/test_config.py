@@ -15,7 +15,7 @@ from keras_resnet.config import overrides, records
 from keras_resnet.config.key import FREELY, NO, NOTED, Key, Range
 from keras_resnet.config.registries import Registry
 from keras_resnet.config.schema import KEYS
-from keras_resnet.errors import UsageError, UserError, close_names, did_you_mean
+from keras_resnet.errors import UsageError, UserError, close_names, did_you_mean, nearest
 
 REFERENCES = Path(__file__).parent / "references"
 
@@ -352,7 +352,8 @@ def test_words_of_other_libraries_lead_to_the_key(typed, meant):
 
 def test_did_you_mean():
     assert did_you_mean("flipp", ["flip", "crop"]) == " Did you mean 'flip'?"
-    assert did_you_mean("xyz", ["flip", "crop"]) == ""
+    assert nearest("flipp", ["flip", "crop"]) == "; did you mean 'flip'?"
+    assert did_you_mean("xyz", ["flip", "crop"]) == nearest("xyz", ["flip", "crop"]) == ""
     assert did_you_mean(49, ["ResNet50"]) == ""
     assert close_names("resnet49", ["ResNet18", "ResNet50", "ResNet34"])[0] == "ResNet50"
 
