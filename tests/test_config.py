@@ -386,7 +386,8 @@ def test_config_marks_what_differs_and_takes_keys_and_groups(capsys):
     [
         (["lr"], "'lr' is not a config, a key or a group of keys. Did you mean 'optimizer.learn"),
         (["digitz"], "Did you mean 'digits'"),
-        (["digits", "cifar10", "epochs"], "'digits' is"),
+        (["digits", "cifar10", "epochs"], "name one config, not digits and cifar10"),
+        ([""], "'' is not a config"),
         (["none.py"], "none.py is neither"),
         (["--config.epochs=0"], "at least 1"),
     ],

@@ -30,10 +30,7 @@ Config: {}. * marks what differs from the defaults.
 Keys with `resume: freely` or `noted` may change when a run resumes; what is noted is written into
 the history in its config.json.
 """
-_ON_RESUME = {
-    NOTED: "resume: noted",
-    FREELY: "resume: freely",
-}
+_ON_RESUME = {NOTED: "resume: noted", FREELY: "resume: freely"}
 
 
 def define_flags(flags: absl_flags.FlagValues) -> None:
@@ -43,13 +40,15 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
 
 def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     """Prints and returns 0."""
-    groups = {name.rpartition(".")[0] for name in KEYS} | {"data"}
+    groups = {".".join(name.split(".")[:depth]) for name in KEYS for depth in (1, 2)} - {*KEYS}
     filters = [name for name in arguments if name in KEYS or name in groups]
     names = [name for name in arguments if name not in filters]
-    if len(names) > 1 or (names and not _is_config(names[0])):
-        wrong = next(name for name in names if len(names) > 1 or not _is_config(name))
-        hint = did_you_mean(wrong, [*bundled_configs(), *KEYS, *groups])
-        raise UsageError(f"{wrong!r} is not a config, a key or a group of keys.{hint}")
+    for name in names:
+        if name not in bundled_configs() and not name.endswith(".py"):
+            hint = did_you_mean(name, [*bundled_configs(), *KEYS, *sorted(groups)])
+            raise UsageError(f"{name!r} is not a config, a key or a group of keys.{hint}")
+    if len(names) > 1:
+        raise UsageError(f"name one config, not {' and '.join(names)}")
     config = load_config(names[0]) if names else default_config()
     values = dict(flatten(check(overrides.apply(config, flags))))
     shown = [
@@ -60,10 +59,6 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     print(_HEADER.format(names[0] if names else "the defaults"))
     print("\n".join(_lines(shown, values)))
     return 0
-
-
-def _is_config(name: str) -> bool:
-    return name in bundled_configs() or name.endswith(".py")
 
 
 def _lines(keys: list[Key], values: dict[str, Any]) -> Iterator[str]:
