@@ -10,73 +10,30 @@
 #       On a TPU VM: makes the environment and runs `keras-resnet train`, or any of its commands.
 #   run_tpu.sh install | start ARGUMENT ... | follow
 #       On a TPU VM, the parts of it that `launch` calls: `start` is detached from the terminal.
+#
+# This file is the launcher; what runs on the TPU VM is tpu_vm.sh.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-python=$here/.venv/bin/python
-wait=${RUN_TPU_WAIT:-30} # seconds between two looks at a state
+readonly here wait=${RUN_TPU_WAIT:-30} # seconds between two looks at a state
+# What the command line asks for; read_options and check_options set it, the rest only reads it.
+name='' zone='' type='' version='' bucket='' project='' spot='' queued='' keep='' dry_run=''
+restarts=20 pod=''
+place=()     # the options that say where, for every command of gcloud
+arguments=() # the training command
+# How far it is: a TPU was there, this run may cost money, the exit code of training.
+created='' running='' ended=''
 
 fail() { # CODE MESSAGE
   echo "run_tpu.sh: $2" >&2
   exit "$1"
 }
 
-# ---- On a TPU VM -------------------------------------------------------------------------------
-
-install() {
-  [[ -x $python ]] && return
-  local found
-  if found=$(command -v python3.12 || command -v python3.11); then
-    "$found" -m venv "$here/.venv"
-  else # the images come with Python 3.10, which is too old; uv brings its own
-    python3 -m pip install --quiet --user uv
-    python3 -m uv venv --quiet --seed --python 3.12 "$here/.venv"
-  fi
-  if ! "$python" -m pip install --quiet -e "${here}[tpu]"; then
-    rm -r "$here/.venv" # so that the next call does not take half an environment for a whole one
-    return 1
-  fi
-}
-
-set_variables() { # ARGUMENT ...: those of the training command
-  export TPU_NAME=${TPU_NAME:-local}
-  if [[ $TPU_NAME == local ]]; then # one host: libtpu inside TensorFlow's own process
-    TF_PLUGGABLE_DEVICE_LIBRARY_PATH=$(
-      "$python" -c 'import libtpu; print(libtpu.get_library_path())'
-    )
-    export TF_PLUGGABLE_DEVICE_LIBRARY_PATH PJRT_DEVICE=TPU NEXT_PLUGGABLE_DEVICE_USE_C_API=true
-    export TF_XLA_FLAGS="${TF_XLA_FLAGS:-} --tf_mlir_enable_mlir_bridge=true"
-  else # a pod: the workers' own servers hold the TPU, this process only drives them
-    export TPU_LOAD_LIBRARY=0
-  fi
-  # Compiler flags that the config recommends, unless the caller has set his own.
-  LIBTPU_INIT_ARGS=${LIBTPU_INIT_ARGS-$("$python" -m keras_resnet_cli libtpu-flags "$@")}
-  export LIBTPU_INIT_ARGS
-}
-
-start() { # Once: a second call while training runs leaves it alone.
-  cd "$here"
-  if [[ -f train.pid ]] && kill -0 "$(<train.pid)" 2>/dev/null; then return; fi
-  rm -f train.exit
-  # shellcheck disable=SC2016  # the inner shell expands these
-  setsid nohup bash -c 'code=0; "$0" "$@" || code=$?; echo "$code" >train.exit' \
-    "$here/run_tpu.sh" "$@" >>train.log 2>&1 </dev/null &
-  echo $! >train.pid
-}
-
-follow() { # Prints the log until training ends; its exit code is in train.exit.
-  cd "$here"
-  tail -n 20 --pid="$(<train.pid)" -F train.log 2>/dev/null
-}
-
-# ---- On a workstation --------------------------------------------------------------------------
-
 read_options() {
-  name='' zone='' type='' version='' bucket='' project='' spot='' queued='' keep='' dry_run=''
-  restarts=20
+  local key
   while (($#)); do
     case $1 in
       --name=* | --zone=* | --type=* | --version=* | --bucket=* | --project=* | --restarts=*)
-        local key=${1%%=*}
+        key=${1%%=*}
         printf -v "${key#--}" %s "${1#*=}" ;;
       --spot | --queued | --keep) printf -v "${1#--}" yes ;;
       --dry-run) dry_run=yes ;;
@@ -101,22 +58,30 @@ check_options() {
   check bucket "$bucket" '(gs://[a-z0-9][-a-z0-9_.]+[a-z0-9](/.*)?)?' \
     'gs://BUCKET or gs://BUCKET/FOLDER'
   check project "$project" '([a-z][-a-z0-9:.]+)?' 'the id of a project'
-  pod='' # eight chips (or cores of v2 to v5p) are the most that one host has
-  ((${type##*-} > 8)) && pod=yes
-  if [[ -z $version ]]; then
-    [[ $pod ]] && fail 2 "launch: --type=$type has several hosts and needs --version=\
-tpu-vm-tf-X.Y.Z-pod-pjrt, with X.Y.Z the TensorFlow of the extra tpu; all that there are:
-  gcloud compute tpus tpu-vm versions list --zone=$zone"
-    case $type in
-      v5litepod-*) version=v2-alpha-tpuv5-lite ;;
-      v5p-*) version=v2-alpha-tpuv5 ;;
-      v6e-*) version=v2-alpha-tpuv6e ;;
-      *) version=tpu-ubuntu2204-base ;;
-    esac
-  fi
+  choose_version
   check version "$version" '[-a-z0-9_.]+' 'a runtime version such as v2-alpha-tpuv5-lite'
   [[ ${arguments[0]-} == train ]] ||
     fail 2 "launch: after -- comes the command, such as -- train --config=NAME"
+  choose_workdir
+  place=("--zone=$zone" ${project:+"--project=$project"})
+}
+
+choose_version() { # sets pod, and version unless it is given
+  # Eight chips (or cores of v2 to v5p) are the most that one host has.
+  if ((${type##*-} > 8)); then pod=yes; fi
+  if [[ $version ]]; then return; fi
+  [[ $pod ]] && fail 2 "launch: --type=$type has several hosts and needs --version=\
+tpu-vm-tf-X.Y.Z-pod-pjrt, with X.Y.Z the TensorFlow of the extra tpu; all that there are:
+  gcloud compute tpus tpu-vm versions list --zone=$zone"
+  case $type in
+    v5litepod-*) version=v2-alpha-tpuv5-lite ;;
+    v5p-*) version=v2-alpha-tpuv5 ;;
+    v6e-*) version=v2-alpha-tpuv6e ;;
+    *) version=tpu-ubuntu2204-base ;;
+  esac
+}
+
+choose_workdir() { # adds --workdir to the arguments unless it is given
   local argument workdir=''
   for argument in "${arguments[@]}"; do
     if [[ $argument == --workdir=* ]]; then workdir=${argument#*=}; fi
@@ -192,13 +157,18 @@ delete() {
   fi
 }
 
+pack() { # ARCHIVE: the project as it is here, without data and runs
+  # In a checkout only what git does not ignore. keras_resnet/input_pipeline and configs are links
+  # to the folders beside keras_resnet; tar keeps them as such.
+  { git -C "$here" ls-files -zco --exclude-standard 2>/dev/null || printf '.\0'; } |
+    tar -C "$here" -czf "$1" --exclude=./.venv --ignore-failed-read --null -T -
+}
+
 copy_and_install() {
   local archive=keras_resnet.tgz
   if [[ -z $dry_run ]]; then
     archive=$(mktemp --suffix=.tgz)
-    # In a checkout only what git does not ignore: data and runs stay here.
-    { git -C "$here" ls-files -zco --exclude-standard 2>/dev/null || printf '.\0'; } |
-      tar -C "$here" -czf "$archive" --exclude=./.venv --ignore-failed-read --null -T -
+    pack "$archive"
   fi
   tpus tpu-vm scp "$archive" "$name:keras_resnet.tgz" "${place[@]}" --worker=all || return
   [[ $dry_run ]] || rm "$archive"
@@ -235,13 +205,12 @@ run_once() {
   train
 }
 
-say_what_costs() {
+say_what_costs() { # at every exit
   local code=$?
   trap - EXIT
   if [[ $running && -z $dry_run ]] && { [[ $queued ]] || [[ $(state) != NONE ]]; }; then
     echo "run_tpu.sh: $name in $zone may still run, and costs money until you delete it:" >&2
-    dry_run=yes
-    delete | sed 's/^/  /' >&2
+    dry_run=yes delete | sed 's/^/  /' >&2
     echo "Training that has started goes on; the same launch command follows it again." >&2
   fi
   exit "$code"
@@ -249,12 +218,13 @@ say_what_costs() {
 
 launch() {
   local attempt=0
-  running='' created='' ended=''
   read_options "$@"
   check_options
-  place=("--zone=$zone" ${project:+"--project=$project"})
   [[ $dry_run ]] || command -v gcloud >/dev/null ||
     fail 1 "gcloud is not installed: https://cloud.google.com/sdk"
+  [[ -d $here/keras_resnet/input_pipeline ]] ||
+    fail 1 "$here/keras_resnet/input_pipeline is no link to a folder; check the project out with \
+symbolic links (git config core.symlinks true)"
   trap 'exit 130' INT TERM HUP
   trap say_what_costs EXIT
   running=yes
@@ -276,13 +246,6 @@ launch() {
 
 case ${1-} in
   launch) shift; launch "$@" ;;
-  install) install ;;
-  start) shift; start "$@" ;;
-  follow) follow ;;
   '' | -h | --help) sed -n '2,/^set /{/^set /!s/^# \{0,1\}//p}' "$0" ;;
-  *)
-    install
-    set_variables "$@"
-    exec "$python" -m keras_resnet "$@" # a signal reaches training, which then saves
-    ;;
+  *) exec "$here/tpu_vm.sh" "$@" ;;
 esac

@@ -5,12 +5,19 @@ chunk, so that small images do not pay `tf.data`'s cost per element (about half 
 32×32 pixels) and a batch of large ones is spread over all cores.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
 
-from keras_resnet.input_pipeline import augment as augmentation
+from keras_resnet.input_pipeline.augment import check_augment, check_batch
+from keras_resnet.input_pipeline.augment.pipeline import (
+    augment_images,
+    batch_extras,
+    random_numbers,
+    training_image,
+)
+from keras_resnet.input_pipeline.augment.repeats import training_ids
 from keras_resnet.input_pipeline.errors import DataError
 from keras_resnet.input_pipeline.order import check_batches, shard_range
 from keras_resnet.input_pipeline.preprocessing import (
@@ -18,7 +25,7 @@ from keras_resnet.input_pipeline.preprocessing import (
     evaluation_image,
     map_files,
 )
-from keras_resnet.input_pipeline.skipping import OK, replace_skipped, skip_broken
+from keras_resnet.input_pipeline.skipping import OK, replace_skipped, skip_corrupt
 from keras_resnet.input_pipeline.sources.base import Source
 
 # Pixels in a chunk: 64 images of 32×32, one of 224×224.
@@ -47,13 +54,13 @@ def train_batches(
 
     Batch t is a function of (seed, t) alone: the same whatever the number of threads and whether
     the run was resumed. Every epoch is a fresh permutation of all examples and batches run across
-    the borders of epochs, so nothing is dropped. Where the source skips broken images, the next
+    the borders of epochs, so nothing is dropped. Where the source skips corrupt images, the next
     good row of this host's batch stands in for one (`skipping.replace_skipped`).
 
     Args:
         source: what to train on.
         batch_size: of the global batch, a multiple of `num_shards`.
-        seed: of order and augmentation.
+        seed: of order and
         num_steps: length of the whole run, in batches.
         start_step: the first batch wanted; skipped images are not decoded, and not even read
             where the source can seek.
@@ -73,7 +80,7 @@ def train_batches(
     """
     size = check_batches(batch_size, shard_index, num_shards)
     if source.is_synthetic:
-        augmentation.check_batch(augmentation.check_augment(augment), size)
+        check_batch(check_augment(augment), size)
         batch = source.constant_batch(size, image_size)
         return _finish(tf.data.Dataset.from_tensors(batch).repeat(num_steps - start_step))
     chunks = training_chunks(
@@ -116,34 +123,19 @@ def training_chunks(
     size = check_batches(batch_size, shard_index, num_shards)
     if not 0 <= start_step <= num_steps:
         raise DataError(f"start_step is {start_step}; it must be in 0..{num_steps} (num_steps).")
-    augment = augmentation.check_augment(augment)
-    augmentation.check_batch(augment, size)
+    augment = check_augment(augment)
+    check_batch(augment, size)
     chunk = _chunk_size(image_size, size)
 
-    def add_random_numbers(step, handles):
-        numbers = augmentation.random_numbers(
+    def add_random_numbers(step, ids):
+        numbers = random_numbers(
             augment, seed=seed, step=step, batch_size=batch_size, image_size=image_size
         )
         rows = slice(shard_index * size, (shard_index + 1) * size)
-        return handles, {name: values[rows] for name, values in numbers.items()}
-
-    def load(handles, numbers):
-        encoded, labels = source.fetch(handles)
-        if stage == "read":
-            return {"label": labels, "bytes": tf.strings.length(encoded)}
-        images = _map_images(
-            lambda example: augmentation.training_image(*example, augment, image_size),
-            (encoded, numbers),
-            chunk,
-            image_size=image_size,
-            keeps_fitting="random_resized_crop" not in augment,
-        )
-        if stage == "augment":
-            images = augmentation.augment_images(images, numbers, augment)
-        return {"image": images, "label": labels, **augmentation.batch_extras(numbers)}
+        return ids, {name: values[rows] for name, values in numbers.items()}
 
     source.prepare()
-    handles = augmentation.training_handles(
+    ids = training_ids(
         source,
         repeats=augment.get("repeats", 1),
         batch_size=batch_size,
@@ -153,10 +145,34 @@ def training_chunks(
         num_shards=num_shards,
     )
     steps = tf.data.Dataset.range(start_step, num_steps)
-    batches = tf.data.Dataset.zip(steps, handles).map(add_random_numbers)
+    batches = tf.data.Dataset.zip(steps, ids).map(add_random_numbers)
+    load = _training_loader(source, augment, chunk, image_size, stage)
     return batches.rebatch(chunk).map(
-        skip_broken(load, source), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        skip_corrupt(load, source), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
     )
+
+
+def _training_loader(
+    source: Source, augment: Mapping[str, Any], chunk: int, image_size: int, stage: str
+) -> Callable[..., dict[str, tf.Tensor]]:
+    """What turns a chunk's ids and random numbers into what `training_chunks` returns."""
+
+    def load(ids, numbers):
+        encoded, labels = source.fetch(ids)
+        if stage == "read":
+            return {"label": labels, "bytes": tf.strings.length(encoded)}
+        images = _map_images(
+            lambda example: training_image(example[0], example[1], augment, image_size),
+            (encoded, numbers),
+            chunk,
+            image_size=image_size,
+            keeps_fitting="random_resized_crop" not in augment,
+        )
+        if stage == "augment":
+            images = augment_images(images, numbers, augment)
+        return {"image": images, "label": labels, **batch_extras(numbers)}
+
+    return load
 
 
 @without_autograph
@@ -179,8 +195,8 @@ def evaluation_batches(
     Returns:
         ceil(num_examples / batch_size) elements {"image": uint8[b, image_size, image_size, 3],
         "label": int32[b], "mask": float32[b]}, b = batch_size // num_shards, static shapes.
-        Where the examples run out, zeros fill up the batch and its mask is 0. So it is for a broken
-        image that the source skips: it counts neither as right nor as wrong.
+        Where the examples run out, zeros fill up the batch and its mask is 0. So it is for a
+        corrupt image that the source skips: it counts neither as right nor as wrong.
 
     Raises:
         DataError: an argument is out of range, or `preprocessing` is not valid.
@@ -194,8 +210,8 @@ def evaluation_batches(
         return _synthetic_evaluation(source, size, image_size, stop - start, num_batches)
     chunk = _chunk_size(image_size, size)
 
-    def load(handles):
-        encoded, labels = source.fetch(handles)
+    def load(ids):
+        encoded, labels = source.fetch(ids)
         images = _map_images(
             lambda file: evaluation_image(file, preprocessing),
             encoded,
@@ -205,23 +221,29 @@ def evaluation_batches(
         )
         return {"image": images, "label": labels, "mask": tf.ones_like(labels, tf.float32)}
 
-    blank = {
-        "image": tf.zeros([image_size, image_size, 3], tf.uint8),
-        "label": tf.zeros([], tf.int32),
-        "mask": tf.zeros([], tf.float32),
-    }
-    padding = tf.data.Dataset.from_tensors(blank).repeat(num_batches * size - (stop - start))
+    padding = tf.data.Dataset.from_tensors(_blank(image_size)).repeat(
+        num_batches * size - (stop - start)
+    )
     source.prepare()
-    handles = source.evaluation_order(shard_index=shard_index, num_shards=num_shards)
-    chunks = handles.batch(chunk)
+    ids = source.evaluation_order(shard_index=shard_index, num_shards=num_shards)
+    chunks = ids.batch(chunk)
     chunks = chunks.map(
-        skip_broken(load, source), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        skip_corrupt(load, source), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
     )
     if source.skipped is not None:
         chunks = chunks.map(_mask_skipped)
     chunks = chunks.concatenate(padding.batch(size))
     batches = chunks.rebatch(size, drop_remainder=True)
     return _finish(batches.apply(tf.data.experimental.assert_cardinality(num_batches)))
+
+
+def _blank(image_size: int) -> dict[str, tf.Tensor]:
+    """What fills up the last batches: an example that does not count."""
+    return {
+        "image": tf.zeros([image_size, image_size, 3], tf.uint8),
+        "label": tf.zeros([], tf.int32),
+        "mask": tf.zeros([], tf.float32),
+    }
 
 
 def _mask_skipped(chunk: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -241,7 +263,9 @@ def _synthetic_evaluation(
     return _finish(tf.data.Dataset.range(num_batches).map(masked))
 
 
-def _map_images(function, chunk: Any, chunk_size: int, **options) -> tf.Tensor:
+def _map_images(
+    function: Callable[[Any], tf.Tensor], chunk: Any, chunk_size: int, **options: Any
+) -> tf.Tensor:
     """uint8[n, image_size, image_size, 3]: `function` of each of the n rows of a chunk."""
     if chunk_size == 1:  # A loop would cost a tenth of the decoding.
         return function(tf.nest.map_structure(lambda rows: rows[0], chunk))[None]

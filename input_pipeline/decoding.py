@@ -80,14 +80,14 @@ def decode_image(encoded: tf.Tensor) -> tf.Tensor:
 
     Raises:
         tf.errors.InvalidArgumentError: in the graph, for bytes that are no image, are damaged, or
-            claim more than MAX_PIXELS; `find_broken_image` then names the file.
+            claim more than MAX_PIXELS; `find_corrupt_image` then names the file.
     """
     image = tf.cond(is_jpeg(encoded), lambda: _decode_jpeg(encoded), lambda: decode_other(encoded))
     image.set_shape([None, None, 3])
     return image
 
 
-def not_inlined(function: Callable) -> Callable:
+def not_inlined(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
     """`function` as a single operation of a graph, where a graph is built.
 
     For the rarely taken branch of a condition: the branch not taken is passed over operation by
@@ -96,7 +96,7 @@ def not_inlined(function: Callable) -> Callable:
     operation = tf.function(function, autograph=False, experimental_attributes={"_noinline": True})
 
     @functools.wraps(function)
-    def call(*arguments):
+    def call(*arguments: tf.Tensor) -> tf.Tensor:
         return (function if tf.executing_eagerly() else operation)(*arguments)
 
     return call

@@ -98,8 +98,8 @@ def measure_stages(
         stage: iter(training_chunks(source, stage=stage, **options).prefetch(2)) for stage in STAGES
     }
     pipelines["batch"] = iter(train_batches(source, **options))
-    rates = {stage: [] for stage in pipelines}
-    costs = {stage: [] for stage in pipelines}
+    rates: dict[str, list[float]] = {stage: [] for stage in pipelines}
+    costs: dict[str, list[float]] = {stage: [] for stage in pipelines}
     for _ in range(rounds):
         for stage, batches in pipelines.items():
             _run(batches, seconds * _WARM_UP)
@@ -107,12 +107,18 @@ def measure_stages(
             rates[stage].append(rate)
             costs[stage].append(cost)
             time.sleep(seconds * 0.1)  # what is still prefetched must not count for the next
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = _usable_cores()
     return Measurement(
         stages=tuple(_stages(rates, costs, cores)),
         cores=cores,
         bytes_per_image=_mean_bytes(training_chunks(source, stage="read", **options)),
     )
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _run(batches: Iterator, seconds: float) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Going on where an image is broken, inside the graph.
+"""Going on where an image is corrupt, inside the graph.
 
 A graph cannot catch an error, but a data set of one element can ignore it. So a chunk is loaded as
 a whole first, at the cost of one nested data set; only if that fails is it loaded again row by row,
@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet.input_pipeline.broken import problem
+from keras_resnet.input_pipeline.corrupt_images import problem
 from keras_resnet.input_pipeline.errors import DataError
 from keras_resnet.input_pipeline.sources.base import Source
 
@@ -20,11 +20,11 @@ OK = "ok"
 Chunk = dict[str, tf.Tensor]
 
 
-def skip_broken(load: Callable[..., Chunk], source: Source) -> Callable[..., Chunk]:
-    """`load` as it is, or, if the source skips broken images, a version that survives them.
+def skip_corrupt(load: Callable[..., Chunk], source: Source) -> Callable[..., Chunk]:
+    """`load` as it is, or, if the source skips corrupt images, a version that survives them.
 
     Args:
-        load: from handles [n, …] (and further tensors of n rows) to a dict of tensors of n rows.
+        load: from ids [n, …] (and further tensors of n rows) to a dict of tensors of n rows.
         source: notes what is skipped in `source.skipped`.
 
     Returns:
@@ -45,7 +45,9 @@ def skip_broken(load: Callable[..., Chunk], source: Source) -> Callable[..., Chu
     return load_or_skip
 
 
-def _first_that_works(inputs: tuple, first: Callable, make_second: Callable[[dict], Callable]):
+def _first_that_works(
+    inputs: tuple, first: Callable, make_second: Callable[[dict], Callable]
+) -> Chunk:
     # `make_second` gets the element_spec of what `first` gives.
     given = tf.data.Dataset.from_tensors(inputs)
     tried = given.map(first).ignore_errors()
@@ -59,7 +61,7 @@ def _row_by_row(chunk_spec: dict, load: Callable, source: Source) -> Callable[..
     }
 
     def skip(*row):
-        noted = tf.numpy_function(lambda handles: _note(source, handles), [row[0]], tf.int64)
+        noted = tf.numpy_function(lambda ids: _note(source, ids), [row[0]], tf.int64)
         with tf.control_dependencies([noted]):
             return {key: tf.zeros([1, *spec.shape], spec.dtype) for key, spec in signature.items()}
 
@@ -71,11 +73,12 @@ def _row_by_row(chunk_spec: dict, load: Callable, source: Source) -> Callable[..
     return lambda *chunk: tf.map_fn(load_row, chunk, fn_output_signature=signature)
 
 
-def _note(source: Source, handles: np.ndarray) -> np.int64:
-    handle = handles[0]
+def _note(source: Source, ids: np.ndarray) -> np.int64:
+    example_id = ids[0]
     # What the decoder takes may still fail on a part of it, which the crop asks for.
-    found = problem(lambda: source.read(handle)) or "is damaged: it cannot be cropped."
-    name = source.example_name(handle)
+    found = problem(lambda: source.read(example_id)) or "is damaged: it cannot be cropped."
+    name = source.example_name(example_id)
+    assert source.skipped is not None  # without it nothing is skipped
     source.skipped.add(name, f"{name} {found}")
     return np.int64(0)
 

@@ -20,8 +20,9 @@ import numpy as np
 import tensorflow as tf
 from input_helpers import PREPROCESSING, encode, smooth_image
 
-from keras_resnet.input_pipeline import augment, decoding, evaluation_image
-from keras_resnet.input_pipeline.broken import describe
+from keras_resnet.input_pipeline import decoding, evaluation_image
+from keras_resnet.input_pipeline.augment import crop
+from keras_resnet.input_pipeline.corrupt_images import describe
 
 SIZE = 16
 SPECIAL = (0, 1, 0x7F, 0x80, 0xFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 13_000, 65_500)
@@ -126,7 +127,7 @@ def decoders() -> dict:
 
     return {
         "whole": compiled(decoding.decode_image),
-        "crop": compiled(lambda file: augment.random_resized_crop(file, numbers, SIZE)),
+        "crop": compiled(lambda file: crop.random_resized_crop(file, numbers, SIZE)),
         "evaluation": compiled(lambda file: evaluation_image(file, preprocessing)),
     }
 

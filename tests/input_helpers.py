@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from keras_resnet.input_pipeline.sources import RandomAccessSource
+from keras_resnet.input_pipeline.sources.base import RandomAccessSource
 
 PREPROCESSING = {
     "image_size": 8,
@@ -60,8 +60,8 @@ class NumberedSource(RandomAccessSource):
         self.files = [encode(image) for image in images]
         self._encoded = tf.constant(self.files)
 
-    def fetch(self, handles):
-        return tf.gather(self._encoded, handles), tf.cast(handles, tf.int32)
+    def fetch(self, ids):
+        return tf.gather(self._encoded, ids), tf.cast(ids, tf.int32)
 
     def records(self):
         return ((f"number {i}", lambda file=file: file) for i, file in enumerate(self.files))

@@ -9,8 +9,13 @@ from scipy import stats
 
 from keras_resnet.config import default_config
 from keras_resnet.input_pipeline import DataError, train_batches
-from keras_resnet.input_pipeline.augment import mix_images, mix_targets, mixing
-from keras_resnet.input_pipeline.augment.mixing import major_labels, mix_numbers
+from keras_resnet.input_pipeline.augment import mixing
+from keras_resnet.input_pipeline.augment.mixing import (
+    major_labels,
+    mix_images,
+    mix_numbers,
+    mix_targets,
+)
 from keras_resnet.training.metrics import averages
 from keras_resnet.training.tensorflow.steps import Steps
 from keras_resnet.training.tensorflow.strategy import make_strategy

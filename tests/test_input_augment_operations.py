@@ -6,7 +6,7 @@ import tensorflow as tf
 from input_helpers import smooth_image
 from PIL import Image, ImageEnhance, ImageOps
 
-from keras_resnet.input_pipeline.augment import policies
+from keras_resnet.input_pipeline.augment import operations
 
 PHOTO = smooth_image(37, 50)
 DARK = Image.fromarray((np.asarray(smooth_image(20, 23, seed=1)) // 5 + 30).astype(np.uint8))
@@ -49,13 +49,13 @@ EXACT = [
 ]
 
 
-run = tf.function(policies.apply_operation)
+run = tf.function(operations.apply_operation)
 
 
 def ours(name, image, argument):
     result = run(
         tf.constant(np.asarray(image)),
-        tf.constant(policies.NAMES.index(name)),
+        tf.constant(operations.NAMES.index(name)),
         tf.constant(argument, tf.float32),
         FILL,
     )

@@ -14,6 +14,7 @@ from keras_resnet.input_pipeline.augment import (
     check_augment,
     color,
     erasing,
+    operations,
     pixels,
     policies,
     settings,
@@ -24,8 +25,9 @@ PHOTO = np.asarray(smooth_image(24, 30))
 
 
 def choose(policy, rows):
-    operations, arguments = policies.choose(policy, tf.constant(rows, tf.float32), SHAPE)
-    return np.array(policies.NAMES)[operations.numpy()], arguments.numpy()
+    numbers = tf.constant(rows, tf.float32)
+    chosen, arguments = policies.parse_policy(policy).choose(numbers, SHAPE)
+    return np.array(operations.NAMES)[chosen.numpy()], arguments.numpy()
 
 
 def timm_argument(name, m, sign, increasing):
@@ -61,7 +63,7 @@ def test_rand_augment_draws_as_stated():
     """Uniform over 15 operations, half of them applied, magnitude normal and cut to 0..10."""
     rows = np.random.default_rng(0).random((40_000, 8), np.float32)
     names, arguments = choose("rand-m9-mstd0.5", rows)
-    counts = {name: (names == name).mean() for name in policies.NAMES}
+    counts = {name: (names == name).mean() for name in operations.NAMES}
     assert counts.pop("Identity") == pytest.approx(0.5, abs=0.01)
     # Standard deviation 0.0006.
     np.testing.assert_allclose(list(counts.values()), np.full(15, 1 / 30), atol=0.003)
@@ -225,8 +227,8 @@ def test_values_that_cannot_be_used(options, message):
 
 
 def test_parsed_policies_and_what_counts_as_off():
-    expected = settings.RandAugment(9.0, 0.5, layers=2, probability=0.5, increasing=True)
-    assert settings.parse_policy("rand-m9-mstd0.5-inc1") == expected
+    expected = policies.RandAugment(9.0, 0.5, layers=2, probability=0.5, increasing=True)
+    assert policies.parse_policy("rand-m9-mstd0.5-inc1") == expected
     off = {name: row.default for name, row in settings.AUGMENTATIONS.items()}
     assert check_augment(off) == {}
     assert check_augment({**off, "color_jitter": (0.0, 0.0, 0.0, 0.0)}) == {}

@@ -9,7 +9,8 @@ import tensorflow as tf
 from input_helpers import PREPROCESSING, encode, smooth_image
 from PIL import Image
 
-from keras_resnet.input_pipeline import DataError, augment, decoding, evaluation_image, normalize
+from keras_resnet.input_pipeline import DataError, decoding, evaluation_image, normalize
+from keras_resnet.input_pipeline.augment import check_augment, crop, pipeline
 
 PHOTO = smooth_image(90, 120)
 GRAY = PHOTO.convert("L")
@@ -151,10 +152,10 @@ def test_invalid_preprocessing(changes, message):
 def test_crop_and_flip_equal_numpy(padding):
     rng = np.random.default_rng(padding)
     images = rng.integers(1, 256, (40, 6, 9, 3), np.uint8)
-    crop, flip = rng.random((40, 2), np.float32), rng.random((40, 1), np.float32)
-    result = augment.crop_and_flip(tf.constant(images), padding=padding, crop=crop, flip=flip)
+    places, flip = rng.random((40, 2), np.float32), rng.random((40, 1), np.float32)
+    result = crop.crop_and_flip(tf.constant(images), padding=padding, crop=places, flip=flip)
     padded = np.pad(images, [(0, 0), (padding, padding), (padding, padding), (0, 0)])
-    for image, place, mirrored, changed in zip(padded, crop, flip, result.numpy(), strict=True):
+    for image, place, mirrored, changed in zip(padded, places, flip, result.numpy(), strict=True):
         top, left = (place * (2 * padding + 1)).astype(int)
         expected = image[top : top + 6, left : left + 9]
         np.testing.assert_array_equal(changed, expected[:, ::-1] if mirrored < 0.5 else expected)
@@ -163,8 +164,10 @@ def test_crop_and_flip_equal_numpy(padding):
 def test_crop_reaches_every_place_and_flips_half():
     images = tf.tile(tf.reshape(tf.cast(tf.range(1, 17), tf.uint8), [1, 4, 4, 1]), [4000, 1, 1, 3])
     options = {"crop_padding": 1, "flip": True}
-    numbers = augment.random_numbers(options, seed=5, step=tf.constant(3), batch_size=4000)
-    result = augment.augment_images(images, numbers, options).numpy()[:, 1:3, 1:3, 0]
+    numbers = pipeline.random_numbers(
+        options, seed=5, step=tf.constant(3), batch_size=4000, image_size=4
+    )
+    result = pipeline.augment_images(images, numbers, options).numpy()[:, 1:3, 1:3, 0]
     kinds, counts = np.unique(result.reshape(4000, 4), axis=0, return_counts=True)
     assert len(kinds) == 2 * 3 * 3
     # 222 expected of each, standard deviation 14.5.
@@ -193,7 +196,7 @@ def reference_window(height, width, numbers):
 
 @pytest.mark.parametrize(("height", "width"), [(375, 500), (30, 31), (10, 901), (700, 3), (1, 1)])
 def test_crop_window_equals_torchvision(height, width):
-    window = tf.function(augment.crop_window)
+    window = tf.function(crop.crop_window)
     rng = np.random.default_rng(0)
     for _ in range(40):
         numbers = rng.random(22, np.float32)
@@ -205,12 +208,12 @@ def test_crop_window_equals_torchvision(height, width):
 def test_random_resized_crop_resizes_the_window(file_format):
     encoded = encode(PHOTO, file_format)
     numbers = np.random.default_rng(1).random(22, np.float32)
-    result = augment.random_resized_crop(tf.constant(encoded), tf.constant(numbers), 128)
+    result = crop.random_resized_crop(tf.constant(encoded), tf.constant(numbers), 128)
     top, left, height, width = reference_window(90, 120, numbers.astype(float))
     # Enlarged, where PIL's bilinear filter is not antialiased either.
     box = (left, top, left + width, top + height)
-    crop = Image.fromarray(pil_decode(encoded)).crop(box)
-    expected = np.asarray(crop.resize((128, 128), Image.Resampling.BILINEAR)).astype(int)
+    part = Image.fromarray(pil_decode(encoded)).crop(box)
+    expected = np.asarray(part.resize((128, 128), Image.Resampling.BILINEAR)).astype(int)
     # A JPEG's crop lacks the neighbors that smooth its colors at the edge.
     assert np.abs(result.numpy().astype(int) - expected).mean() < (
         1.0 if file_format == "JPEG" else 0.5
@@ -219,7 +222,9 @@ def test_random_resized_crop_resizes_the_window(file_format):
 
 def test_streams_of_random_numbers_are_separate():
     def draw(options, step=4):
-        numbers = augment.random_numbers(options, seed=1, step=tf.constant(step), batch_size=8)
+        numbers = pipeline.random_numbers(
+            options, seed=1, step=tf.constant(step), batch_size=8, image_size=4
+        )
         return {name: values.numpy() for name, values in numbers.items()}
 
     both = draw({"crop_padding": 4, "flip": True})
@@ -239,8 +244,8 @@ def test_streams_of_random_numbers_are_separate():
 )
 def test_invalid_augmentation(options, message):
     with pytest.raises(DataError, match=message):
-        augment.check_augment(options)
+        check_augment(options)
 
 
 def test_augmentations_that_are_off_draw_nothing():
-    assert augment.check_augment({"flip": False, "crop_padding": 0}) == {}
+    assert check_augment({"flip": False, "crop_padding": 0}) == {}

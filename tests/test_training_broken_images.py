@@ -10,7 +10,7 @@ from conftest import mirrored_strategy
 from input_helpers import encode
 from training_runs import tiny_config
 
-from keras_resnet.input_pipeline import DataError, broken, open_source
+from keras_resnet.input_pipeline import DataError, corrupt_images, open_source
 from keras_resnet.training import Trainer
 from keras_resnet.training.metrics import SUMS
 from keras_resnet.training.tensorflow import pace
@@ -34,8 +34,8 @@ def decoded(monkeypatch):
         images.append(encoded)
         return original(encoded)
 
-    original = broken.decode_image
-    monkeypatch.setattr(broken, "decode_image", decode_image)
+    original = corrupt_images.decode_image
+    monkeypatch.setattr(corrupt_images, "decode_image", decode_image)
     return images
 
 

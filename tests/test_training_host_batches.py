@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from input_helpers import PREPROCESSING
 
 from keras_resnet.input_pipeline import SkippedImages, batching, evaluation_batches, train_batches
-from keras_resnet.input_pipeline.sources import RandomAccessSource
+from keras_resnet.input_pipeline.sources.base import RandomAccessSource
 from keras_resnet.training.tensorflow.host_batches import HostBatches
 
 property_test = settings(max_examples=6, deadline=None)
@@ -29,8 +29,8 @@ class Pixels(RandomAccessSource):
         )
         self.skipped = SkippedImages(size, 1.0) if broken else None
 
-    def fetch(self, handles):
-        return tf.gather(self._encoded, handles), tf.cast(handles, tf.int32)
+    def fetch(self, ids):
+        return tf.gather(self._encoded, ids), tf.cast(ids, tf.int32)
 
     def records(self):
         raise NotImplementedError

@@ -4,44 +4,23 @@ Each augmentation takes its numbers from a stream of its own, drawn for the whol
 so that adding one leaves the others as they were, and several hosts together make the very batch
 that one host would make. docs/augmentation.md describes each key with its source.
 
-    settings   the keys and their checks; loads no TensorFlow
-    pipeline   the order in which the augmentations are applied, and their random numbers
+    settings   the augmentations, a row for each: value, check, help, random numbers, what is done
+    policies   RandAugment and its kin, a piece for each
+    pipeline   the order in which the augmentations are applied, and drawing their random numbers
     crop       random resized crop, crop with padding, flip
     pixels, geometry   single operations, as PIL computes them
-    color, policies, erasing   what uses them
+    operations, color, erasing   what is done to an image with them
     mixing     mixup and CutMix: numbers for the batch, and the mixing on the device
     repeats    repeated augmentation
 
-Names are imported on first use, so that `input_pipeline.augment.settings` alone costs nothing.
+What is named here loads no TensorFlow; `settings` and `policies` do not either.
 """
 
-import importlib
+from keras_resnet.input_pipeline.augment.settings import (
+    AUGMENTATIONS,
+    check_augment,
+    check_batch,
+    mixes,
+)
 
-_EXPORTS = {
-    "AUGMENTATIONS": "settings",
-    "augment_images": "pipeline",
-    "batch_extras": "pipeline",
-    "check_augment": "settings",
-    "check_batch": "pipeline",
-    "crop_and_flip": "crop",
-    "crop_window": "crop",
-    "major_labels": "mixing",
-    "mix_images": "mixing",
-    "mix_targets": "mixing",
-    "random_numbers": "pipeline",
-    "random_resized_crop": "crop",
-    "training_handles": "repeats",
-    "training_image": "pipeline",
-}
-
-__all__ = sorted(_EXPORTS)
-
-
-def __getattr__(name: str):
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_EXPORTS[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_EXPORTS])
+__all__ = ["AUGMENTATIONS", "check_augment", "check_batch", "mixes"]

@@ -9,11 +9,9 @@ import tensorflow as tf
 from keras_resnet.input_pipeline.augment import pixels
 
 _OPERATIONS = (pixels.brightness, pixels.contrast, pixels.color, pixels.hue)
-# Four factors, and one for the order.
-RANDOM_COUNT = 5
 
 
-def color_jitter(image: tf.Tensor, numbers: tf.Tensor, strengths: tuple) -> tf.Tensor:
+def color_jitter(image: tf.Tensor, numbers: tf.Tensor, strengths: tuple[float, ...]) -> tf.Tensor:
     """Changes brightness, contrast, saturation and hue, in random order, as torchvision does.
 
     Factors are uniform in [max(0, 1 - strength), 1 + strength], the turn of the hue is uniform in
@@ -21,7 +19,7 @@ def color_jitter(image: tf.Tensor, numbers: tf.Tensor, strengths: tuple) -> tf.T
 
     Args:
         image: uint8[h, w, 3], static shape.
-        numbers: float32[5] in [0, 1).
+        numbers: float32[5] in [0, 1): four for the factors, one for the order.
         strengths: of brightness, contrast, saturation and hue.
     """
     active = [place for place, strength in enumerate(strengths) if strength]

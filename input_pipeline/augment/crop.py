@@ -12,11 +12,8 @@ from keras_resnet.input_pipeline.decoding import (
     not_inlined,
 )
 
-_CROP_ATTEMPTS = 10
 _CROP_AREA = (0.08, 1.0)
 _CROP_ASPECT = (3 / 4, 4 / 3)
-# Uniform random numbers: areas, aspects, row, column.
-RESIZED_CROP_COUNT = 2 * _CROP_ATTEMPTS + 2
 
 
 def crop_and_flip(
@@ -80,7 +77,7 @@ def random_resized_crop(encoded: tf.Tensor, numbers: tf.Tensor, size: int) -> tf
 
     Args:
         encoded: scalar string.
-        numbers: float32[22] in [0, 1).
+        numbers: float32[2 n + 2] in [0, 1), see `crop_window`.
     """
 
     def from_jpeg():
@@ -102,17 +99,23 @@ def random_resized_crop(encoded: tf.Tensor, numbers: tf.Tensor, size: int) -> tf
 
 
 def crop_window(height: tf.Tensor, width: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
-    """int32[4] top, left, height, width of the Inception crop: the first of ten tries that fits.
+    """int32[4] top, left, height, width of the Inception crop: the first of n tries that fits.
 
     If none fits, the largest central window of an allowed aspect ratio, as torchvision does.
+
+    Args:
+        height, width: int32, pixels of the image.
+        numbers: float32[2 n + 2] in [0, 1): n areas and n aspects, one of each for a try, and row
+            and column of the place. Ten tries, as in torchvision, take 22.
     """
+    attempts = (numbers.shape[0] - 2) // 2
     # Height and width travel together: of small operations the number counts, not the work.
     sides = tf.stack([height, width])
     limits = tf.cast(sides, tf.float32)
     smallest, largest = _CROP_AREA
-    areas = smallest + (largest - smallest) * numbers[:_CROP_ATTEMPTS]
+    areas = smallest + (largest - smallest) * numbers[:attempts]
     low, high = (math.log(aspect) / 2 for aspect in _CROP_ASPECT)
-    roots = tf.exp(low + (high - low) * numbers[_CROP_ATTEMPTS : 2 * _CROP_ATTEMPTS])
+    roots = tf.exp(low + (high - low) * numbers[attempts : 2 * attempts])
     squares = tf.sqrt(tf.reduce_prod(limits) * areas)
     narrow, wide = _CROP_ASPECT
     # The fallback stands at the end of the row and always fits.
@@ -122,7 +125,7 @@ def crop_window(height: tf.Tensor, width: tf.Tensor, numbers: tf.Tensor) -> tf.T
     chosen = tf.argmax(tf.reduce_all((tries >= 1) & (tries <= limits), axis=1))
     crop = tf.cast(tries[chosen], tf.int32)
     spare = sides - crop
-    places = numbers[2 * _CROP_ATTEMPTS :] * tf.cast(spare + 1, tf.float32)
+    places = numbers[2 * attempts :] * tf.cast(spare + 1, tf.float32)
     anywhere = tf.minimum(tf.cast(places, tf.int32), spare)
-    top_left = tf.where(chosen == _CROP_ATTEMPTS, spare // 2, anywhere)
+    top_left = tf.where(chosen == attempts, spare // 2, anywhere)
     return tf.concat([top_left, crop], 0)

@@ -55,7 +55,9 @@ def _beta(alpha: tf.Tensor, seed: int, step: tf.Tensor) -> tf.Tensor:
     return tf.sigmoid(logarithms[0] - logarithms[1])
 
 
-def _cutmix_box(weight: tf.Tensor, center: tf.Tensor, image_size: int):
+def _cutmix_box(
+    weight: tf.Tensor, center: tf.Tensor, image_size: int
+) -> tuple[tf.Tensor, tf.Tensor]:
     # timm's rand_bbox: sides cut to whole pixels, the center a whole pixel inside the image.
     side = tf.floor(image_size * tf.sqrt(1.0 - weight))
     center = tf.minimum(tf.floor(center * image_size), image_size - 1.0)

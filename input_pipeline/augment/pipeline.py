@@ -10,19 +10,9 @@ from typing import Any
 import tensorflow as tf
 
 from keras_resnet.input_pipeline import order
-from keras_resnet.input_pipeline.augment import color, crop, erasing, mixing, policies
-from keras_resnet.input_pipeline.augment.settings import mixes
-from keras_resnet.input_pipeline.errors import DataError
+from keras_resnet.input_pipeline.augment import crop, mixing
+from keras_resnet.input_pipeline.augment.settings import AUGMENTATIONS, mixes
 from keras_resnet.input_pipeline.preprocessing import resize_and_center_crop
-
-# Uniform random numbers an example needs, where that does not depend on the value.
-_RANDOM_COUNTS = {
-    "crop_padding": 2,
-    "flip": 1,
-    "random_resized_crop": crop.RESIZED_CROP_COUNT,
-    "color_jitter": color.RANDOM_COUNT,
-    "random_erasing": erasing.RANDOM_COUNT,
-}
 
 
 def random_numbers(
@@ -31,21 +21,23 @@ def random_numbers(
     seed: int,
     step: tf.Tensor,
     batch_size: int,
-    image_size: int | None = None,
+    image_size: int,
 ) -> dict[str, tf.Tensor]:
     """The random numbers of the global batch `step`, a row for each example.
 
     Args:
         augment: what `check_augment` returned.
-        image_size: pixels; for mixup and CutMix only.
+        image_size: pixels, for the boxes of CutMix.
 
     Returns:
         float32[batch_size, k] in [0, 1) for each augmentation of single images, and "mix", the
         rows of `mixing.mix_images`, where batches are mixed.
     """
-    counts = {name: count for name, count in _RANDOM_COUNTS.items() if name in augment}
-    if "policy" in augment:
-        counts["policy"] = policies.random_count(augment["policy"])
+    counts = {
+        name: count
+        for name, value in augment.items()
+        if (count := AUGMENTATIONS[name].random_count(value))
+    }
     numbers = {
         name: tf.random.stateless_uniform(
             [batch_size, count], seed=order.stateless_seed(seed, name, step), alg="philox"
@@ -65,15 +57,6 @@ def batch_extras(numbers: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     # The values are 0 or more, so this only copies: tf.data complains with an error line for each
     # element when it batches the slices that it handed to a function again.
     return {"mix": tf.maximum(numbers["mix"], 0.0)}
-
-
-def check_batch(augment: Mapping[str, Any], batch_size: int) -> None:
-    """Raises DataError if a host's or replica's part of the batch cannot be mixed in pairs."""
-    if mixes(augment) and batch_size % 2:
-        raise DataError(
-            f"mixup and CutMix mix pairs of images, but {batch_size} of a batch fall to each "
-            f"host or replica; that must be even, such as {batch_size + 1}."
-        )
 
 
 def training_image(
@@ -105,22 +88,21 @@ def augment_images(
         crop=numbers.get("crop_padding"),
         flip=None if "random_resized_crop" in augment else numbers.get("flip"),
     )
-    rows = {name: numbers[name] for name in ("color_jitter", "random_erasing") if name in numbers}
-    if "policy" in augment:
-        rows["policy"] = policies.choose(augment["policy"], numbers["policy"], images.shape[1:3])
-    if not rows:
+    single = [AUGMENTATIONS[name] for name in AUGMENTATIONS if name in augment]
+    applied = {row.name: row.of_image for row in single if row.of_image is not None}
+    if not applied:
         return images
+    rows = {
+        name: AUGMENTATIONS[name].prepare(augment[name], numbers[name], images.shape[1:3])
+        for name in applied
+    }
     shape = images.shape[1:]
 
-    def augment_one(example):
+    def augment_one(example: tuple[tf.Tensor, dict[str, Any]]) -> tf.Tensor:
         image, rows = example
         image = tf.ensure_shape(image, shape)
-        if "policy" in augment:
-            image = policies.apply_choice(augment["policy"], image, *rows["policy"])
-        if "color_jitter" in augment:
-            image = color.color_jitter(image, rows["color_jitter"], augment["color_jitter"])
-        if "random_erasing" in augment:
-            image = erasing.random_erasing(image, rows["random_erasing"], augment["random_erasing"])
+        for name, of_image in applied.items():
+            image = of_image(image, augment[name], rows[name])
         return image
 
     if images.shape[0] == 1:  # a loop of one would still cost

@@ -5,6 +5,8 @@ for a CPU core: broadcasts over the three channels and `tf.where` are slow there
 gray values come from a matrix product and masks from arithmetic.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import tensorflow as tf
 
@@ -107,7 +109,7 @@ def autocontrast(image: tf.Tensor, argument: tf.Tensor) -> tf.Tensor:
     return _look_up(image, table)
 
 
-def _over_pixels(reduce, image: tf.Tensor) -> tf.Tensor:
+def _over_pixels(reduce: Callable[..., tf.Tensor], image: tf.Tensor) -> tf.Tensor:
     # float64[3]. Over whole rows first: long lines of numbers are reduced many at a time.
     height, width, _ = image.shape
     columns = reduce(tf.reshape(image, [height, 3 * width]), axis=0)
@@ -131,7 +133,8 @@ def equalize(image: tf.Tensor, argument: tf.Tensor) -> tf.Tensor:
 
 def _channel_values(image: tf.Tensor) -> tf.Tensor:
     # Channel c's value v as 256 c + v; the constant has the full shape because broadcasting costs.
-    return tf.cast(image, tf.int32) + np.broadcast_to(np.int32([0, 256, 512]), image.shape).copy()
+    channels = np.array([0, 256, 512], np.int32)
+    return tf.cast(image, tf.int32) + np.broadcast_to(channels, image.shape).copy()
 
 
 def _look_up(image: tf.Tensor, table: tf.Tensor) -> tf.Tensor:

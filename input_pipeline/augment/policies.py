@@ -1,46 +1,25 @@
-"""RandAugment, AutoAugment and TrivialAugment: which operations, how strong, for each image.
+"""RandAugment, AutoAugment and TrivialAugment: each policy in one piece. Standard library only.
 
 A policy turns an image's random numbers into a few (operation, argument) pairs, for a whole chunk
-of images at once; `apply_operation` then runs only the chosen operation on an image. Chances,
-tables and ranges are those of timm (RandAugment) and torchvision (the others), quoted below.
+of images at once; `operations` then runs only the chosen operation on an image. Chances, tables
+and ranges are those of timm (RandAugment) and torchvision (the others), quoted below. A new policy
+is a class or a table here, and its name in `POLICIES`.
 """
 
-import functools
+import dataclasses
+import re
+from typing import Any, Protocol
 
-import numpy as np
-import tensorflow as tf
+from keras_resnet.input_pipeline.errors import DataError, did_you_mean
 
-from keras_resnet.input_pipeline.augment import geometry, pixels
-from keras_resnet.input_pipeline.augment.settings import RandAugment, parse_policy
-
-_GEOMETRIC = {
-    "ShearX": geometry.shear_x,
-    "ShearY": geometry.shear_y,
-    "TranslateX": geometry.translate_x,
-    "TranslateY": geometry.translate_y,
-    "Rotate": geometry.rotate,
-}
-_OPERATIONS = {
-    "Identity": pixels.identity,
-    "AutoContrast": pixels.autocontrast,
-    "Equalize": pixels.equalize,
-    "Invert": pixels.invert,
-    "Posterize": pixels.posterize,
-    "Solarize": pixels.solarize,
-    "SolarizeAdd": pixels.solarize_add,
-    "Color": pixels.color,
-    "Contrast": pixels.contrast,
-    "Brightness": pixels.brightness,
-    "Sharpness": pixels.sharpness,
-    **_GEOMETRIC,
-}
-NAMES = tuple(_OPERATIONS)
-_IDENTITY = NAMES.index("Identity")
-_ENHANCEMENTS = ("Color", "Contrast", "Brightness", "Sharpness")
+Tensor = Any  # TensorFlow's, which the functions that need it load
+Color = tuple[int, int, int]
 
 # timm fills with ImageNet's mean color; torchvision's default is black.
 _MEAN_COLOR = (124, 116, 104)
 _BLACK = (0, 0, 0)
+
+_ENHANCEMENTS = ("Color", "Contrast", "Brightness", "Sharpness")
 
 # timm's rand_augment_transform: argument = base ± slope × magnitude, cut to a whole number where
 # "whole". Translations are in fractions of the image's side.
@@ -68,7 +47,6 @@ _INCREASING_ROWS = {
     "Solarize": (256, -25.6, False, True),
     **dict.fromkeys(_ENHANCEMENTS, (1.0, 0.09, True, False)),
 }
-_ENHANCE_LEAST = 0.1
 
 # Cubuk et al. 2019 (AutoAugment), tables 9 (ImageNet) and 7 (CIFAR-10), as torchvision has them:
 # 25 pairs of (operation, probability, magnitude 0..9).
@@ -96,146 +74,193 @@ TranslateY .7 9 AutoContrast .9 0
 """
 
 
-def random_count(policy: str) -> int:
-    """How many uniform random numbers an image needs."""
-    parsed = parse_policy(policy)
-    if isinstance(parsed, RandAugment):
-        return 4 * parsed.layers
-    return 3 if parsed == "trivial" else 5
+class Policy(Protocol):
+    """What the pipeline needs to know of a policy."""
+
+    @property
+    def random_count(self) -> int:
+        """How many uniform random numbers an image needs."""
+
+    @property
+    def fill(self) -> Color:
+        """RGB color of what operations move into the image."""
+
+    def choose(self, numbers: Tensor, image_shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """What to do with each image.
+
+        Args:
+            numbers: float32[n, random_count] in [0, 1).
+            image_shape: height and width in pixels.
+
+        Returns:
+            int32[n, layers] places in `operations.NAMES`, and their arguments, float32[n, layers].
+        """
 
 
-def choose(
-    policy: str, numbers: tf.Tensor, image_shape: tuple[int, int]
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """What to do with each image: int32[n, layers] places in NAMES, and their float32 arguments.
+@dataclasses.dataclass(frozen=True)
+class RandAugment:
+    """RandAugment (Cubuk et al. 2020) in timm's notation: `rand-m9-mstd0.5` and so on.
 
-    Args:
-        policy: see `settings.parse_policy`.
-        numbers: float32[n, random_count(policy)] in [0, 1).
-        image_shape: height and width in pixels.
+    Attributes:
+        magnitude: `m`, 0..10; timm's M.
+        magnitude_std: `mstd`, standard deviation of the magnitude, which stays in 0..10.
+        layers: `n`, operations drawn for each image, with replacement.
+        probability: `p`, that a drawn operation is applied.
+        increasing: `inc1`, every operation gets stronger as the magnitude grows.
     """
-    parsed = parse_policy(policy)
-    if isinstance(parsed, RandAugment):
-        return _choose_rand(parsed, numbers, image_shape)
-    if parsed == "trivial":
-        return _choose_trivial(numbers)
-    table = {"auto-imagenet": _IMAGENET_POLICY, "auto-cifar10": _CIFAR10_POLICY}[parsed]
-    return _choose_auto(table, numbers, image_shape)
+
+    magnitude: float = 10.0
+    magnitude_std: float = 0.0
+    layers: int = 2
+    probability: float = 0.5
+    increasing: bool = False
+
+    fill = _MEAN_COLOR
+
+    @property
+    def random_count(self) -> int:
+        return 4 * self.layers
+
+    def choose(self, numbers: Tensor, image_shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """See `Policy`."""
+        from keras_resnet.input_pipeline.augment import operations
+
+        height, width = image_shape
+        rows = {**_RAND_ROWS, **(_INCREASING_ROWS if self.increasing else {})}
+        return operations.choose_by_magnitude(
+            rows,
+            numbers,
+            layers=self.layers,
+            probability=self.probability,
+            magnitude=self.magnitude,
+            magnitude_std=self.magnitude_std,
+            scales={"TranslateX": width, "TranslateY": height},
+            least=dict.fromkeys(_ENHANCEMENTS, 0.1),
+        )
 
 
-def apply_choice(
-    policy: str, image: tf.Tensor, operations: tf.Tensor, arguments: tf.Tensor
-) -> tf.Tensor:
-    """Applies one image's row of what `choose` gave; uint8[h, w, 3] in and out."""
-    fill = _MEAN_COLOR if isinstance(parse_policy(policy), RandAugment) else _BLACK
-    for layer in range(operations.shape[0]):
-        image = apply_operation(image, operations[layer], arguments[layer], fill)
-    return image
+@dataclasses.dataclass(frozen=True)
+class AutoAugment:
+    """One of 25 pairs of operations, each applied with its own probability.
+
+    Attributes:
+        table: two rows of (operation, probability, magnitude 0..9) a pair, separated by ";".
+    """
+
+    table: str
+
+    fill = _BLACK
+    random_count = 5
+
+    def choose(self, numbers: Tensor, image_shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """See `Policy`."""
+        from keras_resnet.input_pipeline.augment import operations
+
+        pairs = []
+        for text in self.table.strip().replace("\n", ";").split(";"):
+            first, second = text.split()[:3], text.split()[3:]
+            pairs.append([self._row(first, image_shape), self._row(second, image_shape)])
+        return operations.choose_pairs(pairs, numbers)
+
+    @staticmethod
+    def _row(
+        words: list[str], image_shape: tuple[int, int]
+    ) -> tuple[str, float, float, float, bool]:
+        """(operation, probability, base, amount, random sign).
+
+        The argument is torchvision's AutoAugment._augmentation_space in 10 steps.
+        """
+        name, probability, magnitude = words
+        share = int(magnitude) / 9
+        height, width = image_shape
+        base, amount, signed = {
+            "ShearX": (0, 0.3 * share, True),
+            "ShearY": (0, 0.3 * share, True),
+            "TranslateX": (0, int(150 / 331 * width * share), True),
+            "TranslateY": (0, int(150 / 331 * height * share), True),
+            "Rotate": (0, 30 * share, True),
+            **dict.fromkeys(_ENHANCEMENTS, (1, 0.9 * share, True)),
+            "Posterize": (8 - round(4 * share), 0, False),
+            "Solarize": (255 - 255 * share, 0, False),
+        }.get(name, (0, 0, False))
+        return name, float(probability), base, amount, signed
 
 
-def apply_operation(
-    image: tf.Tensor, operation: tf.Tensor, argument: tf.Tensor, fill: tuple[int, int, int]
-) -> tf.Tensor:
-    """Runs the one operation at position `operation` of NAMES."""
-    branches = []
-    for name, function in _OPERATIONS.items():
-        options = {"fill": fill} if name in _GEOMETRIC else {}
-        branches.append(functools.partial(function, image, argument, **options))
-    return tf.ensure_shape(tf.switch_case(operation, branches), image.shape)
-
-
-def _pick(uniform: tf.Tensor, count: int) -> tf.Tensor:
-    # A float32 below 1 times a small count can round up to the count.
-    return tf.minimum(tf.cast(uniform * count, tf.int32), count - 1)
-
-
-def _signs(uniform: tf.Tensor) -> tf.Tensor:
-    return tf.where(uniform < 0.5, -1.0, 1.0)
-
-
-def _choose_rand(options: RandAugment, numbers: tf.Tensor, image_shape: tuple[int, int]):
-    rows = {**_RAND_ROWS, **(_INCREASING_ROWS if options.increasing else {})}
-    numbers = tf.reshape(numbers, [-1, options.layers, 4])
-    drawn = _pick(numbers[..., 0], len(rows))
-    applied = numbers[..., 1] < options.probability
-    # The inverse of the normal distribution; the shift keeps it off 0, where it is infinite.
-    noise = tf.math.ndtri(numbers[..., 3] * (1 - 2**-24) + 2.0**-25)
-    magnitude = tf.clip_by_value(options.magnitude + options.magnitude_std * noise, 0.0, 10.0)
-    base, slope, signed, whole = (
-        tf.gather(np.array(column, np.float32), drawn)
-        for column in zip(*rows.values(), strict=True)
-    )
-    change = tf.abs(slope) * magnitude
-    change = tf.where(whole > 0, tf.floor(change), change) * tf.sign(slope)
-    argument = base + change * tf.where(signed > 0, _signs(numbers[..., 2]), 1.0)
-    enhances = np.array([name in _ENHANCEMENTS for name in rows])
-    argument = tf.where(tf.gather(enhances, drawn), tf.maximum(argument, _ENHANCE_LEAST), argument)
-    height, width = image_shape
-    scales = np.array([{"TranslateX": width, "TranslateY": height}.get(name, 1) for name in rows])
-    argument *= tf.gather(scales.astype(np.float32), drawn)
-    operation = tf.gather([NAMES.index(name) for name in rows], drawn)
-    return tf.where(applied, operation, _IDENTITY), argument
-
-
-def _choose_trivial(numbers: tf.Tensor):
+@dataclasses.dataclass(frozen=True)
+class TrivialAugment:
     """Müller and Hutter 2021, table 2 ("Wide"): one operation, its strength uniform in 31 steps."""
-    steps = np.linspace(0, 1, 31)
-    rows = {
-        "Identity": (0 * steps, False),
-        "ShearX": (0.99 * steps, True),
-        "ShearY": (0.99 * steps, True),
-        "TranslateX": (np.trunc(32 * steps), True),
-        "TranslateY": (np.trunc(32 * steps), True),
-        "Rotate": (135 * steps, True),
-        **dict.fromkeys(_ENHANCEMENTS, (0.99 * steps, True)),
-        "Posterize": (8 - np.round(np.arange(31) / 5), False),
-        "Solarize": (255 - 255 * steps, False),
-        "AutoContrast": (0 * steps, False),
-        "Equalize": (0 * steps, False),
-    }
-    amounts = np.stack([values for values, _ in rows.values()]).astype(np.float32)
-    drawn, step = _pick(numbers[:, 0], len(rows)), _pick(numbers[:, 1], len(steps))
-    amount = tf.gather_nd(amounts, tf.stack([drawn, step], 1))
-    signed = tf.gather([signed for _, signed in rows.values()], drawn)
-    base = tf.gather([float(name in _ENHANCEMENTS) for name in rows], drawn)
-    argument = base + amount * tf.where(signed, _signs(numbers[:, 2]), 1.0)
-    operation = tf.gather([NAMES.index(name) for name in rows], drawn)
-    return operation[:, None], argument[:, None]
+
+    fill = _BLACK
+    random_count = 3
+
+    def choose(self, numbers: Tensor, image_shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """See `Policy`."""
+        from keras_resnet.input_pipeline.augment import operations
+
+        steps = [step * (1 / 30) for step in range(30)] + [1.0]
+        none = [0.0] * len(steps)
+        shear = [0.99 * step for step in steps]
+        shift = [float(int(32 * step)) for step in steps]
+        # name: (base, amounts, with random sign)
+        rows = {
+            "Identity": (0.0, none, False),
+            "ShearX": (0.0, shear, True),
+            "ShearY": (0.0, shear, True),
+            "TranslateX": (0.0, shift, True),
+            "TranslateY": (0.0, shift, True),
+            "Rotate": (0.0, [135 * step for step in steps], True),
+            **dict.fromkeys(_ENHANCEMENTS, (1.0, [0.99 * step for step in steps], True)),
+            "Posterize": (0.0, [8.0 - round(step / 5) for step in range(31)], False),
+            "Solarize": (0.0, [255 - 255 * step for step in steps], False),
+            "AutoContrast": (0.0, none, False),
+            "Equalize": (0.0, none, False),
+        }
+        return operations.choose_one(rows, numbers)
 
 
-def _choose_auto(table: str, numbers: tf.Tensor, image_shape: tuple[int, int]):
-    """Cubuk et al. 2019: one of 25 pairs of operations, each applied with its own probability."""
-    pairs = [pair.split() for pair in table.replace("\n", ";").split(";") if pair.strip()]
-    columns = []
-    for pair in pairs:
-        for name, probability, magnitude in (pair[:3], pair[3:]):
-            base, amount, signed = _auto_argument(name, int(magnitude), image_shape)
-            columns.append((NAMES.index(name), float(probability), base, amount, signed))
-    operation, probability, base, amount, signed = (
-        np.array(column, np.float32).reshape(len(pairs), 2) for column in zip(*columns, strict=True)
-    )
-    drawn = _pick(numbers[:, 0], len(pairs))
-    applied = numbers[:, 1:3] < tf.gather(probability, drawn)
-    signs = tf.where(tf.gather(signed, drawn) > 0, _signs(numbers[:, 3:5]), 1.0)
-    operation = tf.gather(operation.astype(np.int32), drawn)
-    argument = tf.gather(base, drawn) + tf.gather(amount, drawn) * signs
-    return tf.where(applied, operation, _IDENTITY), argument
+# The policies without options by name; `rand` has options and is read by `parse_policy`.
+POLICIES: dict[str, Policy] = {
+    "auto-imagenet": AutoAugment(_IMAGENET_POLICY),
+    "auto-cifar10": AutoAugment(_CIFAR10_POLICY),
+    "trivial": TrivialAugment(),
+}
+_NAMES = list(POLICIES)
+KNOWN = f"rand-m9-mstd0.5 (also n, p, inc), {', '.join(_NAMES[:-1])} or {_NAMES[-1]}"
+_RAND_OPTIONS: dict[str, tuple[str, type, float, float, str]] = {
+    # name: (attribute, type, lowest, highest, both in words)
+    "m": ("magnitude", float, 0, 10, "0..10"),
+    "mstd": ("magnitude_std", float, 0, float("inf"), "0 or more"),
+    "n": ("layers", int, 1, 15, "1..15"),
+    "p": ("probability", float, 0, 1, "0..1"),
+    "inc": ("increasing", int, 0, 1, "0 or 1"),
+}
 
 
-def _auto_argument(name: str, magnitude: int, image_shape: tuple[int, int]):
-    # torchvision's AutoAugment._augmentation_space in 10 steps: (base, amount, random sign).
-    share = magnitude / 9
-    height, width = image_shape
-    return {
-        "ShearX": (0, 0.3 * share, True),
-        "ShearY": (0, 0.3 * share, True),
-        "TranslateX": (0, int(150 / 331 * width * share), True),
-        "TranslateY": (0, int(150 / 331 * height * share), True),
-        "Rotate": (0, 30 * share, True),
-        "Brightness": (1, 0.9 * share, True),
-        "Color": (1, 0.9 * share, True),
-        "Contrast": (1, 0.9 * share, True),
-        "Sharpness": (1, 0.9 * share, True),
-        "Posterize": (8 - round(4 * share), 0, False),
-        "Solarize": (255 - 255 * share, 0, False),
-    }.get(name, (0, 0, False))
+def parse_policy(policy: str) -> Policy:
+    """A policy as configs write it: one of POLICIES, or a `RandAugment`.
+
+    Raises:
+        DataError: it is neither.
+    """
+    if policy in POLICIES:
+        return POLICIES[policy]
+    first, *options = policy.split("-")
+    if first != "rand":
+        raise DataError(
+            f"Unknown augmentation policy {policy!r}.{did_you_mean(policy, POLICIES)} "
+            f"Known: {KNOWN}."
+        )
+    values: dict[str, Any] = {}
+    for option in options:
+        found = re.fullmatch(r"([a-z]+)(\d+(?:\.\d+)?)", option)
+        row = _RAND_OPTIONS.get(found[1]) if found else None
+        if found is None or row is None or (row[1] is int and "." in found[2]):
+            raise DataError(
+                f"Augmentation policy {policy!r}: {option!r} is none of m, mstd, n, p and inc "
+                "followed by a number (n and inc by a whole one)."
+            )
+        name, kind, lowest, highest, accepted = row
+        values[name] = kind(found[2])
+        if not lowest <= values[name] <= highest:
+            raise DataError(f"Augmentation policy {policy!r}: {option!r} must be in {accepted}.")
+    return RandAugment(**{**values, "increasing": bool(values.get("increasing", 0))})

@@ -6,7 +6,7 @@ from keras_resnet.input_pipeline.errors import DataError
 from keras_resnet.input_pipeline.sources.base import RandomAccessSource, Source
 
 
-def training_handles(
+def training_ids(
     source: Source,
     *,
     repeats: int,
@@ -16,7 +16,7 @@ def training_handles(
     shard_index: int,
     num_shards: int,
 ) -> tf.data.Dataset:
-    """Batches of handles in which each example stands `repeats` times.
+    """Batches of ids in which each example stands `repeats` times.
 
     Hoffer et al. 2020 (Augment your batch), section 3, in the sense of timm's RepeatAugSampler:
     a batch holds batch_size / repeats examples, each augmented `repeats` times, and an epoch
@@ -28,7 +28,7 @@ def training_handles(
         batch_size: of the global batch.
 
     Returns:
-        Endless elements of batch_size // num_shards handles, from batch `start_step` on.
+        Endless elements of batch_size // num_shards ids, from batch `start_step` on.
 
     Raises:
         DataError: `batch_size` does not divide by repeats × num_shards.
@@ -41,13 +41,13 @@ def training_handles(
         )
     options = {"seed": seed, "start_step": start_step, "batch_size": batch_size // repeats}
     if repeats == 1 or not isinstance(source, RandomAccessSource):
-        handles = source.training_order(shard_index=shard_index, num_shards=num_shards, **options)
-        return handles.map(lambda batch: _tile(batch, repeats)) if repeats > 1 else handles
+        ids = source.training_order(shard_index=shard_index, num_shards=num_shards, **options)
+        return ids.map(lambda batch: _tile(batch, repeats)) if repeats > 1 else ids
     # Indices are cheap: every host takes its part of the one global batch.
-    handles = source.training_order(shard_index=0, num_shards=1, **options)
+    ids = source.training_order(shard_index=0, num_shards=1, **options)
     size = batch_size // num_shards
     part = slice(shard_index * size, (shard_index + 1) * size)
-    return handles.map(lambda batch: _tile(batch, repeats)[part])
+    return ids.map(lambda batch: _tile(batch, repeats)[part])
 
 
 def _tile(batch: tf.Tensor, repeats: int) -> tf.Tensor:

@@ -1,151 +1,187 @@
-"""The keys of augmentation and what they may be set to. Standard library only."""
+"""The augmentations: one row for each, from which everything else about it follows.
+
+A row says how a configuration sets it, what is accepted, how many random numbers an image needs
+and, for one that works on single images, what is done. A new one is a row here, with a function
+that loads TensorFlow when it is called. docs/augmentation.md describes each with its source.
+"""
 
 import dataclasses
-import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-from keras_resnet.input_pipeline.errors import DataError, did_you_mean, unknown_name
+from keras_resnet.input_pipeline.augment import policies
+from keras_resnet.input_pipeline.errors import DataError, unknown_name
+from keras_resnet.input_pipeline.settings import (
+    Setting,
+    is_count,
+    is_not_negative,
+    is_share,
+    is_switch,
+)
+
+Tensor = Any  # TensorFlow's, which is not loaded here
 
 
-@dataclasses.dataclass(frozen=True)
-class RandAugment:
-    """RandAugment in timm's notation: `rand-m9-mstd0.5` and so on.
+def _no_numbers(value: Any) -> int:
+    return 0
+
+
+def _as_drawn(value: Any, numbers: Tensor, image_shape: tuple[int, int]) -> Tensor:
+    return numbers
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Augmentation(Setting):
+    """A setting of `data.augment`; its default means off.
 
     Attributes:
-        magnitude: `m`, 0..10; timm's M.
-        magnitude_std: `mstd`, standard deviation of the magnitude, which stays in 0..10.
-        layers: `n`, operations drawn for each image, with replacement.
-        probability: `p`, that a drawn operation is applied.
-        increasing: `inc1`, every operation gets stronger as the magnitude grows.
+        random_count: from its value to the uniform random numbers that each image needs, which
+            come from a stream of its own.
+        prepare: from the value, the numbers float32[n, random_count] of a chunk and the height
+            and width of its images to tensors of n rows, for `of_image`.
+        of_image: from an image uint8[h, w, 3], the value and the image's rows of what `prepare`
+            returned to the new image; None for what is not done to single images of equal size.
+        modifies: it is no augmentation by itself, but goes with those named here.
     """
 
-    magnitude: float = 10.0
-    magnitude_std: float = 0.0
-    layers: int = 2
-    probability: float = 0.5
-    increasing: bool = False
+    random_count: Callable[[Any], int] = _no_numbers
+    prepare: Callable[[Any, Tensor, tuple[int, int]], Any] = _as_drawn
+    of_image: Callable[[Tensor, Any, Any], Tensor] | None = None
+    modifies: tuple[str, ...] = ()
 
-
-# Policies without options: name -> description.
-FIXED_POLICIES = ("auto-imagenet", "auto-cifar10", "trivial")
-_POLICIES = "rand-m9-mstd0.5 (also n, p, inc), auto-imagenet, auto-cifar10 or trivial"
-_RAND_OPTIONS = {
-    "m": ("magnitude", float, lambda value: 0 <= value <= 10, "0..10"),
-    "mstd": ("magnitude_std", float, lambda value: value >= 0, "0 or more"),
-    "n": ("layers", int, lambda value: 1 <= value <= 15, "1..15"),
-    "p": ("probability", float, lambda value: 0 <= value <= 1, "0..1"),
-    "inc": ("increasing", int, lambda value: value in (0, 1), "0 or 1"),
-}
-
-
-def parse_policy(policy: str) -> RandAugment | str:
-    """A policy as configs write it: a `RandAugment`, or one of FIXED_POLICIES.
-
-    Raises:
-        DataError: it is neither.
-    """
-    if policy in FIXED_POLICIES:
-        return policy
-    first, *options = policy.split("-")
-    if first != "rand":
-        raise DataError(
-            f"Unknown augmentation policy {policy!r}.{did_you_mean(policy, FIXED_POLICIES)} "
-            f"Known: {_POLICIES}."
-        )
-    values = {}
-    for option in options:
-        found = re.fullmatch(r"([a-z]+)(\d+(?:\.\d+)?)", option)
-        name, kind, accepts, accepted = _RAND_OPTIONS.get(found[1] if found else "", [None] * 4)
-        if name is None or (kind is int and "." in found[2]):
-            raise DataError(
-                f"Augmentation policy {policy!r}: {option!r} is none of m, mstd, n, p and inc "
-                "followed by a number (n and inc by a whole one)."
-            )
-        values[name] = kind(found[2])
-        if not accepts(values[name]):
-            raise DataError(f"Augmentation policy {policy!r}: {option!r} must be in {accepted}.")
-    return RandAugment(**{**values, "increasing": bool(values.get("increasing", 0))})
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_pixels(value: Any) -> bool:
-    return type(value) is int and value >= 0
-
-
-def _is_switch(value: Any) -> bool:
-    return type(value) is bool
-
-
-def _is_probability(value: Any) -> bool:
-    return _is_number(value) and 0 <= value <= 1
-
-
-def _is_alpha(value: Any) -> bool:
-    return _is_number(value) and 0 <= value < float("inf")
+    def is_on(self, augment: Mapping[str, Any]) -> bool:
+        """Whether these settings ask for it."""
+        if self.modifies:
+            return any(augment.get(name) for name in self.modifies)
+        value = augment.get(self.name, self.default)
+        return any(value) if isinstance(value, tuple | list) else value != self.default
 
 
 def _is_jitter(value: Any) -> bool:
     return (
         isinstance(value, tuple | list)
         and len(value) in (0, 4)
-        and all(_is_number(entry) and 0 <= entry < float("inf") for entry in value)
+        and all(is_not_negative(entry) for entry in value)
         and (not value or value[3] <= 0.5)
     )
 
 
 def _is_policy(value: Any) -> bool:
-    if not isinstance(value, str):
-        return False
-    if value:
-        parse_policy(value)
-    return True
+    if value and isinstance(value, str):
+        policies.parse_policy(value)
+    return isinstance(value, str)
 
 
-def _is_repeats(value: Any) -> bool:
-    return type(value) is int and value >= 1
+def _choose_operations(policy: str, numbers: Tensor, image_shape: tuple[int, int]) -> Any:
+    return policies.parse_policy(policy).choose(numbers, image_shape)
 
 
-_JITTER = "() or four numbers (brightness, contrast, saturation, hue), 0 or more, hue up to 0.5"
+def _run_operations(image: Tensor, policy: str, chosen: tuple[Tensor, Tensor]) -> Tensor:
+    from keras_resnet.input_pipeline.augment import operations
+
+    return operations.apply_row(image, *chosen, fill=policies.parse_policy(policy).fill)
 
 
-class Augmentation(NamedTuple):
-    """What is known of one augmentation: what it can be set to, and the value that means off."""
+def _color_jitter(image: Tensor, strengths: tuple[float, ...], numbers: Tensor) -> Tensor:
+    from keras_resnet.input_pipeline.augment import color
 
-    accepts: Callable[[Any], bool]
-    accepted: str
-    default: Any
-    help: str
+    return color.color_jitter(image, numbers, strengths)
 
 
-AUGMENTATIONS: dict[str, Augmentation] = {
-    name: Augmentation(*row)
-    for name, *row in (
-        ("crop_padding", _is_pixels, "a number of pixels, 0 or more", 0,
-         "Pads each side with so many black pixels and crops back to the old size at random."),
-        ("flip", _is_switch, "True or False", False,
-         "Mirrors every second image on average, left to right."),
-        ("random_resized_crop", _is_switch, "True or False", False,
-         "Takes a random part of 8 to 100 % of the area and resizes it (the Inception crop)."),
-        ("policy", _is_policy, f"'' or one of {_POLICIES}", "",
-         "Applies randomly chosen operations: RandAugment, AutoAugment or TrivialAugment."),
-        ("color_jitter", _is_jitter, _JITTER, (),
-         "Changes brightness, contrast, saturation and hue by at most these four strengths."),
-        ("random_erasing", _is_probability, "a probability, 0..1", 0.0,
-         "Puts noise in place of a rectangle, with this probability."),
-        ("mixup", _is_alpha, "the alpha of a beta distribution, 0 or more", 0.0,
-         "Blends pairs of images with weights from a beta distribution of this alpha."),
-        ("cutmix", _is_alpha, "the alpha of a beta distribution, 0 or more", 0.0,
-         "Pastes a box of one image into another, its size by a beta distribution of this alpha."),
-        ("mix_probability", _is_probability, "a probability, 0..1", 1.0,
-         "The share of the batches that mixup and cutmix are applied to."),
-        ("repeats", _is_repeats, "a number of times, 1 or more", 1,
-         "How many times an example stands in a batch, augmented anew each time."),
-    )
-}  # fmt: skip
+def _random_erasing(image: Tensor, probability: float, numbers: Tensor) -> Tensor:
+    from keras_resnet.input_pipeline.augment import erasing
+
+    return erasing.random_erasing(image, numbers, probability)
+
+
+# Those of single images are applied in the order in which they stand here, which is timm's and
+# torchvision's.
+_ROWS = (
+    Augmentation(
+        name="crop_padding",
+        default=0,
+        help="Pads each side with so many black pixels and crops back to the old size at random.",
+        accepts=is_count,
+        accepted="a number of pixels, 0 or more",
+        random_count=lambda value: 2,
+    ),
+    Augmentation(
+        name="flip",
+        default=False,
+        help="Mirrors every second image on average, left to right.",
+        accepts=is_switch,
+        accepted="True or False",
+        random_count=lambda value: 1,
+    ),
+    Augmentation(
+        name="random_resized_crop",
+        default=False,
+        help="Takes a random part of 8 to 100 % of the area and resizes it (the Inception crop).",
+        accepts=is_switch,
+        accepted="True or False",
+        random_count=lambda value: 22,  # areas and aspects of ten tries, row and column
+    ),
+    Augmentation(
+        name="policy",
+        default="",
+        help="Applies randomly chosen operations: RandAugment, AutoAugment or TrivialAugment.",
+        accepts=_is_policy,
+        accepted=f"'' or one of {policies.KNOWN}",
+        random_count=lambda value: policies.parse_policy(value).random_count,
+        prepare=_choose_operations,
+        of_image=_run_operations,
+    ),
+    Augmentation(
+        name="color_jitter",
+        default=(),
+        help="Changes brightness, contrast, saturation and hue by at most these four strengths.",
+        accepts=_is_jitter,
+        accepted="() or four numbers (brightness, contrast, saturation, hue), 0 or more, hue up "
+        "to 0.5",
+        random_count=lambda value: 5,
+        of_image=_color_jitter,
+    ),
+    Augmentation(
+        name="random_erasing",
+        default=0.0,
+        help="Puts noise in place of a rectangle, with this probability.",
+        accepts=is_share,
+        accepted="a probability, 0..1",
+        random_count=lambda value: 25,  # whether; areas and aspects of ten tries; place; noise
+        of_image=_random_erasing,
+    ),
+    Augmentation(
+        name="mixup",
+        default=0.0,
+        help="Blends pairs of images with weights from a beta distribution of this alpha.",
+        accepts=is_not_negative,
+        accepted="the alpha of a beta distribution, 0 or more",
+    ),
+    Augmentation(
+        name="cutmix",
+        default=0.0,
+        help="Pastes a box of one image into another, its size by a beta distribution of this "
+        "alpha; with mixup too, each batch takes one of them.",
+        accepts=is_not_negative,
+        accepted="the alpha of a beta distribution, 0 or more",
+    ),
+    Augmentation(
+        name="mix_probability",
+        default=1.0,
+        help="The share of the batches that mixup and cutmix are applied to.",
+        accepts=is_share,
+        accepted="a probability, 0..1",
+        modifies=("mixup", "cutmix"),
+    ),
+    Augmentation(
+        name="repeats",
+        default=1,
+        help="How many times an example stands in a batch, augmented anew each time.",
+        accepts=lambda value: is_count(value) and value >= 1,
+        accepted="a number of times, 1 or more",
+    ),
+)
+AUGMENTATIONS: dict[str, Augmentation] = {row.name: row for row in _ROWS}
 
 
 def check_augment(augment: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,27 +190,26 @@ def check_augment(augment: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         DataError: an unknown name, or a value that cannot be used.
     """
-    augment = dict(augment)
     for name, value in augment.items():
         if name not in AUGMENTATIONS:
             raise unknown_name("augmentation", name, AUGMENTATIONS)
-        accepts, accepted, *_ = AUGMENTATIONS[name]
-        if not accepts(value):
-            raise DataError(f"Augmentation {name} is {value!r}; it must be {accepted}.")
-    checked = {name: value for name, value in augment.items() if _is_on(name, value)}
-    if mixes(checked):
-        checked["mix_probability"] = float(augment.get("mix_probability", 1.0))
-    return checked
-
-
-def _is_on(name: str, value: Any) -> bool:
-    if name == "mix_probability":  # kept with mixup and cutmix only
-        return False
-    if name == "color_jitter":
-        return any(value)
-    return value != AUGMENTATIONS[name].default
+        AUGMENTATIONS[name].check(value, "Augmentation ")
+    return {
+        name: augment.get(name, row.default)
+        for name, row in AUGMENTATIONS.items()
+        if row.is_on(augment)
+    }
 
 
 def mixes(augment: Mapping[str, Any]) -> bool:
     """Whether batches are to be mixed, by mixup or CutMix."""
     return bool(augment.get("mixup") or augment.get("cutmix"))
+
+
+def check_batch(augment: Mapping[str, Any], batch_size: int) -> None:
+    """Raises DataError if a host's or replica's part of the batch cannot be mixed in pairs."""
+    if mixes(augment) and batch_size % 2:
+        raise DataError(
+            f"mixup and CutMix mix pairs of images, but {batch_size} of a batch fall to each "
+            f"host or replica; that must be even, such as {batch_size + 1}."
+        )

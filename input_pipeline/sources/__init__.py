@@ -1,24 +1,80 @@
-"""Where images come from. One module per source; each gives a `Source` for one split."""
+"""Where images come from: `open_source` gives a `base.Source` for one split of a data set.
 
-import importlib
-from typing import Any
+A source is a module with a `SourceKind`: its name, its own settings and how a split is opened. A
+new one is such a module, and its name in `SOURCES`. What is named here loads no TensorFlow until a
+split is opened.
 
-from keras_resnet.input_pipeline.broken import SkippedImages
+    image_folder, synthetic, tfds, tfrecord   the sources
+    image_files, noise, prepared_sets, record_files, record_index   how they read
+    base       what the rest of the pipeline needs to know of a data set
+    caching    encoded images in memory, or packed into one file
+"""
+
+from typing import TYPE_CHECKING, Any
+
 from keras_resnet.input_pipeline.errors import DataError, unknown_name
-from keras_resnet.input_pipeline.sources import caching
-from keras_resnet.input_pipeline.sources.base import RandomAccessSource, Source
+from keras_resnet.input_pipeline.settings import Setting, is_share
+from keras_resnet.input_pipeline.sources import image_folder, synthetic, tfds, tfrecord
+from keras_resnet.input_pipeline.sources.kind import SourceKind
 
-# Name -> module with `open_split(name, path, split, **options) -> Source`, imported when it is
-# asked for, and the options it takes.
-SOURCES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "image_folder": ("keras_resnet.input_pipeline.sources.image_folder", ()),
-    "synthetic": ("keras_resnet.input_pipeline.sources.synthetic", ()),
-    "tfds": ("keras_resnet.input_pipeline.sources.tfds", ()),
-    "tfrecord": ("keras_resnet.input_pipeline.sources.tfrecord", ("label_offset", "class_names")),
+if TYPE_CHECKING:
+    from keras_resnet.input_pipeline.sources.base import Source
+
+SOURCES: dict[str, SourceKind] = {
+    kind.name: kind
+    for kind in (tfds.SOURCE, image_folder.SOURCE, tfrecord.SOURCE, synthetic.SOURCE)
 }
-ON_ERROR = ("stop", "skip")
+# What `open_source` takes beside the split, in the order of configurations: each is a key of
+# `data`, with its default there.
+SETTINGS: tuple[Setting, ...] = (
+    Setting(
+        name="source",
+        default="tfds",
+        help="Where the images come from: "
+        + "; ".join(f"{kind.name}: {kind.help}" for kind in SOURCES.values())
+        + ".",
+        choices=tuple(SOURCES),
+    ),
+    Setting(
+        name="name",
+        default="digits",
+        help="The data set in TFDS, or the one whose sizes synthetic imitates.",
+    ),
+    Setting(
+        name="path",
+        default="",
+        help="The folder of the data; for tfds its data_dir, or '' for its own default.",
+    ),
+    *(setting for kind in SOURCES.values() for setting in kind.settings),
+    Setting(
+        name="cache",
+        default="auto",
+        help="Where encoded images are kept: none, memory, file (packed, on a local disk), or "
+        "auto: memory for record formats of up to 1 GiB.",
+        choices=("auto", "none", "memory", "file"),
+    ),
+    Setting(
+        name="cache_path",
+        default="",
+        help="The folder on a local disk for the packed file of cache=file.",
+    ),
+    Setting(
+        name="on_error",
+        default="stop",
+        help="Whether to stop at an image that cannot be read, or to skip it and go on.",
+        choices=("stop", "skip"),
+    ),
+    Setting(
+        name="max_broken_share",
+        default=0.01,
+        help="The share of a split that on_error=skip may skip before it stops as well.",
+        accepts=is_share,
+        accepted="in 0..1",
+    ),
+)
+_BY_NAME = {setting.name: setting for setting in SETTINGS}
 
-__all__ = ["SOURCES", "RandomAccessSource", "Source", "open_source"]
+__all__ = ["SETTINGS", "SOURCES", "SourceKind", "open_source"]
 
 
 def open_source(
@@ -27,13 +83,12 @@ def open_source(
     name: str = "",
     path: str = "",
     split: str,
-    label_offset: int = 0,
-    class_names: str = "",
     cache: str = "auto",
     cache_path: str = "",
     on_error: str = "stop",
     max_broken_share: float = 0.01,
-) -> Source:
+    **options: Any,
+) -> "Source":
     """Opens one split of a data set.
 
     Args:
@@ -43,12 +98,12 @@ def open_source(
         path: for "image_folder" and "tfrecord" the folder; for "tfds" its data_dir, "" for the
             default one.
         split: as TFDS writes it, e.g. "train", "train[:80%]", "train[80%:]".
-        label_offset: for "tfrecord", the stored label that is class 0.
-        class_names: for "tfrecord", a text file with one name a line; "" numbers the classes.
         cache: "auto", "none", "memory" or "file", see `caching.cached`.
         cache_path: the folder for the prepared files of cache="file".
-        on_error: "stop" at a broken image, or "skip" it (see `batching`).
-        max_broken_share: with "skip", the share of the examples that may be broken.
+        on_error: "stop" at a corrupt image, or "skip" it (see `batching`).
+        max_broken_share: with "skip", the share of the examples that may be corrupt.
+        **options: settings of the source's own: `label_offset` and `class_names` of "tfrecord".
+            Those of other sources may be given with the value that means nothing.
 
     Raises:
         DataError: the source, data set, folder or split does not exist or cannot be used, an
@@ -56,23 +111,30 @@ def open_source(
     """
     if source not in SOURCES:
         raise unknown_name("data source", source, SOURCES)
-    if on_error not in ON_ERROR:
-        raise unknown_name("on_error", on_error, ON_ERROR)
-    module, taken = SOURCES[source]
-    options = _options(source, taken, {"label_offset": label_offset, "class_names": class_names})
-    opened = importlib.import_module(module).open_split(
-        name=name, path=path, split=split, **options
-    )
+    _BY_NAME["on_error"].check(on_error)
+    _BY_NAME["cache"].check(cache)
+    kind = SOURCES[source]
+    options = _own_options(kind, options)
+    from keras_resnet.input_pipeline.corrupt_images import SkippedImages
+    from keras_resnet.input_pipeline.sources import caching
+
+    opened = kind.open_split(name=name, path=path, split=split, **options)
     opened = caching.cached(opened, cache, cache_path)
     if on_error == "skip":
+        _BY_NAME["max_broken_share"].check(max_broken_share)
         opened.skipped = SkippedImages(opened.num_examples, max_broken_share)
     return opened
 
 
-def _options(source: str, taken: tuple[str, ...], options: dict[str, Any]) -> dict[str, Any]:
+def _own_options(kind: SourceKind, options: dict[str, Any]) -> dict[str, Any]:
+    """The settings of the source itself, each given or its default."""
+    known = {setting.name: other for other in SOURCES.values() for setting in other.settings}
     for key, value in options.items():
-        if value and key not in taken:
-            owners = ", ".join(name for name, (_, keys) in SOURCES.items() if key in keys)
-            raise DataError(f"{key} is {value!r}, which the source {source} does not take; "
-                            f"it is for {owners}.")  # fmt: skip
-    return {key: options[key] for key in taken}
+        if key not in known:
+            raise unknown_name("option of open_source", key, known)
+        if known[key] is not kind and value != _BY_NAME[key].default:
+            raise DataError(
+                f"{key} is {value!r}, which the source {kind.name} does not take; "
+                f"it is for {known[key].name}."
+            )
+    return {s.name: options.get(s.name, s.default) for s in kind.settings}

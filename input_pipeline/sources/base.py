@@ -2,12 +2,13 @@
 
 import abc
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from keras_resnet.input_pipeline import order
-from keras_resnet.input_pipeline.broken import SkippedImages
+from keras_resnet.input_pipeline.corrupt_images import SkippedImages
 
 _CHUNK = 256
 
@@ -15,15 +16,15 @@ _CHUNK = 256
 class Source(abc.ABC):
     """One split of a data set: encoded images with a label each, and a name for error messages.
 
-    Examples travel through `tf.data` as handles (whatever the source can make an ordered row of
-    cheaply: an index, a serialized record with its name) until `fetch` turns a few of them at a
-    time, in parallel, into encoded images.
+    Examples travel through `tf.data` as ids until `fetch` turns a few of them at a time, in
+    parallel, into encoded images. An id is whatever the source can make an ordered row of cheaply
+    and read an example by: an index, or a serialized record with its name.
 
     Attributes:
         num_examples: at least 1.
         class_names: position i names label i.
         description: for people, as in "digits train: 1,437 images, 10 classes".
-        skipped: where broken images are noted and skipped; None stops at the first one.
+        skipped: where corrupt images are noted and skipped; None stops at the first one.
         is_synthetic: there are no files, and batches are made without decoding.
     """
 
@@ -40,7 +41,7 @@ class Source(abc.ABC):
     def training_order(
         self, *, batch_size: int, seed: int, start_step: int, shard_index: int, num_shards: int
     ) -> tf.data.Dataset:
-        """Endless batches of `batch_size // num_shards` handles, from batch `start_step` on.
+        """Endless batches of `batch_size // num_shards` ids, from batch `start_step` on.
 
         Every epoch is a fresh permutation, batches run across the borders of epochs, and the
         hosts (shards) together read every example once an epoch.
@@ -48,7 +49,7 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def evaluation_order(self, *, shard_index: int, num_shards: int) -> tf.data.Dataset:
-        """Single handles of `order.shard_range(num_examples, …)`, each once."""
+        """Single ids of `order.shard_range(num_examples, …)`, each once."""
 
     def prepare(self) -> None:  # noqa: B027 (most sources have nothing to prepare)
         """Reads what `fetch` needs at hand, before a graph with it is built.
@@ -57,13 +58,13 @@ class Source(abc.ABC):
         """
 
     @abc.abstractmethod
-    def fetch(self, handles: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def fetch(self, ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Handles [n, …] -> encoded images string[n] and labels int32[n]; runs inside the graph."""
 
-    def read(self, handle) -> bytes:
-        """The encoded image of the example that a handle (numpy, one) stands for."""
+    def read(self, example_id: Any) -> bytes:
+        """The encoded image of the example with this id (numpy)."""
         with tf.device("CPU:0"):
-            encoded, _ = self.fetch(tf.constant(np.asarray(handle)[None]))
+            encoded, _ = self.fetch(tf.constant(np.asarray(example_id)[None]))
         return encoded.numpy()[0]
 
     @abc.abstractmethod
@@ -71,8 +72,12 @@ class Source(abc.ABC):
         """Every example's name and a function that reads its encoded image, in order."""
 
     @abc.abstractmethod
-    def example_name(self, handle) -> str:
-        """The name in error messages of the example that a handle (numpy, one) stands for."""
+    def example_name(self, example_id: Any) -> str:
+        """The name in error messages of the example with this id (numpy)."""
+
+    def constant_batch(self, batch_size: int, image_size: int) -> dict[str, tf.Tensor]:
+        """Of a synthetic source its one batch, {"image": uint8[b, s, s, 3], "label": int32[b]}."""
+        raise NotImplementedError(f"{type(self).__name__} is not synthetic.")
 
     def encoded_bytes(self) -> int:
         """About how many bytes all encoded images take together."""
@@ -88,7 +93,7 @@ class Source(abc.ABC):
 
 
 class RandomAccessSource(Source):
-    """A source that reads any example at once: its handles are indices, and seeking is free."""
+    """A source that reads any example at once: its ids are indices, and seeking is free."""
 
     def training_order(
         self, *, batch_size: int, seed: int, start_step: int, shard_index: int, num_shards: int
@@ -102,9 +107,9 @@ class RandomAccessSource(Source):
     def evaluation_order(self, *, shard_index: int, num_shards: int) -> tf.data.Dataset:
         return tf.data.Dataset.range(*order.shard_range(self.num_examples, shard_index, num_shards))
 
-    def example_name(self, handle) -> str:
-        return f"{self.title}: image {int(handle)}"
+    def example_name(self, example_id: Any) -> str:
+        return f"{self.title}: image {int(example_id)}"
 
     def chunks(self) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
-        handles = tf.data.Dataset.range(self.num_examples).batch(_CHUNK)
-        yield from handles.map(self.fetch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        ids = tf.data.Dataset.range(self.num_examples).batch(_CHUNK)
+        yield from ids.map(self.fetch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

@@ -11,15 +11,15 @@ import tempfile
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet.input_pipeline.errors import DataError, unknown_name
+from keras_resnet.input_pipeline.errors import DataError
 from keras_resnet.input_pipeline.sources.base import RandomAccessSource, Source
 from keras_resnet.input_pipeline.sources.memory import available_bytes, readable
 
-CACHES = ("auto", "none", "memory", "file")
 # Up to this size "auto" holds a split of a record format in memory.
 AUTO_LIMIT_BYTES = 2**30
 # What a string costs beside its bytes: its tensor element and the allocator's share (measured).
@@ -35,17 +35,15 @@ def cached(source: Source, cache: str, cache_path: str = "") -> Source:
 
     "memory" reads them once, at their first use, and "file" packs them into one file on a local
     disk, where another run of the same data finds it. "none" reads where they are. "auto" is
-    "memory" for record formats of up to 1 GiB, and else "none".
+    "memory" for record formats of up to 1 GiB, and else "none". (`open_source` has checked that it
+    is one of these.)
 
     A cached source is read in any order at once. So of an image folder the cache changes no
     batch; a record format in a cache has the exact order of one that fits into memory.
 
     Raises:
-        DataError: there is no such cache, it would not fit into memory or on the disk, or its
-            file cannot be written.
+        DataError: it would not fit into memory or on the disk, or its file cannot be written.
     """
-    if cache not in CACHES:
-        raise unknown_name("cache", cache, CACHES)
     if cache_path and cache != "file":
         raise DataError(f"cache_path is {cache_path!r}, but cache is {cache!r}; it is for 'file'.")
     if source.is_synthetic:
@@ -82,10 +80,10 @@ class _Cached(RandomAccessSource):
     def _names(self) -> list[str]:
         return [name for name, _ in self._source.records()]
 
-    def example_name(self, handle) -> str:
+    def example_name(self, example_id: Any) -> str:
         if isinstance(self._source, RandomAccessSource):
-            return self._source.example_name(handle)
-        return self._names[int(handle)]
+            return self._source.example_name(example_id)
+        return self._names[int(example_id)]
 
 
 class InMemory(_Cached):
@@ -124,9 +122,9 @@ class InMemory(_Cached):
     def prepare(self) -> None:
         self._tensors  # noqa: B018 (its first use reads the files)
 
-    def fetch(self, handles: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def fetch(self, ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         encoded, labels = self._tensors
-        return tf.gather(encoded, handles), tf.gather(labels, handles)
+        return tf.gather(encoded, ids), tf.gather(labels, ids)
 
 
 class PackedFile(_Cached):
@@ -145,16 +143,16 @@ class PackedFile(_Cached):
         if hasattr(self, "_file"):
             os.close(self._file)
 
-    def fetch(self, handles: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def fetch(self, ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         # TensorFlow reads whole files only. Python's read at an offset lets other threads run.
-        encoded = tf.numpy_function(self._read, [handles], tf.string, stateful=False)
-        encoded = tf.ensure_shape(encoded, handles.shape)
-        return encoded, tf.gather(self._labels, handles)
+        encoded = tf.numpy_function(self._read, [ids], tf.string, stateful=False)
+        encoded = tf.ensure_shape(encoded, ids.shape)
+        return encoded, tf.gather(self._labels, ids)
 
-    def _read(self, handles: np.ndarray) -> np.ndarray:
-        images = np.empty(len(handles), object)
-        for place, handle in enumerate(handles):
-            start, stop = self._offsets[handle], self._offsets[handle + 1]
+    def _read(self, ids: np.ndarray) -> np.ndarray:
+        images = np.empty(len(ids), object)
+        for place, example_id in enumerate(ids):
+            start, stop = self._offsets[example_id], self._offsets[example_id + 1]
             images[place] = os.pread(self._file, int(stop - start), int(start))
         return images
 

@@ -1,7 +1,9 @@
 """Data sets larger than memory: records streamed from many files, mixed by files and a buffer."""
 
+import functools
 import hashlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import tensorflow as tf
 
@@ -21,7 +23,7 @@ FileSlice = tuple[str, int, int]
 class RecordFileSource(Source):
     """TFRecord files in which each record is a tf.train.Example with an image and a label.
 
-    A handle is a pair of strings: the serialized record, and the name of the example. Each host
+    An id is a pair of strings: the serialized record, and the name of the example. Each host
     reads a fixed part of the records. In every epoch the files are opened in a new order, 16 at a
     time, and their records pass through a shuffle buffer of 16,384 records or
     1 GiB, whichever is less. A run that starts in mid-epoch reads, but does not decode, the
@@ -96,22 +98,22 @@ class RecordFileSource(Source):
             deterministic=True,
         )
 
-    def fetch(self, handles: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def fetch(self, ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         features = {
             self._image_key: tf.io.FixedLenFeature([], tf.string),
             self._label_key: tf.io.FixedLenFeature([], tf.int64),
         }
-        parsed = tf.io.parse_example(handles[:, 0], features)
+        parsed = tf.io.parse_example(ids[:, 0], features)
         labels = tf.cast(parsed[self._label_key], tf.int32) - self._label_offset
         return parsed[self._image_key], labels
 
     def records(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
-        for handles in self._in_order().as_numpy_iterator():
-            for record, name in handles:
-                yield name.decode(), lambda record=record: self._image_of(record)
+        for ids in self._in_order().as_numpy_iterator():
+            for record, name in ids:
+                yield name.decode(), functools.partial(self._image_of, record)
 
-    def example_name(self, handle) -> str:
-        return handle[1].decode()
+    def example_name(self, example_id: Any) -> str:
+        return example_id[1].decode()
 
     def encoded_bytes(self) -> int:
         return self._record_bytes * self.num_examples
@@ -122,8 +124,8 @@ class RecordFileSource(Source):
         return hashlib.sha256(repr((self._slices, sizes, self._label_offset)).encode()).hexdigest()
 
     def chunks(self) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
-        handles = self._in_order()
-        yield from handles.map(self.fetch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        ids = self._in_order()
+        yield from ids.map(self.fetch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
     def _in_order(self) -> tf.data.Dataset:
         # Blocks longer than any file: one file after the other, the next ones being read meanwhile.

@@ -1,17 +1,17 @@
-"""Random numbers in place of images, to time the step alone: nothing is read, nothing decoded.
+"""The source `synthetic`: random numbers in place of images, to time the step alone.
 
 Every batch is the same one. `batching` makes it once; a trainer may as well ask for it with
 `constant_batch` and keep it on the device.
 """
 
-from collections.abc import Callable, Iterator
-
-import numpy as np
-import tensorflow as tf
+from typing import TYPE_CHECKING
 
 from keras_resnet.input_pipeline.errors import DataError, unknown_name
 from keras_resnet.input_pipeline.sources import splits
-from keras_resnet.input_pipeline.sources.base import Source
+from keras_resnet.input_pipeline.sources.kind import SourceKind
+
+if TYPE_CHECKING:
+    from keras_resnet.input_pipeline.sources.base import Source
 
 # Data set whose sizes are imitated -> classes and examples of each split.
 SHAPES: dict[str, tuple[int, dict[str, int]]] = {
@@ -23,12 +23,14 @@ SHAPES: dict[str, tuple[int, dict[str, int]]] = {
 }
 
 
-def open_split(*, name: str, path: str, split: str) -> "Synthetic":
+def open_split(*, name: str, path: str, split: str) -> "Source":
     """Opens `split` of a set with the sizes of `name`; `path` is not used.
 
     Raises:
         DataError: no sizes are known for `name`, or it has no such split.
     """
+    from keras_resnet.input_pipeline.sources.noise import Synthetic
+
     if name not in SHAPES:
         raise unknown_name("data set for the source synthetic", name, filter(None, SHAPES))
     classes, sizes = SHAPES[name]
@@ -45,33 +47,4 @@ def open_split(*, name: str, path: str, split: str) -> "Synthetic":
                      class_names=tuple(str(label) for label in range(classes)))  # fmt: skip
 
 
-class Synthetic(Source):
-    """As many examples as said, all of them noise."""
-
-    is_synthetic = True
-
-    def constant_batch(self, batch_size: int, image_size: int) -> dict[str, tf.Tensor]:
-        """{"image": uint8[b, image_size, image_size, 3], "label": int32[b]}, ever the same."""
-        rng = np.random.default_rng(0)
-        shape = (batch_size, image_size, image_size, 3)
-        labels = np.arange(batch_size) % len(self.class_names)
-        with tf.device("CPU:0"):
-            return {
-                "image": tf.constant(rng.integers(0, 256, shape, np.uint8)),
-                "label": tf.constant(labels.astype(np.int32)),
-            }
-
-    def training_order(self, **options) -> tf.data.Dataset:
-        raise DataError("Synthetic data has no order; take train_batches or constant_batch.")
-
-    def evaluation_order(self, **options) -> tf.data.Dataset:
-        return self.training_order(**options)
-
-    def fetch(self, handles: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        raise DataError("Synthetic data has no encoded images; take train_batches.")
-
-    def records(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
-        return iter(())
-
-    def example_name(self, handle) -> str:
-        return self.title
+SOURCE = SourceKind("synthetic", "noise, to time a step alone", open_split)

@@ -69,7 +69,7 @@ def _lines(keys: list[Key], values: dict[str, Any]) -> Iterator[str]:
             yield ""
         value = values[key.name]
         differs = value != key.default
-        facts = [_accepted(key), f"default {key.default!r}" if differs else ""]
+        facts = [key.accepts(), f"default {key.default!r}" if differs else ""]
         facts = [fact for fact in (*facts, _ON_RESUME.get(key.resume)) if fact]
         head = f"{'*' if differs else ' '} {key.name} = {value!r}"
         if facts and len(f"{head}  ({'; '.join(facts)})") <= _WIDTH:
@@ -85,10 +85,3 @@ def _wrapped(text: str) -> list[str]:
     return textwrap.wrap(
         text, _WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
     )
-
-
-def _accepted(key: Key) -> str:
-    allowed = key.allowed()
-    if allowed:
-        return f"one of {', '.join(choice or repr(choice) for choice in allowed)}"
-    return str(key.range or "")

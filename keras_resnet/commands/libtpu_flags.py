@@ -4,8 +4,6 @@ Prints the flags of the TPU compiler that the config of a command recommends (li
 LIBTPU_INIT_ARGS. run_tpu.sh asks for them, because libtpu reads the variable once, when it is
 loaded. Whatever else the command has is passed over: the command itself will judge it."""
 
-import sys
-
 from absl import flags as absl_flags
 
 from keras_resnet.config import load_config, overrides
@@ -24,9 +22,3 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     config = load_config(flags.config) if flags.config else None
     print(overrides.apply(config, flags).libtpu_init_args if config is not None else "")
     return 0
-
-
-if __name__ == "__main__":
-    from keras_resnet.commands import main
-
-    sys.exit(main(["libtpu-flags", *sys.argv[1:]]))

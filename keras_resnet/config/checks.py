@@ -6,6 +6,7 @@ from keras_resnet.config.schema import KEYS, flatten
 from keras_resnet.errors import UsageError
 from keras_resnet.input_pipeline.augment.settings import check_augment
 from keras_resnet.input_pipeline.errors import DataError
+from keras_resnet.input_pipeline.sources import SETTINGS
 
 
 def check(config: ConfigDict) -> ConfigDict:
@@ -18,11 +19,21 @@ def check(config: ConfigDict) -> ConfigDict:
         KEYS[name].check(value)
     _check_tuples(config)
     _check_profile_steps(config.tensorboard.profile_steps)
+    _check_data(config)
+    return config
+
+
+def _check_data(config: ConfigDict) -> None:
+    """What the pipeline says of its own settings."""
+    try:
+        for setting in SETTINGS:
+            setting.check(config.data[setting.name], "config.data.")
+    except DataError as error:
+        raise UsageError(str(error)) from error
     try:
         check_augment(config.data.augment.to_dict())
     except DataError as error:
         raise UsageError(f"config.data.augment: {error}") from error
-    return config
 
 
 def _check_tuples(config: ConfigDict) -> None:

@@ -48,6 +48,7 @@ class Key:
         help: one sentence in plain words.
         choices: the values it may have, or the registry whose names they are; () for no such list.
         range: what a number must be; None for no limit.
+        accepted: what it must be in words, for a key that the pipeline checks.
         resume: NO, NOTED or FREELY.
         kind: the type, if `default` does not show it.
         example: a value for messages, where the default is none.
@@ -61,6 +62,7 @@ class Key:
     help: str
     choices: tuple[str, ...] | Registry = ()
     range: Range | None = None
+    accepted: str = ""
     resume: str = NO
     kind: type | None = None
     example: Any = None
@@ -72,6 +74,12 @@ class Key:
     def type(self) -> type:
         """bool, int, float, str or tuple."""
         return self.kind or type(self.default)
+
+    def accepts(self) -> str:
+        """Returns in words what it may be set to, "" if every value of its type."""
+        if allowed := self.allowed():
+            return f"one of {', '.join(choice or repr(choice) for choice in allowed)}"
+        return self.accepted if self.type is not bool and self.accepted else str(self.range or "")
 
     def allowed(self) -> tuple[str, ...]:
         """Returns the values it may have, () if it is not one of a few words."""

@@ -15,9 +15,10 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from keras_resnet.architectures import ARCHITECTURES
-from keras_resnet.config.key import FREELY, NOTED, Key, Range
+from keras_resnet.config.key import FREELY, NO, NOTED, Key, Range
 from keras_resnet.config.registries import Registry
 from keras_resnet.input_pipeline.augment.settings import AUGMENTATIONS
+from keras_resnet.input_pipeline.sources import SETTINGS
 
 # Of config.json. Files that name no version are 1.
 CONFIG_VERSION = 1
@@ -26,8 +27,11 @@ NOT_NEGATIVE = Range(low=0)
 ONE_OR_MORE = Range(low=1)
 POSITIVE = Range(low=0, open_low=True)
 BELOW_ONE = Range(low=0, high=1, open_high=True)
-SHARE = Range(low=0, high=1)
 PART = Range(low=0, high=1, open_low=True)
+
+# Of what `open_source` takes; the images and labels must stay what they are.
+_RESUME_SOURCE = {"path": NOTED, "class_names": NOTED, "on_error": NOTED, "max_broken_share": NOTED,
+                  "cache": FREELY, "cache_path": FREELY}  # fmt: skip
 
 # fmt: off
 _ROWS = (
@@ -90,27 +94,9 @@ _ROWS = (
     Key("model.rematerialize", False, resume=NOTED,
         help="Computes activations again in the backward pass: less memory, more time."),
 
-    Key("data.source", "tfds", source_option=True,
-        choices=Registry("input_pipeline.sources", "SOURCES"),
-        help="Where images come from (docs/data.md)."),
-    Key("data.name", "digits", source_option=True,
-        help="The data set in TFDS, or the one whose sizes synthetic data have."),
-    Key("data.path", "", source_option=True, resume=NOTED,
-        help="The folder of the data; for tfds its data_dir, where empty is TFDS' own default."),
-    Key("data.label_offset", 0, source_option=True,
-        help="For tfrecord: the stored label that is class 0."),
-    Key("data.class_names", "", source_option=True, resume=NOTED,
-        help="For tfrecord: text file with one class name a line; empty numbers the classes."),
-    Key("data.cache", "auto", source_option=True, resume=FREELY,
-        choices=Registry("input_pipeline.sources.caching", "CACHES"),
-        help="Where encoded images are kept; auto: in memory if they are records up to 1 GiB."),
-    Key("data.cache_path", "", source_option=True, resume=FREELY,
-        help="Folder on a local disk for data.cache=file."),
-    Key("data.on_error", "stop", source_option=True, resume=NOTED,
-        choices=Registry("input_pipeline.sources", "ON_ERROR"),
-        help="Whether a broken image stops the run or is skipped."),
-    Key("data.max_broken_share", 0.01, source_option=True, range=SHARE, resume=NOTED,
-        help="Share of a split that may be broken before data.on_error=skip stops as well."),
+    *(Key(f"data.{row.name}", row.default, help=row.help, choices=row.choices,
+          accepted=row.accepted, source_option=True, resume=_RESUME_SOURCE.get(row.name, NO))
+      for row in SETTINGS),
     Key("data.train_split", "train",
         help="The images to train on, as TFDS writes splits: train, train[:80%]."),
     Key("data.eval_split", "test",
@@ -131,7 +117,7 @@ _ROWS = (
     Key("data.channel_order", "rgb",
         choices=Registry("input_pipeline.preprocessing", "_CHANNEL_ORDERS"),
         help="Order of the channels; weights of keras.applications want bgr."),
-    *(Key(f"data.augment.{name}", row.default, help=row.help)
+    *(Key(f"data.augment.{name}", row.default, help=row.help, accepted=row.accepted)
       for name, row in AUGMENTATIONS.items()),
 
     Key("optimizer.name", "sgd", choices=Registry("training.optimizers", "OPTIMIZERS"),

@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras_resnet.errors import UserError
 from keras_resnet.export import loading, sample_images, signatures
 from keras_resnet.export.versions import newest_version
-from keras_resnet.input_pipeline.broken import describe
+from keras_resnet.input_pipeline.corrupt_images import describe
 
 BATCH = 32
 

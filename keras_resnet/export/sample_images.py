@@ -79,7 +79,7 @@ def _read(file: Path, preprocessing: dict) -> np.ndarray:
         encoded = file.read_bytes()
         return input_pipeline.evaluation_image(tf.constant(encoded), preprocessing).numpy()
     except tf.errors.OpError as error:
-        from keras_resnet.input_pipeline.broken import describe
+        from keras_resnet.input_pipeline.corrupt_images import describe
 
         raise UserError(f"{file} {describe(encoded, error.message)}") from error
 

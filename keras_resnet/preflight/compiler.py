@@ -13,6 +13,7 @@ import re
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import keras_resnet_cli
 from keras_resnet.errors import UserError
@@ -92,7 +93,7 @@ def compile_step(hlo: bytes, chip: Chip, flags: str = "", timeout: float = 3600)
         return Compiled(**values, text=text.read_text() if text.exists() else "")
 
 
-def read_error(message: str) -> dict:
+def read_error(message: str) -> dict[str, Any]:
     """Returns the fields of `Compiled` that an error of the compiler fills.
 
     Out of memory reads "Ran out of memory in memory space hbm. Used 22.44G of 15.75G hbm. …", or
@@ -115,7 +116,7 @@ def read_error(message: str) -> dict:
     }
 
 
-def _compile(hlo: bytes, topology: str) -> tuple[dict, str]:
+def _compile(hlo: bytes, topology: str) -> tuple[dict[str, Any], str]:
     """Returns the fields of `Compiled` and the optimized program. In the process of its own."""
     from jax.experimental import topologies
     from jaxlib import _jax, xla_client
@@ -145,7 +146,7 @@ def _compile(hlo: bytes, topology: str) -> tuple[dict, str]:
     }, compiled.hlo_modules()[0].to_string()
 
 
-def _without_copies(module: bytes):
+def _without_copies(module: bytes) -> Any:
     """The module parsed, without each `mhlo.copy`: an identity, which this route refuses."""
     from jax._src.interpreters import mlir
     from jaxlib.mlir import ir

@@ -13,6 +13,8 @@ _SHAPE = re.compile(r"\b(pred|bf16|f8\w*|[suf]\d+)\[([\d,]*)\](\{[^}]*\})?")
 _CYCLES = re.compile(r'"estimated_cycles":"?(\d+)')
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"?(\d+)')
 _OP_NAME = re.compile(r'op_name="([^"]*)"')
+# Of each computation the (name, rest of the line) of its instructions.
+Bodies = dict[str, list[tuple[str, str]]]
 # The kinds of instructions, most telling first: what a fusion contains makes it one.
 _KINDS = (
     ("convolution", ("convolution", "dot")),
@@ -74,9 +76,11 @@ def estimated_cycles(found: Collection[Instruction]) -> int:
     return sum(instruction.cycles for instruction in found)
 
 
-def _computations(text: str) -> tuple[str, dict[str, list[tuple[str, str]]]]:
+def _computations(text: str) -> tuple[str, Bodies]:
     """Returns the name of the entry, and of each computation the (name, rest of the line)."""
-    entry, bodies, current = "", {}, None
+    entry = ""
+    bodies: Bodies = {}
+    current: list[tuple[str, str]] | None = None
     for line in text.splitlines():
         if header := _COMPUTATION.match(line):
             current = bodies.setdefault(header[2], [])
@@ -86,7 +90,10 @@ def _computations(text: str) -> tuple[str, dict[str, list[tuple[str, str]]]]:
     return entry, bodies
 
 
-def _costly(computation: str, bodies, trips: int) -> Iterator[tuple]:
+def _costly(
+    computation: str, bodies: Bodies, trips: int
+) -> Iterator[tuple[str, str, int, int, dict[str, int]]]:
+    """Yields (name, rest of its line, cycles, trips, bytes by name) of what has an estimate."""
     sizes = {name: _hbm_bytes(_result_of(rest)) for name, rest in bodies.get(computation, ())}
     for name, rest in bodies.get(computation, ()):
         opcode = _opcode(rest)
@@ -98,9 +105,16 @@ def _costly(computation: str, bodies, trips: int) -> Iterator[tuple]:
             yield name, rest, int(cycles[1]), trips, sizes
 
 
-def _instruction(name, rest, cycles, bodies, sizes, layers) -> Instruction:
-    op_name = _OP_NAME.search(rest)
-    op_name = op_name[1] if op_name else ""
+def _instruction(
+    name: str,
+    rest: str,
+    cycles: int,
+    bodies: Bodies,
+    sizes: dict[str, int],
+    layers: Collection[str],
+) -> Instruction:
+    named = _OP_NAME.search(rest)
+    op_name = named[1] if named else ""
     operands = re.findall(r"%([\w.\-]+)", rest.partition("), ")[0])
     return Instruction(
         name=name,
@@ -135,7 +149,7 @@ def _opcode(rest: str) -> str:
     return opcode[1] if opcode else ""
 
 
-def _kind(rest: str, bodies) -> str:
+def _kind(rest: str, bodies: Bodies) -> str:
     opcodes = {_opcode(rest)}
     pending = _CALLED.findall(rest)
     while pending:
@@ -155,6 +169,7 @@ def _hbm_bytes(shapes: str) -> int:
     for dtype, sizes, layout in _SHAPE.findall(shapes):
         if re.search(r"S\([1-9]", layout):
             continue
-        bits = 8 if dtype == "pred" else int(re.search(r"\d+", dtype)[0])
+        digits = re.search(r"\d+", dtype)
+        bits = int(digits[0]) if digits else 8  # pred takes a byte
         total += math.prod(int(size) for size in sizes.split(",") if size) * bits // 8
     return total

@@ -21,7 +21,7 @@ def draw(report: Report, path: Path, title: str) -> None:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise UserError("--plot needs matplotlib: pip install 'keras-resnet-tpu[plot]'") from error
-    cycles = collections.Counter()
+    cycles: collections.Counter[tuple[str, str]] = collections.Counter()
     for instruction in report.instructions():
         row = f"{instruction.stage}, {'backward' if instruction.backward else 'forward'}"
         row = instruction.stage if instruction.stage == "other" else row
@@ -48,7 +48,7 @@ def draw(report: Report, path: Path, title: str) -> None:
         figure.savefig(temporary, dpi=120)
 
 
-def _order(row: str) -> tuple:
+def _order(row: str) -> tuple[int, str, bool]:
     stage, _, direction = row.partition(", ")
     first = {"stem": 0, "head": 8, "other": 9}.get(stage, 1)
     return first, stage, direction == "backward"

@@ -100,7 +100,7 @@ class Report:
 
     def cycles_by(self, attribute: str) -> dict[str, int]:
         """Returns the estimated cycles by "kind" or "stage" of the instructions."""
-        total = collections.Counter()
+        total: collections.Counter[str] = collections.Counter()
         for instruction in self.instructions():
             total[getattr(instruction, attribute)] += instruction.cycles * self.parts
         return dict(total.most_common())
@@ -126,7 +126,7 @@ def describe(report: Report, measured_input: float | None = None) -> str:
     if not figures["compiles"]:
         return "\n".join([*lines, f"compiles     no: {figures['error']}"])
     lines += [
-        f"compiles     {'yes' if not figures['error'] else 'no, for want of memory'}",
+        f"compiles     {'yes' if not figures['error'] else 'yes, but it needs too much memory'}",
         f"memory       {memory}: {'fits' if figures['fits'] else 'does NOT fit'}",
     ]
     if not figures["estimated_cycles"]:

@@ -24,7 +24,8 @@ def largest_batch(
         The batch, 0 if not even 8 images fit, and the reports in the order of the tries.
     """
     fitting, failing = 0, first.lowered.batch
-    tried, last = [], first
+    tried: list[Report] = []
+    last = first
     while failing - fitting > GRANULARITY and len(tried) < most_tries:
         last = try_batch(_guess(last, fitting, failing))
         tried.append(last)

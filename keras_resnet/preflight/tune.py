@@ -33,14 +33,16 @@ class Trial:
 
 
 def tune(
-    compile_with: Callable[[str, int], Report], batches: Sequence[int], flags=tuple(FLAGS)
+    compile_with: Callable[[str, int], Report],
+    batches: Sequence[int],
+    flags: Sequence[str] = tuple(FLAGS),
 ) -> Iterator[Trial]:
     """Yields a trial for each set of flags with the first batch, then for the other batches.
 
     The other batches are tried with the flags that were best: everything with everything would
     take the product of the numbers in compilations of minutes.
     """
-    trials = []
+    trials: list[Trial] = []
     for option in flags:
         trials.append(Trial(option, batches[0], compile_with(option, batches[0])))
         yield trials[-1]

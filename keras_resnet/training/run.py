@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from keras_resnet import input_pipeline
 from keras_resnet.config import source_options
 from keras_resnet.errors import UserError
-from keras_resnet.input_pipeline.broken import describe
+from keras_resnet.input_pipeline.corrupt_images import describe
 from keras_resnet.storage import read_json, replacing, write_text
 from keras_resnet.training.finetuning import read_pretrained, take_over_preprocessing
 from keras_resnet.training.reporting import Reporter

@@ -29,7 +29,7 @@ class explain_broken_images:
             tf.errors.UnknownError,  # what an exception in Python becomes
         )
         if isinstance(error, failures):
-            named = input_pipeline.find_broken_image(self.source, self.handles and self.handles())
+            named = input_pipeline.find_corrupt_image(self.source, self.handles and self.handles())
             if named is not None:
                 raise named from error
         return False

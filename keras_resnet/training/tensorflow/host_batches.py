@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet import input_pipeline
-from keras_resnet.input_pipeline.augment import training_handles
+from keras_resnet.input_pipeline.augment.repeats import training_ids
 from keras_resnet.training.tensorflow.accumulation import split_batches
 
 
@@ -57,7 +57,7 @@ class HostBatches:
         if self.make_batches is input_pipeline.evaluation_batches:
             singles = self.source.evaluation_order(**shard)
             return singles.batch(self.batch_size // shard["num_shards"]).skip(first)
-        return training_handles(
+        return training_ids(
             self.source,
             repeats=self.options["augment"].get("repeats", 1),
             batch_size=self.batch_size,

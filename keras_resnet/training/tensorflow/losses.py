@@ -3,7 +3,7 @@
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-from keras_resnet.input_pipeline import augment
+from keras_resnet.input_pipeline.augment import mixing
 
 
 def example_losses(
@@ -15,7 +15,7 @@ def example_losses(
         options: `loss.*`.
         labels: int32[b].
         logits: float[b, classes].
-        mix: of `input_pipeline.augment.mix_images`; with it the smoothed targets are mixed.
+        mix: of `augment.mixing.mix_images`; with it the smoothed targets are mixed.
     """
     logits = tf.cast(logits, tf.float32)
     # Szegedy et al. 2016, section 7: the target is the label with 1 - smoothing, and any class,
@@ -23,7 +23,7 @@ def example_losses(
     targets = tf.one_hot(labels, logits.shape[-1])
     targets = targets * (1.0 - options.label_smoothing) + options.label_smoothing / logits.shape[-1]
     if mix is not None:
-        targets = augment.mix_targets(targets, mix)
+        targets = mixing.mix_targets(targets, mix)
     return LOSSES[options.name](options, targets, logits)
 
 
@@ -36,7 +36,7 @@ def example_weights(
     weighted losses are divided by the number of examples; PyTorch divides by the sum of weights.
     """
     weights = tf.gather(tf.constant(options.class_weights, tf.float32), labels)
-    return weights if mix is None else augment.mix_targets(weights[:, None], mix)[:, 0]
+    return weights if mix is None else mixing.mix_targets(weights[:, None], mix)[:, 0]
 
 
 def _softmax(options, targets, logits):

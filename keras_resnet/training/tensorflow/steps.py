@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from keras_resnet import input_pipeline
 from keras_resnet.errors import UsageError
-from keras_resnet.input_pipeline import augment
+from keras_resnet.input_pipeline.augment import mixing
 from keras_resnet.layers import average_moving_statistics, defer_moving_statistics
 from keras_resnet.training.metrics import SUMS, labels_and_predictions, sums_of_batch
 from keras_resnet.training.tensorflow.ema import WeightAverage
@@ -102,7 +102,7 @@ class Steps:
         larger share.
         """
         if mix is not None:
-            images = augment.mix_images(images, mix)
+            images = mixing.mix_images(images, mix)
         variables = self.model.trainable_variables
         with tf.GradientTape() as tape:
             logits = self.model(self._normalize(images), training=True)
@@ -113,7 +113,7 @@ class Steps:
             loss = self.optimizer.scale_loss(loss)  # float16 only
         gradients = tape.gradient(loss, [variable.value for variable in variables])
         if mix is not None:
-            labels = augment.major_labels(labels, mix)
+            labels = mixing.major_labels(labels, mix)
         return gradients, sums_of_batch(losses, labels, logits)
 
     @without_autograph

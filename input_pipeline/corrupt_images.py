@@ -1,4 +1,4 @@
-"""Broken images: naming the one that made a graph fail, and keeping count of skipped ones.
+"""Corrupt images: naming the one that made a graph fail, and keeping count of skipped ones.
 
 TensorFlow's own messages do not say which image it was.
 """
@@ -11,11 +11,15 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
 from keras_resnet.input_pipeline.decoding import MAX_PIXELS, TOO_LARGE, UNSUPPORTED, decode_image
 from keras_resnet.input_pipeline.errors import DataError, reason
+
+if TYPE_CHECKING:
+    from keras_resnet.input_pipeline.sources.base import Source
 
 
 def _ends_with(mark: bytes) -> Callable[[bytes], bool]:
@@ -38,19 +42,16 @@ _log = logging.getLogger("input_pipeline")
 
 
 class SkippedImages:
-    """Which images of a split turned out to be broken and were skipped; safe to use from threads.
+    """Which images of a split turned out to be corrupt and were skipped; safe to use from threads.
 
     The first ten are logged with what is wrong with them. Each counts once, in however many epochs
     it is met.
 
     Attributes:
-        error: set once more than the allowed share is broken.
+        error: set once more than the allowed share is corrupt.
     """
 
     def __init__(self, num_examples: int, max_share: float):
-        """Raises DataError unless max_share is in 0..1."""
-        if not 0 <= max_share <= 1:
-            raise DataError(f"max_broken_share is {max_share!r}; it must be in 0..1.")
         self.num_examples = num_examples
         self.max_share = max_share
         self.error: DataError | None = None
@@ -67,10 +68,10 @@ class SkippedImages:
             return list(self._problems.values())
 
     def add(self, name: str, problem: str) -> None:
-        """Notes a broken image.
+        """Notes a corrupt image.
 
         Raises:
-            DataError: more than max_share of the examples are broken.
+            DataError: more than max_share of the examples are corrupt.
         """
         with self._lock:
             if name in self._problems:
@@ -80,33 +81,33 @@ class SkippedImages:
             if count <= _NAMED:
                 _log.warning("skipped (%d): %s", count, problem)
             if count == _NAMED + 1:
-                _log.warning("More broken images are skipped; only ten are named.")
+                _log.warning("More corrupt images are skipped; only ten are named.")
             if count > self.max_share * self.num_examples:
                 first = " | ".join(list(self._problems.values())[:_NAMED])
                 self.error = DataError(
-                    f"{count:,} of {self.num_examples:,} images are broken, more than "
+                    f"{count:,} of {self.num_examples:,} images are corrupt, more than "
                     f"max_broken_share={self.max_share:g} allows. The first ones: {first}"
                 )
                 raise self.error
 
 
-def find_broken_image(source, handles: Iterable | None = None) -> DataError | None:
+def find_corrupt_image(source: "Source", ids: Iterable[Any] | None = None) -> DataError | None:
     """The error for the first example that cannot be read or decoded, None if all can.
 
     Reads and decodes several images at a time; meant for the moment after a graph has failed.
-    Where the source skips broken images, it is the error for too many of them.
+    Where the source skips corrupt images, it is the error for too many of them.
 
     Args:
         source: a `sources.Source`.
-        handles: of the examples among which it must be; by default the whole source is searched.
+        ids: of the examples among which it must be; by default the whole source is searched.
     """
     if source.skipped is not None and source.skipped.error is not None:
         return source.skipped.error
-    if handles is None:
+    if ids is None:
         examples = ((lambda name=name: name, read) for name, read in source.records())
     else:
         # Their names last: of a packed file they may cost reading the records that were packed.
-        examples = ((partial(source.example_name, h), partial(source.read, h)) for h in handles)
+        examples = ((partial(source.example_name, h), partial(source.read, h)) for h in ids)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
             while group := list(itertools.islice(examples, _READ_AHEAD)):

@@ -12,7 +12,7 @@ from keras_resnet.input_pipeline import (
     DataError,
     SkippedImages,
     evaluation_batches,
-    find_broken_image,
+    find_corrupt_image,
     open_source,
     train_batches,
 )
@@ -122,8 +122,8 @@ def test_more_than_the_share_stops_with_the_names(folder):
     source = open_folder(folder, max_broken_share=0.1)
     with pytest.raises(tf.errors.OpError):
         batches(source)
-    error = str(find_broken_image(source))
-    assert error.startswith("3 of 20 images are broken, more than max_broken_share=0.1 allows")
+    error = str(find_corrupt_image(source))
+    assert error.startswith("3 of 20 images are corrupt, more than max_broken_share=0.1 allows")
     for name in BROKEN:
         assert str(folder / name) in error
 
