@@ -1,26 +1,21 @@
 """Residual networks for Keras 3 and TensorFlow: models, blocks, training, export."""
 
-import sys
+from keras_resnet import installation
 
-__version__ = "0.1.0"
+__version__ = installation.VERSION
 
-_command_line = sys.modules.get("keras_resnet_cli")
+# With files of another project among ours, any import below may fail with a name nobody knows.
+if _damage := installation.find_damage():
+    raise ImportError(_damage, name=__name__)
 
-if _command_line is None or not _command_line.defers_loading:
-    # Importing the package registers its layers and models with Keras: load_model() finds them.
-    from keras_resnet.api import *  # noqa: F403
-    from keras_resnet.api import __all__ as _public
+from keras_resnet import backend
 
-    __all__ = ["__version__", *_public]
-else:
+backend.require_backend()
+backend.prefer_onednn()
 
-    def __getattr__(name: str):
-        """The same names for what the command line runs, such as a config file of the user's."""
-        if name.startswith("__"):
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from keras_resnet import api
+# Importing the package registers its layers and models with Keras: load_model() finds them.
+from keras_resnet import api  # noqa: E402
+from keras_resnet.api import *  # noqa: E402, F403
 
-        globals().update({key: getattr(api, key) for key in api.__all__})
-        if name not in globals():
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return globals()[name]
+__all__ = ["__version__"]
+__all__ += api.__all__

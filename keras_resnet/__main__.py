@@ -2,7 +2,7 @@
 
 import sys
 
-from keras_resnet_cli import main
+from keras_resnet.commands import main
 
 if __name__ == "__main__":
     sys.exit(main())

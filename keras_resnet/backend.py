@@ -1,11 +1,9 @@
 """Which Keras backend will run, and whether it is there."""
 
-import importlib
 import importlib.util
 import json
 import os
 import sys
-import tempfile
 from pathlib import Path
 
 from keras_resnet.errors import UserError
@@ -35,7 +33,8 @@ def tensorflow_is_installed() -> bool:
 def require_backend() -> None:
     """Raises ImportError, naming the extras, if Keras would run on TensorFlow and it is missing."""
     if backend_name() == "tensorflow" and not tensorflow_is_installed():
-        raise ImportError(NO_TENSORFLOW)
+        # With the name `python -m keras_resnet` prints one line instead of a stack trace.
+        raise ImportError(NO_TENSORFLOW, name="keras_resnet")
 
 
 def require_tensorflow() -> None:
@@ -47,27 +46,13 @@ def require_tensorflow() -> None:
             f"KERAS_BACKEND={backend_name()}: the command line runs on TensorFlow; unset it "
             "(models and blocks work on every backend from Python)"
         )
-    # TensorFlow leaves oneDNN off on processors without AVX-512, where it trains twice as fast all
-    # the same (measured: ResNet-20 on AVX2).
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    _import_quietly("tensorflow")
 
 
-def _import_quietly(name: str) -> None:
-    """Imports a module; what its libraries write to stderr meanwhile shows only if that fails.
+def prefer_onednn() -> None:
+    """Lets TensorFlow compute with oneDNN on every processor, unless the user chose or it runs.
 
-    TensorFlow's libraries announce themselves there at import, which no log level turns off.
+    It leaves oneDNN off on processors without AVX-512, where it trains twice as fast all the same
+    (measured: ResNet-20 on AVX2). TensorFlow reads the variable once, when it is imported.
     """
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as said:
-        os.dup2(said.fileno(), 2)
-        try:
-            importlib.import_module(name)
-        except BaseException:
-            said.seek(0)
-            os.write(stderr, said.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
+    if "tensorflow" not in sys.modules:
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")

@@ -10,17 +10,18 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from keras_resnet import backend
 from keras_resnet.errors import UserError
 
 
-def in_bucket(path: str | os.PathLike) -> bool:
+def in_bucket(path: str | os.PathLike[str]) -> bool:
     """Returns whether `path` is one of a bucket."""
     return "://" in os.fspath(path)
 
 
-def as_path(path: str | os.PathLike) -> Path:
+def as_path(path: str | os.PathLike[str]) -> Path:
     """Returns a pathlib.Path, or for a bucket what etils.epath has in its place.
 
     Only a bucket needs TensorFlow.
@@ -40,7 +41,7 @@ def as_path(path: str | os.PathLike) -> Path:
 
 
 @contextmanager
-def explain_bucket_errors(path: str | os.PathLike) -> Iterator[None]:
+def explain_bucket_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turns what TensorFlow says of a bucket into one line; local paths are left alone.
 
     Raises:
@@ -70,7 +71,7 @@ def remove_folder(folder: Path) -> None:
     import tensorflow as tf
 
     with suppress(tf.errors.OpError, OSError):
-        folder.rmtree(missing_ok=True)
+        tf.io.gfile.rmtree(os.fspath(folder))
 
 
 def flush_to_disk(path: Path) -> None:
@@ -101,7 +102,7 @@ def local_copy(path: Path) -> Iterator[Path]:
         yield copy
 
 
-def read_json(path: Path) -> dict | None:
+def read_json(path: Path) -> dict[str, Any] | None:
     """Returns the JSON object in `path`, or None if there is none to read."""
     try:
         return json.loads(path.read_text())

@@ -5,19 +5,15 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import keras
 import pytest
 import tensorflow as tf
 from bucket_helpers import buckets_in_memory
-from etils.epath import gpath
 from run_helpers import final_weights, tiny_config
 
-from keras_resnet import storage
 from keras_resnet.commands import main
 from keras_resnet.errors import Interrupted, UserError
-from keras_resnet.storage import write_text
 from keras_resnet.training import run
 from keras_resnet.training.finetuning import read_pretrained
 from keras_resnet.training.reporting import Reporter
@@ -140,32 +136,6 @@ def test_an_unusable_bucket_is_one_line(error, command, monkeypatch, capsys):
     assert main([command, *config, "--workdir=ram://bucket/mine"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert f"ram://bucket/mine: {error.message.splitlines()[0]}. The bucket must exist" in line
-
-
-def test_a_failing_write_is_one_line_and_keeps_what_was_there(monkeypatch):
-    path = storage.as_path("ram://bucket/file.txt")
-    write_text(path, "before")
-
-    def refuse(*_):
-        raise tf.errors.PermissionDeniedError(None, None, "HTTP 403")
-
-    def half(self, *_):
-        self.write_bytes(b"half")
-        raise ZeroDivisionError
-
-    monkeypatch.setattr(Path, "write_text", half)
-    with pytest.raises(ZeroDivisionError):
-        write_text(path, "after")
-    monkeypatch.undo()
-    monkeypatch.setattr(gpath.PosixGPath, "write_bytes", refuse)
-    with pytest.raises(UserError, match=r"ram://bucket/file.txt: HTTP 403"):
-        write_text(path, "after")
-    assert path.read_text() == "before"
-
-
-def test_an_unknown_scheme_is_refused():
-    with pytest.raises(UserError, match=r"gcs://bucket: an address in a bucket starts with gs://"):
-        WorkDir("gcs://bucket")
 
 
 def test_local_folders_and_help_load_neither_epath_nor_tensorflow(tmp_path):

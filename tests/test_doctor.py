@@ -57,6 +57,7 @@ def test_whole_installations_have_no_problems():
         (WHOLE, {"versions": {"tensorflow": "2.18.0"}}, "2.18.0 is not between 2.19.1 and 2.21"),
         (WHOLE, {"versions": {"tensorflow": "2.22.0"}}, "2.22.0 is not between 2.19.1 and 2.21"),
         (WHOLE, {"versions": {"keras": "3.9.2"}}, "pip install 'keras>=3.10'"),
+        (WHOLE, {"versions": {"keras-resnet": "0.2.0"}}, "pip uninstall keras-resnet, then"),
         (WHOLE, {"tensorflow": {"error": "crashed with signal 4"}}, "crashed with signal 4"),
         (
             WHOLE,

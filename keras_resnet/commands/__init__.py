@@ -16,6 +16,7 @@ from absl import flags as absl_flags
 
 from keras_resnet.commands.options import command_help
 from keras_resnet.errors import UsageError, UserError, did_you_mean
+from keras_resnet.installation import VERSION
 
 COMMANDS = {
     "train": "keras_resnet.commands.train",
@@ -61,9 +62,7 @@ def _parse(argv: list[str]) -> Callable[[], int]:
     if not argv or argv[0] in (*HELP, "help"):
         return functools.partial(_say, _overview(), code=0 if argv else 2)
     if argv[0] == "--version":
-        from keras_resnet import __version__
-
-        return functools.partial(_say, f"keras-resnet {__version__}")
+        return functools.partial(_say, f"keras-resnet {VERSION}")
     name, *rest = argv
     command = _find(name, COMMANDS, "command")
     if hasattr(command, "SUBCOMMANDS"):

@@ -26,7 +26,7 @@ SUMMARY = "Say what is installed, which devices are seen, and what is wrong."
 
 FLAVORS = ("tensorflow", "tensorflow-cpu", "tensorflow-tpu", "tensorflow-intel", "tf-nightly")
 PACKAGES = (
-    "keras-resnet-tpu",
+    *("keras-resnet-tpu", "keras-resnet"),
     *FLAVORS,
     *("keras", "tf-keras", "numpy", "protobuf", "ml-dtypes", "ml-collections", "absl-py"),
     *("tensorflow-datasets", "tensorflow-metadata", "tensorboard"),
@@ -153,6 +153,11 @@ def find_problems(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _installation(versions, tensorflow) -> Iterator[tuple[str, str]]:
+    if "keras-resnet" in versions:
+        yield (
+            "PyPI's other project keras-resnet is installed, whose package is keras_resnet as well",
+            "pip uninstall keras-resnet, then install keras-resnet-tpu again",
+        )
     flavors = [name for name in FLAVORS if name in versions]
     if not flavors:
         yield (

@@ -7,8 +7,8 @@ import json
 
 from absl import flags as absl_flags
 
-from keras_resnet.backend import require_tensorflow
 from keras_resnet.commands.options import define_json_switch, define_strings
+from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.config import check, overrides
 from keras_resnet.errors import UsageError
 
@@ -37,7 +37,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
 
     workdir = WorkDir(flags.workdir)
     resolved = check(overrides.apply(workdir.read_config(), flags))
-    require_tensorflow()
+    start_tensorflow()
     from keras_resnet.training import run as training_run
 
     result = training_run.evaluate(resolved, workdir, flags.checkpoint)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from absl import flags as absl_flags
 
+from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.errors import UsageError, UserError
 
 SUMMARY = "Write a trained network for TF Serving, TFLite or ONNX, verified."
@@ -79,9 +80,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     elif not Path(flags.model).expanduser().is_file():
         what = "is a folder" if Path(flags.model).expanduser().is_dir() else "no such file"
         raise UserError(f"--model={flags.model}: {what}")
-    from keras_resnet import backend
-
-    backend.require_tensorflow()
+    start_tensorflow()
     from keras_resnet.export.loading import load_model, read_labels
 
     labels = read_labels(Path(flags.labels)) if flags.labels else None

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from absl import flags as absl_flags
 
+from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.errors import UsageError, UserError
 
 SUMMARY = "Classify image files or folders of them."
@@ -39,8 +40,6 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
 
 def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     """Predicts and prints; returns 0, or 1 if a file could not be read."""
-    from keras_resnet import backend
-
     if not flags.workdir and not flags.model:
         raise UsageError("--model=DIR_OR_FILE or --workdir=DIR is missing")
     if flags.workdir and flags.model:
@@ -53,7 +52,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
             raise UserError(f"{path}: no such file or folder")
     if flags.output:
         _check_output(flags.output)
-    backend.require_tensorflow()
+    start_tensorflow()
     from keras_resnet.export.sample_images import list_images
 
     files = list(list_images(arguments))

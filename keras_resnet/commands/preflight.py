@@ -14,13 +14,13 @@ from pathlib import Path
 
 from absl import flags as absl_flags
 
-from keras_resnet.backend import require_tensorflow
 from keras_resnet.commands.options import (
     check_folder_of,
     define_strings,
     require_config,
     write_json,
 )
+from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.config import overrides
 from keras_resnet.errors import UsageError, UserError
 
@@ -72,7 +72,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     measured = _measured_input(flags.input)
     batch = _batch_per_replica(resolved, topology)
     _require_compiler()
-    require_tensorflow()
+    start_tensorflow()
     from keras_resnet.preflight import report as reports
 
     step = functools.partial(_preflight, resolved, topology, flags.classes)

@@ -14,8 +14,8 @@ Trains a network. The same command again resumes from the newest checkpoint. It 
 
 from absl import flags as absl_flags
 
-from keras_resnet.backend import require_tensorflow
 from keras_resnet.commands.options import require_config
+from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.config import overrides
 from keras_resnet.errors import UsageError
 
@@ -40,7 +40,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     if not flags.workdir:
         raise UsageError(f"--workdir is missing; for example: {_EXAMPLE}")
     config = overrides.resolve(flags)
-    require_tensorflow()
+    start_tensorflow()
     from keras_resnet.training import run as training_run
 
     training_run.train(config, flags.workdir)

@@ -1,7 +1,5 @@
 """The real TPU compiler (libtpu), without a TPU. Runs in a process of its own.
 
-    python -m keras_resnet.preflight.compiler STEP.hlo TOPOLOGY RESULT.json OPTIMIZED.txt
-
 libtpu and TensorFlow do not share a process well, libtpu reads its flags once, and a compiler that
 crashes must not take the caller along. `compile_step` is the caller's side.
 """

@@ -10,13 +10,13 @@ import math
 
 from absl import flags as absl_flags
 
-from keras_resnet.backend import require_tensorflow
 from keras_resnet.commands.options import (
     check_folder_of,
     define_strings,
     require_config,
     write_json,
 )
+from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.config import overrides, source_options, training_image_size
 
 SUMMARY = "Measure the input pipeline, stage by stage."
@@ -55,7 +55,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     require_config(flags, arguments, example)
     check_folder_of(flags, "json")
     resolved = overrides.resolve(flags)
-    require_tensorflow()
+    start_tensorflow()
     from keras_resnet import input_pipeline
     from keras_resnet.input_pipeline.measuring import measure_stages
 

@@ -9,13 +9,13 @@ forward and one backward pass."""
 
 from absl import flags as absl_flags
 
-from keras_resnet.backend import require_tensorflow
 from keras_resnet.commands.options import (
     check_folder_of,
     define_strings,
     require_config,
     write_json,
 )
+from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.config import overrides
 
 SUMMARY = "Measure the training step, without the input pipeline."
@@ -38,7 +38,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     require_config(flags, arguments, "keras-resnet benchmark step --config=cifar10")
     check_folder_of(flags, "json")
     resolved = overrides.resolve(flags)
-    require_tensorflow()
+    start_tensorflow()
     from keras_resnet.commands.benchmark.step_timing import measure_step
 
     figures = measure_step(resolved, steps=flags.steps, rounds=flags.rounds)

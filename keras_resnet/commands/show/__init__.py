@@ -10,8 +10,8 @@ from pathlib import Path
 
 from absl import flags as absl_flags
 
-from keras_resnet.backend import require_tensorflow
 from keras_resnet.commands.options import check_folder_of, define_strings, require_config
+from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.config import overrides
 from keras_resnet.errors import UsageError
 
@@ -39,7 +39,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
         raise UsageError(f"--output={output}: the name should end with {', '.join(SUFFIXES)}")
     check_folder_of(flags, "output")
     resolved = overrides.resolve(flags)
-    require_tensorflow()
+    start_tensorflow()
     from keras_resnet.commands.show import batch_samples, contact_sheet
 
     samples = [
