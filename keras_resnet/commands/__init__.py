@@ -11,6 +11,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from types import ModuleType
 
 from absl import flags as absl_flags
 
@@ -87,7 +88,7 @@ def _parse(argv: list[str]) -> Callable[[], int]:
     return functools.partial(command.run, flags, arguments)
 
 
-def _find(name: str, table: dict[str, str], what: str):
+def _find(name: str, table: dict[str, str], what: str) -> ModuleType:
     if name not in table:
         raise UsageError(
             f"{name!r} is not a {what}.{did_you_mean(name, table)} There are {', '.join(table)}"

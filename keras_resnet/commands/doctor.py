@@ -152,7 +152,9 @@ def find_problems(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from _tpus(facts)
 
 
-def _installation(versions, tensorflow) -> Iterator[tuple[str, str]]:
+def _installation(
+    versions: Mapping[str, str], tensorflow: Mapping[str, Any]
+) -> Iterator[tuple[str, str]]:
     if "keras-resnet" in versions:
         yield (
             "PyPI's other project keras-resnet is installed, whose package is keras_resnet as well",
@@ -185,7 +187,7 @@ def _installation(versions, tensorflow) -> Iterator[tuple[str, str]]:
         yield f"Keras {versions.get('keras', 'is not installed')}", "pip install 'keras>=3.10'"
 
 
-def _backend(variables) -> Iterator[tuple[str, str]]:
+def _backend(variables: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     name = backend_name()
     if name != "tensorflow":
         where = "KERAS_BACKEND" if "KERAS_BACKEND" in variables else "keras.json"
@@ -202,7 +204,7 @@ def _backend(variables) -> Iterator[tuple[str, str]]:
             yield f"TF_CONFIG is no JSON ({error})", "docs/training.md shows one; or unset it"
 
 
-def _gpus(facts) -> Iterator[tuple[str, str]]:
+def _gpus(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if not facts["hardware"]["nvidia"] or facts["tensorflow"].get("gpus"):
         return
     if "tensorflow" not in facts["versions"]:
@@ -219,7 +221,7 @@ def _gpus(facts) -> Iterator[tuple[str, str]]:
         )
 
 
-def _tpus(facts) -> Iterator[tuple[str, str]]:
+def _tpus(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     versions, variables = facts["versions"], facts["variables"]
     tpu, name = facts["hardware"]["tpu"], facts["variables"].get("TPU_NAME")
     if not (tpu or name):

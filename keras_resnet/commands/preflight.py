@@ -10,9 +10,12 @@ exit codes: 0 it fits, 3 it does not fit, 4 it does not compile"""
 
 import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from absl import flags as absl_flags
+from ml_collections import ConfigDict
 
 from keras_resnet.commands.options import (
     check_folder_of,
@@ -23,6 +26,10 @@ from keras_resnet.commands.options import (
 from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.config import overrides
 from keras_resnet.errors import UsageError, UserError
+from keras_resnet.preflight.topologies import Topology, parse_topology
+
+if TYPE_CHECKING:
+    from keras_resnet.preflight.report import Report
 
 SUMMARY = "Compile the training step for a Cloud TPU, without one: fits? how fast?"
 _EXAMPLE = "keras-resnet preflight --config=resnet50_imagenet_tpu --topology=v5e:2x4"
@@ -61,8 +68,6 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
 
 def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     """Compiles, prints, writes; returns 0, 3 or 4."""
-    from keras_resnet.preflight.topologies import parse_topology
-
     require_config(flags, arguments, _EXAMPLE)
     if not flags.topology:
         raise UsageError(f"--topology is missing; for example: {_EXAMPLE}")
@@ -101,7 +106,7 @@ def _require_compiler() -> None:
         raise UserError(NO_COMPILER)
 
 
-def _batch_per_replica(config, topology) -> int:
+def _batch_per_replica(config: ConfigDict, topology: Topology) -> int:
     """Images of a replica, in one of the parts of `accumulate_steps`."""
     share = topology.replicas * config.accumulate_steps
     if config.batch_size % share:
@@ -125,7 +130,9 @@ def _measured_input(path: str | None) -> float | None:
         ) from error
 
 
-def _preflight(config, topology, classes, batch: int, libtpu_flags: str):
+def _preflight(
+    config: ConfigDict, topology: Topology, classes: int | None, batch: int, libtpu_flags: str
+) -> "Report":
     """Lowers and compiles; returns a Report."""
     from keras_resnet.architectures import get_architecture
     from keras_resnet.preflight.compiler import compile_step
@@ -138,7 +145,7 @@ def _preflight(config, topology, classes, batch: int, libtpu_flags: str):
     return Report(topology, lowered, compiled, parts=config.accumulate_steps)
 
 
-def _search(report, step, config) -> int:
+def _search(report: "Report", step: Callable[[int, str], "Report"], config: ConfigDict) -> int:
     from keras_resnet.preflight.search import largest_batch
 
     largest, tried = largest_batch(lambda batch: step(batch, config.libtpu_init_args), report)
@@ -147,7 +154,7 @@ def _search(report, step, config) -> int:
     return largest
 
 
-def _tune(batch: int, step) -> list[dict]:
+def _tune(batch: int, step: Callable[[int, str], "Report"]) -> list[dict[str, Any]]:
     from keras_resnet.preflight.tune import describe, tune
 
     rows = []

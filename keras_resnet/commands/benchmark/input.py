@@ -7,6 +7,7 @@ which stage holds the pipeline back, and how many cores would feed --target imag
 
 import dataclasses
 import math
+from typing import TYPE_CHECKING, Any
 
 from absl import flags as absl_flags
 
@@ -18,6 +19,9 @@ from keras_resnet.commands.options import (
 )
 from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.config import overrides, source_options, training_image_size
+
+if TYPE_CHECKING:
+    from keras_resnet.input_pipeline.measuring import Measurement
 
 SUMMARY = "Measure the input pipeline, stage by stage."
 
@@ -77,7 +81,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     return 0
 
 
-def report(measured, target: float) -> list[str]:
+def report(measured: "Measurement", target: float) -> list[str]:
     """Returns the lines that people read."""
     rows = [f"  {'up to':<10}{'images/s':>10}{'spread':>20}{'CPU ms/image':>15}{'of it own':>12}"]
     for stage in measured.stages:
@@ -97,7 +101,7 @@ def report(measured, target: float) -> list[str]:
     ]
 
 
-def as_json(measured, target: float) -> dict:
+def as_json(measured: "Measurement", target: float) -> dict[str, Any]:
     """Returns the figures as plain numbers; a stage that costs nothing has the limit None."""
     stages = [
         {key: None if value == math.inf else value for key, value in row.items()}

@@ -91,7 +91,13 @@ def _mixed(batch: dict[str, tf.Tensor]) -> tuple[np.ndarray, ...]:
     return images.numpy(), labels.numpy(), neighbors(labels).numpy(), shares
 
 
-def _sample(config: ConfigDict, source, kind: str, labels: np.ndarray, shown: list) -> Sample:
+def _sample(
+    config: ConfigDict,
+    source: input_pipeline.Source,
+    kind: str,
+    labels: np.ndarray,
+    shown: list[np.ndarray],
+) -> Sample:
     pixels, own, partners, shares = shown
     dtype = "bfloat16" if config.precision == "mixed_bfloat16" else "float32"
     normalized = input_pipeline.normalize(pixels, preprocessing(config), dtype=dtype)
