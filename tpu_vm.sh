@@ -38,7 +38,7 @@ set_variables() { # ARGUMENT ...: those of the training command
     export TPU_LOAD_LIBRARY=0
   fi
   # Compiler flags that the config recommends, unless the caller has set his own.
-  LIBTPU_INIT_ARGS=${LIBTPU_INIT_ARGS-$("$python" -m keras_resnet.commands.libtpu_flags "$@")}
+  LIBTPU_INIT_ARGS=${LIBTPU_INIT_ARGS-$("$python" -m keras_resnet_cli libtpu-flags "$@")}
   export LIBTPU_INIT_ARGS
 }
 

@@ -19,7 +19,7 @@ import tensorflow as tf
 from train_step import describe_machine, spread
 
 from keras_resnet import training
-from keras_resnet.commands.step_timing import fixed_batches
+from keras_resnet.commands.benchmark.step_timing import fixed_batches
 from keras_resnet.training.reporting import Reporter
 from keras_resnet.training.schedules import learning_rate_at
 from keras_resnet.training.tensorflow.strategy import strategy_of

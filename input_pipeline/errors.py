@@ -1,18 +1,15 @@
 """The one exception of the input pipeline. Standard library only."""
 
-import difflib
 import re
 from collections.abc import Iterable
 
+from keras_resnet.errors import UserError, did_you_mean
 
-class DataError(ValueError):
+__all__ = ["DataError", "did_you_mean", "reason", "unknown_name"]
+
+
+class DataError(UserError, ValueError):
     """A problem with the data or with how it was asked for; the message is ready for the user."""
-
-
-def did_you_mean(value: str, known: Iterable[str]) -> str:
-    """' Did you mean 'flip'?' when a known name is near `value`, else an empty string."""
-    near = difflib.get_close_matches(str(value), list(known), n=3, cutoff=0.6)
-    return f" Did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
 
 
 def unknown_name(kind: str, value: str, known: Iterable[str]) -> DataError:

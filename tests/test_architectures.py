@@ -153,11 +153,15 @@ def test_list_models(pattern, expected):
 @pytest.mark.parametrize(
     ("name", "overrides", "error", "message"),
     [
-        ("ResNet51", {}, ValueError, "no model 'ResNet51'. Did you mean ResNet5"),
-        ("resnet50", {}, ValueError, "Did you mean ResNet50"),
+        ("ResNet51", {}, ValueError, "no model 'ResNet51'. Did you mean 'ResNet5"),
+        ("resnet50", {}, ValueError, "Did you mean 'ResNet50"),
         ("qwerty", {}, ValueError, "list_models"),
         (50, {}, ValueError, "no model 50"),
-        ("ResNet50", {"dropout_rat": 0.1}, TypeError, "'dropout_rat'. Did you mean dropout_rate"),
+        ("ResNet50", {"dropout_rat": 0.1}, TypeError, "'dropout_rat'. Did you mean 'dropout_rate'"),
+        ("ResNet50", {"pretrained": True}, TypeError, "'pretrained'. Did you mean 'weights'"),
+        ("ResNet50", {"in_chans": 1}, TypeError, "'in_chans'. Did you mean 'input_shape'"),
+        ("ResNet50", {"num_classes": 3}, TypeError, "'num_classes'. Did you mean 'classes'"),
+        ("ResNet50", {"drop_rate": 0.1}, TypeError, "'drop_rate'. Did you mean 'dropout_rate'"),
         ("ResNet50", {"name": "x"}, TypeError, "multiple values|no argument 'name'"),
         ("ResNet50", {"depths": (1, 1)}, ValueError, r"depths=\(1, 1\) and widths=\(64, 128"),
         ("ResNet50", {"depths": (1, 0, 1, 1)}, ValueError, r"\(1, 0, 1, 1\)"),
@@ -195,7 +199,7 @@ def test_custom_depths_and_widths():
 def test_an_unknown_name_offers_the_closest_ones_first(name, near):
     with pytest.raises(ValueError, match=f"There is no model '{name}'") as raised:
         create_model(name)
-    assert str(raised.value).endswith(f"Did you mean {' or '.join(near)}?")
+    assert str(raised.value).endswith(f"Did you mean {' or '.join(map(repr, near))}?")
 
 
 def test_a_name_that_is_near_none_points_to_the_list():

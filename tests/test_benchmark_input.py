@@ -7,7 +7,7 @@ import pytest
 from input_helpers import write_images
 
 from keras_resnet.commands import main
-from keras_resnet.commands.benchmark_input import as_json, report
+from keras_resnet.commands.benchmark.input import as_json, report
 from keras_resnet.input_pipeline import DataError, open_source
 from keras_resnet.input_pipeline.measuring import Measurement, Stage, _stages, measure_stages
 
@@ -63,8 +63,12 @@ def test_synthetic_data_has_nothing_to_measure():
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["benchmark", "inputs"], 2, "'inputs' is no subject; there are input"),
-        (["benchmark", "input"], 2, "it takes --config=NAME"),
+        (
+            ["benchmark", "inputs"],
+            2,
+            "'inputs' is not a subject of benchmark. Did you mean 'input'?",
+        ),
+        (["benchmark", "input"], 2, "--config is missing"),
         (["benchmark", "input", "--config=smoke", "--json=no/such/f.json"], 1, "no folder no/such"),
         (["benchmark", "input", "--config=smoke", "--rounds=0"], 2, "rounds"),
     ],

@@ -6,7 +6,8 @@ import keras
 import pytest
 import tensorflow as tf
 
-from keras_resnet.commands import main, step_timing
+from keras_resnet.commands import main
+from keras_resnet.commands.benchmark import step_timing
 
 
 def test_figures_of_a_step(tmp_path, capsys):
@@ -43,8 +44,8 @@ def test_it_trains_on_the_noise():
 @pytest.mark.parametrize(
     ("arguments", "quoted"),
     [
-        (["benchmark", "stp"], "did you mean 'step'"),
-        (["benchmark", "step"], "--config=NAME"),
+        (["benchmark", "stp"], "'stp' is not a subject of benchmark. Did you mean 'step'"),
+        (["benchmark", "step"], "--config is missing"),
         (["benchmark", "step", "--config=smoke", "--json=no/where.json"], "no folder"),
     ],
 )

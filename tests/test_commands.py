@@ -28,10 +28,10 @@ def test_every_command_has_its_line_and_its_help(name, capsys):
 @pytest.mark.parametrize(
     ("arguments", "code", "quoted"),
     [
-        (["trian"], 2, "did you mean 'train'"),
+        (["trian"], 2, "'trian' is not a command. Did you mean 'train'"),
         (["train"], 2, "--config is missing"),
         (["train", "--config=digits"], 2, "--workdir is missing"),
-        (["train", "--config=digitz", "--workdir=w"], 2, "did you mean 'digits'"),
+        (["train", "--config=digitz", "--workdir=w"], 2, "Did you mean 'digits'"),
         (["train", "--conf=digits", "--workdir=w"], 2, "conf"),
         (["train", "digits", "--workdir=w"], 2, "'digits'"),
         (["train", "--config=digits", "--workdir=w", "--config.epochs=ten"], 2, "ten"),
@@ -41,6 +41,10 @@ def test_every_command_has_its_line_and_its_help(name, capsys):
             2,
             "ResNet20",
         ),
+        (["train", "--workdr=w"], 2, "there is no flag --workdr. Did you mean '--workdir'?"),
+        (["train", "--xyz"], 2, "there is no flag --xyz. --help lists the flags."),
+        (["evaluate", "--config.lr=3"], 2, "there is no key 'lr'. Did you mean 'optimizer.learn"),
+        (["predict", "--config.lr=3"], 2, "there is no flag --config.lr"),
         (["evaluate"], 2, "--workdir=DIR"),
         (["evaluate", "--workdir=nowhere"], 1, "no such folder"),
         (["predict", "--workdir=w"], 2, "image file"),

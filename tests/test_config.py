@@ -1,21 +1,34 @@
 """Config files, overrides and their error messages; none of it imports TensorFlow."""
 
+import importlib
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from absl import flags as absl_flags
 
 from keras_resnet import config as configs
-from keras_resnet.config import overrides
-from keras_resnet.errors import UsageError
+from keras_resnet.commands import main
+from keras_resnet.config import overrides, records
+from keras_resnet.config.key import FREELY, NO, NOTED, Key, Range
+from keras_resnet.config.registries import Registry
+from keras_resnet.config.schema import KEYS
+from keras_resnet.errors import UsageError, UserError, close_names, did_you_mean, nearest
+
+REFERENCES = Path(__file__).parent / "references"
 
 
 def parse(config, *arguments):
     """Applies command-line arguments to a config as the commands do."""
     flags = absl_flags.FlagValues()
     overrides.define(flags)
-    flags(["test", *overrides.collect(arguments, flags)])
+    try:
+        flags(["test", *arguments])
+    except absl_flags.UnrecognizedFlagError as error:
+        overrides.check_flag(error.flagname)
+        raise
     return overrides.apply(config, flags)
 
 
@@ -65,10 +78,17 @@ def test_overrides_take_the_type_of_the_key():
         ("--config.epochs=ten", "ten"),
         ("--config.epochs=1.5", "1.5"),
         ("--config.optimizer.nesterov=maybe", "maybe"),
-        ("--config.optimizer.momentum=0.9", "'optimizer.momentum'"),
+        ("--config.optimizer.momentun=0.9", "'optimizer.momentum'"),
+        ("--noconfig.optimizer.nestrov", "'optimizer.nesterov'"),
         ("--config.batchsize=3", "'batch_size'"),
+        ("--config.lr=3", "'optimizer.learning_rate'"),
         ("--config.optimizer=sgd", "is a group"),
         ("--config.schedule.boundaries=(3,", "(3,"),
+        ("--config.epochs=abc", "epochs='abc' is not an integer; for example --config.epochs=90"),
+        ("--config.optimizer.learning_rate=fast", "is not a number; for example"),
+        ("--config.model.dropout_rate=x", "for example --config.model.dropout_rate=0.2"),
+        ("--config.loss.class_weights=a,b", "example --config.loss.class_weights='(1.0, 3.0)'"),
+        ("--config.model.residual=perhaps", "is not true or false"),
     ],
 )
 def test_bad_overrides_quote_the_value_and_the_nearest_key(argument, quoted):
@@ -80,15 +100,18 @@ def test_bad_overrides_quote_the_value_and_the_nearest_key(argument, quoted):
 @pytest.mark.parametrize(
     ("argument", "quoted"),
     [
-        ("--config.strategy=mirored", "did you mean 'mirrored'"),
-        ("--config.precision=bfloat16", "did you mean 'mixed_bfloat16'"),
+        ("--config.strategy=mirored", "Did you mean 'mirrored'"),
+        ("--config.precision=bfloat16", "Did you mean 'mixed_bfloat16'"),
         ("--config.xla=yes", "auto, on, off"),
-        ("--config.model.name=Cifarresnet20", "did you mean 'CifarResNet20'"),
+        ("--config.model.name=Cifarresnet20", "Did you mean 'CifarResNet20'"),
         ("--config.batch_size=0", "at least 1"),
-        ("--config.optimizer.learning_rate=-1", "must not be negative"),
+        ("--config.optimizer.learning_rate=-1", "must be at least 0"),
         ("--config.optimizer.learning_rate=nan", "not a finite number"),
         ("--config.optimizer.momentum=1", "below 1"),
-        ("--config.data.crop_ratio=0", "(0, 1]"),
+        ("--config.data.crop_ratio=0", "must be above 0 and at most 1"),
+        ("--config.data.max_broken_share=1.5", "data.max_broken_share is 1.5; it must be in 0..1"),
+        ("--config.data.augment.policy=trivail", "Did you mean 'trivial'"),
+        ("--config.tensorboard.profile_steps=(5,3)", "(first, last + 1)"),
         ("--config.data.mean=(0.5,)", "three numbers"),
         ("--config.data.std=(0.5,0.5,0.0)", "above 0"),
         ("--config.schedule.name=step", "boundaries"),
@@ -132,8 +155,97 @@ def test_own_config_file_needs_only_its_differences(tmp_path):
 
 
 def test_unknown_config_names_the_nearest():
-    with pytest.raises(UsageError, match=r"did you mean 'digits'"):
+    with pytest.raises(UsageError, match=r"Did you mean 'digits'"):
         configs.load_config("digit")
+
+
+def test_overrides_in_all_their_forms():
+    config = configs.default_config()
+    config.model.dropout_rate = 0.5
+    parse(
+        config,
+        "--config.schedule.boundaries=3,5.5",
+        "--config.model.depths=2",
+        "--config.model.widths=",
+        "--config.model.dropout_rate=None",
+        "--config.model.shortcut=B",
+        "-config.ema.warmup=false",
+        "--config.epochs=3",
+        "--config.epochs=4",
+    )
+    assert config.schedule.boundaries == (3, 5.5)
+    assert (config.model.depths, config.model.widths) == ((2,), ())
+    assert (config.model.dropout_rate, config.model.shortcut) == (None, "B")
+    assert (config.ema.warmup, config.epochs) == (False, 4)
+
+
+def test_every_key_says_what_it_does():
+    for name, key in KEYS.items():
+        assert key.name == name
+        assert key.help[0].isupper() or key.help.split(":")[0] in key.allowed(), name
+        assert key.help.endswith("."), name
+        assert not key.allowed() or key.default in key.allowed(), name
+        assert key.range is None or key.default in key.range, name
+        assert key.resume in (NO, NOTED, FREELY), name
+        # What a run without the key meant is said for each older version, and only for those.
+        assert set(key.absent) == set(range(1, key.since)), name
+        assert key.since <= configs.CONFIG_VERSION
+        shown = key.default if key.example is None else key.example
+        text = str(shown)
+        assert key.parse(text) == shown, name
+
+
+@pytest.mark.parametrize(
+    "registry",
+    [key.choices for key in KEYS.values() if isinstance(key.choices, Registry)],
+    ids=lambda registry: registry.table,
+)
+def test_names_read_from_source_are_those_of_the_imported_registry(registry):
+    table = getattr(importlib.import_module(f"keras_resnet.{registry.module}"), registry.table)
+    assert registry.names() == (*registry.also, *table)
+
+
+def test_a_registry_that_is_not_there_says_so():
+    with pytest.raises(LookupError, match="no table NOTHING"):
+        Registry("training.optimizers", "NOTHING").names()
+
+
+@pytest.mark.parametrize(
+    ("limits", "inside", "outside", "words"),
+    [
+        (Range(low=1), 1, 0.5, "at least 1"),
+        (Range(low=0, open_low=True), 1e-9, 0, "above 0"),
+        (Range(0, 1, open_high=True), 0, 1, "at least 0 and below 1"),
+        (Range(0, 1, open_low=True), 1, 0, "above 0 and at most 1"),
+    ],
+)
+def test_ranges(limits, inside, outside, words):
+    assert inside in limits
+    assert outside not in limits
+    assert str(limits) == words
+
+
+def _plain(values):
+    """JSON has lists for tuples."""
+    return json.loads(json.dumps(values))
+
+
+def test_defaults_are_those_of_the_first_version():
+    recorded = json.loads((REFERENCES / "config_defaults_1.json").read_text())
+    assert _plain(configs.default_config().to_dict()) == recorded
+
+
+def test_config_json_of_the_first_version_is_read_unchanged():
+    path = REFERENCES / "config_version_1.json"
+    config = configs.from_json(path.read_text(), str(path))
+    recorded = json.loads(path.read_text())
+    assert "config_version" not in recorded
+    assert _plain(config.to_dict()) == recorded
+    assert config.schedule.boundaries == (3, 5)
+    assert config.data.augment.color_jitter == (0.4, 0.4, 0.4, 0.1)
+    again = configs.from_json(configs.to_json(config), "config.json")
+    assert again == config
+    assert json.loads(configs.to_json(config)) == {"config_version": 1, **recorded}
 
 
 def test_json_round_trip_and_later_keys():
@@ -142,16 +254,161 @@ def test_json_round_trip_and_later_keys():
     assert configs.from_json(text, "config.json") == config
     older = config.to_dict()
     del older["tensorboard"]
-    import json
-
     assert configs.from_json(json.dumps(older), "config.json") == config
-    assert configs.differing_keys(config, config) == []
+    assert records.changes(config, config) == {}
     other = configs.load_config("digits")
     other.epochs = 31
-    assert configs.differing_keys(other, config) == ["epochs: 30 -> 31"]
+    assert records.describe_changes(records.changes(config, other)) == "epochs: 30 -> 31"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["train", "--config.x=1"]])
+def test_a_key_of_a_later_version_means_in_older_files_what_the_table_says(monkeypatch):
+    later = Key("loss.sum_classes", False, help="", since=3, absent={1: True, 2: False})
+    monkeypatch.setitem(KEYS, "loss.sum_classes", later)
+    monkeypatch.setattr(records, "CONFIG_VERSION", 3)
+    values = configs.default_config().to_dict()
+    del values["loss"]["sum_classes"]
+
+    def read(**version):
+        return configs.from_json(json.dumps({**version, **values}), "config.json").loss.sum_classes
+
+    assert read() is True
+    assert [read(config_version=version) for version in (1, 2, 3)] == [True, False, False]
+    values["loss"]["sum_classes"] = False
+    assert read() is False
+
+
+@pytest.mark.parametrize("version", [2, "1", 0, None])
+def test_other_versions_of_config_json_are_refused(version):
+    text = json.dumps({"config_version": version, "epochs": 3})
+    with pytest.raises(UsageError) as error:
+        configs.from_json(text, "runs/a/config.json")
+    assert f"runs/a/config.json: config_version is {version!r}" in str(error.value)
+    assert "pip install --upgrade keras-resnet-tpu" in str(error.value)
+
+
+def test_a_config_json_that_is_none():
+    for text in ("{", "[1]"):
+        with pytest.raises(UsageError, match=r"config\.json is not"):
+            configs.from_json(text, "config.json")
+
+
+def test_what_may_change_when_a_run_resumes():
+    recorded = configs.load_config("digits")
+    changed = parse(
+        configs.load_config("digits"),
+        "--config.data.path=/elsewhere",
+        "--config.strategy=mirrored",
+        "--config.checkpoint.keep=7",
+    )
+    found = records.check_resumption(recorded, changed, "--workdir=w")
+    assert records.select_changes(found, NOTED) == {
+        "strategy": ("auto", "mirrored"),
+        "data.path": ("", "/elsewhere"),
+    }
+    assert records.select_changes(found, FREELY) == {"checkpoint.keep": (3, 7)}
+    changed.epochs = 31
+    with pytest.raises(UserError) as error:
+        records.check_resumption(recorded, changed, "--workdir=w")
+    message = str(error.value)
+    assert "--workdir=w belongs to a run with another config: epochs: 30 -> 31." in message
+    assert "only deterministic, strategy, devices, " in message
+    assert "data.path" in message
+
+
+def test_what_changes_the_mathematics_may_not_change():
+    for name, key in KEYS.items():
+        if name.startswith(("optimizer.", "schedule.", "loss.", "ema.", "data.augment.")):
+            assert key.resume == NO, name
+    assert {KEYS[name].resume for name in ("seed", "batch_size", "epochs", "precision")} == {NO}
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("lr", "optimizer.learning_rate"),
+        ("learning_rate", "optimizer.learning_rate"),
+        ("optimizer.lr", "optimizer.learning_rate"),
+        ("pretrained", "model.weights"),
+        ("bs", "batch_size"),
+        ("wd", "optimizer.weight_decay"),
+        ("weight_decay", "optimizer.weight_decay"),
+        ("num_epochs", "epochs"),
+        ("size", "data.image_size"),
+        ("img_size", "data.image_size"),
+        ("resolution", "data.image_size"),
+        ("arch", "model.name"),
+        ("model", "model.name"),
+        ("random_seed", "seed"),
+        ("num_workers", "devices"),
+        ("mixup", "data.augment.mixup"),
+        ("label_smoothing", "loss.label_smoothing"),
+        ("milestones", "schedule.boundaries"),
+    ],
+)
+def test_words_of_other_libraries_lead_to_the_key(typed, meant):
+    assert close_names(typed, KEYS)[0] == meant
+
+
+def test_did_you_mean():
+    assert did_you_mean("flipp", ["flip", "crop"]) == " Did you mean 'flip'?"
+    assert nearest("flipp", ["flip", "crop"]) == "; did you mean 'flip'?"
+    assert did_you_mean("xyz", ["flip", "crop"]) == nearest("xyz", ["flip", "crop"]) == ""
+    assert did_you_mean(49, ["ResNet50"]) == ""
+    assert close_names("resnet49", ["ResNet18", "ResNet50", "ResNet34"])[0] == "ResNet50"
+
+
+def test_config_lists_every_key(capsys):
+    assert main(["config"]) == 0
+    printed = capsys.readouterr().out
+    for name, key in KEYS.items():
+        assert f"  {name} = {key.default!r}" in printed
+        assert key.help in " ".join(printed.split())
+    assert "\n* " not in printed
+    assert "(one of sgd, lars, adamw, lamb)" in printed
+    assert max(map(len, printed.splitlines())) <= 100
+
+
+def test_config_marks_what_differs_and_takes_keys_and_groups(capsys):
+    assert main(["config", "digits", "--config.seed=7"]) == 0
+    printed = capsys.readouterr().out
+    values = dict(configs.flatten(configs.load_config("digits")))
+    marked = [line.split()[1] for line in printed.splitlines() if line.startswith("* ")]
+    assert marked == ["seed", *[name for name in KEYS if values[name] != KEYS[name].default]]
+    assert "* epochs = 30  (at least 1; default 90)" in printed
+    assert main(["config", "digits", "epochs", "data.augment"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count(" = ") == 1 + sum(name.startswith("data.augment.") for name in KEYS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "quoted"),
+    [
+        (["lr"], "'lr' is not a config, a key or a group of keys. Did you mean 'optimizer.learn"),
+        (["digitz"], "Did you mean 'digits'"),
+        (["digits", "cifar10", "epochs"], "name one config, not digits and cifar10"),
+        ([""], "'' is not a config"),
+        (["none.py"], "none.py is neither"),
+        (["--config.epochs=0"], "at least 1"),
+    ],
+)
+def test_config_refuses_what_is_neither(arguments, quoted, capsys):
+    assert main(["config", *arguments]) == 2
+    assert quoted in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["train", "--help"],
+        ["config"],
+        ["config", "resnet50_imagenet"],
+        ["train", "--config.x=1"],
+        ["train", "--config=digits", "--workdir=w", "--config.optimizer.name=sdg"],
+        ["train", "--config=digits", "--workdir=w", "--config.model.name=ResNet51"],
+        ["libtpu-flags", "train", "--config=resnet50_imagenet_tpu"],
+    ],
+)
 def test_help_and_usage_errors_do_not_import_tensorflow(arguments):
     program = (
         "import sys; from keras_resnet.commands import main; code = main(sys.argv[2:]); "
@@ -167,4 +424,4 @@ def test_help_and_usage_errors_do_not_import_tensorflow(arguments):
     ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] in ("[]", "['numpy']"), done.stdout + done.stderr
-    assert done.returncode == (0 if "--help" in arguments else 2)
+    assert done.returncode == (2 if arguments[0] == "train" and "--help" not in arguments else 0)

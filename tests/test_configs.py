@@ -6,7 +6,7 @@ import keras
 import pytest
 
 from keras_resnet import config as configs
-from keras_resnet.commands.step_timing import bare_trainer
+from keras_resnet.commands.benchmark.step_timing import bare_trainer
 from keras_resnet.errors import UsageError
 from keras_resnet.training.tensorflow.strategy import make_strategy
 
@@ -81,7 +81,7 @@ def test_own_files_build_on_bundled_ones_and_on_each_other(tmp_path):
 
 @pytest.mark.parametrize(
     ("base", "quoted"),
-    [("cifar11", "did you mean 'cifar10'"), ("own.py", "builds on itself")],
+    [("cifar11", "Did you mean 'cifar10'"), ("own.py", "builds on itself")],
 )
 def test_a_base_that_cannot_be(base, quoted, tmp_path):
     with pytest.raises(UsageError, match=quoted):

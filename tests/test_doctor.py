@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from keras_resnet.commands import diagnosis as doctor
-from keras_resnet.commands import main
-from keras_resnet.commands.libtpu_flags import recommended_flags
+from keras_resnet.commands import doctor, main
 
 ROOT = Path(__file__).parent.parent
 WHOLE = {
@@ -157,13 +155,17 @@ def test_it_works_without_tensorflow():
     assert "pip install 'keras-resnet-tpu[cpu]'" in done.stdout
 
 
-def test_flags_that_a_config_recommends(tmp_path):
+def test_flags_that_a_config_recommends(tmp_path, capsys):
+    def recommended(*arguments):
+        assert main(["libtpu-flags", *arguments]) == 0
+        return capsys.readouterr().out
+
     config = tmp_path / "my config.py"
     config.write_text("def get_config():\n    return {'libtpu_init_args': '--xla_a=1 --xla_b=2'}\n")
-    assert recommended_flags(["train", f"--config={config}", "--workdir=w"]) == (
-        "--xla_a=1 --xla_b=2"
-    )
+    assert recommended("train", f"--config={config}", "--workdir=w") == "--xla_a=1 --xla_b=2\n"
     override = "--config.libtpu_init_args=--xla_c=3"
-    assert recommended_flags(["train", f"--config={config}", override]) == "--xla_c=3"
-    assert recommended_flags(["train", "--config=digits", "--unknown"]) == ""
-    assert recommended_flags(["evaluate", "--workdir=w"]) == ""
+    assert recommended("train", f"--config={config}", override) == "--xla_c=3\n"
+    assert recommended("train", "--config=digits", "--unknown") == "\n"
+    assert recommended("evaluate", "--workdir=w") == "\n"
+    assert main(["libtpu-flags", "train", "--config=digitz"]) == 2
+    assert "Did you mean 'digits'" in capsys.readouterr().err

@@ -177,7 +177,7 @@ def test_a_process_for_one_module_finds_the_package_from_anywhere(folder):
 
     (folder / "keras_resnet.py").write_text("raise SystemError")
     (folder / "numpy.py").write_text("raise SystemError")
-    command = keras_resnet_cli.module_command("keras_resnet.commands.libtpu_flags", "train")
+    command = keras_resnet_cli.module_command("keras_resnet.commands", "libtpu-flags", "train")
     arguments = [*command, "--config=resnet50_imagenet_tpu"]
     done = subprocess.run(
         arguments, capture_output=True, text=True, cwd=folder, env={"PATH": os.environ["PATH"]}

@@ -265,7 +265,7 @@ def test_picture(tmp_path):
     ("arguments", "quoted"),
     [
         ([], "--config=NAME --topology=SLICE"),
-        (["--config=smoke", "--topology=v5:2x2"], "did you mean 'v5p' or 'v5e'"),
+        (["--config=smoke", "--topology=v5:2x2"], "Did you mean 'v5p' or 'v5e'"),
         (["--config=smoke", "--topology=v5e"], "v5e:2x2"),
         (["--config=smoke", "--topology=v4:2x2"], "slices of v4 have 3 sides"),
         (["--config=smoke", "--topology=v5e:16x16", "--config.batch_size=100"], "take 256"),

@@ -104,6 +104,19 @@ def test_another_config_is_refused_with_the_differing_keys(finished, capsys):
     assert "epochs: 2 -> 3" in capsys.readouterr().err
 
 
+def test_a_resumed_run_notes_what_was_changed(finished, capsys):
+    workdir, result = finished
+    before = workdir.config.read_text()
+    arguments = ["train", "--config=smoke", f"--workdir={workdir.path}"]
+    changes = ["--config.checkpoint.keep=5", "--config.data.max_broken_share=0.5"]
+    assert main([*arguments, *changes]) == 0
+    assert f"top1 {result['top1']:.4f}" in capsys.readouterr().out
+    (entry,) = workdir.read_history()
+    assert entry["changed"] == {"data.max_broken_share": [0.01, 0.5]}
+    assert workdir.read_config().checkpoint.keep == 5
+    workdir.config.write_text(before)
+
+
 def test_predict_prints_class_names(finished, tmp_path, capsys):
     from PIL import Image
     from sklearn.datasets import load_digits

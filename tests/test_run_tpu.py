@@ -54,7 +54,7 @@ PYTHON = """\
 #!/usr/bin/env bash
 case "$*" in
   -c*) echo /lib/libtpu.so ;;
-  "-m keras_resnet.commands.libtpu_flags "*) echo --xla_flag=1 ;;
+  "-m keras_resnet_cli libtpu-flags "*) echo --xla_flag=1 ;;
   *)
     { printf '[%s]' "$@"; echo; env | grep -E 'TPU|XLA|PJRT|PLUGG'; } >> "$LOG_OF_PYTHON"
     trap 'echo saved >>"$LOG_OF_PYTHON"; exit 143' TERM

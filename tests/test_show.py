@@ -8,7 +8,7 @@ from input_helpers import write_images
 from PIL import Image
 
 from keras_resnet import commands, input_pipeline
-from keras_resnet.commands import contact_sheet
+from keras_resnet.commands.show import contact_sheet
 
 CLASSES = {"ant": 6, "bee": 6, "cow": 6}
 
@@ -80,7 +80,7 @@ def test_captions(share, expected):
         (["--output=no/such/sheet.png"], 1, "there is no folder no/such"),
         (["--config.data.augment.policy=trivail"], 2, "'trivail'. Did you mean 'trivial'"),
         (["--config.data.augment.repeats=4"], 1, "multiple of 4, such as 8"),
-        (["file"], 2, "it takes --config=NAME and --output=FILE.png"),
+        (["file"], 2, "unexpected argument 'file'"),
     ],
 )
 def test_errors(arguments, changes, code, message, capsys):

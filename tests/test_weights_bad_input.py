@@ -91,7 +91,7 @@ def test_no_file_folder_and_unknown_format(tmp_path):
     _refused(tmp_path, "is a folder")
     (tmp_path / "weights.onnx").write_bytes(b"")
     _refused(tmp_path / "weights.onnx", "No weight format known", ".safetensors")
-    _refused("imagnet", "did you mean 'imagenet'?")
+    _refused("imagnet", "Did you mean 'imagenet'?")
     _refused(3, "received 3")
 
 

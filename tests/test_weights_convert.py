@@ -51,7 +51,7 @@ def test_converts_and_describes(weights, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("model", "output", "code", "message"),
     [
-        ("ResNet19", "x.keras", 1, "Did you mean ResNet1"),
+        ("ResNet19", "x.keras", 1, "Did you mean 'ResNet1"),
         ("ResNet34", "x.keras", 1, "'resnet18', ResNet34 is 'resnet34'"),
         ("ResNet18", "x.h5", 2, "should end with .keras"),
         ("ResNet18", "no/x.keras", 1, "there is no folder"),

@@ -4,7 +4,8 @@ import fnmatch
 from typing import Any
 
 from keras_resnet.architectures import variants
-from keras_resnet.architectures.row import Architecture, did_you_mean
+from keras_resnet.architectures.row import Architecture
+from keras_resnet.errors import did_you_mean
 
 __all__ = ["ARCHITECTURES", "Architecture", "get_architecture", "list_models"]
 

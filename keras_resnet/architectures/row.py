@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from keras_resnet.errors import close_names
+from keras_resnet.errors import did_you_mean
 from keras_resnet.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -18,12 +18,6 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def did_you_mean(word: str, known: Any) -> str:
-    """Returns " Did you mean a or b?" for what is close to `word`, or ""."""
-    near = close_names(word, known)
-    return f" Did you mean {' or '.join(near)}?" if near else ""
 
 
 def explain_arguments(function: Function) -> Function:

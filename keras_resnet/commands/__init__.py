@@ -1,25 +1,29 @@
 """The command line `keras-resnet`: a table of commands, one small module each.
 
 A command module has `SUMMARY` (a line for the help), `define_flags(flags)` and
-`run(flags, arguments) -> exit code`. At import it loads neither TensorFlow nor Keras. One with
-`SUBCOMMANDS`, a table of further command modules, has only that and `SUMMARY`.
+`run(flags, arguments) -> exit code`; its docstring is its help. At import it loads neither
+TensorFlow nor Keras. One with `SUBCOMMANDS`, a table of further command modules, has only that and
+`SUMMARY`; with `KNOWN_FLAGS_ONLY` a command gets unknown flags as arguments.
 """
 
+import functools
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from types import ModuleType
 
 from absl import flags as absl_flags
 
-from keras_resnet.config import overrides
-from keras_resnet.errors import Interrupted, UsageError, UserError, nearest
+from keras_resnet.commands.options import command_help
+from keras_resnet.errors import UsageError, UserError, did_you_mean
 from keras_resnet.installation import VERSION
 
 COMMANDS = {
     "train": "keras_resnet.commands.train",
     "evaluate": "keras_resnet.commands.evaluate",
     "predict": "keras_resnet.commands.predict",
+    "config": "keras_resnet.commands.config",
     "convert": "keras_resnet.commands.convert",
     "show": "keras_resnet.commands.show",
     "benchmark": "keras_resnet.commands.benchmark",
@@ -27,7 +31,9 @@ COMMANDS = {
     "verify-export": "keras_resnet.commands.verify_export",
     "doctor": "keras_resnet.commands.doctor",
     "preflight": "keras_resnet.commands.preflight",
+    "libtpu-flags": "keras_resnet.commands.libtpu_flags",
 }
+HELP = ("--help", "-h", "-help", "--helpfull")
 EXIT_CODES = """\
 exit codes: 0 success, 1 something is wrong with files, data or devices, 2 usage, 130 interrupted
 (SIGINT), 143 terminated (SIGTERM); after the last two the same command resumes"""
@@ -39,64 +45,73 @@ def main(argv: Sequence[str] | None = None) -> int:
     # TensorFlow's own start-up chatter would bury the lines that matter; errors still show.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
-        return _dispatch(argv)
-    except UsageError as error:
-        return _fail(argv, error, code=2)
-    except (absl_flags.Error, overrides.OverrideError) as error:
-        return _fail(argv, error, code=2)
+        run = _parse(argv)
+        return run()
+    except UserError as error:
+        return _fail(argv, error, error.code)
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Interrupted as error:
-        return _fail(argv, error, code=error.code)
-    except (UserError, OSError) as error:
+    except OSError as error:
         return _fail(argv, error, code=1)
     except KeyboardInterrupt:
         return _fail(argv, "interrupted", code=130)
-    except Exception as error:
-        # input_pipeline stands on its own and cannot use UserError: its errors count as such here.
-        from keras_resnet.input_pipeline.errors import DataError
-
-        if isinstance(error, DataError):
-            return _fail(argv, error, code=1)
-        raise
 
 
-def _dispatch(argv: list[str]) -> int:
-    if not argv or argv[0] in ("--help", "-h", "--helpfull", "help"):
-        print(_help())
-        return 0 if argv else 2
+def _parse(argv: list[str]) -> Callable[[], int]:
+    """Returns what a command line asks for, ready to be called."""
+    if not argv or argv[0] in (*HELP, "help"):
+        return functools.partial(_say, _overview(), code=0 if argv else 2)
     if argv[0] == "--version":
-        print(f"keras-resnet {VERSION}")
-        return 0
+        return functools.partial(_say, f"keras-resnet {VERSION}")
     name, *rest = argv
-    if name not in COMMANDS:
-        raise UsageError(
-            f"{name!r} is no command; there are {', '.join(COMMANDS)}{nearest(name, COMMANDS)}"
-        )
-    command = importlib.import_module(COMMANDS[name])
+    command = _find(name, COMMANDS, "command")
     if hasattr(command, "SUBCOMMANDS"):
-        if not rest or rest[0] in ("--help", "-h", "-help"):
-            print(f"{command.SUMMARY}\n\n{command.__doc__.strip()}")
-            return 0 if rest else 2
-        subject, *rest = rest
-        if subject not in command.SUBCOMMANDS:
-            raise UsageError(
-                f"{subject!r} is no subject; there are {', '.join(command.SUBCOMMANDS)}"
-                f"{nearest(subject, command.SUBCOMMANDS)}"
+        if not rest or rest[0] in HELP:
+            return functools.partial(
+                _say, command_help(command, absl_flags.FlagValues()), code=0 if rest else 2
             )
-        command = importlib.import_module(command.SUBCOMMANDS[subject])
+        subject, *rest = rest
+        command = _find(subject, command.SUBCOMMANDS, f"subject of {name}")
         name = f"{name} {subject}"
     flags = absl_flags.FlagValues()
     command.define_flags(flags)
-    if any(argument in ("--help", "-h", "-help") for argument in rest):
-        print(f"{command.SUMMARY}\n\n{command.__doc__.strip()}\n{flags.get_help()}")
-        return 0
-    arguments = flags([f"keras-resnet {name}", *overrides.collect(rest, flags)])[1:]
-    return command.run(flags, arguments)
+    if any(argument in HELP for argument in rest):
+        return functools.partial(_say, command_help(command, flags))
+    try:
+        known_only = getattr(command, "KNOWN_FLAGS_ONLY", False)
+        arguments = flags([f"keras-resnet {name}", *rest], known_only=known_only)[1:]
+    except absl_flags.UnrecognizedFlagError as error:
+        raise _unknown_flag(error.flagname, flags) from error
+    except (absl_flags.Error, ValueError) as error:  # ValueError: --nojson=1
+        raise UsageError(str(error)) from error
+    return functools.partial(command.run, flags, arguments)
 
 
-def _help() -> str:
+def _find(name: str, table: dict[str, str], what: str) -> ModuleType:
+    if name not in table:
+        raise UsageError(
+            f"{name!r} is not a {what}.{did_you_mean(name, table)} There are {', '.join(table)}"
+        )
+    return importlib.import_module(table[name])
+
+
+def _unknown_flag(name: str, flags: absl_flags.FlagValues) -> UsageError:
+    if "config.seed" in flags:
+        from keras_resnet.config.overrides import check_flag
+
+        check_flag(name)
+    own = [f"--{flag}" for flag in flags if not flag.startswith("config.")]
+    hint = did_you_mean(f"--{name}", own) or " --help lists the flags."
+    return UsageError(f"there is no flag --{name}.{hint}")
+
+
+def _say(text: str, code: int = 0) -> int:
+    print(text)
+    return code
+
+
+def _overview() -> str:
     rows = [
         f"  {name:<15}{importlib.import_module(module).SUMMARY}"
         for name, module in COMMANDS.items()

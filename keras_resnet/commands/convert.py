@@ -10,6 +10,8 @@ from pathlib import Path
 
 from absl import flags as absl_flags
 
+from keras_resnet.backend import require_backend
+from keras_resnet.commands.options import check_folder_of, define_strings
 from keras_resnet.errors import UsageError, UserError
 from keras_resnet.storage import replacing
 
@@ -18,27 +20,24 @@ SUMMARY = "Make a .keras file of weights from PyTorch, timm or keras.application
 
 def define_flags(flags: absl_flags.FlagValues) -> None:
     """Defines --model, --weights and --output."""
-    for name, meaning in (
-        ("model", "name of the variant, such as ResNet50"),
-        ("weights", "file, hf:// address or 'imagenet'"),
-        ("output", "the .keras file to write"),
-    ):
-        absl_flags.DEFINE_string(name, None, meaning, flag_values=flags)
+    define_strings(
+        flags,
+        model="Name of the network, such as ResNet50.",
+        weights="A file of weights, an hf:// address, or imagenet.",
+        output="The .keras file to write.",
+    )
 
 
 def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     """Converts, says what it wrote and returns 0."""
     if arguments or not (flags.model and flags.weights and flags.output):
-        raise UsageError("it takes --model, --weights and --output, and no other argument")
+        raise UsageError("convert takes --model, --weights and --output, and no other argument")
     output = Path(flags.output)
     if output.suffix != ".keras":
         raise UsageError(f"--output={output}: the name should end with .keras")
-    if not output.parent.is_dir():
-        raise UserError(f"--output={output}: there is no folder {output.parent}")
-    from keras_resnet import backend
-
+    check_folder_of(flags, "output")
     try:
-        backend.require_backend()
+        require_backend()
         model = _converted(flags.model, flags.weights)
     except (ImportError, ValueError) as error:
         raise UserError(str(error)) from error

@@ -7,8 +7,9 @@ import json
 
 from absl import flags as absl_flags
 
+from keras_resnet.commands.options import define_json_switch, define_strings
 from keras_resnet.commands.startup import start_tensorflow
-from keras_resnet.config import overrides
+from keras_resnet.config import check, overrides
 from keras_resnet.errors import UsageError
 
 SUMMARY = "Evaluate the newest or the best checkpoint of a work directory."
@@ -16,27 +17,26 @@ SUMMARY = "Evaluate the newest or the best checkpoint of a work directory."
 
 def define_flags(flags: absl_flags.FlagValues) -> None:
     """Defines --workdir, --json and the overrides."""
-    absl_flags.DEFINE_string("workdir", None, "work directory of a training run", flag_values=flags)
+    define_strings(flags, workdir="Work directory of a training run.")
     absl_flags.DEFINE_enum(
         "checkpoint",
         "newest",
         ["newest", "best"],
-        "best: the one with the highest top-1 in evaluation",
+        "Which checkpoint to evaluate; best: the one with the highest top-1 so far.",
         flag_values=flags,
     )
-    absl_flags.DEFINE_boolean("json", False, "print one JSON object", flag_values=flags)
+    define_json_switch(flags)
     overrides.define(flags)
 
 
 def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     """Evaluates and prints; returns 0."""
-    from keras_resnet import config
+    if arguments or not flags.workdir:
+        raise UsageError("evaluate takes --workdir=DIR and no other argument")
     from keras_resnet.training.workdir import WorkDir
 
-    if arguments or not flags.workdir:
-        raise UsageError("it takes --workdir=DIR and no other argument")
     workdir = WorkDir(flags.workdir)
-    resolved = config.check(overrides.apply(workdir.read_config(), flags))
+    resolved = check(overrides.apply(workdir.read_config(), flags))
     start_tensorflow()
     from keras_resnet.training import run as training_run
 

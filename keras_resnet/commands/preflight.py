@@ -10,52 +10,70 @@ exit codes: 0 it fits, 3 it does not fit, 4 it does not compile"""
 
 import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from absl import flags as absl_flags
+from ml_collections import ConfigDict
 
+from keras_resnet.commands.options import (
+    check_folder_of,
+    define_strings,
+    require_config,
+    write_json,
+)
 from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.config import overrides
 from keras_resnet.errors import UsageError, UserError
+from keras_resnet.preflight.topologies import Topology, parse_topology
+
+if TYPE_CHECKING:
+    from keras_resnet.preflight.report import Report
 
 SUMMARY = "Compile the training step for a Cloud TPU, without one: fits? how fast?"
+_EXAMPLE = "keras-resnet preflight --config=resnet50_imagenet_tpu --topology=v5e:2x4"
 
 
 def define_flags(flags: absl_flags.FlagValues) -> None:
     """Defines --config, --topology, what to do with the result, and the overrides."""
     overrides.define_config(flags)
-    for name, meaning in (
-        ("topology", "slice of TPU, generation and sides in chips: v5e:2x4, v4:2x2x1"),
-        ("json", "file to write the figures to"),
-        ("plot", "picture of where the cycles go, a .png"),
-        ("input", "what `keras-resnet benchmark input --json` wrote on a host"),
-    ):
-        absl_flags.DEFINE_string(name, None, meaning, flag_values=flags)
-    absl_flags.DEFINE_boolean(
-        "search", False, "if it does not fit, find the largest batch that does", flag_values=flags
+    define_strings(
+        flags,
+        topology="The TPU slice: its generation and its sides in chips, as in v5e:2x4 or v4:2x2x1.",
+        json="File to write the figures to, as JSON.",
+        plot="Picture to write, a .png, of where the cycles go.",
+        input="What `keras-resnet benchmark input --json` wrote on a host, to compare with.",
     )
     absl_flags.DEFINE_boolean(
-        "tune", False, "try flags of the compiler and batches; an hour or so", flag_values=flags
+        "search",
+        False,
+        "Find the largest batch that fits, if that of the config does not.",
+        flag_values=flags,
+    )
+    absl_flags.DEFINE_boolean(
+        "tune",
+        False,
+        "Try flags of the compiler and sizes of the batch, which takes about an hour.",
+        flag_values=flags,
     )
     absl_flags.DEFINE_integer(
-        "classes", None, "outputs; default: the variant's own", lower_bound=2, flag_values=flags
+        "classes",
+        None,
+        "Number of classes of the network; without it that of the architecture.",
+        lower_bound=2,
+        flag_values=flags,
     )
 
 
 def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     """Compiles, prints, writes; returns 0, 3 or 4."""
-    from keras_resnet.preflight.topologies import parse_topology
-
-    if arguments or not (flags.config and flags.topology):
-        raise UsageError(
-            "it takes --config=NAME --topology=SLICE and no other argument; for example: "
-            "keras-resnet preflight --config=resnet50_imagenet_tpu --topology=v5e:2x4"
-        )
+    require_config(flags, arguments, _EXAMPLE)
+    if not flags.topology:
+        raise UsageError(f"--topology is missing; for example: {_EXAMPLE}")
     topology = parse_topology(flags.topology)
     resolved = overrides.resolve(flags)
-    for name in ("json", "plot"):
-        if flags[name].value and not Path(flags[name].value).parent.is_dir():
-            raise UserError(f"--{name}={flags[name].value}: there is no such folder")
+    check_folder_of(flags, "json", "plot")
     measured = _measured_input(flags.input)
     batch = _batch_per_replica(resolved, topology)
     _require_compiler()
@@ -70,8 +88,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
         figures["largest_batch_per_replica"] = _search(report, step, resolved)
     if flags.tune and report.exit_code != reports.DOES_NOT_COMPILE:
         figures["tuned"] = _tune(batch, step)
-    if flags.json:
-        Path(flags.json).write_text(json.dumps(figures, indent=2) + "\n")
+    write_json(flags.json, figures)
     if flags.plot and report.exit_code == reports.FITS:
         from keras_resnet.preflight.plot import draw
 
@@ -89,7 +106,7 @@ def _require_compiler() -> None:
         raise UserError(NO_COMPILER)
 
 
-def _batch_per_replica(config, topology) -> int:
+def _batch_per_replica(config: ConfigDict, topology: Topology) -> int:
     """Images of a replica, in one of the parts of `accumulate_steps`."""
     share = topology.replicas * config.accumulate_steps
     if config.batch_size % share:
@@ -109,11 +126,13 @@ def _measured_input(path: str | None) -> float | None:
         return float(json.loads(Path(path).read_text())["stages"][-1]["images_per_second"])
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise UserError(
-            f"--input={path}: no result of keras-resnet benchmark input ({error})"
+            f"--input={path} is not a result of keras-resnet benchmark input ({error})"
         ) from error
 
 
-def _preflight(config, topology, classes, batch: int, libtpu_flags: str):
+def _preflight(
+    config: ConfigDict, topology: Topology, classes: int | None, batch: int, libtpu_flags: str
+) -> "Report":
     """Lowers and compiles; returns a Report."""
     from keras_resnet.architectures import get_architecture
     from keras_resnet.preflight.compiler import compile_step
@@ -126,7 +145,7 @@ def _preflight(config, topology, classes, batch: int, libtpu_flags: str):
     return Report(topology, lowered, compiled, parts=config.accumulate_steps)
 
 
-def _search(report, step, config) -> int:
+def _search(report: "Report", step: Callable[[int, str], "Report"], config: ConfigDict) -> int:
     from keras_resnet.preflight.search import largest_batch
 
     largest, tried = largest_batch(lambda batch: step(batch, config.libtpu_init_args), report)
@@ -135,7 +154,7 @@ def _search(report, step, config) -> int:
     return largest
 
 
-def _tune(batch: int, step) -> list[dict]:
+def _tune(batch: int, step: Callable[[int, str], "Report"]) -> list[dict[str, Any]]:
     from keras_resnet.preflight.tune import describe, tune
 
     rows = []

@@ -1,16 +1,26 @@
 """usage: keras-resnet train --config=NAME_OR_PATH --workdir=DIR [--config.key=value ...]
 
-Leaves in DIR: config.json, dataset.json, metrics.jsonl, TensorBoard events, checkpoints/,
-model.keras, curves.png and result.json. The same command again resumes from the newest
-checkpoint."""
+Trains a network. The same command again resumes from the newest checkpoint. It leaves in DIR:
+
+  config.json       every key of the config, and what was changed when the run was resumed
+  dataset.json      class names and sizes of the splits
+  metrics.jsonl     a line for each report of training and each evaluation
+  tensorboard/      the same for TensorBoard
+  checkpoints/      the newest checkpoints and the best one
+  model.keras       the trained network with its preprocessing and class names
+  curves.png        loss and accuracy over the epochs
+  confusion.png     which class is taken for which; classes.csv has the accuracy of each
+  result.json       accuracy, loss and images/s"""
 
 from absl import flags as absl_flags
 
+from keras_resnet.commands.options import require_config
 from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.config import overrides
 from keras_resnet.errors import UsageError
 
 SUMMARY = "Train a network; the same command again resumes."
+_EXAMPLE = "keras-resnet train --config=digits --workdir=runs/digits"
 
 
 def define_flags(flags: absl_flags.FlagValues) -> None:
@@ -19,22 +29,19 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_string(
         "workdir",
         None,
-        "folder for everything the run leaves, here or gs://BUCKET/FOLDER",
+        "Folder for everything the run leaves, here or gs://BUCKET/FOLDER.",
         flag_values=flags,
     )
 
 
 def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     """Trains; returns 0."""
-    if arguments:
-        raise UsageError(f"unexpected argument {arguments[0]!r}; a config goes in --config=NAME")
-    for name in ("config", "workdir"):
-        if not flags[name].value:
-            example = "--config=digits --workdir=runs/digits"
-            raise UsageError(f"--{name} is missing; for example: keras-resnet train {example}")
-    resolved = overrides.resolve(flags)
+    require_config(flags, arguments, _EXAMPLE)
+    if not flags.workdir:
+        raise UsageError(f"--workdir is missing; for example: {_EXAMPLE}")
+    config = overrides.resolve(flags)
     start_tensorflow()
     from keras_resnet.training import run as training_run
 
-    training_run.train(resolved, flags.workdir)
+    training_run.train(config, flags.workdir)
     return 0

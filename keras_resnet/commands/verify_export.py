@@ -10,6 +10,7 @@ from pathlib import Path
 
 from absl import flags as absl_flags
 
+from keras_resnet.commands.options import define_json_switch
 from keras_resnet.errors import UsageError
 
 SUMMARY = "Check a SavedModel with TensorFlow's C++ loader, as it is served."
@@ -17,13 +18,13 @@ SUMMARY = "Check a SavedModel with TensorFlow's C++ loader, as it is served."
 
 def define_flags(flags: absl_flags.FlagValues) -> None:
     """Defines --json."""
-    absl_flags.DEFINE_boolean("json", False, "print one JSON object", flag_values=flags)
+    define_json_switch(flags)
 
 
 def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     """Verifies, prints what was run and returns 0."""
     if len(arguments) != 1:
-        raise UsageError("it takes one folder: a SavedModel or a folder of numbered versions")
+        raise UsageError("name one folder: a SavedModel or a folder of numbered versions")
     from keras_resnet.export.verify import verify_saved_model
     from keras_resnet.export.versions import newest_version
 

@@ -7,25 +7,24 @@ from keras_resnet.config.loading import (
     bundled_configs,
     check_key,
     configs_folder,
-    differing_keys,
-    from_json,
     load_config,
     merge,
     preprocessing,
     source_options,
-    to_json,
     training_image_size,
 )
-from keras_resnet.config.schema import default_config, flatten
+from keras_resnet.config.records import from_json, to_json
+from keras_resnet.config.schema import CONFIG_VERSION, KEYS, default_config, flatten
 
 __all__ = [
+    "CONFIG_VERSION",
+    "KEYS",
     "ConfigDict",
     "bundled_configs",
     "check",
     "check_key",
     "configs_folder",
     "default_config",
-    "differing_keys",
     "flatten",
     "from_json",
     "load_config",

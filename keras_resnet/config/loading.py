@@ -1,21 +1,19 @@
-"""The configuration of a run: bundled and own config files on top of the defaults, and as JSON.
+"""Config files on top of the defaults.
 
 A config file is Python with a function `get_config()` that returns an `ml_collections.ConfigDict`
-(or a dict) holding only what differs from `default_config()`. `config_keys` has every key and its
-default, `config_checks` what may stand there. Nothing here imports TensorFlow, so
-that a misspelled key is answered at once.
+(or a dict) holding only what differs from `default_config()`; `schema` has every key.
 """
 
 import importlib.util
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from keras_resnet.config.schema import default_config, flatten
-from keras_resnet.errors import UsageError, nearest
+from keras_resnet.config.key import Key
+from keras_resnet.config.schema import KEYS, default_config, flatten
+from keras_resnet.errors import UsageError, did_you_mean
 from keras_resnet.preprocessing import Preprocessing
 
 
@@ -38,14 +36,15 @@ def load_config(name_or_path: str) -> ConfigDict:
     Raises:
         UsageError: there is no such config, the file fails, or sets an unknown key or wrong type.
     """
-    path = _config_path(name_or_path, Path(), f"--config={name_or_path}")
-    config, layers = default_config(), []
+    path: Path | None = _config_path(name_or_path, Path(), f"--config={name_or_path}")
+    config = default_config()
+    layers: list[tuple[Path, dict[str, Any]]] = []
     while path is not None:
         if path in [known for known, _ in layers]:
             raise UsageError(f"--config={name_or_path}: {path} builds on itself")
         base, delta = _run_config_file(path, name_or_path)
         layers.append((path, delta))
-        path = base and _config_path(base, path.parent, f"{path}: BASE={base!r}")
+        path = _config_path(base, path.parent, f"{path}: BASE={base!r}") if base else None
     for path, delta in reversed(layers):
         merge(config, delta, where=str(path))
     return config
@@ -58,8 +57,8 @@ def _config_path(name_or_path: str, folder: Path, where: str) -> Path:
         if path.suffix != ".py" or not path.is_file():
             known = sorted(bundled_configs())
             raise UsageError(
-                f"{where}: neither a bundled config ({', '.join(known)}) nor a "
-                f"Python file{nearest(name_or_path, known)}"
+                f"{where} is neither a bundled config ({', '.join(known)}) nor a "
+                f"Python file.{did_you_mean(name_or_path, known)}"
             )
     return path.resolve()
 
@@ -68,6 +67,8 @@ def _run_config_file(path: Path, name: str) -> tuple[str | None, dict[str, Any]]
     """Returns the name of what the file builds on, and what it sets."""
     try:
         spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+        assert spec is not None  # the name ends with .py
+        assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         delta = module.get_config()
@@ -79,42 +80,37 @@ def _run_config_file(path: Path, name: str) -> tuple[str | None, dict[str, Any]]
 
 
 def merge(config: ConfigDict, delta: Mapping[str, Any], where: str) -> ConfigDict:
-    """Sets the keys of `delta` in `config`, which knows every key and type; returns `config`."""
-    for key, value in flatten(delta):
-        check_key(key, where)
-        *parents, last = key.split(".")
-        holder = config
-        for parent in parents:
-            holder = holder[parent]
-        default, expected = holder[last], holder.get_type(last)
-        if expected is tuple and isinstance(value, list):
-            value = tuple(value)
-        if expected is float and type(value) is int:
-            value = float(value)
-        if type(value) is not expected and not (value is None and default is None):
-            raise UsageError(
-                f"{where}: {key}={value!r} is {type(value).__name__}, but it takes "
-                f"{expected.__name__}, for example {default!r}"
-            )
-        holder[last] = value
+    """Sets the keys of `delta`, nested or dotted, in `config`, which has every key; returns it.
+
+    Raises:
+        UsageError: a key does not exist, or a value has another type than its key.
+    """
+    for name, value in flatten(delta):
+        set_value(config, name, check_key(name, where).accept(value, where))
     return config
 
 
-def check_key(key: str, where: str) -> None:
-    """Raises UsageError, naming the nearest key, unless `key` (dotted) is one that can be set."""
-    known = [name for name, _ in flatten(default_config())]
-    if key in known:
-        return
-    inside = [name for name in known if name.startswith(key + ".")]
+def set_value(config: ConfigDict, name: str, value: Any) -> None:
+    """Sets the dotted key `name`, whose type `value` has."""
+    *groups, last = name.split(".")
+    for group in groups:
+        config = config[group]
+    config[last] = value
+
+
+def check_key(name: str, where: str) -> Key:
+    """Returns the row of the key `name`.
+
+    Raises:
+        UsageError: it does not exist, naming the closest, or is a group of keys.
+    """
+    if name in KEYS:
+        return KEYS[name]
+    inside = [key for key in KEYS if key.startswith(name + ".")]
     if inside:
-        raise UsageError(f"{where}: {key} is a group; set one of {', '.join(inside)}")
-    raise UsageError(f"{where}: unknown key {key!r}{nearest(key, known)}")
-
-
-def differing_keys(ours: ConfigDict, theirs: ConfigDict) -> list[str]:
-    """Returns "key: theirs -> ours" for every leaf that differs."""
-    ours, theirs = dict(flatten(ours)), dict(flatten(theirs))
-    return [f"{key}: {theirs[key]!r} -> {ours[key]!r}" for key in ours if ours[key] != theirs[key]]
+        raise UsageError(f"{where}: {name} is a group; set one of {', '.join(inside)}")
+    hint = did_you_mean(name, KEYS) or " `keras-resnet config` lists them."
+    raise UsageError(f"{where}: there is no key {name!r}.{hint}")
 
 
 def training_image_size(config: ConfigDict) -> int:
@@ -127,40 +123,10 @@ def preprocessing(config: ConfigDict) -> Preprocessing:
     return Preprocessing.from_fields_of(config.data)
 
 
-# Keys of `data` that say where the images come from; the rest says what is done with them.
-SOURCE_KEYS = (
-    "source",
-    "name",
-    "path",
-    "label_offset",
-    "class_names",
-    "cache",
-    "cache_path",
-    "on_error",
-    "max_broken_share",
-)
-
-
 def source_options(config: ConfigDict) -> dict[str, Any]:
     """Returns what `input_pipeline.open_source` takes of `data.*`, all but the split."""
-    return {key: config.data[key] for key in SOURCE_KEYS}
+    return {name: value for name, value in flatten(config.data) if _is_source_option(name)}
 
 
-def to_json(config: ConfigDict) -> str:
-    """Returns the config as readable JSON; `from_json` is its inverse."""
-    return json.dumps(config.to_dict(), indent=2) + "\n"
-
-
-def from_json(text: str, where: str) -> ConfigDict:
-    """Reads what `to_json` wrote; keys that came with a later version get their default.
-
-    Raises:
-        UsageError: the text is no such JSON, or holds a key this version does not know.
-    """
-    try:
-        values = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UsageError(
-            f"{where}: no JSON ({error}); restore the file or start elsewhere"
-        ) from error
-    return merge(default_config(), values, where)
+def _is_source_option(name: str) -> bool:
+    return KEYS[f"data.{name}"].source_option

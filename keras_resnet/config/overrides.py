@@ -1,94 +1,74 @@
-"""`--config=NAME`, and `--config.key=value`: overrides, parsed by ml_collections' config flags."""
+"""`--config=NAME` and `--config.key=value`: a flag for each key, which the key itself parses."""
 
-from collections.abc import Sequence
+from typing import Any
 
 from absl import flags as absl_flags
+from ml_collections import ConfigDict
 
-from keras_resnet.errors import UsageError
+from keras_resnet.config.checks import check
+from keras_resnet.config.key import Key
+from keras_resnet.config.loading import bundled_configs, check_key, load_config, set_value
+from keras_resnet.config.schema import KEYS
 
-_FLAG = "config_override"
+PREFIX = "config."
 
 
-class OverrideError(UsageError):
-    """An override names no key or has the wrong type."""
+class _KeyFlag(absl_flags.Flag):
+    """`--config.KEY=VALUE`; a boolean one also `--config.KEY` and `--noconfig.KEY`."""
+
+    def __init__(self, key: Key):
+        self._key = key
+        super().__init__(
+            parser=absl_flags.ArgumentParser(),
+            serializer=None,
+            name=PREFIX + key.name,
+            default=None,
+            help_string=key.help,
+            boolean=key.type is bool,
+        )
+
+    def _parse(self, argument: str) -> Any:
+        return self._key.parse(argument)
 
 
 def define(flags: absl_flags.FlagValues) -> None:
     """Lets a command take `--config.key=value`."""
-    absl_flags.DEFINE_multi_string(
-        _FLAG,
-        [],
-        "KEY=VALUE; the long form of --config.KEY=VALUE, any number of times",
-        flag_values=flags,
-    )
+    for key in KEYS.values():
+        flags[PREFIX + key.name] = _KeyFlag(key)
 
 
 def define_config(flags: absl_flags.FlagValues) -> None:
     """Defines --config=NAME_OR_PATH and its overrides; `resolve` reads them."""
-    from keras_resnet.config import bundled_configs
-
-    names = ", ".join(bundled_configs())
     absl_flags.DEFINE_string(
         "config",
         None,
-        f"bundled config ({names}) or a Python file with get_config()",
+        "Name of a bundled config, or a Python file with get_config(). Bundled are "
+        f"{', '.join(bundled_configs())}.",
         flag_values=flags,
     )
     define(flags)
 
 
-def resolve(flags: absl_flags.FlagValues):
+def resolve(flags: absl_flags.FlagValues) -> ConfigDict:
     """Returns the checked config that `define_config`'s flags name, overrides applied.
 
     Raises:
         UsageError: there is no such config, or a key or value cannot be used.
     """
-    from keras_resnet import config
-
-    return config.check(apply(config.load_config(flags.config), flags))
+    return check(apply(load_config(flags.config), flags))
 
 
-def collect(arguments: Sequence[str], flags: absl_flags.FlagValues) -> list[str]:
-    """Rewrites `--config.key=value` and `--noconfig.key` to the flag of `define`.
-
-    Commands that did not call `define` get their arguments back unchanged: absl then refuses them.
-    """
-    if _FLAG not in flags:
-        return list(arguments)
-    rewritten, rest = [], list(arguments)
-    while rest:
-        argument = rest.pop(0)
-        key, equals, value = argument.lstrip("-").partition("=")
-        if argument.startswith("-") and key.startswith("noconfig."):
-            argument = f"--{_FLAG}={key.removeprefix('noconfig.')}=false"
-        elif argument.startswith("-") and key.startswith("config."):
-            if not equals:
-                value = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
-            argument = f"--{_FLAG}={key.removeprefix('config.')}={value}"
-        elif argument == "--":
-            return [*rewritten, argument, *rest]
-        rewritten.append(argument)
-    return rewritten
+def apply(config: ConfigDict, flags: absl_flags.FlagValues) -> ConfigDict:
+    """Sets in `config` what the command line overrides; returns it."""
+    for name in KEYS:
+        flag = flags[PREFIX + name]
+        if flag.present:
+            set_value(config, name, flag.value)
+    return config
 
 
-def apply(config, flags: absl_flags.FlagValues):
-    """Returns `config` with the overrides of the command line, each converted to the key's type.
-
-    Raises:
-        OverrideError: a key does not exist or a value has the wrong type.
-    """
-    from ml_collections import config_flags
-
-    from keras_resnet.config import check_key
-
-    pairs = flags[_FLAG].value
-    for pair in pairs:
-        check_key(pair.partition("=")[0], "the command line")
-    argv = ["", *(f"--config.{pair}" for pair in pairs)]
-    parsed = absl_flags.FlagValues()
-    config_flags.DEFINE_config_dict("config", config, flag_values=parsed, sys_argv=argv)
-    try:
-        parsed(argv)
-    except (absl_flags.Error, TypeError, ValueError) as error:
-        raise OverrideError(str(error)) from error
-    return parsed.config
+def check_flag(name: str) -> None:
+    """Raises UsageError, naming the closest key, if an unknown flag was meant to be an override."""
+    for prefix in (PREFIX, f"no{PREFIX}"):
+        if name.startswith(prefix):
+            check_key(name.removeprefix(prefix), "the command line")

@@ -1,4 +1,12 @@
-"""Every key of a run's configuration, with its default and, by that, its type."""
+"""Every key of a run's configuration: one row each, from which flags, checks, help and docs follow.
+
+Add a key here. The names of optimizers, losses, schedules, strategies and data sources are those of
+the registries in the files that implement them, the augmentations those of their own table.
+
+Adding a key later, or giving the absence of one another meaning, raises CONFIG_VERSION: the row has
+that version as `since` and says in `absent` what its absence means in files of each older one, so
+that their runs resume, evaluate and export as they were.
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -6,140 +14,193 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from keras_resnet.architectures import ARCHITECTURES
+from keras_resnet.config.key import FREELY, NO, NOTED, Key, Range
+from keras_resnet.config.registries import Registry
+from keras_resnet.input_pipeline.augment.settings import AUGMENTATIONS
+from keras_resnet.input_pipeline.sources import SETTINGS
+
+# Of config.json. Files that name no version are 1.
+CONFIG_VERSION = 1
+
+NOT_NEGATIVE = Range(low=0)
+ONE_OR_MORE = Range(low=1)
+POSITIVE = Range(low=0, open_low=True)
+BELOW_ONE = Range(low=0, high=1, open_high=True)
+PART = Range(low=0, high=1, open_low=True)
+
+# Of what `open_source` takes; the images and labels must stay what they are.
+_RESUME_SOURCE = {"path": NOTED, "class_names": NOTED, "on_error": NOTED, "max_broken_share": NOTED,
+                  "cache": FREELY, "cache_path": FREELY}  # fmt: skip
+
+# fmt: off
+_ROWS = (
+    Key("seed", 0, range=NOT_NEGATIVE,
+        help="Fixes the initial weights, the order of the examples and the augmentation."),
+    Key("deterministic", False, resume=NOTED,
+        help="Computes the same bits in every run on the same devices, which is slower."),
+    # On another number of replicas batch norm takes its statistics of parts of another size.
+    Key("strategy", "auto", resume=NOTED,
+        choices=Registry("training.tensorflow.strategy", "STRATEGIES", also=("auto",)),
+        help="Which devices train; auto: several hosts if there are, else TPU, GPUs, GPU, CPU."),
+    Key("devices", 0, range=NOT_NEGATIVE, resume=NOTED,
+        help="How many GPUs mirrored uses, or parts it splits a CPU into; 0 takes all."),
+    Key("connect_timeout", 300.0, range=NOT_NEGATIVE, resume=FREELY,
+        help="Seconds that multi_worker waits for the other hosts."),
+    Key("precision", "float32", choices=("float32", "mixed_bfloat16", "mixed_float16"),
+        help="Type of the numbers it computes with; the mixed ones keep variables in float32."),
+    Key("xla", "auto", choices=("auto", "on", "off"), resume=NOTED,
+        help="Whether XLA compiles the step; auto: on GPU and TPU, where it is faster."),
+    Key("xla_cache", "", resume=FREELY,
+        help="Folder that keeps what XLA compiled for the next start; empty for none."),
+    Key("libtpu_init_args", "", resume=NOTED,
+        help="Flags of the TPU compiler; run_tpu.sh puts them into LIBTPU_INIT_ARGS."),
+    Key("batch_size", 128, range=ONE_OR_MORE,
+        help="Images of one training step, over all replicas and hosts."),
+    # So that a smaller machine can go on with what a larger one began.
+    Key("accumulate_steps", 1, range=ONE_OR_MORE, resume=NOTED,
+        help="Computes a batch in so many parts, one after the other, to need less memory."),
+    Key("epochs", 90, range=ONE_OR_MORE,
+        help="How often the run sees every training image; the schedule stretches with it."),
+    Key("evaluate_every_epochs", 1, range=ONE_OR_MORE, resume=FREELY,
+        help="Epochs from one evaluation to the next."),
+    Key("log_every_steps", 50, range=ONE_OR_MORE, resume=FREELY,
+        help="Steps from one line of metrics to the next, and at most in one compiled call."),
+    Key("on_nonfinite", "stop", choices=("stop", "rollback"), resume=NOTED,
+        help="At a NaN or infinity: stop, or go back to a checkpoint and skip that batch."),
+
+    Key("model.name", "CifarResNet20", choices=tuple(ARCHITECTURES),
+        help="The network; keras_resnet.list_models() names them all."),
+    Key("model.weights", "",
+        help="Weights to fine-tune: a file, hf://… or a finished work directory (docs/weights)."),
+    Key("model.freeze", "", choices=("", "norm", "body"),
+        help="What does not train: norm, the batch normalizations; body, all but the classifier."),
+    Key("model.depths", (), example=(3, 4, 6, 3),
+        help="Blocks of each stage; () takes the network's own."),
+    Key("model.widths", (), example=(64, 128, 256, 512),
+        help="Channels of each stage; () takes the network's own."),
+    Key("model.shortcut", None, kind=str, example="B",
+        help="Shortcuts A, B or D (docs/blocks.md); none takes the network's own."),
+    Key("model.residual", None, kind=bool, example=False,
+        help="False makes the plain twin, without shortcuts."),
+    Key("model.dropout_rate", None, kind=float, example=0.2,
+        help="Dropout before the classifier; none takes the network's own."),
+    Key("model.drop_path_rate", None, kind=float, example=0.1,
+        help="Stochastic depth of the last block, less in earlier ones; none: the network's own."),
+    Key("model.synchronized_norm", False,
+        help="Takes batch norm's statistics over the global batch, not each replica's part."),
+    Key("model.zero_init_last_gamma", True,
+        help="Starts each block as the identity (Goyal et al. 2017, section 5.1)."),
+    Key("model.rematerialize", False, resume=NOTED,
+        help="Computes activations again in the backward pass: less memory, more time."),
+
+    *(Key(f"data.{row.name}", row.default, help=row.help, choices=row.choices,
+          accepted=row.accepted, source_option=True, resume=_RESUME_SOURCE.get(row.name, NO))
+      for row in SETTINGS),
+    Key("data.train_split", "train",
+        help="The images to train on, as TFDS writes splits: train, train[:80%]."),
+    Key("data.eval_split", "test",
+        help="The images to evaluate on."),
+    Key("data.image_size", 32, range=ONE_OR_MORE,
+        help="Height and width, in pixels, of what the network sees."),
+    Key("data.train_image_size", 0, range=NOT_NEGATIVE,
+        help="Another size in training; 0 takes data.image_size."),
+    Key("data.crop_ratio", 1.0, range=PART,
+        help="Evaluation resizes the short side to image_size / crop_ratio, and crops the center."),
+    Key("data.interpolation", "bilinear",
+        choices=Registry("input_pipeline.preprocessing", "_KERNELS"),
+        help="How evaluation resizes images."),
+    Key("data.mean", (0.485, 0.456, 0.406),
+        help="Mean of R, G and B in 0..1 to subtract; the default is ImageNet's (torchvision)."),
+    Key("data.std", (0.229, 0.224, 0.225),
+        help="Standard deviation of R, G and B in 0..1 to divide by."),
+    Key("data.channel_order", "rgb",
+        choices=Registry("input_pipeline.preprocessing", "_CHANNEL_ORDERS"),
+        help="Order of the channels; weights of keras.applications want bgr."),
+    *(Key(f"data.augment.{name}", row.default, help=row.help, accepted=row.accepted)
+      for name, row in AUGMENTATIONS.items()),
+
+    Key("optimizer.name", "sgd", choices=Registry("training.optimizers", "OPTIMIZERS"),
+        help="The optimizer (docs/training.md)."),
+    Key("optimizer.learning_rate", 0.1, range=NOT_NEGATIVE,
+        help="The highest learning rate, after the warm-up."),
+    Key("optimizer.scale_with_batch", False,
+        help="Multiplies the rate by batch_size / 256 (Goyal et al. 2017, section 2.1)."),
+    Key("optimizer.momentum", 0.9, range=BELOW_ONE,
+        help="Momentum of sgd and lars."),
+    Key("optimizer.nesterov", True,
+        help="Nesterov momentum in sgd and lars; MLPerf's LARS is without."),
+    Key("optimizer.weight_decay", 1e-4, range=NOT_NEGATIVE,
+        help="On kernels only: L2 in sgd and lars, decoupled in adamw, in lamb's trust ratio."),
+    Key("optimizer.trust_coefficient", 0.001, range=NOT_NEGATIVE,
+        help="Factor of the rate of each layer in lars."),
+    Key("optimizer.beta_1", 0.9, range=BELOW_ONE,
+        help="Decay of the mean of gradients in adamw and lamb."),
+    Key("optimizer.beta_2", 0.999, range=BELOW_ONE,
+        help="Decay of the mean of squared gradients in adamw and lamb."),
+    Key("optimizer.epsilon", 1e-7, range=POSITIVE,
+        help="Added to the divisor in adamw and lamb."),
+    Key("optimizer.clip_norm", 0.0, range=NOT_NEGATIVE,
+        help="Largest norm of the whole gradient; 0 sets no limit."),
+    Key("optimizer.layer_decay", 1.0, range=POSITIVE,
+        help="Factor of the rate from each stage to the one below (Howard and Ruder 2018)."),
+
+    Key("schedule.name", "cosine", choices=Registry("training.schedules", "SCHEDULES"),
+        help="How the learning rate falls."),
+    Key("schedule.warmup_epochs", 0.0, range=NOT_NEGATIVE,
+        help="Epochs in which the rate rises from nothing (Goyal et al. 2017, section 2.2)."),
+    Key("schedule.decay_after_warmup", False,
+        help="Counts the decay from the end of the warm-up (torchvision), not from step 0 (timm)."),
+    Key("schedule.end_learning_rate", 0.0, range=NOT_NEGATIVE,
+        help="Where cosine and polynomial end."),
+    Key("schedule.boundaries", (), example=(30, 60, 80),
+        help="For step: the epochs after which the rate is multiplied by schedule.factor."),
+    Key("schedule.factor", 0.1, range=NOT_NEGATIVE,
+        help="For step and exponential: what the rate is multiplied by."),
+    Key("schedule.decay_epochs", 1.0, range=POSITIVE,
+        help="For exponential: the epochs in which the rate falls by schedule.factor."),
+    Key("schedule.power", 2.0, range=POSITIVE,
+        help="For polynomial: the exponent."),
+
+    Key("loss.name", "softmax", choices=Registry("training.tensorflow.losses", "LOSSES"),
+        help="softmax: one class an image; binary: a yes or no for each class."),
+    Key("loss.label_smoothing", 0.0, range=BELOW_ONE,
+        help="Share of the target spread over all classes (Szegedy et al. 2016, section 7)."),
+    Key("loss.target_threshold", 0.0, range=BELOW_ONE,
+        help="For binary: targets above it become 1, others 0; 0 leaves them as they are."),
+    Key("loss.sum_classes", False,
+        help="For binary: sums over the classes instead of taking the mean."),
+    Key("loss.class_weights", (), example=(1.0, 3.0),
+        help="One weight for each class; () weighs all alike."),
+
+    Key("ema.decay", 0.0, range=BELOW_ONE,
+        help="Evaluates and saves a moving average of the weights, such as 0.9999; 0: off."),
+    Key("ema.warmup", True,
+        help="Takes the decay min(ema.decay, (1 + t) / (10 + t)) after step t."),
+
+    Key("checkpoint.every_epochs", 1, range=ONE_OR_MORE, resume=FREELY,
+        help="Epochs from one checkpoint to the next."),
+    Key("checkpoint.keep", 3, range=ONE_OR_MORE, resume=FREELY,
+        help="How many of the newest are kept; the best one is kept as well."),
+    Key("tensorboard.histograms", False, resume=FREELY,
+        help="Writes histograms of all weights at every evaluation."),
+    Key("tensorboard.profile_steps", (), example=(10, 15), resume=FREELY,
+        help="Traces the steps (first, last + 1), counted from 0; () traces none."),
+)
+# fmt: on
+KEYS: dict[str, Key] = {key.name: key for key in _ROWS}
+
 
 def default_config() -> ConfigDict:
     """Returns every key there is, with its default and, by that, its type."""
-    return ConfigDict(
-        {
-            "seed": 0,  # fixes initial weights, order of the examples and augmentation
-            "deterministic": False,  # same bits on every run on the same devices; slower
-            # auto: several hosts (TF_CONFIG, Slurm), else TPU, several GPUs, one GPU, the CPU.
-            "strategy": "auto",
-            "devices": 0,  # GPUs of mirrored, or parts of the CPU without GPUs; 0: all there are
-            "connect_timeout": 300.0,  # seconds that multi_worker waits for the other hosts
-            # mixed_bfloat16, mixed_float16: float32 variables, 16 bit arithmetic; the latter on one
-            # replica only.
-            "precision": "float32",
-            "xla": "auto",  # auto: on for GPU, the strategy's own on TPU, off on CPU (slower)
-            "xla_cache": "",  # folder that keeps what XLA compiled for the next start; "": none
-            # Flags of the TPU compiler: run_tpu.sh puts them into LIBTPU_INIT_ARGS, preflight too.
-            "libtpu_init_args": "",
-            "batch_size": 128,  # global: over all replicas and hosts
-            "accumulate_steps": 1,  # parts of a batch computed one by one, for less memory
-            "epochs": 90,
-            "evaluate_every_epochs": 1,
-            "log_every_steps": 50,  # also the most steps per call of the compiled loop
-            # A loss or weight that is NaN or infinite: stop, or rollback to the last checkpoint and
-            # go on after the batch where it happened.
-            "on_nonfinite": "stop",
-            "model": {
-                "name": "CifarResNet20",  # keras_resnet.list_models() names them all
-                # To fine-tune: a file of weights (docs/weights.md), or the work directory of a run.
-                # Their preprocessing replaces data.mean, std, channel_order, interpolation and
-                # crop_ratio; the classifier is new unless the classes are the same.
-                "weights": "",
-                "freeze": "",  # norm: all batch normalizations; body: all but the classifier
-                # The next six are the variant's own unless set.
-                "depths": (),  # blocks per stage
-                "widths": (),  # channels per stage
-                "shortcut": placeholder(str),  # A, B or D
-                "residual": placeholder(bool),  # False: the plain twin, without shortcuts
-                "dropout_rate": placeholder(float),
-                "drop_path_rate": placeholder(float),  # stochastic depth of the last block
-                # Batch norm over the global batch instead of each replica's part.
-                "synchronized_norm": False,
-                "zero_init_last_gamma": True,  # Goyal et al. 2017, section 5.1
-                "rematerialize": False,  # less memory, more time
-            },
-            "data": {
-                "source": "tfds",  # tfds, image_folder, tfrecord, synthetic (docs/data.md)
-                "name": "digits",  # data set in TFDS, or whose sizes synthetic imitates
-                "path": "",  # data_dir of TFDS ("" is its own default), or the folder of the data
-                "label_offset": 0,  # tfrecord: the stored label that is class 0
-                "class_names": "",  # tfrecord: text file, one name a line; "" numbers the classes
-                # Where encoded images are kept: none, memory, file (packed, on a local disk), or
-                # auto: memory for record formats up to 1 GiB.
-                "cache": "auto",
-                "cache_path": "",  # folder for cache=file
-                "on_error": "stop",  # at a broken image, or skip it and go on
-                "max_broken_share": 0.01,  # of a split, above which on_error=skip stops as well
-                "train_split": "train",
-                "eval_split": "test",
-                "image_size": 32,  # pixels, height and width of what the model sees
-                "train_image_size": 0,  # another size in training; 0: the same
-                # Evaluation resizes the short side to image_size / crop_ratio and crops the center.
-                "crop_ratio": 1.0,
-                "interpolation": "bilinear",  # or bicubic
-                # Of RGB values scaled to 0..1. The default is ImageNet's (torchvision's constants).
-                "mean": (0.485, 0.456, 0.406),
-                "std": (0.229, 0.224, 0.225),
-                "channel_order": "rgb",  # or bgr, as weights of keras.applications want it
-                # docs/augmentation.md has the meaning, source and cost of each.
-                "augment": {
-                    "crop_padding": 0,  # pixels of zeros on each side before a random crop
-                    "flip": False,  # horizontally, every second image on average
-                    "random_resized_crop": False,  # Inception crop: 8-100 % of the area
-                    # rand-m9-mstd0.5 (RandAugment, as timm writes it; also n, p, inc),
-                    # auto-imagenet, auto-cifar10 (AutoAugment) or trivial (TrivialAugment).
-                    "policy": "",
-                    "color_jitter": (),  # or (brightness, contrast, saturation, hue); torchvision
-                    "random_erasing": 0.0,  # probability; Zhong et al. 2020, noise as in timm
-                    "mixup": 0.0,  # alpha of the beta distribution; Zhang et al. 2018
-                    "cutmix": 0.0,  # alpha; Yun et al. 2019. With mixup: each batch takes one
-                    "mix_probability": 1.0,  # of a batch, to be mixed at all
-                    "repeats": 1,  # copies of an example in a batch; Hoffer et al. 2020
-                },
-            },
-            "optimizer": {
-                "name": "sgd",  # sgd, lars, adamw, lamb
-                "learning_rate": 0.1,  # the peak, after warm-up
-                "scale_with_batch": False,  # times batch_size / 256; Goyal et al. 2017, section 2.1
-                "momentum": 0.9,  # sgd and lars
-                "nesterov": True,  # sgd and lars; MLPerf's LARS is without
-                # On convolution and dense kernels only: L2 of sgd and lars, decoupled in adamw.
-                "weight_decay": 1e-4,
-                "trust_coefficient": 0.001,  # lars
-                "beta_1": 0.9,  # adamw and lamb
-                "beta_2": 0.999,
-                "epsilon": 1e-7,
-                "clip_norm": 0.0,  # largest norm of the whole gradient; 0: no limit
-                # Factor of the learning rate from each stage to the one below it, from the
-                # classifier down; below 1 for fine-tuning. Howard and Ruder 2018, section 3.2.
-                "layer_decay": 1.0,
-            },
-            "schedule": {
-                "name": "cosine",  # cosine, step, polynomial, exponential
-                "warmup_epochs": 0.0,  # linear, Goyal et al. 2017, section 2.2
-                # False: the decay counts from step 0 (timm); True: from the end of the warm-up
-                # (torchvision, MLPerf).
-                "decay_after_warmup": False,
-                "end_learning_rate": 0.0,  # cosine and polynomial
-                "boundaries": (),  # step: epochs after which the rate is multiplied by factor
-                "factor": 0.1,  # step and exponential
-                "decay_epochs": 1.0,  # exponential: epochs in which the rate falls by factor
-                "power": 2.0,  # polynomial
-            },
-            "loss": {
-                "name": "softmax",  # or binary: a yes or no for each class; Wightman et al. 2021
-                "label_smoothing": 0.0,  # Szegedy et al. 2016, section 7
-                "target_threshold": 0.0,  # binary: targets above it become 1, others 0; 0: as is
-                "sum_classes": False,  # binary: sum over the classes instead of the mean
-                "class_weights": (),  # one number for each class, or () for none
-            },
-            "ema": {  # moving average of the weights, which is then evaluated and saved
-                "decay": 0.0,  # per step, for example 0.9999; 0: off
-                "warmup": True,  # decay min(decay, (1 + t) / (10 + t)) after step t
-            },
-            "checkpoint": {
-                "every_epochs": 1,
-                "keep": 3,  # the newest; the one with the best evaluation is kept as well
-            },
-            "tensorboard": {
-                "histograms": False,  # of all weights, at every evaluation
-                "profile_steps": (),  # (first, last + 1): trace these steps, counted from 0
-            },
-        }
-    )
+    nested: dict[str, Any] = {}
+    for key in KEYS.values():
+        *groups, last = key.name.split(".")
+        holder = nested
+        for group in groups:
+            holder = holder.setdefault(group, {})
+        holder[last] = placeholder(key.type) if key.default is None else key.default
+    return ConfigDict(nested)
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import re
 
-from keras_resnet.errors import UsageError, nearest
+from keras_resnet.errors import UsageError, did_you_mean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +128,7 @@ def parse_topology(text: str) -> Topology:
         generation = text.split(":")[0]
         raise UsageError(
             f"--topology={text}: a generation and the sides of the slice in chips, such as "
-            f"{examples}{nearest(generation, CHIPS)}"
+            f"{examples}.{did_you_mean(generation, CHIPS)}"
         )
     chip = CHIPS[match[1]]
     sides = [int(side) for side in match[2].split("x")]

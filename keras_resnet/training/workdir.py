@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from keras_resnet import storage
-from keras_resnet.config import ConfigDict, differing_keys, from_json, to_json
+from keras_resnet.config import ConfigDict, from_json, records, to_json
+from keras_resnet.config.key import NOTED
 from keras_resnet.errors import UserError
 from keras_resnet.storage import read_json, write_text
 
@@ -42,7 +43,8 @@ class WorkDir:
         """Makes sure that a run with `config` can go on, or start, in this folder.
 
         Raises:
-            UserError: it cannot be written, or belongs to a run with another config.
+            UserError: it cannot be written, or belongs to a run with another config: one that
+                differs in keys that may not change when a run resumes.
         """
         try:
             with storage.explain_bucket_errors(self.path):
@@ -55,22 +57,36 @@ class WorkDir:
                 f"--workdir={self.path}: cannot be written ({error.strerror})"
             ) from error
         if self.is_begun():
-            differing = differing_keys(config, self.read_config())
-            if differing:
-                raise UserError(
-                    f"--workdir={self.path} belongs to a run with another config: "
-                    f"{'; '.join(differing)}. Take another folder, or the config it started with"
-                )
+            records.check_resumption(self.read_config(), config, f"--workdir={self.path}")
 
     def is_begun(self) -> bool:
         """Returns whether a run was started here; raises UserError if a bucket does not answer."""
         with storage.explain_bucket_errors(self.path):
             return self.config.exists()
 
-    def claim(self, config: ConfigDict) -> None:
-        """Makes this the work directory of `config`, once `check` has passed."""
+    def claim(self, config: ConfigDict) -> records.Changes:
+        """Makes this the work directory of `config`, once `check` has passed.
+
+        What a resumed run changes is written into config.json, and what of it may change its
+        numbers also into the history there.
+
+        Returns:
+            What the history notes: the old and the new value of each key.
+
+        Raises:
+            UserError: it is to change while another process is training here.
+        """
         if not self.is_begun():
             write_text(self.config, to_json(config))
+            return {}
+        changes = records.changes(self.read_config(), config)
+        noted = records.select_changes(changes, NOTED)
+        if changes:
+            with self.locked():
+                history = self.read_history()
+                history += [records.changed_entry(noted)] if noted else []
+                write_text(self.config, to_json(config, history))
+        return noted
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -87,6 +103,9 @@ class WorkDir:
         with self.config.open() as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Else `claim` of another process has replaced the file since it was opened.
+                if not os.path.samestat(os.fstat(file.fileno()), os.stat(self.config)):
+                    raise BlockingIOError
             except BlockingIOError as error:
                 raise UserError(
                     f"--workdir={self.path}: another process is training here; wait for it, or "
@@ -97,11 +116,24 @@ class WorkDir:
             yield
 
     def read_config(self) -> ConfigDict:
-        """Returns the config the run was started with.
+        """Returns the config of the run, with what was changed when it was resumed.
 
         Raises:
             UserError: there is no run in this folder, or its config cannot be read.
         """
+        return from_json(self._config_text(), where=str(self.config))
+
+    def read_history(self) -> list[dict]:
+        """Returns what was changed when the run was resumed, the oldest first.
+
+        Each entry is {"time": ISO 8601, "changed": {key: [old, new]}}.
+
+        Raises:
+            UserError: as `read_config`.
+        """
+        return records.history_of(self._config_text(), where=str(self.config))
+
+    def _config_text(self) -> str:
         if not self.is_begun():
             what = (
                 "has no config.json: no run was started here"
@@ -110,8 +142,7 @@ class WorkDir:
             )
             raise UserError(f"--workdir={self.path}: {what}")
         with storage.explain_bucket_errors(self.path):
-            text = self.config.read_text()
-        return from_json(text, where=str(self.config))
+            return self.config.read_text()
 
     def read_dataset(self) -> dict:
         """Returns {"classes": [...], "train_examples": n, "eval_examples": n}.

@@ -5,7 +5,7 @@ import os
 import keras
 
 from keras_resnet.architectures import ARCHITECTURES
-from keras_resnet.errors import nearest
+from keras_resnet.errors import did_you_mean
 from keras_resnet.weights.assign import classes_of, load_into, preprocessing_of
 from keras_resnet.weights.checkpoint import Checkpoint, WeightsError
 from keras_resnet.weights.defaults import HUB, default_weights
@@ -81,8 +81,9 @@ def read_weights(
             "`weights` is None, 'imagenet', a path or an address hf://OWNER/REPOSITORY; received "
             f"{weights!r}."
         )
-    if "." not in os.fspath(weights) and (meant := nearest(os.fspath(weights), ["imagenet"])):
-        raise WeightsError(f"There are no weights {weights!r}{meant}")
+    name = os.fspath(weights)
+    if "." not in name and (hint := did_you_mean(name, ["imagenet"])):
+        raise WeightsError(f"There are no weights {weights!r}.{hint}")
     return read_file(weights)
 
 

@@ -25,8 +25,8 @@ def measure_step(config: ConfigDict, *, steps: int, rounds: int) -> dict[str, An
 
     Args:
         config: a checked config; its data set is not opened.
-        steps: in each round.
-        rounds: of which the median is taken; the first step and a round to warm up come before.
+        steps: number of steps to time in each round.
+        rounds: number of rounds, after the first step and a round to warm up.
 
     Returns:
         Figures by name: images_per_second and its range (slowest, fastest round),

@@ -6,15 +6,22 @@ decode (and crop), augment, batch. Prints the images a second, the processor tim
 which stage holds the pipeline back, and how many cores would feed --target images/s."""
 
 import dataclasses
-import json
 import math
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from absl import flags as absl_flags
 
+from keras_resnet.commands.options import (
+    check_folder_of,
+    define_strings,
+    require_config,
+    write_json,
+)
 from keras_resnet.commands.startup import start_tensorflow
-from keras_resnet.config import overrides
-from keras_resnet.errors import UsageError, UserError
+from keras_resnet.config import overrides, source_options, training_image_size
+
+if TYPE_CHECKING:
+    from keras_resnet.input_pipeline.measuring import Measurement
 
 SUMMARY = "Measure the input pipeline, stage by stage."
 
@@ -23,35 +30,41 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
     """Defines --config, --target, --seconds, --rounds, --json and the overrides."""
     overrides.define_config(flags)
     absl_flags.DEFINE_float(
-        "target", 1000.0, "images/s to feed", lower_bound=0.0, flag_values=flags
+        "target",
+        1000.0,
+        "Images/s that the pipeline should feed; it prints how many cores that takes.",
+        lower_bound=0.0,
+        flag_values=flags,
     )
     absl_flags.DEFINE_float(
-        "seconds", 3.0, "for each stage in each round", lower_bound=0.01, flag_values=flags
+        "seconds",
+        3.0,
+        "Seconds to measure each stage in each round.",
+        lower_bound=0.01,
+        flag_values=flags,
     )
     absl_flags.DEFINE_integer(
-        "rounds", 3, "of which the median is taken", lower_bound=1, flag_values=flags
+        "rounds",
+        3,
+        "Number of rounds; the median is reported.",
+        lower_bound=1,
+        flag_values=flags,
     )
-    absl_flags.DEFINE_string("json", None, "file to write the figures to", flag_values=flags)
+    define_strings(flags, json="File to write the figures to, as JSON.")
 
 
 def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     """Measures, prints and returns 0."""
-    from keras_resnet import config
-
-    if arguments or not flags.config:
-        raise UsageError(
-            "it takes --config=NAME and no other argument; for example: "
-            "keras-resnet benchmark input --config=cifar10 --target=5000"
-        )
-    if flags.json and not Path(flags.json).parent.is_dir():
-        raise UserError(f"--json={flags.json}: there is no folder {Path(flags.json).parent}")
+    example = "keras-resnet benchmark input --config=cifar10 --target=5000"
+    require_config(flags, arguments, example)
+    check_folder_of(flags, "json")
     resolved = overrides.resolve(flags)
     start_tensorflow()
     from keras_resnet import input_pipeline
     from keras_resnet.input_pipeline.measuring import measure_stages
 
-    data, image_size = resolved.data, config.training_image_size(resolved)
-    source = input_pipeline.open_source(split=data.train_split, **config.source_options(resolved))
+    data, image_size = resolved.data, training_image_size(resolved)
+    source = input_pipeline.open_source(split=data.train_split, **source_options(resolved))
     measured = measure_stages(
         source,
         batch_size=resolved.batch_size,
@@ -64,12 +77,11 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     print(f"{source.description}; {image_size} px, batches of {resolved.batch_size}, "
           f"{measured.cores} cores, {flags.rounds} rounds of {flags.seconds:g} s\n")  # fmt: skip
     print("\n".join(report(measured, flags.target)))
-    if flags.json:
-        Path(flags.json).write_text(json.dumps(as_json(measured, flags.target), indent=2) + "\n")
+    write_json(flags.json, as_json(measured, flags.target))
     return 0
 
 
-def report(measured, target: float) -> list[str]:
+def report(measured: "Measurement", target: float) -> list[str]:
     """Returns the lines that people read."""
     rows = [f"  {'up to':<10}{'images/s':>10}{'spread':>20}{'CPU ms/image':>15}{'of it own':>12}"]
     for stage in measured.stages:
@@ -89,7 +101,7 @@ def report(measured, target: float) -> list[str]:
     ]
 
 
-def as_json(measured, target: float) -> dict:
+def as_json(measured: "Measurement", target: float) -> dict[str, Any]:
     """Returns the figures as plain numbers; a stage that costs nothing has the limit None."""
     stages = [
         {key: None if value == math.inf else value for key, value in row.items()}

@@ -7,7 +7,7 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 
 from keras_resnet import input_pipeline
-from keras_resnet.commands.contact_sheet import Section, caption
+from keras_resnet.commands.show.contact_sheet import Section, caption
 from keras_resnet.config import preprocessing, training_image_size
 from keras_resnet.input_pipeline.augment.mixing import mix_images, neighbors
 from keras_resnet.training.run import open_source
@@ -91,7 +91,13 @@ def _mixed(batch: dict[str, tf.Tensor]) -> tuple[np.ndarray, ...]:
     return images.numpy(), labels.numpy(), neighbors(labels).numpy(), shares
 
 
-def _sample(config: ConfigDict, source, kind: str, labels: np.ndarray, shown: list) -> Sample:
+def _sample(
+    config: ConfigDict,
+    source: input_pipeline.Source,
+    kind: str,
+    labels: np.ndarray,
+    shown: list[np.ndarray],
+) -> Sample:
     pixels, own, partners, shares = shown
     dtype = "bfloat16" if config.precision == "mixed_bfloat16" else "float32"
     normalized = input_pipeline.normalize(pixels, preprocessing(config), dtype=dtype)

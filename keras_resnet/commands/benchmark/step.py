@@ -2,48 +2,49 @@
                          [--config.key=value ...]
 
 Times the compiled training step of a config on one batch of noise that is in memory already, so
-without the input pipeline. Prints images/s (median over the rounds, and the slowest and fastest),
-the seconds of the first step, which compiles, the most memory it took, and the model FLOP/s: six
-times the multiply-adds of the network an image, for the forward and the backward pass."""
-
-import json
-from pathlib import Path
+without the input pipeline. Prints the images/s (the median of the rounds, and the slowest and the
+fastest), the seconds that the first step takes, which compiles, the most memory that was in use,
+and the model FLOP/s: for each image six times the multiply-adds of the network, which is one
+forward and one backward pass."""
 
 from absl import flags as absl_flags
 
+from keras_resnet.commands.options import (
+    check_folder_of,
+    define_strings,
+    require_config,
+    write_json,
+)
 from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.config import overrides
-from keras_resnet.errors import UsageError, UserError
 
-SUMMARY = "Measure the training step on data that is in memory."
+SUMMARY = "Measure the training step, without the input pipeline."
 
 
 def define_flags(flags: absl_flags.FlagValues) -> None:
     """Defines --config, --steps, --rounds, --json and the overrides."""
     overrides.define_config(flags)
-    absl_flags.DEFINE_integer("steps", 10, "in a round", lower_bound=1, flag_values=flags)
-    absl_flags.DEFINE_integer("rounds", 5, "of which to take the median", 1, flag_values=flags)
-    absl_flags.DEFINE_string("json", None, "file to write the figures to", flag_values=flags)
+    absl_flags.DEFINE_integer(
+        "steps", 10, "Number of training steps to time in each round.", 1, flag_values=flags
+    )
+    absl_flags.DEFINE_integer(
+        "rounds", 5, "Number of rounds; the median is reported.", 1, flag_values=flags
+    )
+    define_strings(flags, json="File to write the figures to, as JSON.")
 
 
 def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     """Measures, prints and returns 0."""
-    if arguments or not flags.config:
-        raise UsageError(
-            "it takes --config=NAME and no other argument; for example: "
-            "keras-resnet benchmark step --config=cifar10"
-        )
-    if flags.json and not Path(flags.json).parent.is_dir():
-        raise UserError(f"--json={flags.json}: there is no folder {Path(flags.json).parent}")
+    require_config(flags, arguments, "keras-resnet benchmark step --config=cifar10")
+    check_folder_of(flags, "json")
     resolved = overrides.resolve(flags)
     start_tensorflow()
-    from keras_resnet.commands.step_timing import measure_step
+    from keras_resnet.commands.benchmark.step_timing import measure_step
 
     figures = measure_step(resolved, steps=flags.steps, rounds=flags.rounds)
     for name, value in _lines(figures):
         print(f"{name:<10} {value}")
-    if flags.json:
-        Path(flags.json).write_text(json.dumps(figures, indent=2) + "\n")
+    write_json(flags.json, figures)
     return 0
 
 

@@ -10,38 +10,37 @@ from pathlib import Path
 
 from absl import flags as absl_flags
 
+from keras_resnet.commands.options import check_folder_of, define_strings, require_config
 from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.config import overrides
-from keras_resnet.errors import UsageError, UserError
+from keras_resnet.errors import UsageError
 
 SUMMARY = "Write a picture of training and evaluation batches with their labels."
+_EXAMPLE = "keras-resnet show --config=digits --output=digits.png"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def define_flags(flags: absl_flags.FlagValues) -> None:
     """Defines --config, --output, --images and the overrides."""
     overrides.define_config(flags)
-    absl_flags.DEFINE_string("output", None, "the picture to write, a .png", flag_values=flags)
+    define_strings(flags, output="The picture to write, a .png.")
     absl_flags.DEFINE_integer(
-        "images", 32, "images of each split to show", lower_bound=1, flag_values=flags
+        "images", 32, "Number of images of each split to show.", lower_bound=1, flag_values=flags
     )
 
 
 def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     """Draws, prints and returns 0."""
-    if arguments or not (flags.config and flags.output):
-        raise UsageError(
-            "it takes --config=NAME and --output=FILE.png, and no other argument; for example: "
-            "keras-resnet show --config=digits --output=digits.png"
-        )
+    require_config(flags, arguments, _EXAMPLE)
+    if not flags.output:
+        raise UsageError(f"--output is missing; for example: {_EXAMPLE}")
     output = Path(flags.output)
     if output.suffix.lower() not in SUFFIXES:
         raise UsageError(f"--output={output}: the name should end with {', '.join(SUFFIXES)}")
-    if not output.parent.is_dir():
-        raise UserError(f"--output={output}: there is no folder {output.parent}")
+    check_folder_of(flags, "output")
     resolved = overrides.resolve(flags)
     start_tensorflow()
-    from keras_resnet.commands import batch_samples, contact_sheet
+    from keras_resnet.commands.show import batch_samples, contact_sheet
 
     samples = [
         batch_samples.training_sample(resolved, flags.images),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +73,7 @@ def write_sheet(path: str | Path, sections: list[Section]) -> tuple[int, int]:
     return sheet.size
 
 
-def _fitting(text: str, fits) -> str:
+def _fitting(text: str, fits: Callable[[str], bool]) -> str:
     if fits(text):
         return text
     while text and not fits(text + "…"):

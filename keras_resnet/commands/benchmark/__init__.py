@@ -1,16 +1,16 @@
 """usage: keras-resnet benchmark SUBJECT [--flag=value ...]
 
-Measures one part of a run on this machine:
+Measures how fast one part of training runs on this machine. SUBJECT is one of
 
   input       the input pipeline: images/s of each stage, and the cores it takes
   step        the compiled training step: images/s, compile time, memory, FLOP/s
 
 keras-resnet benchmark SUBJECT --help shows the flags of a subject."""
 
-SUMMARY = "Measure a part of a run on this machine (input, step)."
+SUMMARY = "Measure the speed of the input pipeline or of the training step (input, step)."
 
 # Subject -> a command module of its own.
 SUBCOMMANDS = {
-    "input": "keras_resnet.commands.benchmark_input",
-    "step": "keras_resnet.commands.benchmark_step",
+    "input": "keras_resnet.commands.benchmark.input",
+    "step": "keras_resnet.commands.benchmark.step",
 }

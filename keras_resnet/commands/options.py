@@ -1,0 +1,79 @@
+"""What several commands ask of their flags, and the text of a command's help."""
+
+import json
+import textwrap
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from absl import flags as absl_flags
+
+from keras_resnet.errors import UsageError, UserError
+
+_WIDTH = 100
+CONFIG_HELP = (
+    "--config.KEY=VALUE sets any key of the config, such as --config.batch_size=64; "
+    "`keras-resnet config` lists the keys with their values, choices and meaning."
+)
+
+
+def define_strings(flags: absl_flags.FlagValues, **helps: str) -> None:
+    """Defines text flags without a default, by name."""
+    for name, meaning in helps.items():
+        absl_flags.DEFINE_string(name, None, meaning, flag_values=flags)
+
+
+def define_json_switch(flags: absl_flags.FlagValues) -> None:
+    """Defines --json for commands that print one object."""
+    absl_flags.DEFINE_boolean(
+        "json", False, "Print one JSON object instead of text.", flag_values=flags
+    )
+
+
+def check_folder_of(flags: absl_flags.FlagValues, *names: str) -> None:
+    """Raises UserError if the folder of a file that flags name, if they do, is not there."""
+    for name in names:
+        path = flags[name].value
+        if path and not Path(path).absolute().parent.is_dir():
+            raise UserError(f"--{name}={path}: there is no folder {Path(path).parent}")
+
+
+def write_json(path: str | None, figures: Any) -> None:
+    """Writes readable JSON, if there is a path."""
+    if path:
+        Path(path).write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def require_config(flags: absl_flags.FlagValues, arguments: list[str], example: str) -> None:
+    """Raises UsageError unless there is a --config and no argument that is no flag."""
+    if arguments:
+        raise UsageError(
+            f"unexpected argument {arguments[0]!r}; a config goes in --config=NAME; for example: "
+            f"{example}"
+        )
+    if not flags.config:
+        raise UsageError(f"--config is missing; for example: {example}")
+
+
+def command_help(command: ModuleType, flags: absl_flags.FlagValues) -> str:
+    """Returns what `--help` prints: summary, usage, the command's own flags, where the keys are."""
+    own = [flags[name] for name in flags if not name.startswith("config.")]
+    parts = [command.SUMMARY, (command.__doc__ or "").strip()]
+    if own:
+        parts.append("\n".join(["flags:", *map(_flag_help, own)]))
+    if len(own) < len(flags):
+        parts.append(textwrap.fill(CONFIG_HELP, _WIDTH, break_on_hyphens=False))
+    return "\n\n".join(parts)
+
+
+def _flag_help(flag: absl_flags.Flag) -> str:
+    if flag.boolean:
+        head = f"--no{flag.name}" if flag.default else f"--{flag.name}"
+    else:
+        head = f"--{flag.name}={'...' if flag.default in (None, []) else flag.default}"
+    choices = getattr(flag.parser, "enum_values", None)
+    text = flag.help
+    if choices:  # absl puts <newest|best> before the sentence
+        text = f"{text.partition('>: ')[2]} One of {', '.join(choices)}."
+    lines = textwrap.wrap(text, _WIDTH - 6, break_on_hyphens=False, break_long_words=False)
+    return "\n".join([f"  {head}", *(f"      {line}" for line in lines)])

@@ -1,0 +1,162 @@
+"""What one key of a configuration is: its type, what it may be set to, and how text becomes it."""
+
+import ast
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from keras_resnet.config.registries import Registry
+from keras_resnet.errors import UsageError, did_you_mean
+
+# What happens to a key when a run resumes with another value.
+NO = "no"  # it changes the mathematics of the run: refused
+NOTED = "noted"  # it may change the numbers a little: written into the history of config.json
+FREELY = "freely"  # it changes what is kept or how long things take
+
+_MANY = 12  # more choices than these are not listed in an error
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """Numbers from `low` to `high`, either of which an open end leaves out."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    open_low: bool = False
+    open_high: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        above = value > self.low if self.open_low else value >= self.low
+        return above and (value < self.high if self.open_high else value <= self.high)
+
+    def __str__(self) -> str:
+        low = f"{'above' if self.open_low else 'at least'} {self.low:g}"
+        high = f"{'below' if self.open_high else 'at most'} {self.high:g}"
+        ends = ((low, self.low), (high, self.high))
+        return " and ".join(text for text, end in ends if math.isfinite(end))
+
+
+@dataclasses.dataclass(frozen=True)
+class Key:
+    """A row of the table in `schema`.
+
+    Attributes:
+        name: dotted, such as "optimizer.learning_rate".
+        default: the value where no config sets it; by it the key's type. None: the choice is left
+            to the code, and `kind` is the type of a value.
+        help: one sentence in plain words.
+        choices: the values it may have, or the registry whose names they are; () for no such list.
+        range: what a number must be; None for no limit.
+        accepted: what it must be in words, for a key that the pipeline checks.
+        resume: NO, NOTED or FREELY.
+        kind: the type, if `default` does not show it.
+        example: a value for messages, where the default is none.
+        source_option: whether `input_pipeline.open_source` takes it.
+        since: the first version of config.json that has the key.
+        absent: for each older version what the absence of the key means in its files.
+    """
+
+    name: str
+    default: Any
+    help: str
+    choices: tuple[str, ...] | Registry = ()
+    range: Range | None = None
+    accepted: str = ""
+    resume: str = NO
+    kind: type | None = None
+    example: Any = None
+    source_option: bool = False
+    since: int = 1
+    absent: Mapping[int, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def type(self) -> type:
+        """bool, int, float, str or tuple."""
+        return self.kind or type(self.default)
+
+    def accepts(self) -> str:
+        """Returns in words what it may be set to, "" if every value of its type."""
+        if allowed := self.allowed():
+            return f"one of {', '.join(choice or repr(choice) for choice in allowed)}"
+        return self.accepted if self.type is not bool and self.accepted else str(self.range or "")
+
+    def allowed(self) -> tuple[str, ...]:
+        """Returns the values it may have, () if it is not one of a few words."""
+        return self.choices.names() if isinstance(self.choices, Registry) else self.choices
+
+    def accept(self, value: Any, where: str) -> Any:
+        """Returns a value of Python or JSON in the key's type: a list as tuple, an int as float.
+
+        Raises:
+            UsageError: it has another type; `where` says whose value it is.
+        """
+        if self.type is tuple and isinstance(value, list):
+            value = tuple(value)
+        if self.type is float and type(value) is int:
+            value = float(value)
+        if type(value) is not self.type and not (value is None and self.default is None):
+            raise UsageError(
+                f"{where}: {self.name}={value!r} is {type(value).__name__}, but it takes "
+                f"{self.type.__name__}, for example {self._example()!r}"
+            )
+        return value
+
+    def parse(self, text: str) -> Any:
+        """Returns the value that `text`, of a command line, means.
+
+        Raises:
+            UsageError: it is not of the key's type.
+        """
+        if self.default is None and text.lower() == "none":
+            return None
+        parse, what = _PARSERS[self.type]
+        try:
+            return parse(text)
+        except (ValueError, KeyError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+            example = str(self._example())
+            raise UsageError(
+                f"config.{self.name}={text!r} is not {what}; for example "
+                f"--config.{self.name}={repr(example) if ' ' in example else example}"
+            ) from error
+
+    def check(self, value: Any) -> None:
+        """Raises UsageError unless `value`, which has the key's type, can be used."""
+        allowed = self.allowed()
+        given = f"config.{self.name}={value!r}"
+        if allowed and value not in allowed:
+            few = ", ".join(choice or repr(choice) for choice in allowed)
+            which = few if len(allowed) <= _MANY else f"the {len(allowed)} that there are"
+            more = "" if len(allowed) <= _MANY else f"; `keras-resnet config {self.name}` has them"
+            raise UsageError(f"{given} is not one of {which}{did_you_mean(value, allowed) or more}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"{given} is not a finite number")
+        if self.range is not None and value is not None and value not in self.range:
+            raise UsageError(f"{given} must be {self.range}")
+
+    def _example(self) -> Any:
+        return self.default if self.example is None else self.example
+
+
+def _parse_bool(text: str) -> bool:
+    return {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}[
+        text.lower()
+    ]
+
+
+def _parse_tuple(text: str) -> tuple:
+    value = ast.literal_eval(text) if text.strip() else ()
+    value = tuple(value) if isinstance(value, list | tuple) else (value,)
+    if not all(type(entry) in (int, float) for entry in value):
+        raise ValueError("not all of it is numbers")
+    return value
+
+
+# Type -> (how text becomes a value, what it is called).
+_PARSERS: dict[type, tuple[Any, str]] = {
+    bool: (_parse_bool, "true or false"),
+    int: (int, "an integer"),
+    float: (float, "a number"),
+    str: (str, "a text"),
+    tuple: (_parse_tuple, "a list of numbers"),
+}
