@@ -11,7 +11,7 @@ from keras_resnet.commands.contact_sheet import Section, caption
 from keras_resnet.config import preprocessing, training_image_size
 from keras_resnet.input_pipeline.augment import mix_images
 from keras_resnet.input_pipeline.augment.mixing import neighbors
-from keras_resnet.training.run import open_source
+from keras_resnet.training.data import open_source
 from keras_resnet.training.tensorflow.broken_images import explain_broken_images
 
 

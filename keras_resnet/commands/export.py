@@ -86,7 +86,10 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
 
     labels = read_labels(Path(flags.labels)) if flags.labels else None
     if flags.workdir:
-        model = _model_of_workdir(config, flags.workdir)
+        from keras_resnet.training.evaluation import load_model_of_workdir
+        from keras_resnet.training.say import say
+
+        model = load_model_of_workdir(WorkDir(flags.workdir), say=say)
     else:
         model = load_model(Path(flags.model).expanduser())
     samples = _samples(flags, config, model, labels)
@@ -122,21 +125,6 @@ def _check_usage(flags, arguments) -> None:
         raise UsageError(f"--name={flags.name!r}: take letters, digits, '.', '_' and '-'")
 
 
-def _model_of_workdir(config, path: str):
-    """The finished model, or that of the newest checkpoint."""
-    from keras_resnet.export.loading import load_model
-    from keras_resnet.training.workdir import WorkDir
-
-    workdir = WorkDir(path)
-    if workdir.result.exists() and workdir.model.exists():
-        return load_model(workdir.model)
-    from keras_resnet.training.run import restore
-
-    trainer, step = restore(config, workdir)
-    print(f"{path} is not finished; taking the checkpoint of step {step:,}")
-    return trainer.inference_model()
-
-
 def _samples(flags, config, model, labels):
     from keras_resnet.export import sample_images
 
@@ -147,7 +135,7 @@ def _samples(flags, config, model, labels):
     if flags.images:
         return sample_images.of_files(flags.images, preprocessing, names, flags.limit)
     if config is not None:
-        from keras_resnet.training.run import open_source
+        from keras_resnet.training.data import open_source
 
         source = open_source(config, config.data.eval_split)
         return sample_images.of_source(source, preprocessing, flags.limit)

@@ -47,7 +47,8 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
         raise UsageError("it takes --model or --workdir, not both")
     if not arguments:
         raise UsageError("name one image file, or folder of images, or more")
-    config = _read_config(flags.workdir) if flags.workdir else None
+    if flags.workdir:
+        _read_config(flags.workdir)
     for path in arguments:
         if not Path(path).exists():
             raise UserError(f"{path}: no such file or folder")
@@ -59,7 +60,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     files = list(list_images(arguments))
     if not files:
         raise UserError(f"{', '.join(arguments)}: no image files there")
-    predictor = _predictor(flags, config)
+    predictor = _predictor(flags)
     write = _Writer("jsonl" if flags.json else flags.format, flags.top)
     failures = []
     with _output(flags.output) as file, _progress(len(files), file) as bar:
@@ -81,18 +82,17 @@ def _read_config(workdir: str):
     return WorkDir(workdir).read_config()
 
 
-def _predictor(flags: absl_flags.FlagValues, config):
+def _predictor(flags: absl_flags.FlagValues):
     from keras_resnet.export.loading import read_labels
     from keras_resnet.export.predictor import Predictor, load_predictor
 
     if not flags.workdir:
         labels = read_labels(Path(flags.labels)) if flags.labels else None
         return load_predictor(flags.model, flags.top, labels)
-    from keras_resnet.training.run import restore
+    from keras_resnet.training.evaluation import load_model_of_workdir
     from keras_resnet.training.workdir import WorkDir
 
-    trainer, _ = restore(config, WorkDir(flags.workdir))
-    return Predictor.of_model(trainer.inference_model(), flags.top)
+    return Predictor.of_model(load_model_of_workdir(WorkDir(flags.workdir)), flags.top)
 
 
 def _check_output(path: str) -> None:

@@ -1,11 +1,15 @@
-"""The commands `train`, `evaluate` and `predict` as functions."""
+"""The commands `train`, `evaluate` and `predict` as functions.
+
+What loads TensorFlow is imported inside of them, after a check that it is there.
+"""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from ml_collections import ConfigDict
 
+from keras_resnet import backend
 from keras_resnet import config as configs
 from keras_resnet.training.workdir import WorkDir
 
@@ -29,13 +33,21 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, float]:
 
     Ctrl-C and SIGTERM save and raise `keras_resnet.errors.Interrupted`; calling it again resumes.
 
+    Args:
+        config: of `load_config`.
+        workdir: a folder of this machine, or gs://BUCKET/FOLDER.
+
     Returns:
-        top1, top5, loss, examples, step and train_images_per_second.
+        The content of result.json: top1, top5, loss, examples, step, train_images_per_second, and
+        with data.on_error=skip skipped_train_images and skipped_eval_images: the images that could
+        not be read on this host since the run was started or resumed.
 
     Raises:
-        UserError: the config, the work directory, the devices or a checkpoint cannot be used.
+        UserError: the config, the work directory, the devices or a checkpoint cannot be used, or
+            another host of a multi_worker run went away.
         input_pipeline.DataError: the data set cannot be used.
     """
+    backend.require_tensorflow()
     from keras_resnet.training import run
 
     return run.train(configs.check(config), workdir)
@@ -43,7 +55,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, float]:
 
 def evaluate(
     workdir: str | os.PathLike,
-    checkpoint: str = "newest",
+    checkpoint: Literal["newest", "best"] = "newest",
     overrides: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
     """Evaluates the "newest" or "best" checkpoint; returns top1, top5, loss, examples and step.
@@ -56,24 +68,35 @@ def evaluate(
     Raises:
         UserError, input_pipeline.DataError: as `train`.
     """
-    from keras_resnet.training import run
+    folder = WorkDir(workdir)
+    config = configs.merge(folder.read_config(), overrides or {}, where="overrides")
+    configs.check(config)
+    backend.require_tensorflow()
+    from keras_resnet.training import evaluation
 
-    workdir = WorkDir(workdir)
-    config = configs.merge(workdir.read_config(), overrides or {}, where="overrides")
-    return run.evaluate(configs.check(config), workdir, checkpoint)
+    return evaluation.evaluate(config, folder, checkpoint)
 
 
 def predict(
-    workdir: str | os.PathLike, paths: Sequence[str], top: int = 5
-) -> Iterator[tuple[str, list[dict]]]:
-    """Yields (path, rows) for each image file with the newest checkpoint.
+    workdir: str | os.PathLike, paths: Sequence[str | os.PathLike], top: int = 5
+) -> Iterator[tuple[str, list[dict[str, Any]] | str]]:
+    """Yields (path, rows) for each image file, with the finished model or the newest checkpoint.
 
-    Rows are the `top` classes by probability, {"class": name, "class_id": index, "probability": p}.
+    Args:
+        workdir: of a run.
+        paths: image files, and folders of which every image file is taken.
+        top: number of classes.
+
+    Yields:
+        The path and the `top` classes by probability, {"class": name, "class_id": index,
+        "probability": p}, or a string that says why the file cannot be read.
 
     Raises:
-        UserError, input_pipeline.DataError: as `train`.
+        UserError: there is no trained network, or a path does not exist.
     """
-    from keras_resnet.training import run
+    folder = WorkDir(workdir)
+    backend.require_tensorflow()
+    from keras_resnet.export.predictor import Predictor
+    from keras_resnet.training.evaluation import load_model_of_workdir
 
-    workdir = WorkDir(workdir)
-    return run.predict(configs.check(workdir.read_config()), workdir, paths, top)
+    return Predictor.of_model(load_model_of_workdir(folder), top).predict(paths)

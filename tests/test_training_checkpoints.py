@@ -13,7 +13,9 @@ from conftest import mirrored_strategy
 
 from keras_resnet import storage
 from keras_resnet.errors import UserError
-from keras_resnet.training.tensorflow.checkpoints import Checkpoints, NonFiniteWeights, Progress
+from keras_resnet.training.engine import NonFiniteWeights
+from keras_resnet.training.progress import Progress
+from keras_resnet.training.tensorflow.checkpoints import Checkpoints
 
 
 class State:
