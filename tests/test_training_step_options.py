@@ -210,8 +210,8 @@ def test_float16_on_replicas_is_refused_with_the_reason():
     ],
 )
 def test_batches_that_do_not_divide(key, value, message):
+    engine = TensorFlowEngine(config_of(**{key: value}), mirrored_strategy(4))
     with pytest.raises(UsageError, match=message):
-        engine = TensorFlowEngine(config_of(**{key: value}), mirrored_strategy(4))
         engine.build(["a", "b"], schedule=0.1)
 
 
