@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from ml_collections import ConfigDict
 
-from keras_resnet import backend
-from keras_resnet import config as configs
+from keras_resnet.backend import require_tensorflow
+from keras_resnet.config import check, merge
+from keras_resnet.config import load_config as read_config
 from keras_resnet.training.workdir import WorkDir
 
 
@@ -24,8 +25,8 @@ def load_config(name_or_path: str, overrides: Mapping[str, Any] | None = None) -
     Raises:
         UsageError: there is no such config or key, or a value cannot be used.
     """
-    config = configs.load_config(name_or_path)
-    return configs.check(configs.merge(config, overrides or {}, where="overrides"))
+    config = read_config(name_or_path)
+    return check(merge(config, overrides or {}, where="overrides"))
 
 
 def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, float]:
@@ -47,10 +48,10 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, float]:
             another host of a multi_worker run went away.
         input_pipeline.DataError: the data set cannot be used.
     """
-    backend.require_tensorflow()
+    require_tensorflow()
     from keras_resnet.training import run
 
-    return run.train(configs.check(config), workdir)
+    return run.train(check(config), workdir)
 
 
 def evaluate(
@@ -69,9 +70,9 @@ def evaluate(
         UserError, input_pipeline.DataError: as `train`.
     """
     folder = WorkDir(workdir)
-    config = configs.merge(folder.read_config(), overrides or {}, where="overrides")
-    configs.check(config)
-    backend.require_tensorflow()
+    config = merge(folder.read_config(), overrides or {}, where="overrides")
+    check(config)
+    require_tensorflow()
     from keras_resnet.training import evaluation
 
     return evaluation.evaluate(config, folder, checkpoint)
@@ -95,7 +96,7 @@ def predict(
         UserError: there is no trained network, or a path does not exist.
     """
     folder = WorkDir(workdir)
-    backend.require_tensorflow()
+    require_tensorflow()
     from keras_resnet.export.predictor import Predictor
     from keras_resnet.training.evaluation import load_model_of_workdir
 

@@ -69,7 +69,9 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, float]:
     with contextlib.ExitStack() as closing:
         run = _prepare(config, workdir, closing)
         engine, total = run.engine, run.timeline.total_steps
-        with run.reporter, run.interruption, _profiler_closed(run):
+        with run.reporter, run.interruption, contextlib.ExitStack() as recording:
+            if run.timeline.profile_at:
+                recording.callback(engine.stop_profile)
             batches = None
             while run.progress.step < total or _evaluation_is_missing(run):
                 try:
@@ -105,6 +107,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, float]:
 
 def _prepare(config: ConfigDict, path: str | os.PathLike, closing: contextlib.ExitStack) -> Run:
     """Returns a run that is ready to train; what has to be left at its end goes on `closing`."""
+    # Devices, after all that can be refused without them.
     engine_type = find_engine()
     engine_type.check(config, path)
     workdir = WorkDir(path)
@@ -114,16 +117,18 @@ def _prepare(config: ConfigDict, path: str | os.PathLike, closing: contextlib.Ex
     closing.enter_context(engine.explain_lost_hosts())
     say = Say(engine.is_chief)
 
+    # Data
     train_source, eval_source = open_sources(config)
     timeline = Timeline(config, train_source.num_examples)
 
+    # Model
     schedule = make_schedule(config, timeline)
     begun = workdir.is_begun()
     weights = None if begun or not config.model.weights else read_pretrained(config)
     engine.build(train_source.class_names, schedule, weights, say)
     checkpoints = engine.checkpoints(workdir.checkpoints, say)
 
-    # Only now: a start that failed on a wrong path must not bind the folder to that config.
+    # Restore. Only now: a start that failed on a wrong path must not bind the folder to that config.
     outputs = closing.enter_context(_outputs(workdir, engine.is_chief))
     outputs.claim(config)
     closing.enter_context(outputs.locked())
@@ -270,18 +275,6 @@ def _profile(run: Run) -> None:
         run.engine.start_profile(run.outputs.tensorboard)
     elif run.progress.step in run.timeline.profile_at[1:]:
         run.engine.stop_profile()
-
-
-@contextlib.contextmanager
-def _profiler_closed(run: Run) -> Iterator[None]:
-    """Stops the profiler, if it runs, when the run is left."""
-    try:
-        yield
-    finally:
-        if run.timeline.profile_at:
-            first, end = run.timeline.profile_at
-            if first <= run.progress.step < end:
-                run.engine.stop_profile()
 
 
 # ---- Evaluate and save ---------------------------------------------------------------------------
