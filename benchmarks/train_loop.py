@@ -20,9 +20,14 @@ from train_step import describe_machine, spread
 
 from keras_resnet import training
 from keras_resnet.commands.benchmark.step_timing import fixed_batches
+from keras_resnet.training.data import open_sources
+from keras_resnet.training.evaluation import make_pace
+from keras_resnet.training.metrics import Window
+from keras_resnet.training.progress import Timeline
 from keras_resnet.training.reporting import Reporter
-from keras_resnet.training.schedules import learning_rate_at
-from keras_resnet.training.tensorflow.strategy import strategy_of
+from keras_resnet.training.say import say
+from keras_resnet.training.schedules import learning_rate_at, make_schedule
+from keras_resnet.training.tensorflow import TensorFlowEngine
 from keras_resnet.training.workdir import WorkDir
 
 
@@ -39,15 +44,10 @@ def main() -> None:
     config = training.load_config(
         options.config, {key: _value(text) for key, text in overrides.items()}
     )
-    train_source, _ = training.open_sources(config)
-    trainer = training.Trainer(
-        config,
-        strategy_of(config),
-        train_source.class_names,
-        train_source.num_examples,
-    )
+    engine = TensorFlowEngine(config)
+    train_source, _ = open_sources(config)
     with tempfile.TemporaryDirectory() as folder:
-        rates = measure(trainer, train_source, WorkDir(folder), options.steps, options.rounds)
+        rates = measure(engine, train_source, WorkDir(folder), options.steps, options.rounds)
     print(
         f"{config.model.name}, {config.data.image_size} px, batch {config.batch_size}, "
         f"{options.rounds} rounds of {options.steps} steps, {train_source.description}. "
@@ -67,26 +67,38 @@ def _value(text: str):
         return text
 
 
-def measure(trainer, source, workdir: WorkDir, steps: int, rounds: int) -> dict[str, list[float]]:
+def measure(engine, source, workdir: WorkDir, steps: int, rounds: int) -> dict[str, list[float]]:
     """Images/s of each round."""
-    batch = fixed_batches(trainer)
+    config, timeline = engine.config, Timeline(engine.config, source.num_examples)
+    if timeline.total_steps < (rounds + 1) * steps:
+        raise SystemExit("The run is too short: more epochs, or fewer rounds.")
+    schedule, pace = make_schedule(config, timeline), make_pace(engine)
+    engine.build(source.class_names, schedule)
+    fixed, batches = fixed_batches(engine), engine.train_batches(source, 0, timeline.total_steps)
     rates = {"step": [], "train": []}
-    images = steps * trainer.config.batch_size
-    with Reporter(workdir, trainer, 0) as reporter:
-        loop = trainer.train(source, 0, range(steps, trainer.total_steps, steps))
+    images = steps * config.batch_size
+    with Reporter(workdir, config, engine.model, timeline, 0, say) as reporter:
 
         def run_loop() -> float:
-            """Goes on to the next multiple of `steps`, as `Session` does without saving."""
+            """Goes on to the next multiple of `steps`, as `run.train` does without saving."""
             begin = time.perf_counter()
-            for step, means in loop:
-                reporter.trained(step, means, learning_rate_at(trainer.schedule, step - 1))
-                if step % steps == 0:
-                    return time.perf_counter() - begin
-            raise SystemExit("The run is too short: more epochs, or fewer rounds.")
+            window = Window(batches.position)
+            end = window.step + steps
+            while window.step < end:
+                stop = min(end, timeline.next_stop(window.step, 0))
+                count, called = pace.steps(stop - window.step), time.perf_counter()
+                sums = engine.train(batches, count)
+                window.add(sums, seconds := time.perf_counter() - called)
+                pace.took(count, seconds)
+                if window.step == stop:
+                    rate = learning_rate_at(schedule, stop - 1)
+                    reporter.trained(stop, window.means(), rate)
+                    window = Window(stop)
+            return time.perf_counter() - begin
 
         def run_step() -> float:
             begin = time.perf_counter()
-            trainer.steps.train(batch, tf.constant(steps)).numpy()
+            engine.steps.train_loop(fixed, tf.constant(steps)).numpy()
             return time.perf_counter() - begin
 
         run_loop(), run_step()  # compile and warm up

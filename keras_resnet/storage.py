@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_resnet import backend
-from keras_resnet.errors import UserError
+from keras_resnet.errors import UsageError, UserError
 
 
 def in_bucket(path: str | os.PathLike[str]) -> bool:
@@ -137,3 +137,18 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_keras_file(path: Path) -> Path:
+    """The path of a `.keras` file, with `~` resolved.
+
+    Raises:
+        UsageError: the name does not end with .keras.
+        UserError: there is no such file.
+    """
+    if path.suffix != ".keras":
+        raise UsageError(f"{path}: the name of a model's file should end with .keras")
+    resolved = path.expanduser()
+    if not resolved.is_file():
+        raise UserError(f"{path}: {'is a folder' if resolved.is_dir() else 'no such file'}")
+    return resolved

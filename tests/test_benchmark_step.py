@@ -35,10 +35,10 @@ def test_it_trains_on_the_noise():
     from keras_resnet.training.tensorflow.strategy import make_strategy
 
     config = tiny_config(deterministic=False, batch_size=8, model__dropout_rate=0.0)
-    trainer = step_timing.bare_trainer(config, make_strategy("cpu"))
-    sums = trainer.steps.train(step_timing.fixed_batches(trainer), tf.constant(40)).numpy()
+    engine = step_timing.bare_engine(config, make_strategy("cpu"))
+    sums = engine.steps.train_loop(step_timing.fixed_batches(engine), tf.constant(40)).numpy()
     assert sums[-1, 0] < 0.5 * sums[0, 0]
-    assert keras.ops.convert_to_numpy(trainer.optimizer.iterations) == 40
+    assert keras.ops.convert_to_numpy(engine.optimizer.iterations) == 40
 
 
 @pytest.mark.parametrize(

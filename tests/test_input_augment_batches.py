@@ -17,7 +17,7 @@ from keras_resnet.input_pipeline.augment.mixing import (
     mix_targets,
 )
 from keras_resnet.training.metrics import averages
-from keras_resnet.training.tensorflow.steps import Steps
+from keras_resnet.training.tensorflow.step import Steps
 from keras_resnet.training.tensorflow.strategy import make_strategy
 
 EVERYTHING = {
@@ -236,7 +236,7 @@ def test_training_on_mixed_batches_equals_numpy(replicas):
             )
         )
     )
-    means = averages(steps.train(iterator, tf.constant(1)).numpy())
+    means = averages(steps.train_loop(iterator, tf.constant(1)).numpy())
 
     x = (numpy_mix(batch["image"], batch["mix"]) / 255 - [0.4, 0.5, 0.6]) / [0.2, 0.3, 0.4]
     x = x.reshape(8, -1)

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from input_helpers import encode, smooth_image
+from training_runs import built_engine
 
 from keras_resnet import config as configs
 from keras_resnet import input_pipeline
+from keras_resnet.training.evaluation import evaluate_source
+from keras_resnet.training.metrics import averages
 from keras_resnet.training.tensorflow.strategy import make_strategy
-from keras_resnet.training.tensorflow.trainer import Trainer
 
 CLASSES = ("n01739381", "n02105855", "n01440764")
 TRAIN_PER_CLASS = 6
@@ -77,17 +79,18 @@ def test_an_epoch_of_training_and_an_exact_evaluation(data_dir):
     train = input_pipeline.open_source(split="train", **configs.source_options(config))
     validation = input_pipeline.open_source(split="validation", **configs.source_options(config))
     assert (train.num_examples, len(train.class_names)) == (3 * TRAIN_PER_CLASS, 1000)
-    trainer = Trainer(config, make_strategy("cpu"), train.class_names, train.num_examples)
-    seen = sum(means["examples"] for _, means in trainer.train(train, 0, []))
-    assert seen == 3 * TRAIN_PER_CLASS
-    means = trainer.evaluate(validation)
+    engine = built_engine(config, make_strategy("cpu"), train.class_names, train.num_examples)
+    steps = 3 * TRAIN_PER_CLASS // config.batch_size
+    sums = engine.train(engine.train_batches(train, 0, steps), steps)
+    assert averages(sums)["examples"] == 3 * TRAIN_PER_CLASS
+    means = evaluate_source(engine, validation).means
     assert means["examples"] == VALIDATION
     # The loss over all examples at once, computed by hand.
     [batch] = input_pipeline.evaluation_batches(
         validation, batch_size=VALIDATION, preprocessing=configs.preprocessing(config)
     )
     inputs = input_pipeline.normalize(batch["image"], configs.preprocessing(config))
-    logits = np.asarray(trainer.model(inputs, training=False), np.float64)
+    logits = np.asarray(engine.model(inputs, training=False), np.float64)
     logits -= logits.max(axis=1, keepdims=True)
     losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(VALIDATION), batch["label"]]
     assert means["loss"] == pytest.approx(losses.mean(), rel=1e-5)

@@ -38,7 +38,7 @@ def test_both_branches_have_the_same_names(name):
     "module",
     [
         "keras_resnet.export.formats",
-        "keras_resnet.export.model_paths",
+        "keras_resnet.export.labels",
         "keras_resnet.export.verify",
         "keras_resnet.input_pipeline.augment.settings",
         "keras_resnet.input_pipeline.errors",

@@ -126,17 +126,15 @@ def test_signals_are_as_before_afterwards():
 def test_an_interrupted_evaluation_is_made_up_for(tmp_path, monkeypatch):
     """A signal that comes during evaluation does not wait for its end."""
     config = tiny_config(epochs=1, deterministic=False)
-    from keras_resnet.training.tensorflow.trainer import Trainer
+    evaluate_source = run.evaluate_source
 
-    evaluate = Trainer.evaluate
-
-    def interrupted(self, source, should_stop=lambda: False):
+    def interrupted(engine, source, pace, should_stop=lambda: False):
         signal.raise_signal(signal.SIGTERM)
         while not should_stop():
             pass
-        return evaluate(self, source, should_stop)
+        return evaluate_source(engine, source, pace, should_stop)
 
-    monkeypatch.setattr(Trainer, "evaluate", interrupted)
+    monkeypatch.setattr(run, "evaluate_source", interrupted)
     with pytest.raises(Interrupted) as caught:
         run.train(config, tmp_path)
     assert caught.value.code == 143

@@ -12,7 +12,7 @@ from keras_resnet import config as configs
 from keras_resnet import input_pipeline
 from keras_resnet.commands import main
 from keras_resnet.errors import UserError
-from keras_resnet.training import run
+from keras_resnet.training import evaluation, run
 from keras_resnet.training.workdir import WorkDir
 
 FILES = ["config.json", "dataset.json", "metrics.jsonl", "model.keras", "curves.png", "result.json"]
@@ -151,7 +151,7 @@ def test_replicas_evaluate_alike(finished, smoke):
     workdir, result = finished
     config = smoke.copy_and_resolve_references()
     config.strategy = "mirrored"
-    means = run.evaluate(config, workdir)
+    means = evaluation.evaluate(config, workdir)
     assert means["examples"] == 360
     assert means["top1"] == result["top1"]
     assert means["loss"] == pytest.approx(result["loss"], rel=1e-5)

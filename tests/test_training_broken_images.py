@@ -8,12 +8,12 @@ import pytest
 import tensorflow as tf
 from conftest import mirrored_strategy
 from input_helpers import encode
-from training_runs import tiny_config
+from training_runs import built_engine, tiny_config
 
 from keras_resnet.input_pipeline import DataError, corrupt_images, open_source
-from keras_resnet.training import Trainer
+from keras_resnet.training import pace
+from keras_resnet.training.evaluation import evaluate_source
 from keras_resnet.training.metrics import SUMS
-from keras_resnet.training.tensorflow import pace
 
 IMAGES, BATCH = 64, 8
 
@@ -52,14 +52,14 @@ def test_only_the_step_that_failed_is_searched(tmp_path, monkeypatch, decoded, r
     config = tiny_config(
         batch_size=BATCH, epochs=2, accumulate_steps=parts, data={"augment": {"repeats": 2}}
     )
-    trainer = Trainer(config, mirrored_strategy(replicas), source.class_names, IMAGES)
-    trainer.steps.train = partial(only_reads, parts=parts)
-    trainer.steps.evaluate = lambda *args: (only_reads(*args), tf.zeros([1, 2]))
-    steps = trainer.train(source, start_step=3, stops=[], skipped=1)
+    engine = built_engine(config, mirrored_strategy(replicas), source.class_names, IMAGES)
+    engine.steps.train_loop = partial(only_reads, parts=parts)
+    engine.steps.evaluation_loop = lambda *args: (only_reads(*args), tf.zeros([1, 2]))
+    batches = engine.train_batches(source, first=4, end=17)
     with pytest.raises(DataError, match=f"^{late} is no image that can be read"):
-        list(steps)
+        [engine.train(batches, 1) for _ in range(4, 17)]
     assert len(decoded) <= BATCH
     decoded.clear()
     with pytest.raises(DataError, match=f"^{late} is no image"):
-        trainer.evaluate(source)
+        evaluate_source(engine, source)
     assert len(decoded) <= BATCH

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import mirrored_strategy
-from test_training import CLASSES, PIXELS, batches, dataset, linear_model
+from test_training_step import CLASSES, PIXELS, batches, dataset, linear_model
 
 from keras_resnet.config import default_config
 from keras_resnet.training import metrics
-from keras_resnet.training.tensorflow.steps import Steps
+from keras_resnet.training.tensorflow.metrics import sums_of_batch
+from keras_resnet.training.tensorflow.step import Steps
 
 EXAMPLES = 21
 
@@ -24,7 +25,9 @@ def evaluate(replicas):
     model.set_weights([kernel, np.zeros(CLASSES)])
     padded = dataset([{**data, "mask": mask}]).rebatch(8 // replicas)
     iterator = iter(strategy.distribute_datasets_from_function(lambda _: padded))
-    sums, pairs = Steps(model, None, strategy, default_config()).evaluate(iterator, tf.constant(3))
+    sums, pairs = Steps(model, None, strategy, default_config()).evaluation_loop(
+        iterator, tf.constant(3)
+    )
     x = (data["image"] / 255.0 - [0.4, 0.5, 0.6]) / [0.2, 0.3, 0.4]
     logits = x.reshape(24, -1) @ kernel
     return sums.numpy(), pairs.numpy(), data["label"][:EXAMPLES], logits[:EXAMPLES]
@@ -55,7 +58,7 @@ def test_class_without_examples_has_no_accuracy():
 
 def test_equal_logits_are_no_success():
     losses, labels = tf.ones(4), tf.constant([0, 1, 2, 3])
-    sums = metrics.sums_of_batch(losses, labels, tf.zeros([4, 10]))
+    sums = sums_of_batch(losses, labels, tf.zeros([4, 10]))
     assert metrics.averages(sums)["top1"] == 0.25
 
 

@@ -214,3 +214,47 @@ def test_optimizers_serialize(kind):
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(optimizer))
     assert type(again) is kind
     assert again.get_config() == optimizer.get_config()
+
+
+@pytest.fixture
+def hooks(monkeypatch):
+    """Counts how often Keras calls each hook that `DecayMixin` overrides."""
+    calls = dict.fromkeys(
+        ("_apply_weight_decay", "_clip_gradients", "_all_reduce_sum_gradients"), 0
+    )
+
+    def counted(name, hook):
+        def call(self, *arguments):
+            calls[name] += 1
+            return hook(self, *arguments)
+
+        return call
+
+    for name in calls:
+        hook = getattr(optimizers.DecayMixin, name)
+        monkeypatch.setattr(optimizers.DecayMixin, name, counted(name, hook))
+    return calls
+
+
+@pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
+def test_keras_calls_each_hook_once_an_update(name, hooks):
+    """They are private names of Keras: an override that it no longer calls would change nothing."""
+    config = settings(name, clip_norm=1.0)
+    optimizer = optimizers.make_optimizer(config, 0.1, model := network())
+    variables = model.trainable_variables
+    optimizer.apply([tf.ones(variable.shape) for variable in variables], variables)
+    assert set(hooks.values()) == {1}, hooks
+
+
+def test_decay_is_applied_once_and_clipping_goes_by_the_norm_of_all():
+    """Plain SGD at rate 1, so that the update is the gradient: one number for each fault."""
+    config = settings("sgd", weight_decay=0.25, momentum=0.0, nesterov=False, clip_norm=3.0)
+    optimizer = optimizers.make_optimizer(config, 1.0, model := network())
+    variables = model.trainable_variables
+    for variable in variables:
+        variable.assign(tf.fill(variable.shape, 2.0))
+    optimizer.apply([tf.ones(variable.shape) for variable in variables], variables)
+    size = sum(int(np.prod(variable.shape)) for variable in variables)
+    for variable in variables:
+        decay = 0.25 * 2.0 if variable.name == "kernel" else 0.0
+        np.testing.assert_allclose(variable, 2.0 - decay - 3.0 / np.sqrt(size), rtol=1e-6)

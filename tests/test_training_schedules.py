@@ -8,8 +8,17 @@ import pytest
 
 from keras_resnet.config import default_config
 from keras_resnet.training import schedules
+from keras_resnet.training.progress import Timeline
 
-PEAK, STEPS, PER_EPOCH = 0.8, 100, 10.0
+PEAK, STEPS, PER_EPOCH = 0.8, 100, 10
+
+
+def timeline(config):
+    """10 epochs of 10 steps."""
+    config.batch_size, config.epochs = 8, STEPS // PER_EPOCH
+    steps = Timeline(config, train_examples=8 * PER_EPOCH)
+    assert (steps.steps_per_epoch, steps.total_steps) == (PER_EPOCH, STEPS)
+    return steps
 
 
 def rates(name, **options):
@@ -17,7 +26,7 @@ def rates(name, **options):
     config = default_config()
     config.optimizer.learning_rate = PEAK
     config.schedule.update({"name": name, "warmup_epochs": 2.0, **options})
-    schedule = schedules.make_schedule(config, steps_per_epoch=PER_EPOCH, total_steps=STEPS)
+    schedule = schedules.make_schedule(config, timeline(config))
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(schedule))
     values = [schedules.learning_rate_at(schedule, step) for step in range(STEPS)]
     assert [schedules.learning_rate_at(again, step) for step in range(0, STEPS, 7)] == values[::7]
@@ -72,5 +81,5 @@ def test_rate_follows_the_global_batch():
 def test_no_warmup_and_no_rate():
     config = default_config()
     config.optimizer.learning_rate = 0.0
-    schedule = schedules.make_schedule(config, steps_per_epoch=10.0, total_steps=100)
+    schedule = schedules.make_schedule(config, timeline(config))
     assert math.isclose(schedules.learning_rate_at(schedule, 50), 0.0)

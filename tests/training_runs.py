@@ -7,7 +7,6 @@ TF_CONFIG set prints what `run` returns as JSON.
 import json
 import sys
 
-import keras
 import numpy as np
 
 STEPS, BATCH = 20, 32
@@ -36,22 +35,32 @@ def tiny_config(**groups):
 def run(config, strategy):
     """Trains and evaluates; returns losses, evaluation, confusion matrix and weight sums."""
     from keras_resnet import input_pipeline
-    from keras_resnet.training.tensorflow.trainer import Trainer
+    from keras_resnet.training.evaluation import evaluate_source
+    from keras_resnet.training.metrics import SUMS
 
     source = input_pipeline.open_source("tfds", name="digits", path="", split="train")
     held_out = input_pipeline.open_source("tfds", name="digits", path="", split="test")
-    trainer = Trainer(config, strategy, source.class_names, STEPS * BATCH)
-    assert trainer.total_steps == STEPS
-    losses = [means["loss"] for _, means in trainer.train(source, 0, [])]
-    evaluation = trainer.evaluate(held_out)
-    with trainer.averaged_weights():
-        weights = [keras.ops.convert_to_numpy(value) for value in trainer.model.get_weights()]
+    engine = built_engine(config, strategy, source.class_names, STEPS * BATCH)
+    sums = engine.train(engine.train_batches(source, 0, STEPS), STEPS)
+    evaluation = evaluate_source(engine, held_out)
+    totals = dict(zip(SUMS, sums.T.astype("float64"), strict=True))
     return {
-        "losses": losses,
-        "evaluation": evaluation,
-        "confusion": trainer.confusion_matrix().tolist(),
-        "norms": [float(np.linalg.norm(weight)) for weight in weights],
+        "losses": (totals["loss"] / totals["examples"]).tolist(),
+        "evaluation": evaluation.means,
+        "confusion": evaluation.confusion_matrix().tolist(),
+        "norms": [float(np.linalg.norm(weight)) for weight in engine.inference_weights()],
     }
+
+
+def built_engine(config, strategy, class_names, train_examples):
+    """An engine that can train on so many examples."""
+    from keras_resnet.training.progress import Timeline
+    from keras_resnet.training.schedules import make_schedule
+    from keras_resnet.training.tensorflow import TensorFlowEngine
+
+    engine = TensorFlowEngine(config, strategy)
+    engine.build(class_names, make_schedule(config, Timeline(config, train_examples)))
+    return engine
 
 
 def main(groups: str, connect_timeout: str = "60") -> None:

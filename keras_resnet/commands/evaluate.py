@@ -38,11 +38,11 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     workdir = WorkDir(flags.workdir)
     resolved = check(overrides.apply(workdir.read_config(), flags))
     start_tensorflow()
-    from keras_resnet.training import run as training_run
+    from keras_resnet.training import evaluation
 
-    result = training_run.evaluate(resolved, workdir, flags.checkpoint)
+    result = evaluation.evaluate(resolved, workdir, flags.checkpoint)
     if flags.json:
         print(json.dumps(result))
     else:
-        print(training_run.describe_result(result))
+        print(evaluation.describe_result(result))
     return 0

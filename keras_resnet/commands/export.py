@@ -19,7 +19,8 @@ from keras_resnet import backend
 from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.errors import UsageError, UserError
 from keras_resnet.export.formats import FORMATS, PRECISIONS
-from keras_resnet.export.model_paths import check_keras_file, read_labels
+from keras_resnet.export.labels import read_labels
+from keras_resnet.storage import check_keras_file
 from keras_resnet.training.workdir import WorkDir
 
 if TYPE_CHECKING:
@@ -81,10 +82,14 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
         check_keras_file(Path(flags.model))
     labels = read_labels(Path(flags.labels)) if flags.labels else None
     start_tensorflow()
-    from keras_resnet.export.loading import load_model, load_model_of_workdir
+    from keras_resnet.models.loading import load_model
+    from keras_resnet.training.evaluation import load_model_of_workdir
+    from keras_resnet.training.say import say
 
-    path = flags.workdir or flags.model
-    model = load_model_of_workdir(path) if flags.workdir else load_model(Path(path))
+    if flags.workdir:
+        model = load_model_of_workdir(WorkDir(flags.workdir), say=say)
+    else:
+        model = load_model(Path(flags.model))
     samples = _samples(flags, config, model, labels)
     if FORMATS[flags.format].writer:
         _write_file(flags, model, samples, labels)
@@ -135,7 +140,7 @@ def _samples(
     if flags.images:
         return sample_images.of_files(flags.images, preprocessing, names, flags.limit)
     if config is not None:
-        from keras_resnet.training.run import open_source
+        from keras_resnet.training.data import open_source
 
         source = open_source(config, config.data.eval_split)
         return sample_images.of_source(source, preprocessing, flags.limit)

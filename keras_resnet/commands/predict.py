@@ -22,9 +22,9 @@ from absl import flags as absl_flags
 
 from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.errors import UsageError, UserError
-from keras_resnet.export.model_paths import check_keras_file, read_labels
+from keras_resnet.export.labels import read_labels
 from keras_resnet.input_pipeline.image_listing import list_images
-from keras_resnet.storage import replacing
+from keras_resnet.storage import check_keras_file, replacing
 from keras_resnet.training.workdir import WorkDir
 
 if TYPE_CHECKING:
@@ -87,12 +87,16 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
 
 
 def _predictor(flags: absl_flags.FlagValues, labels: list[str] | None) -> "Predictor":
-    from keras_resnet.export.loading import load_model_of_workdir
     from keras_resnet.export.predictor import Predictor, load_predictor
 
-    if flags.workdir:
-        return Predictor.of_model(load_model_of_workdir(flags.workdir), flags.top, labels)
-    return load_predictor(flags.model, flags.top, labels)
+    if not flags.workdir:
+        return load_predictor(flags.model, flags.top, labels)
+    from keras_resnet.training.evaluation import load_model_of_workdir
+
+    model = load_model_of_workdir(
+        WorkDir(flags.workdir), say=lambda line: print(line, file=sys.stderr)
+    )
+    return Predictor.of_model(model, flags.top, labels)
 
 
 def _check_output(path: str) -> None:

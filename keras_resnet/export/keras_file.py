@@ -2,8 +2,8 @@
 
 from keras_resnet.export.folding import inference_copy
 from keras_resnet.export.formats import Job, Run
-from keras_resnet.export.loading import load_model
 from keras_resnet.export.signatures import logits_caller, make_network
+from keras_resnet.models.loading import load_model
 
 
 def write(job: Job) -> Run:

@@ -15,11 +15,12 @@ import tensorflow as tf
 
 from keras_resnet.errors import UserError
 from keras_resnet.export import signatures
-from keras_resnet.export.loading import load_model, load_model_of_workdir
 from keras_resnet.export.versions import list_versions, newest_version
 from keras_resnet.input_pipeline.corrupt_images import describe
 from keras_resnet.input_pipeline.image_listing import list_images
+from keras_resnet.models.loading import load_model
 from keras_resnet.storage import in_bucket
+from keras_resnet.training.evaluation import load_model_of_workdir
 from keras_resnet.training.workdir import WorkDir
 
 BATCH = 32
@@ -113,7 +114,7 @@ def load_predictor(
     if Path(path).suffix == ".keras":
         return Predictor.of_model(load_model(Path(path)), top or TOP, class_names)
     if _is_workdir(path):
-        return Predictor.of_model(load_model_of_workdir(path), top or TOP, class_names)
+        return Predictor.of_model(load_model_of_workdir(WorkDir(path)), top or TOP, class_names)
     return Predictor(_served(newest_version(Path(path).expanduser()), top))
 
 

@@ -1,4 +1,4 @@
-"""From the trainer's own training step to the input of the TPU compiler.
+"""From the engine's own training step to the input of the TPU compiler.
 
 TensorFlow is imported by the function that needs it: the report and what builds on it do without.
 """
@@ -40,7 +40,7 @@ class Lowered:
 
 
 def lower_train_step(config: ConfigDict, *, batch: int, classes: int) -> Lowered:
-    """Builds the trainer of `config` and lowers one replica's step through TensorFlow's bridge.
+    """Builds the engine of `config` and lowers one replica's step through TensorFlow's bridge.
 
     What is lowered is the function that `train` runs on each replica, with `batch` images of
     uint8 as input. With `accumulate_steps` it is one part and the update.
@@ -51,24 +51,23 @@ def lower_train_step(config: ConfigDict, *, batch: int, classes: int) -> Lowered
         classes: outputs of the network.
 
     Raises:
-        UserError: the trainer refuses the config.
+        UserError: the engine refuses the config.
     """
     import tensorflow as tf
 
     from keras_resnet.layers import compiled_for_tpu
     from keras_resnet.models.costs import profile
-    from keras_resnet.training.tensorflow.trainer import Trainer
+    from keras_resnet.training.progress import Timeline
+    from keras_resnet.training.schedules import make_schedule
+    from keras_resnet.training.tensorflow import TensorFlowEngine
 
     config = config.copy_and_resolve_references()
     config.batch_size = batch * config.accumulate_steps
     config.xla = "off"  # the whole step is compiled here
-    trainer = Trainer(
-        config,
-        tf.distribute.OneDeviceStrategy("/cpu:0"),
-        [str(index) for index in range(classes)],
-        max(IMAGENET_TRAIN, config.batch_size),
-    )
-    steps = trainer.steps
+    timeline = Timeline(config, max(IMAGENET_TRAIN, config.batch_size))
+    engine = TensorFlowEngine(config, tf.distribute.OneDeviceStrategy("/cpu:0"))
+    engine.build([str(index) for index in range(classes)], make_schedule(config, timeline))
+    steps = engine.steps
 
     @tf.function(jit_compile=True, autograph=False)
     def step(batch):
@@ -80,7 +79,7 @@ def lower_train_step(config: ConfigDict, *, batch: int, classes: int) -> Lowered
 
     with compiled_for_tpu():
         hlo = step.experimental_get_compiler_ir(_example(config, batch))(stage="hlo_serialized")
-    model = trainer.model
+    model = engine.model
     costs = profile(model, (training_image_size(config),) * 2 + (3,))
     # Those that the step captured are those that it reads or writes.
     captured = step.get_concrete_function(_example(config, batch)).variables

@@ -1,12 +1,17 @@
-"""The commands `train`, `evaluate` and `predict` as functions."""
+"""The commands `train`, `evaluate` and `predict` as functions.
+
+What loads TensorFlow is imported inside of them, after a check that it is there.
+"""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from ml_collections import ConfigDict
 
-from keras_resnet import config as configs
+from keras_resnet.backend import require_tensorflow
+from keras_resnet.config import check, merge
+from keras_resnet.config import load_config as read_config
 from keras_resnet.training.workdir import WorkDir
 
 
@@ -20,8 +25,8 @@ def load_config(name_or_path: str, overrides: Mapping[str, Any] | None = None) -
     Raises:
         UsageError: there is no such config or key, or a value cannot be used.
     """
-    config = configs.load_config(name_or_path)
-    return configs.check(configs.merge(config, overrides or {}, where="overrides"))
+    config = read_config(name_or_path)
+    return check(merge(config, overrides or {}, where="overrides"))
 
 
 def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, float]:
@@ -29,21 +34,29 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, float]:
 
     Ctrl-C and SIGTERM save and raise `keras_resnet.errors.Interrupted`; calling it again resumes.
 
+    Args:
+        config: of `load_config`.
+        workdir: a folder of this machine, or gs://BUCKET/FOLDER.
+
     Returns:
-        top1, top5, loss, examples, step and train_images_per_second.
+        The content of result.json: top1, top5, loss, examples, step, train_images_per_second, and
+        with data.on_error=skip skipped_train_images and skipped_eval_images: the images that could
+        not be read on this host since the run was started or resumed.
 
     Raises:
-        UserError: the config, the work directory, the devices or a checkpoint cannot be used.
+        UserError: the config, the work directory, the devices or a checkpoint cannot be used, or
+            another host of a multi_worker run went away.
         input_pipeline.DataError: the data set cannot be used.
     """
+    require_tensorflow()
     from keras_resnet.training import run
 
-    return run.train(configs.check(config), workdir)
+    return run.train(check(config), workdir)
 
 
 def evaluate(
     workdir: str | os.PathLike,
-    checkpoint: str = "newest",
+    checkpoint: Literal["newest", "best"] = "newest",
     overrides: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
     """Evaluates the "newest" or "best" checkpoint; returns top1, top5, loss, examples and step.
@@ -56,16 +69,18 @@ def evaluate(
     Raises:
         UserError, input_pipeline.DataError: as `train`.
     """
-    from keras_resnet.training import run
+    folder = WorkDir(workdir)
+    config = merge(folder.read_config(), overrides or {}, where="overrides")
+    check(config)
+    require_tensorflow()
+    from keras_resnet.training import evaluation
 
-    workdir = WorkDir(workdir)
-    config = configs.merge(workdir.read_config(), overrides or {}, where="overrides")
-    return run.evaluate(configs.check(config), workdir, checkpoint)
+    return evaluation.evaluate(config, folder, checkpoint)
 
 
 def predict(
     workdir: str | os.PathLike, paths: Iterable[str | os.PathLike], top: int = 5
-) -> Iterator[tuple[str, list[dict] | str]]:
+) -> Iterator[tuple[str, list[dict[str, Any]] | str]]:
     """Yields (path, answer) for each image with the network of a run.
 
     That is model.keras if the run is finished, else its newest checkpoint. It is the predictor of
@@ -81,9 +96,11 @@ def predict(
         probable first, or a string that says why the file cannot be read.
 
     Raises:
-        UserError: there is no run that can be used, or a path does not exist.
+        UserError: there is no trained network, or a path does not exist.
     """
-    from keras_resnet.export.loading import load_model_of_workdir
+    folder = WorkDir(workdir)
+    require_tensorflow()
     from keras_resnet.export.predictor import Predictor
+    from keras_resnet.training.evaluation import load_model_of_workdir
 
-    return Predictor.of_model(load_model_of_workdir(workdir), top).predict(paths)
+    return Predictor.of_model(load_model_of_workdir(folder), top).predict(paths)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import warnings
+from collections.abc import Callable
 
 import keras
 from ml_collections import ConfigDict
@@ -66,8 +67,10 @@ def take_over_preprocessing(config: ConfigDict, workdir: WorkDir) -> ConfigDict:
     return config
 
 
-def load_pretrained(model: keras.Model, weights: Checkpoint, config: ConfigDict) -> None:
-    """Puts `weights` into the network of `config`; prints it if the classifier stays random.
+def load_pretrained(
+    model: keras.Model, weights: Checkpoint, config: ConfigDict, say: Callable[[str], None]
+) -> None:
+    """Puts `weights` into the network of `config`; says so if the classifier stays random.
 
     It does unless the weights are for the very classes of `model`: as many others are as wrong.
 
@@ -86,7 +89,7 @@ def load_pretrained(model: keras.Model, weights: Checkpoint, config: ConfigDict)
         warnings.simplefilter("always")
         apply_weights(model, weights, variant=config.model.name)
     for warning in caught:
-        print(f"note: {warning.message}")
+        say(f"note: {warning.message}")
     # The config has taken over what the weights say; the image size and the classes are the run's.
     model.preprocessing, model.class_names = preprocessing, class_names
 

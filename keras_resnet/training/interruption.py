@@ -5,6 +5,8 @@ import signal
 import socket
 import threading
 
+from keras_resnet.training.say import Say, say
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -21,19 +23,23 @@ class Interruption:
     thread, which answers at once. Outside the main thread, where Python allows no handlers, this
     does nothing.
 
+    Args:
+        say: speaks of the signal.
+
     Attributes:
         signal: the number of the first signal that came, None before.
     """
 
-    def __init__(self):
+    def __init__(self, say: Say = say):
         self.signal: int | None = None
-        self._thread = None
+        self._say = say
+        self._thread: threading.Thread | None = None
 
     def __call__(self) -> bool:
         """Returns whether the run was asked to end."""
         return self.signal is not None
 
-    def __enter__(self):
+    def __enter__(self) -> "Interruption":
         if threading.current_thread() is not threading.main_thread():
             return self
         self._reader, self._writer = socket.socketpair()
@@ -44,7 +50,7 @@ class Interruption:
         self._thread.start()
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_) -> None:
         if self._thread is None:
             return
         signal.set_wakeup_fd(self._descriptor)
@@ -56,7 +62,7 @@ class Interruption:
         self._thread = None
 
     @staticmethod
-    def _ignore(number, frame):
+    def _ignore(number, frame) -> None:
         """The thread does what there is to do."""
 
     def _watch(self) -> None:
@@ -70,12 +76,9 @@ class Interruption:
         if self.signal is None:
             self.signal = number
             name = signal.Signals(number).name
-            _say(f"{name}: saving at the next step, then leaving; Ctrl-C leaves at once")
+            self._say.at_once(
+                f"{name}: saving at the next step, then leaving; Ctrl-C leaves at once"
+            )
         elif number == signal.SIGINT:
-            _say("SIGINT again: leaving at once, without saving")
+            self._say.at_once("SIGINT again: leaving at once, without saving")
             os._exit(exit_code(number))
-
-
-def _say(line: str) -> None:
-    # Not print(): the main thread may hold the lock of its buffer for as long as it computes.
-    os.write(2, f"\n{line}\n".encode())

@@ -1,44 +1,11 @@
-"""What steps count: sums over examples, their averages, and the confusion matrix."""
+"""What steps count: sums over examples, their averages, and the confusion matrix, in NumPy."""
+
+import dataclasses
 
 import numpy as np
-import tensorflow as tf
 
 # The order of the sums that steps return, so that one tensor crosses replicas instead of several.
 SUMS = ("loss", "top1", "top5", "examples")
-
-
-def sums_of_batch(losses, labels, logits, mask=None) -> tf.Tensor:
-    """Returns SUMS over a batch, float32[4].
-
-    Args:
-        losses: float32[b], of each example.
-        labels: int32[b].
-        logits: float[b, classes].
-        mask: float[b], 0 for padding that must not count; None: there is none.
-    """
-    logits = tf.cast(logits, tf.float32)
-    mask = tf.ones_like(losses) if mask is None else tf.cast(mask, losses.dtype)
-    top5 = min(5, logits.shape[-1])
-    counted = [
-        losses,
-        tf.cast(predicted_classes(logits) == tf.cast(labels, tf.int32), losses.dtype),
-        tf.cast(tf.math.in_top_k(labels, logits, top5), losses.dtype),
-        tf.ones_like(losses),
-    ]
-    # where() and not only a product: a loss of NaN on padding must not reach the sum.
-    return tf.stack([tf.reduce_sum(tf.where(mask > 0, row * mask, 0.0)) for row in counted])
-
-
-def predicted_classes(logits) -> tf.Tensor:
-    """Returns int32[b]: the class with the largest logit, the first of equal ones."""
-    # Not in_top_k: it calls every class right where a dead network gives equal logits.
-    return tf.argmax(logits, axis=-1, output_type=tf.int32)
-
-
-def labels_and_predictions(labels, logits, mask) -> tf.Tensor:
-    """Returns int32[b, 2]: label and most probable class of each example, -1 for padding."""
-    pairs = tf.stack([tf.cast(labels, tf.int32), predicted_classes(logits)], axis=1)
-    return tf.where(mask[:, None] > 0, pairs, -1)
 
 
 def averages(sums) -> dict[str, float]:
@@ -55,15 +22,48 @@ def averages(sums) -> dict[str, float]:
 
 def first_non_finite(sums) -> int | None:
     """Returns the first row of SUMS, float[steps, 4], whose loss is no finite number, or None."""
-    broken = ~np.isfinite(np.asarray(sums)[:, SUMS.index("loss")])
-    return int(broken.argmax()) if broken.any() else None
+    failed = ~np.isfinite(np.asarray(sums)[:, SUMS.index("loss")])
+    return int(failed.argmax()) if failed.any() else None
+
+
+@dataclasses.dataclass
+class Window:
+    """What the steps since the last report have counted.
+
+    Attributes:
+        first: steps that were done before.
+        seconds: that they took.
+    """
+
+    first: int
+    seconds: float = 0.0
+    _rows: list[np.ndarray] = dataclasses.field(default_factory=list)
+
+    @property
+    def step(self) -> int:
+        """Steps that are done now."""
+        return self.first + sum(map(len, self._rows))
+
+    def add(self, sums: np.ndarray, seconds: float) -> None:
+        """Adds SUMS of further steps, float[steps, 4], and the time they took."""
+        self._rows.append(sums)
+        self.seconds += seconds
+
+    def means(self) -> dict[str, float]:
+        """Returns loss, top1, top5, examples and seconds."""
+        return {**averages(np.concatenate(self._rows)), "seconds": self.seconds}
+
+    def non_finite_step(self) -> int | None:
+        """Returns the first step (counted from 0) whose loss was no finite number, or None."""
+        index = first_non_finite(np.concatenate(self._rows))
+        return None if index is None else self.first + index
 
 
 def confusion_matrix(pairs: np.ndarray, classes: int) -> np.ndarray:
     """Counts how often each class was taken for which.
 
     Args:
-        pairs: int[n, 2], label and prediction of each example, as `Trainer.evaluate` leaves them.
+        pairs: int[n, 2], label and prediction of each example, as `Evaluation` has them.
         classes: number of classes.
 
     Returns:

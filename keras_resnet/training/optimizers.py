@@ -8,7 +8,7 @@ import math
 import re
 
 import keras
-import tensorflow as tf
+from keras import ops
 from ml_collections import ConfigDict
 
 from keras_resnet.layers import keras_internals
@@ -16,7 +16,7 @@ from keras_resnet.layers import keras_internals
 DECAYED_LAYERS = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 
 
-class DecayMixin:
+class DecayMixin(keras.optimizers.Optimizer):
     """What the optimizers here share, to be inherited before the Keras optimizer.
 
     - `weight_decay` is left to `update_step` of the class; Keras' own pass over all variables,
@@ -37,7 +37,7 @@ class DecayMixin:
         factor = getattr(self, "_rate_factors", {}).get(
             keras_internals.variable_key(self, variable), 1.0
         )
-        return keras.ops.cast(learning_rate, variable.dtype) * factor
+        return ops.cast(learning_rate, variable.dtype) * factor
 
     def _decay_of(self, variable) -> float:
         return self.weight_decay if keras_internals.uses_weight_decay(self, variable) else 0.0
@@ -46,17 +46,21 @@ class DecayMixin:
         pass  # update_step does it
 
     def _clip_gradients(self, gradients):
-        return gradients  # too early: they are not summed over the replicas yet
+        # On TensorFlow too early: they are not summed over the replicas yet.
+        return gradients if keras.backend.backend() == "tensorflow" else self._clipped(gradients)
 
-    def _all_reduce_sum_gradients(self, grads_and_vars):
-        summed = super()._all_reduce_sum_gradients(grads_and_vars)
+    def _all_reduce_sum_gradients(self, grads_and_vars):  # Keras calls it on TensorFlow only
+        gradients, variables = zip(*super()._all_reduce_sum_gradients(grads_and_vars), strict=True)
+        return list(zip(self._clipped(gradients), variables, strict=True))
+
+    def _clipped(self, gradients):
         if not self.global_clipnorm:
-            return summed
-        gradients, variables = zip(*summed, strict=True)
-        norm = tf.linalg.global_norm(gradients)
+            return gradients
+        squares = [ops.sum(ops.square(gradient)) for gradient in gradients]
+        norm = ops.sqrt(ops.sum(ops.stack(squares)))
         # A norm that is no number is no reason to hide it: where() would, a product does not.
-        factor = self.global_clipnorm / tf.maximum(norm, self.global_clipnorm)
-        return [(g * factor, v) for g, v in zip(gradients, variables, strict=True)]
+        factor = self.global_clipnorm / ops.maximum(norm, self.global_clipnorm)
+        return [gradient * factor for gradient in gradients]
 
 
 @keras.saving.register_keras_serializable("keras_resnet")
@@ -68,7 +72,7 @@ class SGD(DecayMixin, keras.optimizers.SGD):
     """
 
     def update_step(self, gradient, variable, learning_rate):
-        gradient = keras.ops.cast(gradient, variable.dtype)
+        gradient = ops.cast(gradient, variable.dtype)
         decay = self._decay_of(variable)
         if decay:
             gradient = gradient + decay * variable
@@ -93,12 +97,12 @@ class LARS(DecayMixin, keras.optimizers.SGD):
         self.trust_coefficient = trust_coefficient
 
     def update_step(self, gradient, variable, learning_rate):
-        gradient = keras.ops.cast(gradient, variable.dtype)
+        gradient = ops.cast(gradient, variable.dtype)
         if keras_internals.uses_weight_decay(self, variable):
             decay = self.weight_decay or 0.0
-            weight_norm, norm = tf.norm(variable), tf.norm(gradient)
+            weight_norm, norm = _norm(variable), _norm(gradient)
             ratio = self.trust_coefficient * weight_norm / (norm + decay * weight_norm)
-            ratio = tf.where((weight_norm > 0) & (norm > 0), ratio, 1.0)
+            ratio = ops.where((weight_norm > 0) & (norm > 0), ratio, 1.0)
             gradient = ratio * (gradient + decay * variable)
         super().update_step(gradient, variable, self._rate_of(variable, learning_rate))
 
@@ -128,43 +132,29 @@ class LAMB(DecayMixin, keras.optimizers.Lamb):
     """
 
     def update_step(self, gradient, variable, learning_rate):
-        gradient = keras.ops.cast(gradient, variable.dtype)
-        step = keras.ops.cast(self.iterations + 1, variable.dtype)
+        gradient = ops.cast(gradient, variable.dtype)
+        step = ops.cast(self.iterations + 1, variable.dtype)
         momentum, velocity = keras_internals.adam_slots(self, variable)
         self.assign_add(momentum, (gradient - momentum) * (1 - self.beta_1))
-        self.assign_add(velocity, (tf.square(gradient) - velocity) * (1 - self.beta_2))
+        self.assign_add(velocity, (ops.square(gradient) - velocity) * (1 - self.beta_2))
         # 1 - beta**step without the cancellation, which in float32 costs half of the digits.
-        bias_1 = -tf.math.expm1(step * math.log(self.beta_1)) if self.beta_1 else 1.0
-        bias_2 = -tf.math.expm1(step * math.log(self.beta_2)) if self.beta_2 else 1.0
-        update = (momentum / bias_1) / (tf.sqrt(velocity / bias_2) + self.epsilon)
+        bias_1 = -ops.expm1(step * math.log(self.beta_1)) if self.beta_1 else 1.0
+        bias_2 = -ops.expm1(step * math.log(self.beta_2)) if self.beta_2 else 1.0
+        update = (momentum / bias_1) / (ops.sqrt(velocity / bias_2) + self.epsilon)
         if keras_internals.uses_weight_decay(self, variable):
             update = update + (self.weight_decay or 0.0) * variable
-            weight_norm, norm = tf.norm(variable), tf.norm(update)
-            ratio = tf.where((weight_norm > 0) & (norm > 0), weight_norm / norm, 1.0)
+            weight_norm, norm = _norm(variable), _norm(update)
+            ratio = ops.where((weight_norm > 0) & (norm > 0), weight_norm / norm, 1.0)
             update = ratio * update
         self.assign_sub(variable, self._rate_of(variable, learning_rate) * update)
 
 
-def _sgd_options(options):
-    return {"momentum": options.momentum, "nesterov": options.nesterov}
-
-
-def _adam_options(options):
-    return {"beta_1": options.beta_1, "beta_2": options.beta_2, "epsilon": options.epsilon}
-
-
-# Name -> (class, its options from `optimizer.*`).
+# Name -> (class, the keys of `optimizer.*` that it takes as arguments of the same names).
 OPTIMIZERS = {
-    "sgd": (SGD, _sgd_options),
-    "lars": (
-        LARS,
-        lambda options: {
-            **_sgd_options(options),
-            "trust_coefficient": options.trust_coefficient,
-        },
-    ),
-    "adamw": (AdamW, _adam_options),
-    "lamb": (LAMB, _adam_options),
+    "sgd": (SGD, ("momentum", "nesterov")),
+    "lars": (LARS, ("momentum", "nesterov", "trust_coefficient")),
+    "adamw": (AdamW, ("beta_1", "beta_2", "epsilon")),
+    "lamb": (LAMB, ("beta_1", "beta_2", "epsilon")),
 }
 
 
@@ -180,12 +170,12 @@ def make_optimizer(config: ConfigDict, schedule, model: keras.Model) -> keras.op
         model: what it will train.
     """
     options = config.optimizer
-    kind, own_options = OPTIMIZERS[options.name]
+    kind, keys = OPTIMIZERS[options.name]
     optimizer = kind(
         schedule,
         weight_decay=options.weight_decay,
         global_clipnorm=options.clip_norm or None,
-        **own_options(options),
+        **{key: options[key] for key in keys},
     )
     decayed = {id(variable) for variable in decayed_variables(model)}
     variables = model.trainable_variables
@@ -217,7 +207,7 @@ def rate_factors(model: keras.Model, decay: float) -> list[tuple]:
     layers = [layer for layer in _layers(model) if layer.trainable_variables]
     stages = [int(match[1]) if (match := _STAGE.match(layer.name)) else None for layer in layers]
     last = max((stage for stage in stages if stage is not None), default=0)
-    factors = []
+    factors: list[tuple] = []
     for layer, stage in zip(layers, stages, strict=True):
         if stage is None:
             # Outside the stages: the classifier, the norm after the last stage, the stem.
@@ -229,6 +219,10 @@ def rate_factors(model: keras.Model, decay: float) -> list[tuple]:
 
 
 _STAGE = re.compile(r"stage(\d+)_")  # layer names are API
+
+
+def _norm(values):
+    return ops.sqrt(ops.sum(ops.square(values)))
 
 
 def _layers(model: keras.Model) -> list:

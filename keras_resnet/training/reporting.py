@@ -3,13 +3,17 @@
 import contextlib
 import json
 import math
-import sys
+from typing import Any
 
 import keras
-import tensorflow as tf
+import numpy as np
 import tqdm
+from ml_collections import ConfigDict
 
 from keras_resnet.training import confusion, curves
+from keras_resnet.training.events import EventWriter
+from keras_resnet.training.progress import Timeline
+from keras_resnet.training.say import Say
 from keras_resnet.training.workdir import WorkDir
 
 
@@ -18,69 +22,62 @@ class Reporter:
 
     Args:
         workdir: where it writes.
-        trainer: whose run it is.
+        config: of the run.
+        model: the network of the run.
+        timeline: of the run.
         start: the step the run starts or resumes at. Rows of later steps are dropped, they come
-        again.
-        speaks: False prints nothing, for all hosts but the first.
+            again.
+        say: how it speaks.
     """
 
-    def __init__(self, workdir: WorkDir, trainer, start: int, speaks: bool = True):
-        self.workdir, self.trainer, self.start = workdir, trainer, start
-        self._speaks = speaks
+    def __init__(
+        self,
+        workdir: WorkDir,
+        config: ConfigDict,
+        model: keras.Model,
+        timeline: Timeline,
+        start: int,
+        say: Say,
+    ):
+        self.workdir, self.start = workdir, start
+        self._config, self._model, self._timeline, self._say = config, model, timeline, say
         self.rows = workdir.rewind_metrics(start)
-        self._bar = self._event_writer = None
+        self._bar: tqdm.tqdm | None = None
+        self._events = EventWriter(workdir.tensorboard)
         self._first_call = True
 
-    def introduce(self, strategy: str, train_source, eval_source) -> None:
-        """Prints what is about to run."""
-        config, model = self.trainer.config, self.trainer.model
-        trainable = sum(math.prod(variable.shape) for variable in model.trainable_variables)
-        self.say(f"model      {config.model.name}, {trainable:,} trainable parameters")
-        self.say(f"device     {strategy}, {config.precision}, xla {config.xla}")
-        self.say(f"training   {train_source.description}")
-        self.say(f"evaluation {eval_source.description}")
-        self.say(
-            f"schedule   {config.epochs} epochs, {self.trainer.total_steps:,} steps of "
-            f"{config.batch_size} images, {config.schedule.name}, peak rate "
-            f"{config.optimizer.learning_rate:g}"
+    def introduce(self, devices: str, train_source: Any, eval_source: Any) -> None:
+        """Says what is about to run."""
+        config, total = self._config, self._timeline.total_steps
+        trainable = sum(math.prod(variable.shape) for variable in self._model.trainable_variables)
+        self._say(f"model      {config.model.name}, {trainable:,} trainable parameters")
+        self._say(f"device     {devices}, {config.precision}, xla {config.xla}")
+        self._say(f"training   {train_source.description}")
+        self._say(f"evaluation {eval_source.description}")
+        self._say(
+            f"schedule   {config.epochs} epochs, {total:,} steps of {config.batch_size} images, "
+            f"{config.schedule.name}, peak rate {config.optimizer.learning_rate:g}"
         )
-        self.say(f"work dir   {self.workdir.path}")
-        if 0 < self.start < self.trainer.total_steps:
-            self.say(f"resuming   at step {self.start:,} of {self.trainer.total_steps:,}")
+        self._say(f"work dir   {self.workdir.path}")
+        if 0 < self.start < total:
+            self._say(f"resuming   at step {self.start:,} of {total:,}")
 
-    def __enter__(self):
-        total = self.trainer.total_steps
-        if self.start < total:
-            # disable=None: no bar where the output is no terminal, one line an epoch instead.
-            self._bar = tqdm.tqdm(
-                total=total,
-                initial=self.start,
-                unit="step",
-                disable=None if self._speaks else True,
-                dynamic_ncols=True,
-                desc="compiling",
-            )
+    def __enter__(self) -> "Reporter":
+        if self.start < self._timeline.total_steps:
+            self._bar = self._say.progress_bar(self._timeline.total_steps, self.start)
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_) -> None:
         if self._bar is not None:
             self._bar.close()
-        if self._event_writer is not None:
-            self._event_writer.close()
+        self._events.close()
 
-    @property
-    def _events(self) -> tf.summary.SummaryWriter:
-        """Opened with the first row: a finished run that is started again leaves no empty file."""
-        if self._event_writer is None:
-            self._event_writer = tf.summary.create_file_writer(str(self.workdir.tensorboard))
-        return self._event_writer
-
-    def trained(self, step: int, means: dict, learning_rate: float) -> None:
-        """Records the steps up to `step`; `means` as yielded by `Trainer.train`."""
-        row = {
+    def trained(self, step: int, means: dict[str, float], learning_rate: float) -> None:
+        """Records the steps up to `step`; `means` as `Window.means` gives them."""
+        row: dict[str, Any] = {
             "kind": "train",
             "step": step,
-            "epoch": round(self.trainer.epoch_at_step(step), 4),
+            "epoch": round(self._timeline.epoch_at_step(step), 4),
             "loss": means["loss"],
             "top1": means["top1"],
             "learning_rate": learning_rate,
@@ -90,30 +87,30 @@ class Reporter:
         if self._first_call:  # tracing and compiling would spoil the figure
             row["compiles"], self._first_call = True, False
         self._record(row)
-        self._bar.update(step - self._bar.n)
-        self._bar.set_description(
-            f"epoch {row['epoch']:.1f}/{self.trainer.config.epochs}", refresh=False
-        )
-        self._bar.set_postfix_str(
-            f"loss {row['loss']:.3f}, {row['images_per_second']:,.0f} images/s"
-        )
+        if self._bar is not None:
+            self._bar.update(step - self._bar.n)
+            epoch = f"epoch {row['epoch']:.1f}/{self._config.epochs}"
+            self._bar.set_description(epoch, refresh=False)
+            speed = f"{row['images_per_second']:,.0f} images/s"
+            self._bar.set_postfix_str(f"loss {row['loss']:.3f}, {speed}")
 
-    def evaluated(self, step: int, means: dict) -> None:
-        """Records an evaluation; `means` as returned by `Trainer.evaluate`."""
-        row = {
+    def evaluated(self, step: int, means: dict[str, float]) -> None:
+        """Records an evaluation; `means` are of `Evaluation`."""
+        row: dict[str, Any] = {
             "kind": "eval",
             "step": step,
-            "epoch": round(self.trainer.epoch_at_step(step), 4),
+            "epoch": round(self._timeline.epoch_at_step(step), 4),
             **means,
         }
         self._record(row)
-        if self.trainer.config.tensorboard.histograms:
-            self._write_histograms(step)
+        if self._config.tensorboard.histograms:
+            for weight in self._model.weights:
+                self._events.histogram(step, weight.path, keras.ops.convert_to_numpy(weight))
         trained = next((entry for entry in reversed(self.rows) if entry["kind"] == "train"), None)
         loss = f"train loss {trained['loss']:.4f}, " if trained else ""
         speed = f", {trained['images_per_second']:,.0f} images/s" if trained else ""
-        self.say(
-            f"epoch {row['epoch']:.1f}/{self.trainer.config.epochs}: {loss}"
+        self._say(
+            f"epoch {row['epoch']:.1f}/{self._config.epochs}: {loss}"
             f"eval loss {means['loss']:.4f}, "
             f"top1 {means['top1']:.4f}{speed}"
         )
@@ -125,25 +122,26 @@ class Reporter:
     def rolled_back(self, step: int, failed_step: int, learning_rate: float) -> None:
         """Records a roll-back to `step`; rows past it are dropped, they come again."""
         self.rows = self.workdir.rewind_metrics(step)
-        row = {
+        row: dict[str, Any] = {
             "kind": "rollback",
             "step": step,
             "failed_step": failed_step,
             "learning_rate": learning_rate,
         }
         self._record(row)
-        self._bar.update(step - self._bar.n)
+        if self._bar is not None:
+            self._bar.update(step - self._bar.n)
 
-    def draw_confusion(self) -> None:
-        """Writes classes.csv and confusion.png of the last evaluation; prints the worst classes."""
-        matrix, names = self.trainer.confusion_matrix(), self.trainer.model.class_names
+    def draw_confusion(self, matrix: np.ndarray) -> None:
+        """Writes classes.csv and confusion.png of the last evaluation; says the worst classes."""
+        names = self._model.class_names
         confusion.write_table(matrix, names, self.workdir.classes)
         worst = confusion.worst_classes(matrix, names)
         if worst:
-            self.say("worst classes, of all in classes.csv:")
+            self._say("worst classes, of all in classes.csv:")
             for line in worst:
-                self.say(line)
-        title = f"{self.trainer.config.model.name}, {matrix.sum():,} held-out examples"
+                self._say(line)
+        title = f"{self._config.model.name}, {matrix.sum():,} held-out examples"
         # Without matplotlib `draw_curves` has said so.
         with contextlib.suppress(ImportError):
             confusion.draw(matrix, names, self.workdir.confusion, title)
@@ -151,7 +149,7 @@ class Reporter:
     def last_evaluation(self) -> dict | None:
         """Returns top1, top5, loss, examples of the last step's evaluation, if there was one."""
         for row in reversed(self.rows):
-            if row["kind"] == "eval" and row["step"] == self.trainer.total_steps:
+            if row["kind"] == "eval" and row["step"] == self._timeline.total_steps:
                 return {key: row[key] for key in ("top1", "top5", "loss", "examples")}
         return None
 
@@ -164,39 +162,27 @@ class Reporter:
 
     def draw_curves(self) -> None:
         """Writes curves.png, or says what is missing for it."""
-        message = curves.draw(self.rows, self.workdir.curves, title=self.trainer.config.model.name)
+        message = curves.draw(self.rows, self.workdir.curves, title=self._config.model.name)
         if message:
-            self.say(message)
+            self._say(message)
 
     def conclude(self, result: dict) -> None:
-        """Prints the closing summary."""
+        """Says how the run ended, and what can be done next."""
         where = self.workdir.path
-        self.say("")
-        self.say(
+        self._say("")
+        self._say(
             f"Done: top1 {result['top1']:.4f}  top5 {result['top5']:.4f}  "
             f"loss {result['loss']:.4f}  on "
             f"{result['examples']:,} held-out examples; trained at "
             f"{result['train_images_per_second']:,.0f} images/s"
         )
         if skipped := sum(result.get(f"skipped_{split}_images", 0) for split in ("train", "eval")):
-            self.say(f"{skipped:,} broken images were skipped; the first ten were named.")
-        self.say("Next:")
-        self.say(f"  keras-resnet evaluate --workdir={where}")
-        self.say(f"  keras-resnet predict --workdir={where} IMAGE...")
-        self.say(f"  tensorboard --logdir={self.workdir.tensorboard}")
-        self.say(f'  keras.saving.load_model("{self.workdir.model}")   after import keras_resnet')
-
-    def say(self, line: str) -> None:
-        """Prints a line without tearing the progress bar."""
-        if not self._speaks:
-            return
-        tqdm.tqdm.write(line, file=sys.stdout)
-        sys.stdout.flush()
-
-    def _write_histograms(self, step: int) -> None:
-        with self._events.as_default(step=step):
-            for weight in self.trainer.model.weights:
-                tf.summary.histogram(weight.path, keras.ops.convert_to_numpy(weight))
+            self._say(f"{skipped:,} broken images were skipped; the first ten were named.")
+        self._say("Next:")
+        self._say(f"  keras-resnet evaluate --workdir={where}")
+        self._say(f"  keras-resnet predict --workdir={where} IMAGE...")
+        self._say(f"  tensorboard --logdir={self.workdir.tensorboard}")
+        self._say(f'  keras.saving.load_model("{self.workdir.model}")   after import keras_resnet')
 
     def _record(self, row: dict) -> None:
         # JSON has no NaN; a loss that is not finite reads null.
@@ -206,13 +192,18 @@ class Reporter:
         }
         self.rows.append(row)
         self.workdir.append_metrics(row)
-        with self._events.as_default(step=row["step"]):
-            for name, value in row.items():
-                if name not in ("kind", "step", "examples", "compiles") and value is not None:
-                    tf.summary.scalar(f"{row['kind']}/{name}", value)
+        left_out = ("kind", "step", "examples", "compiles")
+        self._events.scalars(
+            row["step"],
+            {
+                f"{row['kind']}/{name}": value
+                for name, value in row.items()
+                if name not in left_out and value is not None
+            },
+        )
         self._events.flush()
 
-    @staticmethod
-    def to_json(values: dict) -> str:
-        """Returns `values` as readable JSON with a line end."""
-        return json.dumps(values, indent=2) + "\n"
+
+def to_json(values: dict[str, Any]) -> str:
+    """Returns `values` as readable JSON with a line end."""
+    return json.dumps(values, indent=2) + "\n"

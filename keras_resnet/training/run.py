@@ -1,79 +1,168 @@
-"""A run from start to end: `train` and `evaluate` on a work directory."""
+"""A training run from start to end: read `train` downwards.
+
+The parts that follow it are in the order in which it calls them: devices, data, model, restore,
+loop, evaluate, save, finish. What computes is behind `Engine` (engine.py).
+"""
 
 import contextlib
+import dataclasses
+import os
+import signal
 import tempfile
+import time
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
-import tensorflow as tf
 from ml_collections import ConfigDict
 
-from keras_resnet import input_pipeline
-from keras_resnet.config import source_options
-from keras_resnet.errors import UserError
+from keras_resnet.errors import Interrupted, UserError
 from keras_resnet.storage import read_json, replacing, write_text
+from keras_resnet.training.data import open_sources, remember_dataset
+from keras_resnet.training.engine import Checkpoints, Engine, NonFiniteWeights, find_engine
+from keras_resnet.training.evaluation import (
+    Evaluation,
+    evaluate_source,
+    inference_model,
+    make_pace,
+)
 from keras_resnet.training.finetuning import read_pretrained, take_over_preprocessing
-from keras_resnet.training.reporting import Reporter
-from keras_resnet.training.session import Session
-from keras_resnet.training.tensorflow.agreement import check_agreement, wait_for_all
-from keras_resnet.training.tensorflow.checkpoints import Checkpoints, Progress
-from keras_resnet.training.tensorflow.cluster import explain_lost_hosts
-from keras_resnet.training.tensorflow.strategy import check_pod, is_chief, strategy_of
-from keras_resnet.training.tensorflow.strategy import describe as describe_strategy
-from keras_resnet.training.tensorflow.trainer import Trainer
+from keras_resnet.training.interruption import Interruption, exit_code
+from keras_resnet.training.metrics import Window
+from keras_resnet.training.pace import Pace
+from keras_resnet.training.progress import Progress, Timeline
+from keras_resnet.training.reporting import Reporter, to_json
+from keras_resnet.training.say import Say
+from keras_resnet.training.schedules import learning_rate_at, make_schedule
 from keras_resnet.training.workdir import WorkDir
 
+# Without a new checkpoint in between. If that many do not get past the place, the batch is not what
+# is wrong.
+MAX_ROLLBACKS = 3
 
-@explain_lost_hosts()
-def train(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
-    """Trains the network of `config` in `workdir`, from its newest checkpoint if there is one.
 
-    Args:
-        config: of the run.
-        workdir: a folder of this machine, or gs://BUCKET/FOLDER.
+@dataclasses.dataclass
+class Run:
+    """What a run consists of, and how far it is."""
 
-    Returns:
-        The content of result.json: top1, top5, loss, examples, step, train_images_per_second, and
-        with data.on_error=skip skipped_train_images and skipped_eval_images: the broken images that
-        this host met since the command was started.
+    config: ConfigDict
+    outputs: WorkDir  # the work directory, or on other hosts than the first a copy nobody reads
+    engine: Engine
+    say: Say
+    train_source: Any
+    eval_source: Any
+    timeline: Timeline
+    schedule: Any
+    checkpoints: Checkpoints
+    progress: Progress
+    reporter: Reporter
+    interruption: Interruption
+    training_pace: Pace
+    evaluation_pace: Pace
+    saved_step: int
+    rollbacks_in_a_row: int = 0
+    stopping: bool = False
+    evaluation: Evaluation | None = None  # the last one
 
-    Raises:
-        UserError: the work directory, the devices or a checkpoint cannot be used, or another host
-            of a multi_worker run went away.
-        input_pipeline.DataError: the data set cannot be used.
-    """
-    check_pod(config, workdir)
-    workdir = WorkDir(workdir)
+
+def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, float]:
+    """Trains the network of `config` in `workdir`; `keras_resnet.training.train` says the rest."""
+    with contextlib.ExitStack() as closing:
+        run = _prepare(config, workdir, closing)
+        engine, total = run.engine, run.timeline.total_steps
+        with run.reporter, run.interruption, contextlib.ExitStack() as recording:
+            if run.timeline.profile_at:
+                recording.callback(engine.stop_profile)
+            batches = None
+            while run.progress.step < total or _evaluation_is_missing(run):
+                try:
+                    if batches is None:  # at the start, and after a roll-back
+                        _make_up_for_evaluation(run)
+                        if run.progress.step == total:
+                            break
+                        start, batches = run.progress.step, _open_batches(run)
+                        window = Window(start)
+                    stop = run.timeline.next_stop(window.step, start)
+                    count, begin = run.training_pace.steps(stop - window.step), time.perf_counter()
+                    sums = engine.train(batches, count)
+                    window.add(sums, seconds := time.perf_counter() - begin)
+                    run.training_pace.took(count, seconds)
+                    if (failed := window.non_finite_step()) is not None:
+                        raise _NonFinite(failed, "the loss is")
+                    if window.step == stop or _asked_to_stop(run):
+                        run.progress.step = window.step
+                        _report(run, window)
+                        _evaluate_and_save(run)
+                        _stop_if_asked_to(run)
+                        window = Window(window.step)
+                except _NonFinite as failure:
+                    _roll_back(run, failure)
+                    batches = None
+        result = _finish(run)
+        engine.wait_for_hosts()
+        return result
+
+
+# ---- Devices, data, model, restore ---------------------------------------------------------------
+
+
+def _prepare(config: ConfigDict, path: str | os.PathLike, closing: contextlib.ExitStack) -> Run:
+    """Returns a run that is ready to train; what has to be left at its end goes on `closing`."""
+    # Devices, after all that can be refused without them.
+    engine_type = find_engine()
+    engine_type.check(config, path)
+    workdir = WorkDir(path)
     config = take_over_preprocessing(config, workdir)
     workdir.check(config)
-    if config.deterministic:
-        tf.config.experimental.enable_op_determinism()
-    strategy = strategy_of(config)
+    engine = engine_type(config)
+    closing.enter_context(engine.explain_lost_hosts())
+    say = Say(engine.is_chief)
+
+    # Data
     train_source, eval_source = open_sources(config)
-    started = workdir.is_begun()
-    weights = None if started or not config.model.weights else read_pretrained(config)
-    trainer = Trainer(
-        config, strategy, train_source.class_names, train_source.num_examples, weights
+    timeline = Timeline(config, train_source.num_examples)
+
+    # Model
+    schedule = make_schedule(config, timeline)
+    begun = workdir.is_begun()
+    weights = None if begun or not config.model.weights else read_pretrained(config)
+    engine.build(train_source.class_names, schedule, weights, say)
+    checkpoints = engine.checkpoints(workdir.checkpoints, say)
+
+    # Restore. Only now: a start that failed on a wrong path must not bind the folder to its config.
+    outputs = closing.enter_context(_outputs(workdir, engine.is_chief))
+    outputs.claim(config)
+    closing.enter_context(outputs.locked())
+    remember_dataset(outputs, train_source, eval_source)
+    progress = checkpoints.restore_newest() or Progress()
+    _check_same_step(engine, progress.step)
+    if config.on_nonfinite == "rollback" and not checkpoints.steps():
+        checkpoints.save(progress)  # there must be something to go back to
+
+    reporter = Reporter(outputs, config, engine.model, timeline, progress.step, say)
+    reporter.introduce(engine.description, train_source, eval_source)
+    return Run(
+        config=config,
+        outputs=outputs,
+        engine=engine,
+        say=say,
+        train_source=train_source,
+        eval_source=eval_source,
+        timeline=timeline,
+        schedule=schedule,
+        checkpoints=checkpoints,
+        progress=progress,
+        reporter=reporter,
+        interruption=Interruption(say),
+        training_pace=make_pace(engine),
+        evaluation_pace=make_pace(engine),
+        saved_step=progress.step,
     )
-    checkpoints = Checkpoints(
-        workdir.checkpoints,
-        trainer.trackables(),
-        keep=config.checkpoint.keep,
-        writes=is_chief(strategy),
-    )
-    with _own_outputs(workdir, strategy) as outputs:
-        # Only now: a start that failed on a wrong path must not bind the folder to that config.
-        outputs.claim(config)
-        with outputs.locked():
-            result = _train(outputs, trainer, checkpoints, train_source, eval_source)
-            wait_for_all(strategy)
-            return result
 
 
 @contextlib.contextmanager
-def _own_outputs(workdir: WorkDir, strategy: tf.distribute.Strategy) -> Iterator[WorkDir]:
+def _outputs(workdir: WorkDir, is_chief: bool) -> Iterator[WorkDir]:
     """Yields where this host writes: the work directory, or a copy that nobody will read."""
-    if is_chief(strategy):
+    if is_chief:
         yield workdir
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -83,136 +172,174 @@ def _own_outputs(workdir: WorkDir, strategy: tf.distribute.Strategy) -> Iterator
         yield copy
 
 
-def _train(
-    workdir: WorkDir, trainer: Trainer, checkpoints: Checkpoints, train_source, eval_source
-) -> dict[str, float]:
-    _remember_dataset(workdir, train_source, eval_source)
-    progress = checkpoints.restore_newest() or Progress()
-    check_agreement(trainer.strategy, progress.step)
-    reporter = Reporter(workdir, trainer, progress.step, speaks=is_chief(trainer.strategy))
-    reporter.introduce(describe_strategy(trainer.strategy), train_source, eval_source)
-    with reporter:
-        Session(trainer, checkpoints, reporter, train_source, eval_source, progress).run()
-    return _finish(workdir, trainer, reporter, train_source, eval_source)
+def _check_same_step(engine: Engine, step: int) -> None:
+    """Raises UserError unless all hosts begin at the same step."""
+    if engine.any_host(engine.mean(float(step)) != step):
+        raise UserError(
+            f"this host begins at step {step:,}, another one elsewhere: --workdir must be a folder "
+            "that all hosts share"
+        )
 
 
-def _finish(
-    workdir: WorkDir, trainer: Trainer, reporter: Reporter, train_source, eval_source
-) -> dict:
-    before = read_json(workdir.result)
-    if reporter.start >= trainer.total_steps and before is not None and workdir.model.exists():
-        reporter.say(f"This run is finished ({trainer.total_steps} steps); evaluating it again.")
-        result = {**before, **trainer.evaluate(eval_source)}
-        used = {"eval": eval_source}
+# ---- Loop ----------------------------------------------------------------------------------------
+
+
+class _NonFinite(Exception):
+    """Training step `step` (from 0) gave a loss, or left weights, that are not finite."""
+
+    def __init__(self, step: int, what: str):
+        super().__init__(what)
+        self.step, self.what = step, what
+
+
+def _evaluation_is_missing(run: Run) -> bool:
+    """The run may have been interrupted, or rolled back, before it could evaluate."""
+    step = run.progress.step
+    return step in run.timeline.evaluate_at and not run.reporter.has_evaluation(step)
+
+
+def _make_up_for_evaluation(run: Run) -> None:
+    """Evaluates where that is missing, before training goes on from there."""
+    _stop_if_asked_to(run)
+    if _evaluation_is_missing(run):
+        _evaluate(run)
+        _save(run)
+        _stop_if_asked_to(run)
+    _profile(run)
+
+
+def _open_batches(run: Run) -> Any:
+    """Returns the training batches from where the run stands to its end."""
+    first, end = run.progress.step, run.timeline.total_steps
+    skipped = run.progress.skipped
+    return run.engine.train_batches(run.train_source, first + skipped, end + skipped)
+
+
+def _report(run: Run, window: Window) -> None:
+    """Records the steps of the window."""
+    rate = learning_rate_at(run.schedule, window.step - 1)
+    run.reporter.trained(window.step, window.means(), rate)
+    _profile(run)
+
+
+def _asked_to_stop(run: Run) -> bool:
+    """Returns whether a signal came on any host; all hosts ask at the same places."""
+    run.stopping = run.stopping or run.engine.any_host(run.interruption())
+    return run.stopping
+
+
+def _stop_if_asked_to(run: Run) -> None:
+    if not _asked_to_stop(run):
+        return
+    step = run.progress.step
+    if step != run.saved_step:
+        _save(run)
+    raise Interrupted(
+        f"stopped by a signal after step {step:,} of {run.timeline.total_steps:,}, which is "
+        "saved; the same command resumes",
+        code=exit_code(run.interruption.signal or signal.SIGTERM),  # another host's
+    )
+
+
+def _roll_back(run: Run, failure: _NonFinite) -> None:
+    """Takes the state of the newest checkpoint and the batch after the one that failed."""
+    rate = learning_rate_at(run.schedule, failure.step)
+    where = f"step {failure.step:,}, at learning rate {rate:.6g}"
+    run.rollbacks_in_a_row += 1
+    allowed = run.config.on_nonfinite == "rollback"
+    restored = None
+    if allowed and run.rollbacks_in_a_row <= MAX_ROLLBACKS:
+        restored = run.checkpoints.restore_newest()
+    if restored is None:
+        tried = f" after {MAX_ROLLBACKS} roll-backs in a row" if allowed else ""
+        option = "" if allowed else ", or config.on_nonfinite=rollback to skip the batch"
+        raise UserError(
+            f"{failure.what} not finite (NaN or infinity) in {where}{tried}; the newest "
+            f"checkpoint is of step {run.saved_step:,}. Take a smaller "
+            f"config.optimizer.learning_rate or a longer config.schedule.warmup_epochs{option}"
+        ) from failure
+    failed_batch = failure.step + run.progress.skipped
+    restored.rollbacks = run.progress.rollbacks + 1
+    restored.skipped = failed_batch + 1 - restored.step
+    run.progress = restored
+    run.reporter.rolled_back(restored.step, failure.step, rate)
+    run.say(
+        f"warning: {failure.what} not finite in {where}: back to step {restored.step:,}, "
+        f"going on with batch {failed_batch + 1:,}"
+    )
+
+
+def _profile(run: Run) -> None:
+    """Starts or stops the profiler where `tensorboard.profile_steps` says."""
+    if run.progress.step in run.timeline.profile_at[:1]:
+        run.engine.start_profile(run.outputs.tensorboard)
+    elif run.progress.step in run.timeline.profile_at[1:]:
+        run.engine.stop_profile()
+
+
+# ---- Evaluate and save ---------------------------------------------------------------------------
+
+
+def _evaluate_and_save(run: Run) -> None:
+    """Does what is to be done after the step that the run has come to."""
+    step = run.progress.step
+    is_best = step in run.timeline.evaluate_at and _evaluate(run)
+    if is_best or step in run.timeline.save_at:
+        # Last: what the checkpoint claims to have done is then already in metrics.jsonl.
+        _save(run)
+
+
+def _evaluate(run: Run) -> bool:
+    """Evaluates; says whether it is the best so far. Left out if the run was interrupted."""
+    evaluation = evaluate_source(
+        run.engine, run.eval_source, run.evaluation_pace, lambda: _asked_to_stop(run)
+    )
+    if evaluation is None:
+        return False
+    run.evaluation = evaluation
+    run.reporter.evaluated(run.progress.step, evaluation.means)
+    return run.progress.evaluated(evaluation.means["top1"])
+
+
+def _save(run: Run) -> None:
+    try:
+        run.checkpoints.save(run.progress)
+    except NonFiniteWeights as error:
+        raise _NonFinite(run.progress.step - 1, f"{error}; the loss is finite, but") from error
+    run.saved_step, run.rollbacks_in_a_row = run.progress.step, 0
+
+
+# ---- Finish --------------------------------------------------------------------------------------
+
+
+def _finish(run: Run) -> dict[str, float]:
+    """Writes the trained model, the pictures and the result of a run that is through."""
+    reporter, outputs, total = run.reporter, run.outputs, run.timeline.total_steps
+    through = reporter.start >= total and outputs.model.exists()
+    before = read_json(outputs.result) if through else None
+    if before is not None:
+        run.say(f"This run is finished ({total} steps); evaluating it again.")
+    if run.evaluation is None:  # finished, or resumed between the last step and here
+        run.evaluation = evaluate_source(run.engine, run.eval_source, run.evaluation_pace)
+    evaluation = run.evaluation
+    assert evaluation is not None  # nothing asked it to stop
+    if before is not None:
+        result = {**before, **evaluation.means}
+        used = {"eval": run.eval_source}
     else:
-        if trainer.labels_and_predictions is None:  # resumed between the last step and here
-            trainer.evaluate(eval_source)
         result = {
-            **reporter.last_evaluation(),
-            "step": trainer.total_steps,
+            **(reporter.last_evaluation() or evaluation.means),
+            "step": total,
             "train_images_per_second": reporter.images_per_second(),
         }
-        with replacing(workdir.model) as temporary:
-            trainer.inference_model().save(temporary)
+        with replacing(outputs.model) as temporary:
+            inference_model(run.engine).save(temporary)
         reporter.draw_curves()
-        used = {"train": train_source, "eval": eval_source}
+        used = {"train": run.train_source, "eval": run.eval_source}
     for split, source in used.items():
         if source.skipped is not None:
             result[f"skipped_{split}_images"] = len(source.skipped)
-    reporter.draw_confusion()
-    write_text(workdir.result, reporter.to_json(result))
+    reporter.draw_confusion(evaluation.confusion_matrix())
+    write_text(outputs.result, to_json(result))
     reporter.conclude(result)
     return result
-
-
-def open_sources(config: ConfigDict) -> tuple[input_pipeline.Source, input_pipeline.Source]:
-    """Opens the training and the evaluation split; raises DataError unless their classes agree."""
-    train_source = open_source(config, config.data.train_split)
-    eval_source = open_source(config, config.data.eval_split)
-    if train_source.class_names != eval_source.class_names:
-        differing = sorted(set(train_source.class_names) ^ set(eval_source.class_names))
-        raise input_pipeline.DataError(
-            f"the classes of {config.data.train_split} and {config.data.eval_split} differ: "
-            f"{', '.join(differing[:10])} in only one of them"
-        )
-    return train_source, eval_source
-
-
-def open_source(config: ConfigDict, split: str) -> input_pipeline.Source:
-    """Opens one split of the data set of `data.*`."""
-    return input_pipeline.open_source(split=split, **source_options(config))
-
-
-def _remember_dataset(workdir: WorkDir, train_source, eval_source) -> None:
-    """Writes dataset.json, or checks that the data set is still the one the run began with."""
-    now = {
-        "classes": list(train_source.class_names),
-        "train_examples": train_source.num_examples,
-        "eval_examples": eval_source.num_examples,
-    }
-    before = read_json(workdir.dataset)
-    if before is not None and before != now:
-        changed = [key for key in now if before.get(key) != now[key]]
-        values = [f"{key} {before.get(key)!r} -> {now[key]!r}" for key in changed]
-        raise UserError(
-            f"the data set is not the one this run began with: {'; '.join(values)}. "
-            "Bring it back, or take another --workdir"
-        )
-    write_text(workdir.dataset, Reporter.to_json(now))
-
-
-def restore(
-    config: ConfigDict, workdir: WorkDir, checkpoint: str = "newest"
-) -> tuple[Trainer, int]:
-    """Returns a trainer for inference with a checkpoint of `workdir`, and its step.
-
-    Args:
-        config: the run's, with what has moved since.
-        workdir: of the run.
-        checkpoint: "newest", or "best": the one with the highest top-1 in evaluation.
-
-    Raises:
-        UserError: there is none, or it cannot be used.
-    """
-    classes = workdir.read_dataset()["classes"]
-    trainer = Trainer(config, strategy_of(config), classes)
-    checkpoints = Checkpoints(workdir.checkpoints, trainer.trackables())
-    restore = {"newest": checkpoints.restore_newest, "best": checkpoints.restore_best}[checkpoint]
-    progress = restore()
-    if progress is None:
-        raise UserError(f"{workdir.checkpoints}: no checkpoint yet; train first")
-    return trainer, progress.step
-
-
-@explain_lost_hosts()
-def evaluate(config: ConfigDict, workdir: WorkDir, checkpoint: str = "newest") -> dict[str, float]:
-    """Evaluates a checkpoint (see `restore`); returns top1, top5, loss, examples and step."""
-    check_pod(config, workdir.path)
-    trainer, step = restore(config, workdir, checkpoint)
-    source = open_source(config, config.data.eval_split)
-    _check_classes(source, trainer.model.class_names)
-    return {**trainer.evaluate(source), "step": step}
-
-
-def _check_classes(source: input_pipeline.Source, class_names: list[str]) -> None:
-    """Raises DataError unless the data set has the classes of the network, in their order."""
-    theirs = list(source.class_names)
-    if theirs == class_names:
-        return
-    if len(theirs) != len(class_names):
-        how = f"it has {len(theirs)} classes, the network {len(class_names)}"
-    else:
-        index = next(i for i, name in enumerate(theirs) if name != class_names[i])
-        how = f"its class {index} is {theirs[index]!r}, the network's is {class_names[index]!r}"
-    raise input_pipeline.DataError(
-        f"{source.description}: not the classes this run was trained on: {how}. Point "
-        "config.data.* at data with these classes, or fine-tune with config.model.weights"
-    )
-
-
-def describe_result(result: dict[str, float]) -> str:
-    """Returns the line of figures that ends training and evaluation."""
-    return (
-        f"top1 {result['top1']:.4f}  top5 {result['top5']:.4f}  loss {result['loss']:.4f}  "
-        f"on {result['examples']:,} examples at step {result['step']:,}"
-    )

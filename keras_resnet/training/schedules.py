@@ -1,9 +1,12 @@
 """Learning rate schedules, from the config to Keras objects that serialize."""
 
+from collections.abc import Callable
+
 import keras
-import tensorflow as tf
 from keras.optimizers import schedules
 from ml_collections import ConfigDict
+
+from keras_resnet.training.progress import Timeline
 
 
 @keras.saving.register_keras_serializable("keras_resnet")
@@ -40,22 +43,20 @@ class Warmup(schedules.LearningRateSchedule):
         return cls(schedule, config["warmup_steps"], config.get("delay", 0))
 
 
-def make_schedule(
-    config: ConfigDict, *, steps_per_epoch: float, total_steps: int
-) -> schedules.LearningRateSchedule:
+def make_schedule(config: ConfigDict, timeline: Timeline) -> schedules.LearningRateSchedule:
     """Returns the rate over steps: `schedule.*` is its shape, `peak_learning_rate` its peak.
 
     Which step the decay counts from: step 0, as in timm and the TensorFlow Model Garden, so that
     the warm-up bends its first part; with `schedule.decay_after_warmup` the end of the warm-up, as
     in torchvision and MLPerf. Epochs always count from step 0.
     """
-    options = config.schedule
+    options, steps_per_epoch = config.schedule, timeline.steps_per_epoch
     warmup_steps = round(options.warmup_epochs * steps_per_epoch)
     delay = warmup_steps if options.decay_after_warmup else 0
     shape = SCHEDULES[options.name](
         options,
         peak_learning_rate(config),
-        steps=max(total_steps - delay, 1),
+        steps=max(timeline.total_steps - delay, 1),
         step_of_epoch=lambda epoch: round(epoch * steps_per_epoch) - delay,
         steps_per_epoch=steps_per_epoch,
     )
@@ -74,7 +75,7 @@ def peak_learning_rate(config: ConfigDict) -> float:
 
 def learning_rate_at(schedule, step: int) -> float:
     """Returns the learning rate used by training step `step` (counted from 0)."""
-    return float(tf.convert_to_tensor(schedule(step)))
+    return float(keras.ops.convert_to_numpy(schedule(step)))
 
 
 def _cosine(options, peak, *, steps, **_):
@@ -103,7 +104,7 @@ def _exponential(options, peak, *, steps_per_epoch, **_):
     return schedules.ExponentialDecay(peak, options.decay_epochs * steps_per_epoch, options.factor)
 
 
-SCHEDULES = {
+SCHEDULES: dict[str, Callable[..., schedules.LearningRateSchedule]] = {
     "cosine": _cosine,
     "step": _step,
     "polynomial": _polynomial,

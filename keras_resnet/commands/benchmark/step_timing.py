@@ -3,6 +3,7 @@
 import resource
 import statistics
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,11 @@ from ml_collections import ConfigDict
 from keras_resnet.architectures import get_architecture
 from keras_resnet.config import training_image_size
 from keras_resnet.models.costs import profile
-from keras_resnet.training.tensorflow.strategy import describe, device_kind, strategy_of
-from keras_resnet.training.tensorflow.trainer import Trainer
+from keras_resnet.training.progress import Timeline
+from keras_resnet.training.schedules import make_schedule
+from keras_resnet.training.tensorflow import TensorFlowEngine
+from keras_resnet.training.tensorflow.batches import HostBatches
+from keras_resnet.training.tensorflow.strategy import device_kind
 
 # Chowdhery et al. 2022, appendix B: a multiply-add is two operations, and the backward pass costs
 # twice the forward one: a product for the gradient of the input and one for that of the weights.
@@ -33,25 +37,24 @@ def measure_step(config: ConfigDict, *, steps: int, rounds: int) -> dict[str, An
         first_step_seconds, peak_memory_bytes (of the process on CPU, of one device elsewhere),
         model_flops_per_second, and what was measured.
     """
-    strategy = strategy_of(config)
-    trainer = bare_trainer(config, strategy)
-    iterator = fixed_batches(trainer)
+    engine = bare_engine(config)
+    iterator = fixed_batches(engine)
 
     def seconds(count: int) -> float:
         begin = time.perf_counter()
-        trainer.steps.train(iterator, tf.constant(count)).numpy()
+        engine.steps.train_loop(iterator, tf.constant(count)).numpy()
         return time.perf_counter() - begin
 
     first = seconds(1)
     seconds(steps)
     rates = sorted(config.batch_size * steps / seconds(steps) for _ in range(rounds))
     images_per_second = statistics.median(rates)
-    multiply_adds = profile(trainer.model, (training_image_size(config),) * 2 + (3,)).multiply_adds
+    multiply_adds = profile(engine.model, (training_image_size(config),) * 2 + (3,)).multiply_adds
     return {
         "model": config.model.name,
         "image_size": training_image_size(config),
         "batch_size": config.batch_size,
-        "device": describe(strategy),
+        "device": engine.description,
         "precision": config.precision,
         "xla": config.xla,
         "steps": steps,
@@ -59,30 +62,36 @@ def measure_step(config: ConfigDict, *, steps: int, rounds: int) -> dict[str, An
         "images_per_second": images_per_second,
         "images_per_second_range": [rates[0], rates[-1]],
         "first_step_seconds": first,
-        "peak_memory_bytes": _peak_memory(strategy),
+        "peak_memory_bytes": _peak_memory(engine.strategy),
         "model_flops_per_second": images_per_second * multiply_adds * _OPERATIONS_PER_MULTIPLY_ADD,
     }
 
 
-def bare_trainer(config: ConfigDict, strategy: tf.distribute.Strategy) -> Trainer:
-    """Returns a trainer without a data set, for as many classes as the architecture has."""
+def bare_engine(
+    config: ConfigDict, strategy: tf.distribute.Strategy | None = None
+) -> TensorFlowEngine:
+    """Returns an engine that can train, for as many classes as the architecture has."""
     classes = [str(number) for number in range(get_architecture(config.model.name).classes)]
-    return Trainer(config, strategy, classes, train_examples=1000 * config.batch_size)
+    timeline = Timeline(config, train_examples=1000 * config.batch_size)
+    engine = TensorFlowEngine(config, strategy)
+    engine.build(classes, make_schedule(config, timeline))
+    return engine
 
 
-def fixed_batches(trainer: Trainer):
+def fixed_batches(engine: TensorFlowEngine) -> Iterator[Any]:
     """Returns an endless distributed iterator over one batch of noise."""
-    config, random = trainer.config, np.random.default_rng(0)
+    config, random = engine.config, np.random.default_rng(0)
 
     def make_batches(_, batch_size: int, num_shards: int, **options) -> tf.data.Dataset:
         size, pixels = batch_size // num_shards, training_image_size(config)
         batch = {
             "image": random.integers(0, 256, (size, pixels, pixels, 3), "uint8"),
-            "label": random.integers(0, len(trainer.model.class_names), size, "int32"),
+            "label": random.integers(0, len(engine.model.class_names), size, "int32"),
         }
         return tf.data.Dataset.from_tensors(batch).repeat()
 
-    return trainer.iterate(make_batches, None, parts=config.accumulate_steps)
+    batches = HostBatches(make_batches, None, config.batch_size, config.accumulate_steps, {})
+    return iter(engine.distribute(batches))
 
 
 def _peak_memory(strategy: tf.distribute.Strategy) -> int:

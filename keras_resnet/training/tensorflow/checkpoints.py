@@ -14,40 +14,13 @@ import tensorflow as tf
 
 from keras_resnet import storage
 from keras_resnet.errors import UserError
+from keras_resnet.training.engine import NonFiniteWeights
+from keras_resnet.training.progress import Progress
+from keras_resnet.training.say import say
 
 _PARTIAL = ".partial"
 # TensorFlow's reader turns its status codes into these: data that ends early is an IndexError.
 _READ_ERRORS = (tf.errors.OpError, OSError, ValueError, RuntimeError, LookupError)
-
-
-class NonFiniteWeights(UserError):
-    """The state to be saved holds a NaN or an infinity; nothing was written."""
-
-
-@dataclasses.dataclass
-class Progress:
-    """Where a run stands.
-
-    Attributes:
-        step: training steps done.
-        skipped: batches left out after roll-backs: step t trains on batch t + skipped.
-        rollbacks: how often the run was rolled back.
-        best_step: the step of the best evaluation so far, None before the first.
-        best_top1: its top-1 accuracy.
-    """
-
-    step: int = 0
-    skipped: int = 0
-    rollbacks: int = 0
-    best_step: int | None = None
-    best_top1: float | None = None
-
-    def evaluated(self, top1: float) -> bool:
-        """Takes note of an evaluation at `step`; says whether it is the best so far."""
-        if self.best_top1 is not None and top1 <= self.best_top1:
-            return False
-        self.best_step, self.best_top1 = self.step, top1
-        return True
 
 
 class _ProgressState(tf.train.experimental.PythonState):
@@ -77,7 +50,7 @@ class Checkpoints:
         keep: how many of the newest to keep.
         writes: False on all hosts but the first: they take part in reading the variables, but what
             they write is thrown away.
-        warn: called with a line for each damaged checkpoint that is passed over.
+        say: told of each damaged checkpoint that is passed over.
     """
 
     def __init__(
@@ -86,10 +59,10 @@ class Checkpoints:
         trackables: Mapping[str, Any],
         keep: int = 3,
         writes: bool = True,
-        warn: Callable[[str], None] = print,
+        say: Callable[[str], None] = say,
     ):
         self.folder, self._keep = storage.as_path(folder), keep
-        self._writes, self._warn = writes, warn
+        self._writes, self._say = writes, say
         self._state = _ProgressState()
         self._trains = "optimizer" in trackables
         # Keras keeps the random state of dropout and stochastic depth out of TensorFlow's sight.
@@ -116,7 +89,7 @@ class Checkpoints:
             if damage is None:
                 return self._restore(step)
             older = "taking the one before" if step > steps[0] else "there is none before it"
-            self._warn(f"warning: checkpoint {self._path(step)} is damaged ({damage}); {older}")
+            self._say(f"warning: checkpoint {self._path(step)} is damaged ({damage}); {older}")
         if steps:
             raise UserError(
                 f"every checkpoint in {self.folder} is damaged (steps "

@@ -76,7 +76,7 @@ def from_tf_config() -> Cluster:
     """
     text = os.environ["TF_CONFIG"]
 
-    def broken(reason: str) -> UserError:
+    def refused(reason: str) -> UserError:
         return UserError(f"TF_CONFIG={text!r}: {reason}; it should look like {EXAMPLE}")
 
     try:
@@ -85,22 +85,24 @@ def from_tf_config() -> Cluster:
         hosts = {kind: list(cluster.get(kind, ())) for kind in _TASK_TYPES}
         kind, index = task["type"], int(task["index"])
     except json.JSONDecodeError as error:
-        raise broken(f"no JSON ({error})") from error
+        raise refused(f"no JSON ({error})") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise broken(f"{type(error).__name__} {error}") from error
+        raise refused(f"{type(error).__name__} {error}") from error
     others = sorted(set(cluster) - set(_TASK_TYPES) - {"evaluator"})
     if others:
-        raise broken(f"tasks of type {', '.join(others)} have no place here, only chief and worker")
+        raise refused(
+            f"tasks of type {', '.join(others)} have no place here, only chief and worker"
+        )
     if kind not in _TASK_TYPES or not 0 <= index < len(hosts[kind]):
         count = len(hosts.get(kind, ()))
-        raise broken(f"this task is {kind} {index}, but the cluster has {count} of them")
+        raise refused(f"this task is {kind} {index}, but the cluster has {count} of them")
     addresses = tuple(hosts["chief"] + hosts["worker"])
     for address in addresses:
         host, _, port = str(address).rpartition(":")
         if not host or not port.isdigit() or not 0 < int(port) < 2**16:
-            raise broken(f"{address!r} is no host:port")
+            raise refused(f"{address!r} is no host:port")
     if len(set(addresses)) < len(addresses):
-        raise broken("an address appears twice")
+        raise refused("an address appears twice")
     return Cluster(addresses, index + (len(hosts["chief"]) if kind == "worker" else 0))
 
 

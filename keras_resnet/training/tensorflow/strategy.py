@@ -27,11 +27,10 @@ def make_strategy(
     """
     if name == "auto":
         name = _best_available(devices)
-    if devices > 1 and name != "mirrored":
-        raise UsageError(
-            f"config.devices={devices} is for strategy=mirrored; {name} uses {_DEVICES_OF[name]}"
-        )
-    return STRATEGIES[name](devices, connect_timeout)
+    make, used = STRATEGIES[name]
+    if devices > 1 and used:
+        raise UsageError(f"config.devices={devices} is for strategy=mirrored; {name} uses {used}")
+    return make(devices, connect_timeout)
 
 
 def strategy_of(config: ConfigDict) -> tf.distribute.Strategy:
@@ -193,16 +192,12 @@ def _keep_compiled_code(folder: str) -> None:
         os.environ["TF_XLA_FLAGS"] = f"{flags} {flag}".strip()
 
 
-STRATEGIES: dict[str, Callable[[int, float], tf.distribute.Strategy]] = {
-    "cpu": _cpu,
-    "one_device": _one_device,
-    "mirrored": _mirrored,
-    "multi_worker": _multi_worker,
-    "tpu": _tpu,
-}
-_DEVICES_OF = {
-    "cpu": "one",
-    "one_device": "one",
-    "multi_worker": "all GPUs of each host, else its CPU",
-    "tpu": "all cores",
+# Name -> (what makes it of `devices` and `connect_timeout`, the devices it takes in words; "" where
+# config.devices says which).
+STRATEGIES: dict[str, tuple[Callable[[int, float], tf.distribute.Strategy], str]] = {
+    "cpu": (_cpu, "one"),
+    "one_device": (_one_device, "one"),
+    "mirrored": (_mirrored, ""),
+    "multi_worker": (_multi_worker, "all GPUs of each host, else its CPU"),
+    "tpu": (_tpu, "all cores"),
 }

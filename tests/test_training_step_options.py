@@ -5,16 +5,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import mirrored_strategy
-from test_training import CLASSES, PIXELS, batches, dataset, linear_model
+from test_training_step import CLASSES, PIXELS, batches, dataset, linear_model
 
 from keras_resnet.config import default_config
 from keras_resnet.errors import UsageError
 from keras_resnet.layers import BatchNormalization
 from keras_resnet.training import optimizers
 from keras_resnet.training.metrics import averages
-from keras_resnet.training.tensorflow.accumulation import split_batches
+from keras_resnet.training.tensorflow import TensorFlowEngine
+from keras_resnet.training.tensorflow.batches import split_batches
 from keras_resnet.training.tensorflow.ema import WeightAverage, averaged_variables
-from keras_resnet.training.tensorflow.steps import Steps
+from keras_resnet.training.tensorflow.step import Steps
 from keras_resnet.training.tensorflow.strategy import make_strategy
 
 
@@ -64,7 +65,7 @@ def train(
     between(model)
     sums = []
     for _ in range(calls):
-        sums.append(steps.train(iterator, tf.constant(len(data) // calls)))
+        sums.append(steps.train_loop(iterator, tf.constant(len(data) // calls)))
         between(model)
     return averages(np.concatenate(sums)), model, average, optimizer
 
@@ -86,7 +87,7 @@ def test_accumulation_equals_the_larger_batch(name, replicas, xla):
 
 @pytest.mark.parametrize("replicas", [1, 2])
 @pytest.mark.parametrize("mixed", [False, True])
-def test_parts_hold_the_same_examples_on_any_number_of_replicas(replicas, mixed):
+def test_micro_batches_hold_the_same_examples_on_any_number_of_replicas(replicas, mixed):
     batch = {"label": np.arange(16, dtype="int32")}
     if mixed:
         batch["mix"] = np.zeros((16, 6), "float32")
@@ -192,11 +193,9 @@ def test_float16_overflow_halves_the_scale_and_leaves_the_weights(float16, xla):
 
 
 def test_float16_on_replicas_is_refused_with_the_reason():
-    from keras_resnet.training.tensorflow.trainer import Trainer
-
     config = config_of(precision="mixed_float16")
     with pytest.raises(UsageError, match=r"mixed_float16' on 2 replicas: Keras' loss scaling"):
-        Trainer(config, mirrored_strategy(2), ["a", "b"], 100)
+        TensorFlowEngine(config, mirrored_strategy(2)).build(["a", "b"], schedule=0.1)
 
 
 @pytest.mark.parametrize(
@@ -211,23 +210,20 @@ def test_float16_on_replicas_is_refused_with_the_reason():
     ],
 )
 def test_batches_that_do_not_divide(key, value, message):
-    from keras_resnet.training.tensorflow.trainer import Trainer
-
+    engine = TensorFlowEngine(config_of(**{key: value}), mirrored_strategy(4))
     with pytest.raises(UsageError, match=message):
-        Trainer(config_of(**{key: value}), mirrored_strategy(4), ["a", "b"], 100)
+        engine.build(["a", "b"], schedule=0.1)
 
 
 def test_class_weights_must_fit_the_data():
-    from keras_resnet.training.tensorflow.trainer import Trainer
-
     config = config_of()
     config.loss.class_weights = (1.0, 2.0, 3.0)
     with pytest.raises(UsageError, match=r"has 3 numbers, but the data has 2 classes"):
-        Trainer(config, make_strategy("cpu"), ["a", "b"], 100)
+        TensorFlowEngine(config, make_strategy("cpu")).build(["a", "b"], schedule=0.1)
 
 
 def test_synchronized_norm_is_not_compiled():
-    from keras_resnet.training.tensorflow.steps import use_xla
+    from keras_resnet.training.tensorflow.step import use_xla
 
     strategy = mirrored_strategy(2)
     with pytest.raises(UsageError, match="synchronized_norm=True on 2 replicas"):

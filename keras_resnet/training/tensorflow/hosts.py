@@ -1,11 +1,9 @@
-"""What the hosts of a run must agree on. With one host everything is agreed at once.
+"""What the hosts of a run settle among themselves. With one host all is settled at once.
 
 Every host calls these functions at the same places, because each is a collective operation.
 """
 
 import tensorflow as tf
-
-from keras_resnet.errors import UserError
 
 
 def several_hosts(strategy: tf.distribute.Strategy) -> bool:
@@ -29,12 +27,3 @@ def any_host(strategy: tf.distribute.Strategy, value: bool) -> bool:
 def wait_for_all(strategy: tf.distribute.Strategy) -> None:
     """Returns when every host has called this; TensorFlow takes one that ends earlier for lost."""
     mean(strategy, 0.0)
-
-
-def check_agreement(strategy: tf.distribute.Strategy, step: int) -> None:
-    """Raises UserError unless all hosts begin at the same step."""
-    if any_host(strategy, mean(strategy, float(step)) != step):
-        raise UserError(
-            f"this host begins at step {step:,}, another one elsewhere: --workdir must be a folder "
-            "that all hosts share"
-        )

@@ -12,7 +12,7 @@ from keras_resnet.config import default_config
 from keras_resnet.layers import BatchNormalization
 from keras_resnet.training import optimizers
 from keras_resnet.training.metrics import SUMS, averages
-from keras_resnet.training.tensorflow.steps import Steps
+from keras_resnet.training.tensorflow.step import Steps
 from keras_resnet.training.tensorflow.strategy import make_strategy
 
 CLASSES, PIXELS = 7, 4
@@ -79,7 +79,7 @@ def run_steps(config, strategy, data, schedule=None):
             lambda _: dataset(data).rebatch(config.batch_size // replicas, drop_remainder=True)
         )
     )
-    sums = steps.train(iterator, tf.constant(len(data)))
+    sums = steps.train_loop(iterator, tf.constant(len(data)))
     return averages(sums.numpy()), model.get_weights()
 
 
@@ -153,7 +153,7 @@ def test_compiled_replicas_agree_on_moving_statistics(config):
     iterator = iter(
         strategy.distribute_datasets_from_function(lambda _: dataset([batch]).rebatch(4))
     )
-    Steps(model, optimizer, strategy, config).train(iterator, tf.constant(1))
+    Steps(model, optimizer, strategy, config).train_loop(iterator, tf.constant(1))
     x = (batch["image"] / 255.0 - [0.4, 0.5, 0.6]) / [0.2, 0.3, 0.4]
     halves = [half.reshape(-1, 3) for half in (x[:4], x[4:])]
     mean = 0.5 * np.mean([half.mean(axis=0) for half in halves], axis=0)

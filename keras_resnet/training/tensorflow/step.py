@@ -5,6 +5,7 @@ where).
 """
 
 import functools
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -14,9 +15,10 @@ from keras_resnet import input_pipeline
 from keras_resnet.errors import UsageError
 from keras_resnet.input_pipeline.augment import mixing
 from keras_resnet.layers import average_moving_statistics, defer_moving_statistics
-from keras_resnet.training.metrics import SUMS, labels_and_predictions, sums_of_batch
+from keras_resnet.training.metrics import SUMS
 from keras_resnet.training.tensorflow.ema import WeightAverage
 from keras_resnet.training.tensorflow.losses import example_losses, example_weights
+from keras_resnet.training.tensorflow.metrics import labels_and_predictions, sums_of_batch
 from keras_resnet.training.tensorflow.strategy import device_kind
 
 # Only the loops below need AutoGraph; it would go on through the model and take seconds.
@@ -71,7 +73,8 @@ class Steps:
         config: ConfigDict,
         average: WeightAverage | None = None,
     ):
-        self.model, self.optimizer, self.strategy, self.config = model, optimizer, strategy, config
+        self.model, self.strategy, self.config = model, strategy, config
+        self.optimizer: Any = optimizer  # None is never asked to train
         self.average = average
         self._forward_backward = self.forward_backward
         self._train_step, self._accumulate_step = self.train_step, self.accumulate_step
@@ -125,7 +128,7 @@ class Steps:
 
     @without_autograph
     def accumulate_step(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
-        """Adds the gradients of one part of the batch; returns SUMS over its examples."""
+        """Adds the gradients of one micro-batch; returns SUMS over its examples."""
         gradients, sums = self._forward_backward(batch["image"], batch["label"], batch.get("mix"))
         for total, gradient in zip(self._gradients, gradients, strict=True):
             total.assign_add(tf.cast(gradient, total.dtype))
@@ -173,22 +176,22 @@ class Steps:
         )
 
     @tf.function
-    def train(self, iterator, steps: tf.Tensor) -> tf.Tensor:
+    def train_loop(self, iterator, steps: tf.Tensor) -> tf.Tensor:
         """Runs `steps` training steps on the next batches; returns SUMS of each, [steps, 4].
 
-        With `accumulate_steps` the iterator gives that many parts of each batch, one by one.
+        With `accumulate_steps` the iterator gives that many micro-batches of each, one by one.
         """
         rows = tf.TensorArray(tf.float32, size=steps, element_shape=[len(SUMS)])
         for index in tf.range(steps):
             if self._gradients:
                 sums = tf.zeros(len(SUMS))
                 for _ in tf.range(self.config.accumulate_steps):
-                    part = self.strategy.run(self._accumulate_step, args=(next(iterator),))
-                    sums += self.strategy.reduce("SUM", part, axis=None)
+                    counted = self.strategy.run(self._accumulate_step, args=(next(iterator),))
+                    sums += self.strategy.reduce("SUM", counted, axis=None)
                 self.strategy.run(self._update_step)
             else:
-                part = self.strategy.run(self._train_step, args=(next(iterator),))
-                sums = self.strategy.reduce("SUM", part, axis=None)
+                counted = self.strategy.run(self._train_step, args=(next(iterator),))
+                sums = self.strategy.reduce("SUM", counted, axis=None)
             rows = rows.write(index, sums)
         if self._averages_late:  # before anybody reads them
             followers = self.average.moving_statistics() if self.average else []
@@ -196,7 +199,7 @@ class Steps:
         return rows.stack()
 
     @tf.function
-    def evaluate(self, iterator, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def evaluation_loop(self, iterator, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Evaluates the next `steps` batches.
 
         Returns:

@@ -13,7 +13,9 @@ from conftest import mirrored_strategy
 
 from keras_resnet import storage
 from keras_resnet.errors import UserError
-from keras_resnet.training.tensorflow.checkpoints import Checkpoints, NonFiniteWeights, Progress
+from keras_resnet.training.engine import NonFiniteWeights
+from keras_resnet.training.progress import Progress
+from keras_resnet.training.tensorflow.checkpoints import Checkpoints
 
 
 class State:
@@ -114,7 +116,7 @@ def test_a_damaged_newest_falls_back_with_a_warning(damage, tmp_path):
     suffix, spoil = DAMAGES[damage]
     spoil(tmp_path / f"ckpt-20.{suffix}")
     warnings, state = [], State(0)
-    checkpoints = state.checkpoints(tmp_path, warn=warnings.append)
+    checkpoints = state.checkpoints(tmp_path, say=warnings.append)
     assert checkpoints.restore_newest().step == 10
     assert_same_bits(state.values(), State(10).values())
     (warning,) = warnings
@@ -131,7 +133,7 @@ def test_all_damaged_is_an_error(tmp_path):
     for path in tmp_path.glob("*.data-*"):
         _truncate(path)
     with pytest.raises(UserError, match=r"every checkpoint in .* is damaged .steps 10, 20."):
-        State(0).checkpoints(tmp_path, warn=lambda line: None).restore_newest()
+        State(0).checkpoints(tmp_path, say=lambda line: None).restore_newest()
 
 
 def test_a_lost_best_is_an_error(tmp_path):

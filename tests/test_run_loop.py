@@ -9,10 +9,10 @@ import pytest
 import tensorflow as tf
 from run_helpers import tiny_config
 
-from keras_resnet import training
+from keras_resnet import input_pipeline, training
 from keras_resnet.errors import UserError
 from keras_resnet.training import confusion, run
-from keras_resnet.training.tensorflow.trainer import Trainer
+from keras_resnet.training.tensorflow.checkpoints import Checkpoints
 from keras_resnet.training.workdir import WorkDir
 
 
@@ -25,7 +25,7 @@ def poisoned(monkeypatch):
     """Makes the weights NaN before the training batches with these numbers."""
 
     def poison(*batches):
-        train_batches = run.input_pipeline.train_batches
+        train_batches = input_pipeline.train_batches
 
         def with_holes(*arguments, start_step, **options):
             data = train_batches(*arguments, start_step=start_step, **options)
@@ -49,7 +49,7 @@ def poisoned(monkeypatch):
 
         monkeypatch.setattr(Steps, "forward_backward", nan_for_no_label)
 
-    from keras_resnet.training.tensorflow.steps import Steps
+    from keras_resnet.training.tensorflow.step import Steps
 
     return poison
 
@@ -88,7 +88,7 @@ def test_rolling_back_ends_where_it_does_not_help(poisoned, tmp_path):
     poisoned(*range(3, 1000))
     with pytest.raises(UserError, match=r"not finite .* step 0, .* after 3 roll-backs in a row"):
         run.train(_config(on_nonfinite="rollback"), tmp_path)
-    assert run.Checkpoints(tmp_path / "checkpoints", _trackables(tmp_path)).steps() == [0]
+    assert Checkpoints(tmp_path / "checkpoints", _trackables(tmp_path)).steps() == [0]
 
 
 def _trackables(tmp_path):
@@ -97,12 +97,14 @@ def _trackables(tmp_path):
 
 @pytest.mark.slow
 def test_the_best_checkpoint_is_kept_and_evaluated(tmp_path, monkeypatch):
-    evaluate, accuracies = Trainer.evaluate, iter([0.3, 0.9, 0.2, 0.1])
+    evaluate_source, accuracies = run.evaluate_source, iter([0.3, 0.9, 0.2, 0.1])
 
-    def scripted(self, *arguments, **options):
-        return {**evaluate(self, *arguments, **options), "top1": next(accuracies)}
+    def scripted(*arguments, **options):
+        evaluation = evaluate_source(*arguments, **options)
+        evaluation.means["top1"] = next(accuracies)
+        return evaluation
 
-    monkeypatch.setattr(Trainer, "evaluate", scripted)
+    monkeypatch.setattr(run, "evaluate_source", scripted)
     training.train(tiny_config(deterministic=False, checkpoint__keep=1), tmp_path)
     kept = sorted(path.name for path in (tmp_path / "checkpoints").glob("*.index"))
     assert kept == ["ckpt-44.index", "ckpt-89.index"]

@@ -10,7 +10,7 @@ from input_helpers import PREPROCESSING
 
 from keras_resnet.input_pipeline import SkippedImages, batching, evaluation_batches, train_batches
 from keras_resnet.input_pipeline.sources.base import RandomAccessSource
-from keras_resnet.training.tensorflow.host_batches import HostBatches
+from keras_resnet.training.tensorflow.batches import HostBatches
 
 property_test = settings(max_examples=6, deadline=None)
 sizes = st.integers(1, 30)

@@ -9,7 +9,6 @@ import tensorflow as tf
 
 from keras_resnet import input_pipeline
 from keras_resnet.input_pipeline.augment.repeats import training_ids
-from keras_resnet.training.tensorflow.accumulation import split_batches
 
 
 @dataclasses.dataclass
@@ -21,19 +20,19 @@ class HostBatches:
             same.
         source: what it reads.
         batch_size: of the global batch.
-        parts: that many elements make up a replica's part of a batch, one after the other.
+        micro_batches: that many elements make up a replica's part of a batch, one after the other.
         options: further arguments of `make_batches`.
     """
 
     make_batches: Callable[..., tf.data.Dataset]
     source: Any
     batch_size: int
-    parts: int
+    micro_batches: int
     options: dict[str, Any]
     _shards: list[dict[str, int]] = dataclasses.field(default_factory=list)
 
     def __call__(self, context: tf.distribute.InputContext) -> tf.data.Dataset:
-        """Returns elements [batch_size / (replicas * parts), ...]."""
+        """Returns elements [batch_size / (replicas * micro_batches), ...]."""
         shard = {
             "shard_index": context.input_pipeline_id,
             "num_shards": context.num_input_pipelines,
@@ -43,10 +42,10 @@ class HostBatches:
             self.source, batch_size=self.batch_size, **shard, **self.options
         )
         replicas = context.num_replicas_in_sync // context.num_input_pipelines
-        return split_batches(batches, replicas, self.parts)
+        return split_batches(batches, replicas, self.micro_batches)
 
-    def handles(self, first: int, count: int) -> Iterator[np.ndarray]:
-        """Yields the handles of the examples in batches `first` to `first + count - 1`.
+    def example_ids(self, first: int, count: int) -> Iterator[np.ndarray]:
+        """Yields the ids of the examples in batches `first` to `first + count - 1`.
 
         Only of the hosts whose data sets were made here.
         """
@@ -67,13 +66,34 @@ class HostBatches:
         )
 
 
+@dataclasses.dataclass
+class DistributedBatches:
+    """One pass over global batches, each replica's part of which comes out of `iterator`.
+
+    Attributes:
+        host_batches: where they come from.
+        iterator: gives what `strategy.run` takes.
+        position: number of the next batch.
+    """
+
+    host_batches: HostBatches
+    iterator: Iterator[Any]
+    position: int = 0
+
+    def example_ids(self, count: int) -> Iterator[np.ndarray]:
+        """Yields the ids of the examples in the next `count` batches."""
+        return self.host_batches.example_ids(self.position, count)
+
+
 class ConstantBatches:
     """In place of an iterator: one synthetic batch that lies on the devices, over and over.
 
     So a step that takes it neither waits for a batch nor for the way to the device.
     """
 
-    def __init__(self, strategy: tf.distribute.Strategy, source, batch_size: int, image_size: int):
+    def __init__(
+        self, strategy: tf.distribute.Strategy, source: Any, batch_size: int, image_size: int
+    ):
         size = batch_size // strategy.num_replicas_in_sync
         batch = source.constant_batch(size, image_size)
         self._batch = {
@@ -86,3 +106,36 @@ class ConstantBatches:
 
     def __next__(self) -> dict[str, tf.Tensor]:
         return self._batch
+
+
+def split_batches(batches: tf.data.Dataset, replicas: int, micro_batches: int) -> tf.data.Dataset:
+    """Splits each batch of a host into the elements that `tf.distribute` hands out in turn.
+
+    Each replica gets a consecutive piece of the batch. With `micro_batches` = k, element j of a
+    replica holds every k-th example of its piece from j on, or pair of examples where they are to
+    be mixed: so micro-batch j of the global batch has the same examples whatever the number of
+    replicas and hosts, which batch normalization sees.
+
+    Args:
+        batches: of elements [host batch, ...], static shapes.
+        replicas: of this host.
+        micro_batches: `accumulate_steps`.
+
+    Returns:
+        Elements [host batch / (replicas * micro_batches), ...]: for each batch and micro-batch, one
+        a replica.
+    """
+    size = next(iter(batches.element_spec.values())).shape[0]
+    if micro_batches == 1:
+        return batches if replicas == 1 else batches.rebatch(size // replicas, drop_remainder=True)
+    group = 2 if "mix" in batches.element_spec else 1  # neighbors are mixed
+
+    def split(values: tf.Tensor) -> tf.Tensor:
+        rest = values.shape[1:]
+        pieces = tf.reshape(values, [replicas, -1, micro_batches, group, *rest])
+        axes = range(4, 4 + len(rest))
+        by_micro_batch = tf.transpose(pieces, [2, 0, 1, 3, *axes])
+        elements = micro_batches * replicas
+        return tf.reshape(by_micro_batch, [elements, size // elements, *rest])
+
+    return batches.map(lambda batch: {key: split(value) for key, value in batch.items()}).unbatch()

@@ -1,0 +1,161 @@
+"""The seam between a run and what computes it: TensorFlow today, under `tf.distribute`.
+
+An engine has the devices, the network and its training state; it trains a number of steps,
+evaluates a number of batches, and hands its state out. The run (`run.py`), schedules, progress,
+reporting, interruption, the work directory and metrics know only what stands here.
+"""
+
+import importlib
+import os
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+from ml_collections import ConfigDict
+
+from keras_resnet.errors import UserError
+from keras_resnet.training.progress import Progress
+from keras_resnet.training.say import Say
+from keras_resnet.weights.checkpoint import Checkpoint
+
+# Keras' backend -> the class that trains on it.
+ENGINES = {"tensorflow": "keras_resnet.training.tensorflow.engine:TensorFlowEngine"}
+
+
+def find_engine() -> "type[Engine]":
+    """Returns the engine class for Keras' backend; `find_engine()(config)` starts the devices.
+
+    Raises:
+        UserError: there is none for this backend.
+    """
+    name = keras.backend.backend()
+    if name not in ENGINES:
+        raise UserError(
+            f"KERAS_BACKEND={name}: training runs on {', '.join(ENGINES)}; unset the variable "
+            "(models and blocks work on every backend)"
+        )
+    module, _, kind = ENGINES[name].partition(":")
+    return getattr(importlib.import_module(module), kind)
+
+
+class NonFiniteWeights(UserError):
+    """The state to be saved holds a NaN or an infinity; nothing was written."""
+
+
+class Checkpoints(Protocol):
+    """The checkpoints of a run in its work directory: the newest few, and the best."""
+
+    def steps(self) -> list[int]:
+        """Returns the steps of the checkpoints there are, rising."""
+
+    def save(self, progress: Progress) -> None:
+        """Writes the engine's state with `progress`; raises NonFiniteWeights, UserError."""
+
+    def restore_newest(self) -> Progress | None:
+        """Restores the newest that is whole; returns its progress, None without any."""
+
+    def restore_best(self) -> Progress | None:
+        """Restores the one with the best evaluation; returns its progress, None without any."""
+
+
+class Engine(Protocol):
+    """What a run asks of an engine. `Engine(config)` finds the devices; `build` makes the network.
+
+    Several hosts run the same program: each calls the same functions in the same order.
+
+    Attributes:
+        config: of the run.
+        description: strategy and devices in words.
+        is_chief: whether this host writes the files and speaks.
+        several_hosts: whether other processes take part in the run.
+        model: the network, with `class_names` and `preprocessing`.
+    """
+
+    config: ConfigDict
+    description: str
+    is_chief: bool
+    several_hosts: bool
+    model: keras.Model
+
+    def __init__(self, config: ConfigDict):
+        """Finds the devices, and waits for the other hosts; raises UserError."""
+
+    @staticmethod
+    def check(config: ConfigDict, workdir: str | os.PathLike) -> None:
+        """Raises UserError where the machines cannot do the run; no device is touched."""
+
+    def build(
+        self,
+        class_names: Sequence[str],
+        schedule: Any = None,
+        weights: Checkpoint | None = None,
+        say: Callable[[str], None] = ...,
+    ) -> None:
+        """Makes network, optimizer and averages from `config` and its seed.
+
+        Args:
+            class_names: one for each output of the network.
+            schedule: the learning rate; None builds for inference, without an optimizer.
+            weights: to start from instead of random ones.
+            say: told what the person should know of them.
+        """
+
+    def train_batches(self, source: Any, first: int, end: int) -> Any:
+        """Returns the training batches of number `first` to `end - 1`, for `train` to take."""
+
+    def train(self, batches: Any, steps: int) -> np.ndarray:
+        """Trains on the next `steps` batches; returns SUMS of each, float32[steps, 4].
+
+        Raises:
+            input_pipeline.DataError: an example cannot be read; names it.
+        """
+
+    def evaluation_batches(self, source: Any) -> Any:
+        """Returns the batches in which every example of `source` is once, for `evaluate`."""
+
+    def evaluate(self, batches: Any, steps: int) -> tuple[np.ndarray, np.ndarray]:
+        """Evaluates the next `steps` batches with the weights as they are.
+
+        Returns:
+            SUMS of each batch, float32[steps, 4], and int32[steps * batch_size, 2]: label and
+            prediction of each example, -1 for padding.
+
+        Raises:
+            input_pipeline.DataError: an example cannot be read; names it.
+        """
+
+    def averaged_weights(self) -> AbstractContextManager:
+        """Returns a context in which `model` has the weights to infer with (`ema.decay`)."""
+
+    def inference_weights(self) -> list[np.ndarray]:
+        """Returns what `model.get_weights()` is in `averaged_weights`."""
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Returns all that training changes, as flat arrays by name."""
+
+    def load_state(self, arrays: dict[str, np.ndarray]) -> None:
+        """Takes what `state` gave; raises ValueError if it is the state of something else."""
+
+    def checkpoints(self, folder: Path, say: Say) -> Checkpoints:
+        """Returns the checkpoints of this engine's state in `folder`, which all hosts share."""
+
+    def mean(self, value: float) -> float:
+        """Returns the mean of `value` over all hosts, the same on each."""
+
+    def any_host(self, value: bool) -> bool:
+        """Returns whether `value` is true on some host."""
+
+    def wait_for_hosts(self) -> None:
+        """Returns when every host has called this."""
+
+    def explain_lost_hosts(self) -> AbstractContextManager:
+        """Returns a context that turns the failure of another host into a UserError."""
+
+    def start_profile(self, folder: Path) -> None:
+        """Begins to record what the devices do, for TensorBoard."""
+
+    def stop_profile(self) -> None:
+        """Writes the recording to its folder; does nothing without one."""

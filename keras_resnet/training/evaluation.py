@@ -1,0 +1,187 @@
+"""Evaluating, and the trained network of a work directory."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
+import keras
+import numpy as np
+from ml_collections import ConfigDict
+
+from keras_resnet.errors import UserError
+from keras_resnet.models.loading import load_model
+from keras_resnet.storage import local_copy
+from keras_resnet.training import metrics
+from keras_resnet.training.data import check_classes, open_source
+from keras_resnet.training.engine import Engine, find_engine
+from keras_resnet.training.network import build_model
+from keras_resnet.training.pace import Pace
+from keras_resnet.training.say import Say, silence
+from keras_resnet.training.workdir import WorkDir
+
+Which = Literal["newest", "best"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What a network makes of a split, every example counted once.
+
+    Attributes:
+        means: top1, top5, loss and examples. The loss is without class weights.
+        labels_and_predictions: int32[examples, 2].
+        class_names: of the network.
+    """
+
+    means: dict[str, float]
+    labels_and_predictions: np.ndarray
+    class_names: list[str]
+
+    def confusion_matrix(self) -> np.ndarray:
+        """Returns int64[classes, classes]: row the label, column the prediction.
+
+        Exact whatever the batch size and the number of replicas; 8 MB for 1,000 classes.
+        """
+        return metrics.confusion_matrix(self.labels_and_predictions, len(self.class_names))
+
+    def per_class_accuracy(self) -> np.ndarray:
+        """Returns the top-1 accuracy of each class, NaN where it has no examples."""
+        return metrics.per_class_accuracy(self.labels_and_predictions, len(self.class_names))
+
+
+def evaluate_source(
+    engine: Engine,
+    source: Any,
+    pace: Pace | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Evaluation | None:
+    """Evaluates every example of `source` once, with `ema.decay` with the averaged weights.
+
+    Args:
+        engine: built.
+        source: an `input_pipeline.Source`.
+        pace: of earlier evaluations, which then need not find it again.
+        should_stop: asked every two seconds or so.
+
+    Returns:
+        The evaluation, or None if `should_stop` ended it before the last batch.
+
+    Raises:
+        input_pipeline.DataError: an example cannot be read; names it.
+    """
+    total, done = -(-source.num_examples // engine.config.batch_size), 0
+    pace = pace or make_pace(engine)
+    rows: list[np.ndarray] = []
+    pairs: list[np.ndarray] = []
+    with engine.averaged_weights():
+        batches = engine.evaluation_batches(source)
+        while done < total:
+            if rows and should_stop():
+                return None
+            count, begin = pace.steps(total - done), time.perf_counter()
+            sums, labels_and_predictions = engine.evaluate(batches, count)
+            pace.took(count, time.perf_counter() - begin)
+            rows.append(sums)
+            pairs.append(labels_and_predictions)
+            done += len(sums)
+    counted = np.concatenate(pairs)
+    means = metrics.averages(np.concatenate(rows))
+    return Evaluation(means, counted[counted[:, 0] >= 0], engine.model.class_names)
+
+
+def make_pace(engine: Engine) -> Pace:
+    """Returns a pace that all hosts of the engine keep alike."""
+    return Pace(engine.mean if engine.several_hosts else None)
+
+
+def evaluate(config: ConfigDict, workdir: WorkDir, checkpoint: Which = "newest") -> dict:
+    """Evaluates a checkpoint (see `restore`); returns top1, top5, loss, examples and step.
+
+    Raises:
+        UserError: there is no such checkpoint, it cannot be used, or the devices cannot.
+        input_pipeline.DataError: the data set cannot be used, or is one of other classes.
+    """
+    find_engine().check(config, workdir.path)
+    engine, step = restore(config, workdir, checkpoint)
+    with engine.explain_lost_hosts():
+        source = open_source(config, config.data.eval_split)
+        check_classes(source, engine.model.class_names)
+        evaluation = evaluate_source(engine, source)
+    assert evaluation is not None  # nothing asked it to stop
+    return {**evaluation.means, "step": step}
+
+
+def describe_result(result: dict[str, float]) -> str:
+    """Returns the line of figures that ends training and evaluation."""
+    return (
+        f"top1 {result['top1']:.4f}  top5 {result['top5']:.4f}  loss {result['loss']:.4f}  "
+        f"on {result['examples']:,} examples at step {result['step']:,}"
+    )
+
+
+def restore(
+    config: ConfigDict, workdir: WorkDir, checkpoint: Which = "newest"
+) -> tuple[Engine, int]:
+    """Returns an engine for inference with a checkpoint of `workdir`, and its step.
+
+    Args:
+        config: the run's, with what has moved since.
+        workdir: of the run.
+        checkpoint: "newest", or "best": the one with the highest top-1 in evaluation.
+
+    Raises:
+        UserError: there is none, or it cannot be used.
+    """
+    class_names = workdir.read_dataset()["classes"]
+    engine = find_engine()(config)
+    with engine.explain_lost_hosts():
+        engine.build(class_names)
+        checkpoints = engine.checkpoints(workdir.checkpoints, Say(engine.is_chief))
+        best = checkpoint == "best"
+        progress = checkpoints.restore_best() if best else checkpoints.restore_newest()
+    if progress is None:
+        raise UserError(f"{workdir.checkpoints}: no checkpoint yet; train first")
+    return engine, progress.step
+
+
+def inference_model(engine: Engine) -> keras.Model:
+    """Returns the network with the trained weights on plain variables, giving probabilities.
+
+    In float32 and outside of the engine's devices, so that it saves and loads anywhere; with
+    `ema.decay` the weights are the averaged ones.
+    """
+    model = build_model(
+        engine.config,
+        engine.model.class_names,
+        precision="float32",
+        classifier_activation="softmax",
+    )
+    model.set_weights(engine.inference_weights())
+    return model
+
+
+def load_model_of_workdir(
+    workdir: WorkDir, checkpoint: Which = "newest", say: Callable[[str], None] = silence
+) -> keras.Model:
+    """Returns the trained network of a run, which gives probabilities.
+
+    That is model.keras where the run is finished, or has left no checkpoint to restore; else the
+    network of its newest checkpoint, or of the best.
+
+    Args:
+        workdir: of the run.
+        checkpoint: "newest" or "best".
+        say: told that the run is not finished, and which checkpoint is taken.
+
+    Raises:
+        UserError: there is no run, or nothing trained in it that can be used.
+    """
+    config = workdir.read_config()
+    finished = workdir.result.exists() or not any(workdir.checkpoints.glob("ckpt-*.index"))
+    if checkpoint == "newest" and finished and workdir.model.exists():
+        with local_copy(workdir.model) as file:
+            return load_model(file)
+    engine, step = restore(config, workdir, checkpoint)
+    if not workdir.result.exists():
+        say(f"{workdir.path} is not finished; taking the checkpoint of step {step:,}")
+    return inference_model(engine)

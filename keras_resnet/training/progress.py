@@ -1,0 +1,92 @@
+"""Where a run stands, and where in steps its epochs, evaluations and checkpoints lie."""
+
+import dataclasses
+
+from ml_collections import ConfigDict
+
+from keras_resnet.errors import UsageError
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a run stands; a part of every checkpoint.
+
+    Attributes:
+        step: training steps done.
+        skipped: batches left out after roll-backs: step t trains on batch t + skipped.
+        rollbacks: how often the run was rolled back.
+        best_step: the step of the best evaluation so far, None before the first.
+        best_top1: its top-1 accuracy.
+    """
+
+    step: int = 0
+    skipped: int = 0
+    rollbacks: int = 0
+    best_step: int | None = None
+    best_top1: float | None = None
+
+    def evaluated(self, top1: float) -> bool:
+        """Takes note of an evaluation at `step`; says whether it is the best so far."""
+        if self.best_top1 is not None and top1 <= self.best_top1:
+            return False
+        self.best_step, self.best_top1 = self.step, top1
+        return True
+
+
+class Timeline:
+    """The steps of a run.
+
+    Epochs need not be whole numbers of steps: batches run across their borders, so that every
+    example is seen once an epoch. Only the last partial batch of the run is left out.
+
+    Args:
+        config: reads `epochs`, `batch_size`, `log_every_steps`, `evaluate_every_epochs`,
+            `checkpoint.every_epochs` and `tensorboard.profile_steps`.
+        train_examples: size of the training split.
+
+    Attributes:
+        steps_per_epoch: a fraction, in general.
+        total_steps: of the run.
+        evaluate_at: steps after which there is an evaluation.
+        save_at: steps after which there is a checkpoint.
+        profile_at: (first, last + 1) of the steps to profile, or ().
+
+    Raises:
+        UsageError: the run has not one whole step.
+    """
+
+    def __init__(self, config: ConfigDict, train_examples: int):
+        self._config, self._examples = config, train_examples
+        self.steps_per_epoch = train_examples / config.batch_size
+        self.total_steps = self.step_at_epoch(config.epochs)
+        if not self.total_steps:
+            raise UsageError(
+                f"config.batch_size={config.batch_size} is more than the {train_examples} training "
+                f"examples of {config.epochs} epochs: not one step to train"
+            )
+        self.evaluate_at = self._steps_every(config.evaluate_every_epochs)
+        self.save_at = self._steps_every(config.checkpoint.every_epochs)
+        self.profile_at: tuple[int, ...] = tuple(config.tensorboard.profile_steps)
+
+    def step_at_epoch(self, epoch: int) -> int:
+        """Returns the number of whole batches in the first `epoch` epochs."""
+        return self._examples * epoch // self._config.batch_size
+
+    def epoch_at_step(self, step: int) -> float:
+        """Returns how many times the training split has been seen after `step` steps."""
+        return step * self._config.batch_size / self._examples
+
+    def next_stop(self, step: int, start: int) -> int:
+        """Returns where the loop next stops to report, and perhaps to evaluate and save.
+
+        That is after the first step from `start` on (it compiles, which would spoil the figures of
+        others), at every multiple of `log_every_steps`, and wherever there is more to be done.
+        """
+        stops = (*self.evaluate_at, *self.save_at, *self.profile_at, start + 1, self.total_steps)
+        log = self._config.log_every_steps
+        return min((step // log + 1) * log, *(stop for stop in stops if stop > step))
+
+    def _steps_every(self, every: int) -> frozenset[int]:
+        last = self._config.epochs
+        epochs = [epoch for epoch in range(1, last + 1) if epoch % every == 0 or epoch == last]
+        return frozenset(self.step_at_epoch(epoch) for epoch in epochs)

@@ -1,0 +1,238 @@
+"""The TensorFlow engine: model, optimizer and data of one run, under a `tf.distribute` strategy."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from ml_collections import ConfigDict
+
+from keras_resnet import input_pipeline
+from keras_resnet.config import training_image_size
+from keras_resnet.errors import UsageError
+from keras_resnet.input_pipeline.augment import check_augment, check_batch
+from keras_resnet.training.engine import Engine
+from keras_resnet.training.finetuning import freeze, load_pretrained
+from keras_resnet.training.network import build_model
+from keras_resnet.training.optimizers import make_optimizer
+from keras_resnet.training.say import Say, say
+from keras_resnet.training.tensorflow import hosts
+from keras_resnet.training.tensorflow.batches import (
+    ConstantBatches,
+    DistributedBatches,
+    HostBatches,
+)
+from keras_resnet.training.tensorflow.broken_images import explain_broken_images
+from keras_resnet.training.tensorflow.checkpoints import Checkpoints
+from keras_resnet.training.tensorflow.cluster import explain_lost_hosts
+from keras_resnet.training.tensorflow.ema import WeightAverage
+from keras_resnet.training.tensorflow.step import Steps
+from keras_resnet.training.tensorflow.strategy import check_pod, describe, is_chief, strategy_of
+from keras_resnet.weights import Checkpoint
+
+
+class TensorFlowEngine(Engine):
+    """Trains and evaluates the network of a config; `Engine` says what each method does.
+
+    Args:
+        config: a checked config (`keras_resnet.config.check`).
+        strategy: where to run, instead of the config's.
+    """
+
+    def __init__(self, config: ConfigDict, strategy: tf.distribute.Strategy | None = None):
+        self.config = config
+        self.strategy = strategy_of(config) if strategy is None else strategy
+        self.description = describe(self.strategy)
+        self.is_chief = is_chief(self.strategy)
+        self.several_hosts = hosts.several_hosts(self.strategy)
+
+    @staticmethod
+    def check(config: ConfigDict, workdir: str | os.PathLike) -> None:
+        check_pod(config, workdir)
+
+    def build(
+        self,
+        class_names: Sequence[str],
+        schedule: Any = None,
+        weights: Checkpoint | None = None,
+        say: Callable[[str], None] = say,
+    ) -> None:
+        config, trains = self.config, schedule is not None
+        self._check(len(class_names), trains)
+        if config.deterministic and trains:
+            tf.config.experimental.enable_op_determinism()
+        # Data ops must not land on the accelerator, so only what holds variables is in the scope.
+        keras.utils.set_random_seed(config.seed)
+        with self.strategy.scope():
+            self.model = build_model(config, list(class_names))
+            if weights is not None:
+                load_pretrained(self.model, weights, config, say)
+            freeze(self.model, config.model.freeze)
+            self.optimizer = make_optimizer(config, schedule, self.model) if trains else None
+            self.average = None
+            if config.ema.decay:
+                self.average = WeightAverage(self.model, config.ema.decay, config.ema.warmup)
+        self.steps = Steps(self.model, self.optimizer, self.strategy, config, self.average)
+        self._evaluation_data: tuple[HostBatches, Any] | None = None
+
+    def _check(self, classes: int, trains: bool) -> None:
+        """Raises UsageError where config, replicas and data do not fit each other."""
+        config, replicas = self.config, self.strategy.num_replicas_in_sync
+        micro_batches = config.accumulate_steps if trains else 1
+        if config.batch_size % (replicas * micro_batches):
+            size = replicas * micro_batches
+            times = f" times config.accumulate_steps={micro_batches}" if micro_batches > 1 else ""
+            raise UsageError(
+                f"config.batch_size={config.batch_size} does not divide by {replicas} replicas"
+                f"{times}; take {max(config.batch_size // size, 1) * size}"
+            )
+        if trains:
+            augment = check_augment(config.data.augment.to_dict())
+            check_batch(augment, config.batch_size // replicas // micro_batches)
+        if config.precision == "mixed_float16" and replicas > 1:
+            raise UsageError(
+                f"config.precision='mixed_float16' on {replicas} replicas: Keras' loss scaling "
+                "looks at the gradients of the first replica only, an overflow on another one "
+                "would reach the weights; take mixed_bfloat16, or one replica"
+            )
+        weights = config.loss.class_weights
+        if weights and len(weights) != classes:
+            raise UsageError(
+                f"config.loss.class_weights has {len(weights)} numbers, but the data has {classes} "
+                "classes; give one for each, in the order of the class names"
+            )
+
+    # ---- Training and evaluation --------------------------------------------------------------
+
+    def train_batches(self, source: Any, first: int, end: int) -> DistributedBatches:
+        batches = HostBatches(
+            input_pipeline.train_batches,
+            source,
+            self.config.batch_size,
+            self.config.accumulate_steps,
+            options={
+                "seed": self.config.seed,
+                "start_step": first,
+                "num_steps": end,
+                "image_size": training_image_size(self.config),
+                "augment": self.config.data.augment.to_dict(),
+            },
+        )
+        if source.is_synthetic:
+            size = batches.batch_size // batches.micro_batches
+            pixels = batches.options["image_size"]
+            return DistributedBatches(
+                batches, ConstantBatches(self.strategy, source, size, pixels), first
+            )
+        with explain_broken_images(source):
+            return DistributedBatches(batches, iter(self.distribute(batches)), first)
+
+    def train(self, batches: DistributedBatches, steps: int) -> np.ndarray:
+        ids = partial(batches.example_ids, steps)
+        with explain_broken_images(batches.host_batches.source, ids):
+            sums = self.steps.train_loop(batches.iterator, tf.constant(steps)).numpy()
+        batches.position += steps
+        return sums
+
+    def evaluation_batches(self, source: Any) -> DistributedBatches:
+        # Tracing the pipeline takes seconds, so every evaluation of a source uses the same one.
+        if self._evaluation_data is None or self._evaluation_data[0].source is not source:
+            options = {"preprocessing": self.model.preprocessing}
+            batches = HostBatches(
+                input_pipeline.evaluation_batches, source, self.config.batch_size, 1, options
+            )
+            with explain_broken_images(source):
+                self._evaluation_data = batches, self.distribute(batches)
+        batches, data = self._evaluation_data
+        return DistributedBatches(batches, iter(data))
+
+    def evaluate(self, batches: DistributedBatches, steps: int) -> tuple[np.ndarray, np.ndarray]:
+        ids = partial(batches.example_ids, steps)
+        with explain_broken_images(batches.host_batches.source, ids):
+            sums, pairs = self.steps.evaluation_loop(batches.iterator, tf.constant(steps))
+            counted = sums.numpy(), pairs.numpy()
+        batches.position += steps
+        return counted
+
+    def distribute(self, batches: HostBatches) -> Any:
+        """Returns the elements of `batches` for `strategy.run`, each replica with its own part."""
+        # The default options fetch the next batches to the devices while a step runs.
+        return self.strategy.distribute_datasets_from_function(batches)
+
+    # ---- State --------------------------------------------------------------------------------
+
+    def averaged_weights(self) -> contextlib.AbstractContextManager:
+        return self.average.in_model() if self.average else contextlib.nullcontext()
+
+    def inference_weights(self) -> list[np.ndarray]:
+        with self.averaged_weights():
+            return [keras.ops.convert_to_numpy(value) for value in self.model.get_weights()]
+
+    def trackables(self) -> dict[str, Any]:
+        """Returns all state that a checkpoint must hold, by name.
+
+        Built for inference, it holds what that needs and no optimizer.
+        """
+        state = {"model": self.model, "optimizer": self.optimizer, "average": self.average}
+        return {name: value for name, value in state.items() if value is not None}
+
+    def checkpoints(self, folder: Path, say: Say) -> Checkpoints:
+        keep = self.config.checkpoint.keep
+        return Checkpoints(folder, self.trackables(), keep, self.is_chief, say)
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {
+            name: np.array(keras.ops.convert_to_numpy(variable))
+            for name, variable in self._variables()
+        }
+
+    def load_state(self, arrays: dict[str, np.ndarray]) -> None:
+        variables = dict(self._variables())
+        if variables.keys() != arrays.keys():
+            differing = sorted(variables.keys() ^ arrays.keys())
+            raise ValueError(f"the state of something else: {differing[0]} is in one of both only")
+        for name, variable in variables.items():
+            if tuple(variable.shape) != arrays[name].shape:
+                raise ValueError(
+                    f"{name} has the shape {tuple(variable.shape)}, the state {arrays[name].shape}"
+                )
+            variable.assign(arrays[name])
+
+    def _variables(self) -> Iterator[tuple[str, Any]]:
+        """Yields (name, variable), each name once; the random state of layers has its place."""
+        weights = {id(variable) for variable in self.model.weights}
+        for variable in self.model.weights:
+            yield f"model/{variable.path}", variable
+        seeds = [variable for variable in self.model.variables if id(variable) not in weights]
+        for index, variable in enumerate(seeds):
+            yield f"seeds/{index}", variable
+        for index, variable in enumerate(self.optimizer.variables if self.optimizer else ()):
+            yield f"optimizer/{index}/{variable.name}", variable
+        for index, variable in enumerate(self.average.averages if self.average else ()):
+            yield f"average/{index}", variable
+
+    # ---- Hosts and the profiler ---------------------------------------------------------------
+
+    def mean(self, value: float) -> float:
+        return hosts.mean(self.strategy, value)
+
+    def any_host(self, value: bool) -> bool:
+        return hosts.any_host(self.strategy, value)
+
+    def wait_for_hosts(self) -> None:
+        hosts.wait_for_all(self.strategy)
+
+    def explain_lost_hosts(self) -> contextlib.AbstractContextManager:
+        return explain_lost_hosts()
+
+    def start_profile(self, folder: Path) -> None:
+        tf.profiler.experimental.start(str(folder))
+
+    def stop_profile(self) -> None:
+        with contextlib.suppress(tf.errors.UnavailableError):  # it was never started
+            tf.profiler.experimental.stop()
