@@ -19,6 +19,7 @@ from keras_resnet.config.key import FREELY, NO, NOTED, Key, Range
 from keras_resnet.config.registries import Registry
 from keras_resnet.input_pipeline.augment.settings import AUGMENTATIONS
 from keras_resnet.input_pipeline.sources import SETTINGS
+from keras_resnet.preprocessing import CHANNEL_ORDERS, INTERPOLATIONS
 
 # Of config.json. Files that name no version are 1.
 CONFIG_VERSION = 1
@@ -108,14 +109,14 @@ _ROWS = (
     Key("data.crop_ratio", 1.0, range=PART,
         help="Evaluation resizes the short side to image_size / crop_ratio, and crops the center."),
     Key("data.interpolation", "bilinear",
-        choices=Registry("input_pipeline.preprocessing", "_KERNELS"),
+        choices=INTERPOLATIONS,
         help="How evaluation resizes images."),
     Key("data.mean", (0.485, 0.456, 0.406),
         help="Mean of R, G and B in 0..1 to subtract; the default is ImageNet's (torchvision)."),
     Key("data.std", (0.229, 0.224, 0.225),
         help="Standard deviation of R, G and B in 0..1 to divide by."),
     Key("data.channel_order", "rgb",
-        choices=Registry("input_pipeline.preprocessing", "_CHANNEL_ORDERS"),
+        choices=CHANNEL_ORDERS,
         help="Order of the channels; weights of keras.applications want bgr."),
     *(Key(f"data.augment.{name}", row.default, help=row.help, accepted=row.accepted)
       for name, row in AUGMENTATIONS.items()),

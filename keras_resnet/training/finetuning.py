@@ -11,6 +11,7 @@ from keras_resnet import storage
 from keras_resnet.blocks.normalization import is_normalization
 from keras_resnet.config import preprocessing
 from keras_resnet.errors import UserError
+from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.training.workdir import WorkDir
 from keras_resnet.weights import Checkpoint, apply_weights, preprocessing_of, read_weights
 
@@ -57,9 +58,13 @@ def take_over_preprocessing(config: ConfigDict, workdir: WorkDir) -> ConfigDict:
     config = config.copy_and_resolve_references()
     recorded = workdir.read_config() if workdir.is_begun() else None
     if recorded is not None and recorded.model.weights == config.model.weights:
-        values = preprocessing(recorded)
-    else:
-        values = preprocessing_of(read_pretrained(config), config.data.image_size)
+        return _with_preprocessing(config, preprocessing(recorded))
+    return _with_preprocessing(
+        config, preprocessing_of(read_pretrained(config), config.data.image_size)
+    )
+
+
+def _with_preprocessing(config: ConfigDict, values: Preprocessing | None) -> ConfigDict:
     if values is not None:
         # The image size is the run's own: networks take any.
         for key in set(values) - {"image_size"}:
