@@ -56,8 +56,8 @@ case "$*" in
   -c*) echo /lib/libtpu.so ;;
   "-m keras_resnet_cli libtpu-flags "*) echo --xla_flag=1 ;;
   *)
-    { printf '[%s]' "$@"; echo; env | grep -E 'TPU|XLA|PJRT|PLUGG'; } >> "$LOG_OF_PYTHON"
     trap 'echo saved >>"$LOG_OF_PYTHON"; exit 143' TERM
+    { printf '[%s]' "$@"; echo; env | grep -E 'TPU|XLA|PJRT|PLUGG'; } >> "$LOG_OF_PYTHON"
     [[ ! -f $LOG_OF_PYTHON.slow ]] || { sleep 3 & wait; }
     echo "training with $# arguments"
     exit "$(cat "$LOG_OF_PYTHON.code" 2>/dev/null || echo 0)" ;;
