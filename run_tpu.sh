@@ -49,7 +49,7 @@ set_variables() { # ARGUMENT ...: those of the training command
     export TPU_LOAD_LIBRARY=0
   fi
   # Compiler flags that the config recommends, unless the caller has set his own.
-  LIBTPU_INIT_ARGS=${LIBTPU_INIT_ARGS-$("$python" -m keras_resnet.commands.libtpu_flags "$@")}
+  LIBTPU_INIT_ARGS=${LIBTPU_INIT_ARGS-$("$python" -m keras_resnet_cli run-module keras_resnet.commands.libtpu_flags "$@")}
   export LIBTPU_INIT_ARGS
 }
 
@@ -283,6 +283,6 @@ case ${1-} in
   *)
     install
     set_variables "$@"
-    exec "$python" -m keras_resnet "$@" # a signal reaches training, which then saves
+    exec "$python" -m keras_resnet_cli "$@" # a signal reaches training, which then saves
     ;;
 esac
