@@ -1,15 +1,16 @@
-"""Seconds that `import keras_resnet`, `--help` and `train --help` take, of two versions in turns.
+"""Processor time of `import keras_resnet`, `--help` and `train --help`, of two versions in turns.
 
     python benchmarks/startup.py PYTHON_1 CHECKOUT_1 PYTHON_2 CHECKOUT_2 [--rounds=7]
 
-Medians and quartiles of wall time; the versions alternate, so that a busy machine slows both alike.
+Medians and quartiles of user and system time of all threads, which a busy machine changes less than
+wall time; the versions alternate, so that it slows both alike.
 """
 
 import argparse
 import os
+import resource
 import statistics
 import subprocess
-import time
 
 # As the script `keras-resnet` of each version does.
 COMMAND = """
@@ -29,15 +30,16 @@ CASES = {
 
 
 def seconds(python: str, checkout: str, arguments: list[str]) -> float:
-    """Returns the wall time of one process."""
-    start = time.perf_counter()
+    """Returns the processor time of one process."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(
         [python, "-P", *arguments],
         check=True,
         capture_output=True,
         env={**os.environ, "PYTHONPATH": checkout},
     )
-    return time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def main() -> None:

@@ -130,7 +130,7 @@ def test_launch_trains_with_the_arguments_unharmed_and_deletes(cloud):
     assert done.returncode == 0, done.stderr
     arguments, *variables = cloud.log.read_text().splitlines()
     assert arguments == (
-        f"[-m][keras_resnet][train][--config=resnet50][{nasty}][--workdir=gs://my-bucket/net]"
+        f"[-m][keras_resnet_cli][train][--config=resnet50][{nasty}][--workdir=gs://my-bucket/net]"
     )
     assert {
         "TPU_NAME=local",
@@ -356,7 +356,7 @@ def test_pods_are_driven_from_the_first_worker(cloud):
     assert cloud.verbs() == ["create", "scp", "delete"]
     # What the first worker then ran.
     arguments, *variables = cloud.log.read_text().splitlines()
-    assert arguments == "[-m][keras_resnet][train][--config=resnet50][--workdir=gs://my-bucket/net]"
+    assert arguments == "[-m][keras_resnet_cli][train][--config=resnet50][--workdir=gs://my-bucket/net]"
     assert {"TPU_NAME=net", "TPU_LOAD_LIBRARY=0"} <= set(variables)
     assert not any(line.startswith(("TF_PLUGGABLE", "PJRT", "NEXT_PLUGG")) for line in variables)
 
