@@ -45,7 +45,7 @@ set_variables() { # ARGUMENT ...: those of the training command
 run() { # ARGUMENT ...
   install
   set_variables "$@"
-  exec "$python" -m keras_resnet "$@" # a signal reaches training, which then saves
+  exec "$python" -m keras_resnet_cli "$@" # a signal reaches training, which then saves
 }
 
 start() { # ARGUMENT ...; a second call while training runs leaves it alone

@@ -14,8 +14,30 @@ backend.require_backend()
 backend.prefer_onednn()
 
 # Importing the package registers its layers and models with Keras: load_model() finds them.
-from keras_resnet import api  # noqa: E402
-from keras_resnet.api import *  # noqa: E402, F403
+import keras_resnet.architectures.variants as _variants
+from keras_resnet import blocks, export, input_pipeline, layers, models, training, weights
+from keras_resnet.architectures import ARCHITECTURES, get_architecture, list_models
+from keras_resnet.architectures.variants import *
+from keras_resnet.models import ResNet, create_model
+from keras_resnet.models.costs import profile
+from keras_resnet.models.features import feature_extractor, feature_pyramid
 
-__all__ = ["__version__"]
-__all__ += api.__all__
+__all__ = [
+    "ARCHITECTURES",
+    "ResNet",
+    "__version__",
+    "blocks",
+    "create_model",
+    "export",
+    "feature_extractor",
+    "feature_pyramid",
+    "get_architecture",
+    "input_pipeline",
+    "layers",
+    "list_models",
+    "models",
+    "profile",
+    "training",
+    "weights",
+]
+__all__ += _variants.__all__

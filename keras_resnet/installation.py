@@ -21,7 +21,7 @@ def find_damage(folder: Path = _FOLDER) -> str:
         folder: of the package.
     """
     try:
-        overwritten = "keras_resnet.api" not in (folder / "__init__.py").read_text()
+        overwritten = "installation.find_damage" not in (folder / "__init__.py").read_text()
     except FileNotFoundError:
         overwritten = True
     if overwritten or (folder / "backend" / "__init__.py").exists():

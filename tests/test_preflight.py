@@ -264,7 +264,7 @@ def test_picture(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "quoted"),
     [
-        ([], "--config=NAME --topology=SLICE"),
+        ([], "--config is missing; for example: keras-resnet preflight --config="),
         (["--config=smoke", "--topology=v5:2x2"], "Did you mean 'v5p' or 'v5e'"),
         (["--config=smoke", "--topology=v5e"], "v5e:2x2"),
         (["--config=smoke", "--topology=v4:2x2"], "slices of v4 have 3 sides"),
@@ -293,7 +293,9 @@ def test_a_file_that_is_no_input_result(capsys, tmp_path):
     path.write_text("{}")
     arguments = ["--config=smoke", "--topology=v5e:2x2", f"--input={path}"]
     assert main(["preflight", *arguments]) == 1
-    assert f"--input={path}: no result" in capsys.readouterr().err
+    assert (
+        f"--input={path} is not a result of keras-resnet benchmark input" in capsys.readouterr().err
+    )
 
 
 def test_a_compiler_that_crashes_is_no_crash_of_ours(monkeypatch):

@@ -356,7 +356,10 @@ def test_pods_are_driven_from_the_first_worker(cloud):
     assert cloud.verbs() == ["create", "scp", "delete"]
     # What the first worker then ran.
     arguments, *variables = cloud.log.read_text().splitlines()
-    assert arguments == "[-m][keras_resnet_cli][train][--config=resnet50][--workdir=gs://my-bucket/net]"
+    assert (
+        arguments
+        == "[-m][keras_resnet_cli][train][--config=resnet50][--workdir=gs://my-bucket/net]"
+    )
     assert {"TPU_NAME=net", "TPU_LOAD_LIBRARY=0"} <= set(variables)
     assert not any(line.startswith(("TF_PLUGGABLE", "PJRT", "NEXT_PLUGG")) for line in variables)
 

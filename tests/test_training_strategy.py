@@ -136,7 +136,7 @@ def test_hosts_wait_for_each_other():
 def test_dead_hosts_from_the_shell(tmp_path):
     """One line and exit code 1, no hang and no stack trace."""
     ours, dead = (f"127.0.0.1:{port}" for port in free_ports(2))
-    command = [sys.executable, "-m", "keras_resnet", "train", "--config=smoke"]
+    command = [sys.executable, "-m", "keras_resnet_cli", "train", "--config=smoke"]
     options = ["--config.strategy=multi_worker", "--config.connect_timeout=0.5"]
     done = subprocess.run(
         [*command, f"--workdir={tmp_path / 'w'}", *options],

@@ -296,7 +296,7 @@ class Architecture:
         """
         for key in fields:
             if key not in CHANGEABLE:
-                near = did_you_mean(key, CHANGEABLE)
+                near = did_you_mean(key, [*CHANGEABLE, "input_shape", "pooling", "weights"])
                 raise TypeError(f"create_model takes no argument {key!r}.{near}")
         fields = {key: value for key, value in fields.items() if value is not None}
         if "bottleneck" in fields:

@@ -52,7 +52,6 @@ class Key:
         resume: NO, NOTED or FREELY.
         kind: the type, if `default` does not show it.
         example: a value for messages, where the default is none.
-        source_option: whether `input_pipeline.open_source` takes it.
         since: the first version of config.json that has the key.
         absent: for each older version what the absence of the key means in its files.
     """
@@ -66,7 +65,6 @@ class Key:
     resume: str = NO
     kind: type | None = None
     example: Any = None
-    source_option: bool = False
     since: int = 1
     absent: Mapping[int, Any] = dataclasses.field(default_factory=dict)
 

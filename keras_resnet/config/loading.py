@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from keras_resnet.config.key import Key
 from keras_resnet.config.schema import KEYS, default_config, flatten
 from keras_resnet.errors import UsageError, did_you_mean
+from keras_resnet.input_pipeline.sources import SETTINGS
 from keras_resnet.preprocessing import Preprocessing
 
 
@@ -125,8 +126,4 @@ def preprocessing(config: ConfigDict) -> Preprocessing:
 
 def source_options(config: ConfigDict) -> dict[str, Any]:
     """Returns what `input_pipeline.open_source` takes of `data.*`, all but the split."""
-    return {name: value for name, value in flatten(config.data) if _is_source_option(name)}
-
-
-def _is_source_option(name: str) -> bool:
-    return KEYS[f"data.{name}"].source_option
+    return {setting.name: config.data[setting.name] for setting in SETTINGS}

@@ -96,7 +96,7 @@ _ROWS = (
         help="Computes activations again in the backward pass: less memory, more time."),
 
     *(Key(f"data.{row.name}", row.default, help=row.help, choices=row.choices,
-          accepted=row.accepted, source_option=True, resume=_RESUME_SOURCE.get(row.name, NO))
+          accepted=row.accepted, resume=_RESUME_SOURCE.get(row.name, NO))
       for row in SETTINGS),
     Key("data.train_split", "train",
         help="The images to train on, as TFDS writes splits: train, train[:80%]."),

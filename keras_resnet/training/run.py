@@ -15,6 +15,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from keras_resnet.config.records import describe_changes
 from keras_resnet.errors import Interrupted, UserError
 from keras_resnet.storage import read_json, replacing, write_text
 from keras_resnet.training.data import open_sources, remember_dataset
@@ -130,7 +131,8 @@ def _prepare(config: ConfigDict, path: str | os.PathLike, closing: contextlib.Ex
 
     # Restore. Only now: a start that failed on a wrong path must not bind the folder to its config.
     outputs = closing.enter_context(_outputs(workdir, engine.is_chief))
-    outputs.claim(config)
+    if changed := outputs.claim(config):
+        say(f"config     changed since the run began: {describe_changes(changed)}")
     closing.enter_context(outputs.locked())
     remember_dataset(outputs, train_source, eval_source)
     progress = checkpoints.restore_newest() or Progress()
