@@ -28,6 +28,7 @@ def buckets():
         yield
 
 
+@pytest.mark.ci
 def test_a_run_in_a_bucket_is_the_run_in_a_folder(tmp_path, capsys):
     """One test, as a shared fixture would be made once for each process of the suite."""
     config = tiny_config(epochs=2, checkpoint__keep=1)

@@ -60,6 +60,7 @@ def assert_evaluation(command, workdir, expected):
     assert found == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.ci
 def test_models_of_every_kind(old):
     stored = np.load(old / "variants.npz")
     files = sorted((old / "variants").glob("*.keras"))
@@ -82,6 +83,7 @@ def test_a_finished_run(old, command):
         np.testing.assert_allclose(found, expected["predictions"], atol=1e-5)
 
 
+@pytest.mark.ci
 def test_exports(old, command, tmp_path):
     """The SavedModel of 0.1.0, and one that this version makes of its run."""
     expected = answers(old, "finished")["exported"]
@@ -104,6 +106,7 @@ def test_tflite(old, command):
         np.testing.assert_allclose(np.concatenate(logits), stored["logits"], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.ci
 def test_a_killed_run(old, command):
     """Its checkpoint answers as it did; the command that began the run ends it as 0.1.0 did."""
     expected = answers(old, "killed")

@@ -60,6 +60,7 @@ def assert_same(answers, expected, tolerance=0.0):
             assert row["probability"] == pytest.approx(wanted["probability"], rel=tolerance)
 
 
+@pytest.mark.ci
 def test_all_ways_to_predict_give_the_same(workdir, photos, tmp_path, capsys):
     capsys.readouterr()
     expected = dict(training.predict(workdir, [photos], top=3))

@@ -64,6 +64,7 @@ def test_killed_while_a_checkpoint_is_written(moment, uninterrupted, tmp_path):
     assert not list((tmp_path / "checkpoints").glob(".*"))
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=slow)])
 def test_a_signal_saves_at_the_next_step_and_a_kill_loses_nothing(number, uninterrupted, tmp_path):
     """Asked to stop, resumed, killed while a checkpoint is flushed, resumed: the same bits."""
