@@ -3,12 +3,13 @@
     python benchmarks/cifar10_torch.py --data=FOLDER --epochs=10 --seed=0 --init=ours
 
 `FOLDER` holds train/CLASS/* and test/CLASS/*. The same network (He et al. 2015, section 4.2, with
-parameter-free shortcuts), the same recipe: batches of 128 that run
-across the borders of epochs, a crop out of 4 pixels of padding and a flip, SGD with Nesterov
-momentum 0.9, L2 on the kernels only, one epoch of warm-up and a cosine. `--init=ours` has the initial
-distributions of this project (convolutions by fan out, gamma one, the classifier by fan in), and
-`--init=pytorch` those that PyTorch gives a network by itself. Only the random numbers differ. Needs torch, numpy and Pillow; images are decoded once and kept in memory. Prints a line of
-JSON an epoch: epoch, step, loss, top1 (on all test images), images_per_second (training alone).
+parameter-free shortcuts), the same recipe: batches of 128 that run across the borders of epochs, a
+crop out of 4 pixels of padding and a flip, SGD with Nesterov momentum 0.9, L2 on the kernels only,
+one epoch of warm-up and a cosine. `--init=ours` has the initial distributions of this project
+(convolutions by fan out, gamma one, the classifier by fan in), `--init=pytorch` those that PyTorch
+gives a network by itself. Only the random numbers differ. Needs torch, numpy and Pillow; images are
+decoded once and kept in memory. Prints a line of JSON an epoch: epoch, step, loss, top1 (on all
+test images), images_per_second (training alone).
 """
 
 import argparse
