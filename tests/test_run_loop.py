@@ -116,7 +116,6 @@ def test_the_best_checkpoint_is_kept_and_evaluated(tmp_path, monkeypatch):
     assert training.evaluate(tmp_path, "best")["step"] == 44
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("loss", [2.31, 1.9])
 def test_a_loss_that_does_not_leave_guessing_is_said_once(tmp_path, loss):
     """The first report an epoch after the warm-up decides: 2.303 is ln(10)."""
@@ -137,6 +136,7 @@ def test_a_loss_that_does_not_leave_guessing_is_said_once(tmp_path, loss):
     )
 
 
+@pytest.mark.slow
 def test_histograms_profile_and_pictures(tmp_path):
     config = _config(tensorboard__histograms=True, tensorboard__profile_steps=(2, 4))
     run.train(config, tmp_path)
