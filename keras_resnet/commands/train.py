@@ -1,6 +1,6 @@
 """usage: keras-resnet train --config=NAME_OR_PATH --workdir=DIR [--config.key=value ...]
 
-Trains a network. The same command again resumes from the newest checkpoint. It leaves in DIR:
+Where DIR holds a run already, it goes on from the newest checkpoint. A run leaves in DIR:
 
   config.json       every key of the config, and what was changed when the run was resumed
   dataset.json      class names and sizes of the splits
