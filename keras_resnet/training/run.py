@@ -36,8 +36,8 @@ from keras_resnet.training.schedules import learning_rate_at, make_schedule
 from keras_resnet.training.steps_per_call import StepsPerCall
 from keras_resnet.training.workdir import WorkDir
 
-# In a row, without a new checkpoint in between. If so many do not get past a place, its batch is not
-# what is wrong.
+# In a row, without a new checkpoint in between. If so many do not get past a place, its batch is
+# not what is wrong.
 MAX_ROLLBACKS = 3
 
 
