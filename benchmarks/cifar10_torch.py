@@ -1,13 +1,15 @@
 """ResNet on CIFAR-10 in PyTorch: the twin of `configs/cifar10.py`, to compare accuracy and speed.
 
-    python benchmarks/cifar10_torch.py --data=FOLDER --epochs=10 --seed=0
+    python benchmarks/cifar10_torch.py --data=FOLDER --epochs=10 --seed=0 --init=ours
 
 `FOLDER` holds train/CLASS/* and test/CLASS/*. The same network (He et al. 2015, section 4.2, with
-parameter-free shortcuts), the same initial distributions, the same recipe: batches of 128 that run
-across the borders of epochs, a crop out of 4 pixels of padding and a flip, SGD with Nesterov
-momentum 0.9, L2 on the kernels only, one epoch of warm-up and a cosine. Only the random numbers
-differ. Needs torch, numpy and Pillow; images are decoded once and kept in memory. Prints a line of
-JSON an epoch: epoch, step, loss, top1 (on all test images), images_per_second (training alone).
+parameter-free shortcuts), the same recipe: batches of 128 that run across the borders of epochs, a
+crop out of 4 pixels of padding and a flip, SGD with Nesterov momentum 0.9, L2 on the kernels only,
+one epoch of warm-up and a cosine. `--init=ours` has the initial distributions of this project
+(convolutions by fan out, gamma one, the classifier by fan in), `--init=pytorch` those that PyTorch
+gives a network by itself. Only the random numbers differ. Needs torch, numpy and Pillow; images are
+decoded once and kept in memory. Prints a line of JSON an epoch: epoch, step, loss, top1 (on all
+test images), images_per_second (training alone).
 """
 
 import argparse
@@ -46,7 +48,7 @@ class Block(nn.Module):
         return F.relu(y)
 
 
-def make_network(depth: int, residual: bool = True) -> nn.Module:
+def make_network(depth: int, residual: bool = True, init: str = "ours") -> nn.Module:
     """ResNet-`depth`, 6n + 2 layers, or its plain twin."""
     blocks, inputs = [], 16
     for stage, filters in enumerate((16, 32, 64)):
@@ -57,14 +59,11 @@ def make_network(depth: int, residual: bool = True) -> nn.Module:
     stem = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
     head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10)]
     network = nn.Sequential(*stem, *blocks, *head)
-    for module in network.modules():
+    for module in network.modules() if init == "ours" else ():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        elif isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, std=0.01)
+        elif isinstance(module, nn.Linear):  # its weight is by fan in already
             nn.init.zeros_(module.bias)
-        elif isinstance(module, Block) and residual:
-            nn.init.zeros_(module.norm2.weight)  # Goyal et al. 2017, section 5.1
     return network.to(memory_format=torch.channels_last)
 
 
@@ -122,13 +121,14 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=164)
     parser.add_argument("--depth", type=int, default=20, choices=[20, 32, 44, 56, 110])
     parser.add_argument("--plain", action="store_true", help="without shortcuts")
+    parser.add_argument("--init", choices=["ours", "pytorch"], default="ours")
     parser.add_argument("--learning-rate", type=float, default=0.1)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.manual_seed(options.seed)
     train_pixels, train_labels = read_split(options.data / "train")
     test = read_split(options.data / "test")
-    network = make_network(options.depth, residual=not options.plain)
+    network = make_network(options.depth, residual=not options.plain, init=options.init)
     kernels = [p for p in network.parameters() if p.ndim > 1]
     others = [p for p in network.parameters() if p.ndim == 1]
     optimizer = torch.optim.SGD(

@@ -12,8 +12,8 @@ def get_config() -> ConfigDict:
     return ConfigDict(
         {
             "batch_size": 32,
-            "epochs": 30,
-            "evaluate_every_epochs": 3,
+            "epochs": 8,
+            "evaluate_every_epochs": 2,
             "model": {"name": "CifarResNet20"},
             "data": {
                 "source": "tfds",
@@ -24,8 +24,8 @@ def get_config() -> ConfigDict:
                 "augment": {"crop_padding": 2},
             },
             "optimizer": {"learning_rate": 0.05, "weight_decay": 5e-4},
-            "schedule": {"warmup_epochs": 2.0},
+            "schedule": {"warmup_epochs": 1.0},
             "loss": {"label_smoothing": 0.1},
-            "checkpoint": {"every_epochs": 3},
+            "checkpoint": {"every_epochs": 2},
         }
     )

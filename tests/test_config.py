@@ -184,8 +184,9 @@ def test_every_key_says_what_it_does():
         assert key.name == name
         assert key.help[0].isupper() or key.help.split(":")[0] in key.allowed(), name
         assert key.help.endswith("."), name
-        assert not key.allowed() or key.default in key.allowed(), name
+        assert not key.allowed() or key.default in (None, *key.allowed()), name
         assert key.range is None or key.default in key.range, name
+        assert set(key.formerly) <= set(range(1, configs.CONFIG_VERSION)), name
         assert key.resume in (NO, NOTED, FREELY), name
         # What a run without the key meant is said for each older version, and only for those.
         assert set(key.absent) == set(range(1, key.since)), name
@@ -230,9 +231,23 @@ def _plain(values):
     return json.loads(json.dumps(values))
 
 
-def test_defaults_are_those_of_the_first_version():
-    recorded = json.loads((REFERENCES / "config_defaults_1.json").read_text())
-    assert _plain(configs.default_config().to_dict()) == recorded
+# What later versions changed: a new key's value in older files, and another default.
+LATER = {"model.classifier_initializer": "normal"}
+OTHER_DEFAULTS = {"model.zero_init_last_gamma": True}
+
+
+def test_defaults_are_those_of_the_first_version_but_for_what_the_table_says():
+    recorded = dict(
+        configs.flatten(json.loads((REFERENCES / "config_defaults_1.json").read_text()))
+    )
+    now = dict(configs.flatten(_plain(configs.default_config().to_dict())))
+    assert {name: KEYS[name].absent[1] for name in LATER} == LATER
+    assert {name: KEYS[name].formerly[1] for name in OTHER_DEFAULTS} == OTHER_DEFAULTS
+    assert {name: now[name] for name in [*LATER, *OTHER_DEFAULTS]} == dict.fromkeys(
+        [*LATER, *OTHER_DEFAULTS]
+    )
+    assert {**now, **OTHER_DEFAULTS} == {**recorded, **dict.fromkeys(LATER)}
+    assert [name for name, key in KEYS.items() if key.formerly] == list(OTHER_DEFAULTS)
 
 
 def test_config_json_of_the_first_version_is_read_unchanged():
@@ -240,25 +255,32 @@ def test_config_json_of_the_first_version_is_read_unchanged():
     config = configs.from_json(path.read_text(), str(path))
     recorded = json.loads(path.read_text())
     assert "config_version" not in recorded
-    assert _plain(config.to_dict()) == recorded
+    assert dict(configs.flatten(_plain(config.to_dict()))) == {
+        **dict(configs.flatten(recorded)),
+        **LATER,
+    }
     assert config.schedule.boundaries == (3, 5)
     assert config.data.augment.color_jitter == (0.4, 0.4, 0.4, 0.1)
     again = configs.from_json(configs.to_json(config), "config.json")
     assert again == config
-    assert json.loads(configs.to_json(config)) == {"config_version": 1, **recorded}
+    recorded["model"]["classifier_initializer"] = "normal"
+    assert json.loads(configs.to_json(config)) == {
+        "config_version": configs.CONFIG_VERSION,
+        **recorded,
+    }
 
 
 def test_json_round_trip_and_later_keys():
     config = configs.load_config("digits")
     text = configs.to_json(config)
     assert configs.from_json(text, "config.json") == config
-    older = config.to_dict()
+    older = {"config_version": configs.CONFIG_VERSION, **config.to_dict()}
     del older["tensorboard"]
     assert configs.from_json(json.dumps(older), "config.json") == config
     assert records.changes(config, config) == {}
     other = configs.load_config("digits")
     other.epochs = 31
-    assert records.describe_changes(records.changes(config, other)) == "epochs: 30 -> 31"
+    assert records.describe_changes(records.changes(config, other)) == "epochs: 8 -> 31"
 
 
 def test_a_key_of_a_later_version_means_in_older_files_what_the_table_says(monkeypatch):
@@ -277,7 +299,7 @@ def test_a_key_of_a_later_version_means_in_older_files_what_the_table_says(monke
     assert read() is False
 
 
-@pytest.mark.parametrize("version", [2, "1", 0, None])
+@pytest.mark.parametrize("version", [configs.CONFIG_VERSION + 1, "1", 0, None])
 def test_other_versions_of_config_json_are_refused(version):
     text = json.dumps({"config_version": version, "epochs": 3})
     with pytest.raises(UsageError) as error:

@@ -215,6 +215,33 @@ def test_options_by_argument():
     assert wide.get_layer("stage1_block1_dropout").rate == 0.3
 
 
+@pytest.mark.parametrize(
+    ("name", "zero"), [("ResNet18", True), ("SEResNet18", True), ("CifarResNet20", False)]
+)
+def test_where_blocks_start_as_the_identity(name, zero):
+    model = small(name)
+    gammas = [model.get_layer(f"stage{stage}_block1_norm2").gamma for stage in (1, 2, 3)]
+    assert all(np.all(np.asarray(gamma) == (0 if zero else 1)) for gamma in gammas)
+
+
+@pytest.mark.parametrize(
+    ("name", "features"), [("CifarResNet20", 48), ("ResNet18", 64), ("ResNet50", 256)]
+)
+def test_classifiers_start_by_fan_in(name, features):
+    """As PyTorch starts linear layers: uniform within 1 / sqrt(features)."""
+    kernel = np.asarray(small(name, classes=200).get_layer("predictions").kernel)
+    assert kernel.shape == (features, 200)
+    assert np.abs(kernel).max() <= features**-0.5
+    assert np.abs(kernel).max() >= 0.99 * features**-0.5
+    assert kernel.std() == pytest.approx((3 * features) ** -0.5, rel=0.02)
+    other = small(name, classes=200, classifier_initializer="normal")
+    assert np.asarray(other.get_layer("predictions").kernel).std() == pytest.approx(0.01, rel=0.03)
+    zeros = small(name, classifier_initializer="zeros").get_layer("predictions").kernel
+    assert not np.any(np.asarray(zeros))
+    with pytest.raises(ValueError, match=r"received 'fanin'; did you mean 'fan_in'\?"):
+        small(name, classifier_initializer="fanin")
+
+
 def test_seed_fixes_the_weights():
     def weights():
         keras.utils.set_random_seed(3)

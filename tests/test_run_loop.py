@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -12,6 +13,8 @@ from run_helpers import tiny_config
 from keras_resnet import input_pipeline, training
 from keras_resnet.errors import UserError
 from keras_resnet.training import confusion, run
+from keras_resnet.training.progress import Timeline
+from keras_resnet.training.reporting import Reporter
 from keras_resnet.training.tensorflow.checkpoints import Checkpoints
 from keras_resnet.training.workdir import WorkDir
 
@@ -111,6 +114,26 @@ def test_the_best_checkpoint_is_kept_and_evaluated(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert training.evaluate(tmp_path)["step"] == 89
     assert training.evaluate(tmp_path, "best")["step"] == 44
+
+
+@pytest.mark.parametrize("loss", [2.31, 1.9])
+def test_a_loss_that_does_not_leave_guessing_is_said_once(tmp_path, loss):
+    """The first report an epoch after the warm-up decides: 2.303 is ln(10)."""
+    config = tiny_config(epochs=10, schedule__warmup_epochs=1.0)
+    model = SimpleNamespace(class_names=list("0123456789"))
+    timeline = Timeline(config, 100 * config.batch_size)  # 100 steps an epoch
+    said = []
+    reporter = Reporter(WorkDir(tmp_path), config, model, timeline, 0, said.append)
+    for step, value in ((199, 2.31), (200, loss), (300, 2.31)):
+        means = {"loss": value, "top1": 0.1, "examples": 100, "seconds": 1.0}
+        reporter.trained(step, means, 0.1)
+    if loss < 2.2:
+        assert not said
+        return
+    (line,) = said
+    assert line.startswith(
+        "warning: after 200 steps the loss is 2.310, that of guessing one of 10 classes (2.303)"
+    )
 
 
 @pytest.mark.slow

@@ -79,8 +79,27 @@ def test_a_file_of_the_first_version_stays_as_it_is_until_something_changes(work
     workdir.claim(config)
     assert workdir.config.read_text() == old
     workdir.claim(changed(xla="off"))
-    assert json.loads(workdir.config.read_text())["config_version"] == 1
+    assert json.loads(workdir.config.read_text())["config_version"] == configs.CONFIG_VERSION
     assert len(workdir.read_history()) == 1
+
+
+def test_a_run_that_an_older_version_began_keeps_its_defaults(workdir):
+    began = json.loads(workdir.config.read_text())
+    began["config_version"] = 1
+    del began["model"]["classifier_initializer"]
+    began["model"]["zero_init_last_gamma"] = True
+    workdir.config.write_text(json.dumps(began))
+    with pytest.raises(UserError, match=r"model\.zero_init_last_gamma: True -> None"):
+        workdir.check(changed())
+    kept = workdir.keep_older_defaults(changed(data__path="/new"))
+    workdir.check(kept)
+    assert kept.model.zero_init_last_gamma is True
+    assert kept.model.classifier_initializer == "normal"
+    assert kept.data.path == "/new"
+    # What somebody asks for is no default.
+    asked = workdir.keep_older_defaults(changed(model__classifier_initializer="fan_in"))
+    assert asked.model.classifier_initializer == "fan_in"
+    assert WorkDir(workdir.path / "new").keep_older_defaults(changed()) == changed()
 
 
 def test_nothing_changes_while_another_process_trains(workdir):

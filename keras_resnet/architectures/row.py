@@ -83,6 +83,9 @@ class Architecture:
             follows directly.
         epsilon: epsilon of the normalizations.
         residual: False for the plain twin of the network.
+        zero_init_last_gamma: start each post-activation block as the identity (Goyal et al. 2017,
+            section 5.1, for batches of thousands); He et al. 2015 do not.
+        classifier_initializer: see `keras_resnet.models.builder.CLASSIFIER_INITIALIZERS`.
         se_ratio: relative width of the squeeze-and-excitation gate, 0 for none.
         dropout_rate: dropout before the classifier.
         block_dropout_rate: dropout before the last convolution of a pre-activation block.
@@ -118,6 +121,8 @@ class Architecture:
     use_bias: bool = False
     epsilon: float = 1e-5
     residual: bool = True
+    zero_init_last_gamma: bool = True
+    classifier_initializer: Any = "fan_in"
     se_ratio: float = 0.0
     dropout_rate: float = 0.0
     block_dropout_rate: float = 0.0
@@ -167,7 +172,8 @@ class Architecture:
         *,
         name: str | None = None,
         output_stride: int | None = None,
-        zero_init_last_gamma: bool = True,
+        zero_init_last_gamma: bool | None = None,
+        classifier_initializer: str | Callable[..., Any] | None = None,
         norm: Mapping[str, Any] | None = None,
         norm_layer: str | Callable[..., Any] | None = None,
         activation: str | Callable[..., Any] | None = None,
@@ -223,7 +229,10 @@ class Architecture:
                 (CIFAR: 4, 2 or 1); strides beyond it become dilations, as in torchvision's
                 `replace_stride_with_dilation`.
             zero_init_last_gamma: start each post-activation block as the identity (Goyal et al.
-                2017, section 5.1).
+                2017, section 5.1). The ImageNet networks do, the CIFAR networks do not.
+            classifier_initializer: "fan_in", uniform with the standard deviation
+                1 / sqrt(3 * features), as PyTorch starts a linear layer; "normal", the standard
+                deviation 0.01 of Goyal et al. 2017 for 2,048 features; or what Keras takes.
             norm: options of the normalizations: `momentum`, `epsilon`, `synchronized`.
             norm_layer: which normalization: "batch", "group", "instance", "layer", a Keras layer
                 class, or a function from a name to a new layer of that name.

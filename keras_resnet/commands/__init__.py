@@ -6,18 +6,18 @@ TensorFlow nor Keras. One with `SUBCOMMANDS`, a table of further command modules
 `SUMMARY`; with `KNOWN_FLAGS_ONLY` a command gets unknown flags as arguments.
 """
 
+import ast
 import functools
 import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import ModuleType
 
 from absl import flags as absl_flags
 
 from keras_resnet.commands.options import command_help
-from keras_resnet.config import KEYS
-from keras_resnet.config.overrides import PREFIX, check_flag
 from keras_resnet.errors import (
     UsageError,
     UserError,
@@ -108,6 +108,10 @@ def _find(name: str, table: dict[str, str], what: str) -> ModuleType:
 
 def _unknown_flag(name: str, flags: absl_flags.FlagValues) -> UsageError:
     """An error that names the closest flags, of the keys of a config too: of --lr, its rate."""
+    # The overview of the commands does without the keys, which take a while to load.
+    from keras_resnet.config import KEYS
+    from keras_resnet.config.overrides import PREFIX, check_flag
+
     own = [flag for flag in flags if not flag.startswith(PREFIX)]
     close = close_names(name, own)
     if len(own) < len(flags):
@@ -141,10 +145,7 @@ def _say(text: str, code: int = 0) -> int:
 
 
 def _overview() -> str:
-    rows = [
-        f"  {name:<15}{importlib.import_module(module).SUMMARY}"
-        for name, module in COMMANDS.items()
-    ]
+    rows = [f"  {name:<15}{_summary(module)}" for name, module in COMMANDS.items()]
     return "\n".join(
         [
             "Residual networks for Keras 3 and TensorFlow: train, evaluate, predict, export.",
@@ -157,6 +158,16 @@ def _overview() -> str:
             EXIT_CODES,
         ]
     )
+
+
+def _summary(module: str) -> str:
+    """Returns SUMMARY of a command module, read and not imported: all of them take a while."""
+    path = Path(__file__).with_name(module.rpartition(".")[2])
+    source = (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text()
+    for line in source.splitlines():
+        if line.startswith("SUMMARY = "):
+            return ast.literal_eval(line.removeprefix("SUMMARY = "))
+    raise LookupError(f"{path} has no SUMMARY")
 
 
 def _fail(argv: list[str], error: object, code: int) -> int:

@@ -1,6 +1,7 @@
 """usage: keras-resnet train --config=NAME_OR_PATH --workdir=DIR [--config.key=value ...]
 
-Where DIR holds a run already, it goes on from the newest checkpoint. A run leaves in DIR:
+Trains a network. The same command again resumes from the newest checkpoint; so does --workdir
+alone, with the config that the run began with. It leaves in DIR:
 
   config.json       every key of the config, and what was changed when the run was resumed
   dataset.json      class names and sizes of the splits
@@ -16,8 +17,9 @@ from absl import flags as absl_flags
 
 from keras_resnet.commands.options import require_config
 from keras_resnet.commands.startup import start_tensorflow
-from keras_resnet.config import overrides
+from keras_resnet.config import check, overrides
 from keras_resnet.errors import UsageError
+from keras_resnet.training.workdir import WorkDir
 
 SUMMARY = "Train a network; the same command again resumes."
 _EXAMPLE = "keras-resnet train --config=digits --workdir=runs/digits"
@@ -36,10 +38,14 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
 
 def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     """Trains; returns 0."""
-    require_config(flags, arguments, _EXAMPLE)
-    if not flags.workdir:
-        raise UsageError(f"--workdir is missing; for example: {_EXAMPLE}")
-    config = overrides.resolve(flags)
+    recorded = WorkDir(flags.workdir) if flags.workdir and not flags.config else None
+    if recorded is not None and recorded.is_begun():
+        config = check(overrides.apply(recorded.read_config(), flags))
+    else:
+        require_config(flags, arguments, _EXAMPLE)
+        if not flags.workdir:
+            raise UsageError(f"--workdir is missing; for example: {_EXAMPLE}")
+        config = overrides.resolve(flags)
     start_tensorflow()
     from keras_resnet.training import run as training_run
 

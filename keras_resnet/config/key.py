@@ -54,6 +54,7 @@ class Key:
         example: a value for messages, where the default is none.
         since: the first version of config.json that has the key.
         absent: for each older version what the absence of the key means in its files.
+        formerly: for each older version the default that it had, where it was another.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Key:
     example: Any = None
     since: int = 1
     absent: Mapping[int, Any] = dataclasses.field(default_factory=dict)
+    formerly: Mapping[int, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def type(self) -> type:
@@ -120,6 +122,8 @@ class Key:
 
     def check(self, value: Any) -> None:
         """Raises UsageError unless `value`, which has the key's type, can be used."""
+        if value is None and self.default is None:
+            return
         allowed = self.allowed()
         given = f"config.{self.name}={value!r}"
         if allowed and value not in allowed:
@@ -130,7 +134,7 @@ class Key:
             raise UsageError(f"{given} is not one of {which}{f'.{hint}' if hint else more}")
         if isinstance(value, float) and not math.isfinite(value):
             raise UsageError(f"{given} is not a finite number")
-        if self.range is not None and value is not None and value not in self.range:
+        if self.range is not None and value not in self.range:
             raise UsageError(f"{given} must be {self.range}")
 
     def _example(self) -> Any:

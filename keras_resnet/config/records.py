@@ -37,19 +37,51 @@ def from_json(text: str, where: str) -> ConfigDict:
             exist.
     """
     values = _parse(text, where)
-    version = values.pop(_VERSION, 1)
-    values.pop(_HISTORY, None)
-    if type(version) is not int or not 1 <= version <= CONFIG_VERSION:
-        raise UsageError(
-            f"{where}: {_VERSION} is {version!r}, and this version of keras-resnet reads up to "
-            f"{CONFIG_VERSION}; a newer one wrote it: pip install --upgrade keras-resnet-tpu"
-        )
+    version = _version_of(values, where)
+    values = {name: value for name, value in values.items() if name not in (_VERSION, _HISTORY)}
     config = default_config()
     present = dict(flatten(values))
     for name, key in KEYS.items():
         if version < key.since and name not in present:
             present[name] = key.absent[version]
     return merge(config, present, where)
+
+
+def _version_of(values: dict[str, Any], where: str) -> int:
+    version = values.get(_VERSION, 1)
+    if type(version) is not int or not 1 <= version <= CONFIG_VERSION:
+        raise UsageError(
+            f"{where}: {_VERSION} is {version!r}, and this version of keras-resnet reads up to "
+            f"{CONFIG_VERSION}; a newer one wrote it: pip install --upgrade keras-resnet-tpu"
+        )
+    return version
+
+
+def keep_older_defaults(config: ConfigDict, text: str, where: str) -> ConfigDict:
+    """Returns `config` as it would have been when the run of `text` began.
+
+    A key that is left at its default has the default of the version that wrote `text`, if the run
+    has that too: a run that an older version began goes on as it began.
+
+    Args:
+        config: what a command asks for.
+        text: config.json of a run.
+        where: its path.
+
+    Raises:
+        UsageError: as `from_json`.
+    """
+    version, recorded = (
+        _version_of(_parse(text, where), where),
+        dict(flatten(from_json(text, where))),
+    )
+    asked = dict(flatten(config))
+    kept = {}
+    for name, key in KEYS.items():
+        older = key.absent if version < key.since else key.formerly
+        if version in older and asked[name] == key.default and recorded[name] == older[version]:
+            kept[name] = recorded[name]
+    return merge(config.copy_and_resolve_references(), kept, where) if kept else config
 
 
 def history_of(text: str, where: str) -> list[dict[str, Any]]:
@@ -102,7 +134,7 @@ def check_resumption(recorded: ConfigDict, config: ConfigDict, where: str) -> Ch
         may = ", ".join(key for key, row in KEYS.items() if row.resume in (NOTED, FREELY))
         raise UserError(
             f"{where} belongs to a run with another config: {describe_changes(refused)}. Take "
-            f"another folder, or the config it started with; of a run that resumes only {may} "
-            "may change"
+            "another folder, or leave --config out to go on with the config it began with; of a "
+            f"run that resumes only {may} may change"
         )
     return changed

@@ -5,7 +5,8 @@ the registries in the files that implement them, the augmentations those of thei
 
 Adding a key later, or giving the absence of one another meaning, raises CONFIG_VERSION: the row has
 that version as `since` and says in `absent` what its absence means in files of each older one, so
-that their runs resume, evaluate and export as they were.
+that their runs resume, evaluate and export as they were. Another default raises it, too, and says
+in `formerly` what the default was in each older version.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,7 +23,7 @@ from keras_resnet.input_pipeline.sources import SETTINGS
 from keras_resnet.preprocessing import CHANNEL_ORDERS, INTERPOLATIONS
 
 # Of config.json. Files that name no version are 1.
-CONFIG_VERSION = 1
+CONFIG_VERSION = 2
 
 NOT_NEGATIVE = Range(low=0)
 ONE_OR_MORE = Range(low=1)
@@ -90,8 +91,11 @@ _ROWS = (
         help="Stochastic depth of the last block, less in earlier ones; none: the network's own."),
     Key("model.synchronized_norm", False,
         help="Takes batch norm's statistics over the global batch, not each replica's part."),
-    Key("model.zero_init_last_gamma", True,
-        help="Starts each block as the identity (Goyal et al. 2017, section 5.1)."),
+    Key("model.zero_init_last_gamma", None, kind=bool, example=True, formerly={1: True},
+        help="Starts each block as the identity (Goyal et al. 2017); none: the network's own."),
+    Key("model.classifier_initializer", None, kind=str, example="fan_in", since=2,
+        absent={1: "normal"}, choices=Registry("models.builder", "CLASSIFIER_INITIALIZERS"),
+        help="How the classifier starts (docs/blocks.md); none takes the network's own, fan_in."),
     Key("model.rematerialize", False, resume=NOTED,
         help="Computes activations again in the backward pass: less memory, more time."),
 

@@ -13,6 +13,15 @@ from keras_resnet.architectures.row import explain_arguments
 from keras_resnet.errors import nearest
 from keras_resnet.models.resnet import ResNet
 
+# How the classifier starts. A fixed deviation fits one number of features only: 0.01 is right for
+# the 2,048 of ResNet-50, and a seventh of what 64 features want.
+CLASSIFIER_INITIALIZERS: dict[str, Callable[[], keras.Initializer]] = {
+    # PyTorch's torch.nn.Linear: uniform between ±1 / sqrt(features).
+    "fan_in": lambda: keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform"),
+    # Goyal et al. 2017, section 5.1: a zero-mean Gaussian of standard deviation 0.01.
+    "normal": lambda: keras.initializers.RandomNormal(stddev=0.01),
+}
+
 
 @explain_arguments
 def create_model(
@@ -27,7 +36,8 @@ def create_model(
     classifier_activation: str | Callable[..., Any] | None = "softmax",
     model_name: str | None = None,
     output_stride: int | None = None,
-    zero_init_last_gamma: bool = True,
+    zero_init_last_gamma: bool | None = None,
+    classifier_initializer: str | Callable[..., Any] | None = None,
     norm: Mapping[str, Any] | None = None,
     norm_layer: str | Callable[..., Any] | None = None,
     activation: str | Callable[..., Any] | None = None,
@@ -92,7 +102,6 @@ def build_model(
     classifier_activation: str | Callable[..., Any] | None,
     model_name: str | None,
     output_stride: int | None,
-    zero_init_last_gamma: bool,
     norm: Mapping[str, Any] | None,
     dtype: Any,
     rematerialize: bool,
@@ -109,7 +118,7 @@ def build_model(
         "dtype": keras.dtype_policies.get(dtype) if dtype is not None else None,
     }
     inputs = _input(row, input_tensor, input_shape, include_top, options["data_format"])
-    features = _features(row, inputs, plans, zero_init_last_gamma, options)
+    features = _features(row, inputs, plans, options)
     top = {"include_top": include_top, "pooling": pooling, "activation": classifier_activation}
     outputs = _head(row, features, options, **top)
     if input_tensor is not None:
@@ -201,7 +210,7 @@ def plan_blocks(row: Architecture, output_stride: int | None = None) -> list[Blo
     return plans
 
 
-def _features(row: Architecture, x, plans, zero_init_last_gamma, options):
+def _features(row: Architecture, x, plans, options):
     make, preactivation = _block_of(row), row.preactivation
     x = blocks.stem(
         x,
@@ -213,7 +222,7 @@ def _features(row: Architecture, x, plans, zero_init_last_gamma, options):
         **options,
     )
     for plan in plans:
-        arguments = _arguments(row, make, plan, zero_init_last_gamma)
+        arguments = _arguments(row, make, plan)
         name = f"stage{plan.stage}_block{plan.block}"
         x = make(x, row.widths[plan.stage - 1], plan.stride, name=name, **arguments, **options)
     return blocks.norm_act(x, name="final", **options) if preactivation else x
@@ -235,7 +244,7 @@ def _block_of(row: Architecture) -> Callable[..., keras.KerasTensor]:
 _FIELDS = {"width": "base_width", "dropout_rate": "block_dropout_rate"}
 
 
-def _arguments(row: Architecture, make, plan: BlockPlan, zero_init_last_gamma) -> dict[str, Any]:
+def _arguments(row: Architecture, make, plan: BlockPlan) -> dict[str, Any]:
     """What a block is called with: of the arguments of all blocks those that it names.
 
     Raises:
@@ -268,7 +277,7 @@ def _arguments(row: Architecture, make, plan: BlockPlan, zero_init_last_gamma) -
             )
     arguments = {argument: value for argument, (value, _) in wanted.items()}
     arguments["preact_shortcut"] = row.preact_first_shortcut and first
-    arguments["zero_init_last_gamma"] = zero_init_last_gamma
+    arguments["zero_init_last_gamma"] = row.zero_init_last_gamma
     return {argument: value for argument, value in arguments.items() if argument in known}
 
 
@@ -309,11 +318,24 @@ def _head(row: Architecture, x, options, *, include_top, pooling, activation):
     return keras.layers.Dense(
         row.classes,
         activation=activation,
-        # Goyal et al. 2017, section 5.1: a zero-mean Gaussian of standard deviation 0.01.
-        kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
+        kernel_initializer=_classifier_initializer(row),
         dtype=_classifier_dtype(dtype),
         name="predictions",
     )(x)
+
+
+def _classifier_initializer(row: Architecture):
+    wanted = row.classifier_initializer
+    if isinstance(wanted, str) and wanted in CLASSIFIER_INITIALIZERS:
+        return CLASSIFIER_INITIALIZERS[wanted]()
+    try:
+        return keras.initializers.get(wanted)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"`classifier_initializer` is {', '.join(map(repr, CLASSIFIER_INITIALIZERS))} or an "
+            f"initializer of Keras; received {wanted!r}"
+            f"{nearest(wanted, CLASSIFIER_INITIALIZERS)}"
+        ) from error
 
 
 def _classifier_dtype(dtype):

@@ -16,6 +16,10 @@ from keras_resnet.training.progress import Timeline
 from keras_resnet.training.say import Say
 from keras_resnet.training.workdir import WorkDir
 
+# When a loss is judged: an epoch after the warm-up, and no earlier than this step. It has not left
+# the loss of guessing, ln(classes), unless it is below that by this part.
+JUDGED_STEP, LEFT_GUESSING = 100, 0.02
+
 
 class Reporter:
     """Follows one run; as a context manager it opens and closes progress bar and event file.
@@ -45,6 +49,7 @@ class Reporter:
         self._bar: tqdm.tqdm | None = None
         self._events = EventWriter(workdir.tensorboard)
         self._first_call = True
+        self._judged = False
 
     def introduce(self, devices: str, train_source: Any, eval_source: Any) -> None:
         """Says what is about to run."""
@@ -87,12 +92,29 @@ class Reporter:
         if self._first_call:  # tracing and compiling would spoil the figure
             row["compiles"], self._first_call = True, False
         self._record(row)
+        self._warn_if_it_only_guesses(row)
         if self._bar is not None:
             self._bar.update(step - self._bar.n)
             epoch = f"epoch {row['epoch']:.1f}/{self._config.epochs}"
             self._bar.set_description(epoch, refresh=False)
             speed = f"{row['images_per_second']:,.0f} images/s"
             self._bar.set_postfix_str(f"loss {row['loss']:.3f}, {speed}")
+
+    def _warn_if_it_only_guesses(self, row: dict[str, Any]) -> None:
+        """Says once what to try if the loss is still that of a network that guesses."""
+        config, classes = self._config, len(self._model.class_names)
+        early = row["epoch"] < config.schedule.warmup_epochs + 1 or row["step"] < JUDGED_STEP
+        # Other losses, and weighted ones, begin elsewhere.
+        if self._judged or early or config.loss.name != "softmax" or config.loss.class_weights:
+            return
+        self._judged = True
+        if row["loss"] > (1 - LEFT_GUESSING) * math.log(classes):
+            self._say(
+                f"warning: after {row['step']:,} steps the loss is {row['loss']:.3f}, that of "
+                f"guessing one of {classes} classes ({math.log(classes):.3f}). Try a smaller or "
+                "larger config.optimizer.learning_rate, config.model.zero_init_last_gamma=False or "
+                "fewer layers, and look at what the network sees: keras-resnet show"
+            )
 
     def evaluated(self, step: int, means: dict[str, float]) -> None:
         """Records an evaluation; `means` are of `Evaluation`."""

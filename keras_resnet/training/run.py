@@ -113,7 +113,7 @@ def _prepare(config: ConfigDict, path: str | os.PathLike, closing: contextlib.Ex
     engine_type = find_engine()
     engine_type.check(config, path)
     workdir = WorkDir(path)
-    config = take_over_preprocessing(config, workdir)
+    config = take_over_preprocessing(workdir.keep_older_defaults(config), workdir)
     workdir.check(config)
     engine = engine_type(config)
     closing.enter_context(engine.explain_lost_hosts())

@@ -59,6 +59,12 @@ class WorkDir:
         if self.is_begun():
             records.check_resumption(self.read_config(), config, f"--workdir={self.path}")
 
+    def keep_older_defaults(self, config: ConfigDict) -> ConfigDict:
+        """Returns `config` with the defaults of the version that began the run here, if any did."""
+        if not self.is_begun():
+            return config
+        return records.keep_older_defaults(config, self._config_text(), where=str(self.config))
+
     def is_begun(self) -> bool:
         """Returns whether a run was started here; raises UserError if a bucket does not answer."""
         with storage.explain_bucket_errors(self.path):
