@@ -332,7 +332,7 @@ def test_what_may_change_when_a_run_resumes():
     with pytest.raises(UserError) as error:
         records.check_resumption(recorded, changed, "--workdir=w")
     message = str(error.value)
-    assert "--workdir=w belongs to a run with another config: epochs: 30 -> 31." in message
+    assert "--workdir=w belongs to a run with another config: epochs: 8 -> 31." in message
     assert "only deterministic, strategy, devices, " in message
     assert "data.path" in message
 
