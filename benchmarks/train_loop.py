@@ -21,7 +21,7 @@ from train_step import describe_machine, spread
 from keras_resnet import training
 from keras_resnet.commands.benchmark.step_timing import fixed_batches
 from keras_resnet.training.data import open_sources
-from keras_resnet.training.evaluation import make_pace
+from keras_resnet.training.evaluation import make_steps_per_call
 from keras_resnet.training.metrics import Window
 from keras_resnet.training.progress import Timeline
 from keras_resnet.training.reporting import Reporter
@@ -72,7 +72,7 @@ def measure(engine, source, workdir: WorkDir, steps: int, rounds: int) -> dict[s
     config, timeline = engine.config, Timeline(engine.config, source.num_examples)
     if timeline.total_steps < (rounds + 1) * steps:
         raise SystemExit("The run is too short: more epochs, or fewer rounds.")
-    schedule, pace = make_schedule(config, timeline), make_pace(engine)
+    schedule, steps_per_call = make_schedule(config, timeline), make_steps_per_call(engine)
     engine.build(source.class_names, schedule)
     fixed, batches = fixed_batches(engine), engine.train_batches(source, 0, timeline.total_steps)
     rates = {"step": [], "train": []}
@@ -86,10 +86,10 @@ def measure(engine, source, workdir: WorkDir, steps: int, rounds: int) -> dict[s
             end = window.step + steps
             while window.step < end:
                 stop = min(end, timeline.next_stop(window.step, 0))
-                count, called = pace.steps(stop - window.step), time.perf_counter()
+                count, called = steps_per_call.choose(stop - window.step), time.perf_counter()
                 sums = engine.train(batches, count)
                 window.add(sums, seconds := time.perf_counter() - called)
-                pace.took(count, seconds)
+                steps_per_call.took(count, seconds)
                 if window.step == stop:
                     rate = learning_rate_at(schedule, stop - 1)
                     reporter.trained(stop, window.means(), rate)

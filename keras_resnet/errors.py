@@ -114,8 +114,13 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
 
 def did_you_mean(value: object, known: Iterable, cutoff: float = 0.5) -> str:
     """Returns " Did you mean 'flip'?" for the entries of `known` closest to `value`, or ""."""
-    close = close_names(value, known, cutoff)
-    return f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+    return did_you_mean_one_of(close_names(value, known, cutoff))
+
+
+def did_you_mean_one_of(names: Iterable[str]) -> str:
+    """Returns the same for names that `close_names` has found."""
+    meant = " or ".join(map(repr, names))
+    return f" Did you mean {meant}?" if meant else ""
 
 
 def nearest(value: object, known: Iterable) -> str:

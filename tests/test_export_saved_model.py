@@ -128,7 +128,7 @@ def test_without_folding_the_numbers_are_those_of_keras(exported):
         assert exported.difference.relative < 1e-6
     else:
         assert exported.difference.max_logit == 0
-    assert exported.difference.agreement == 1
+    assert exported.difference.top1_agreement == 1
 
 
 def test_bfloat16_reports_its_distance(flagging):
@@ -366,7 +366,7 @@ def test_accuracy_is_counted_on_folders_named_like_classes(model, tmp_path):
         samples.batches(), lambda images: next(right), lambda images: always_bee.repeat(12, 0)
     )
     assert (result.top1_before, result.top1_after) == (1.0, pytest.approx(1 / 6))
-    assert result.agreement == pytest.approx(1 / 6)
+    assert result.top1_agreement == pytest.approx(1 / 6)
     assert (result.images, result.max_logit, result.relative) == (12, 1.0, 1.0)
 
 

@@ -259,7 +259,7 @@ def test_own_rows_build_too():
         ("ResNet18", {"norm_layer": lambda name: four_groups("x")}, "of that name"),
         ("ResNet18", {"norm_layer": "group", "norm": {"momentum": 0.5}}, "momentum=0.5, which Gr"),
         ("ResNet18", {"activation": keras.layers.ReLU()}, "pass the class, ReLU, instead"),
-        ("ResNet18", {"activation": "rely"}, "rely"),
+        ("ResNet18", {"activation": "rely"}, "received 'rely'; did you mean 'relu'"),
         ("ResNet18", {"block": "bottelneck"}, "'bottelneck'; did you mean 'bottleneck'"),
         ("ResNet18", {"block": "basic", "bottleneck": True}, "leave bottleneck=True out"),
         ("SEResNet18", {"block": own_block}, r"`se_ratio` is 0\.0625.*own_block blocks"),

@@ -129,11 +129,11 @@ def test_an_interrupted_evaluation_is_made_up_for(tmp_path, monkeypatch):
     config = tiny_config(epochs=1, deterministic=False)
     evaluate_source = run.evaluate_source
 
-    def interrupted(engine, source, pace, should_stop=lambda: False):
+    def interrupted(engine, source, steps_per_call, should_stop=lambda: False):
         signal.raise_signal(signal.SIGTERM)
         while not should_stop():
             pass
-        return evaluate_source(engine, source, pace, should_stop)
+        return evaluate_source(engine, source, steps_per_call, should_stop)
 
     monkeypatch.setattr(run, "evaluate_source", interrupted)
     with pytest.raises(Interrupted) as caught:

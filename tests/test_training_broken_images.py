@@ -11,7 +11,7 @@ from input_helpers import encode
 from training_runs import built_engine, tiny_config
 
 from keras_resnet.input_pipeline import DataError, corrupt_images, open_source
-from keras_resnet.training import pace
+from keras_resnet.training import steps_per_call
 from keras_resnet.training.evaluation import evaluate_source
 from keras_resnet.training.metrics import SUMS
 
@@ -41,7 +41,7 @@ def decoded(monkeypatch):
 
 @pytest.mark.parametrize(("replicas", "parts"), [(1, 1), (2, 2)])
 def test_only_the_step_that_failed_is_searched(tmp_path, monkeypatch, decoded, replicas, parts):
-    monkeypatch.setattr(pace, "SECONDS_PER_CALL", 0)  # one step a call
+    monkeypatch.setattr(steps_per_call, "SECONDS_PER_CALL", 0)  # one step a call
     for number in range(IMAGES):
         file = tmp_path / "train" / "ab"[number % 2] / f"{number}.png"
         file.parent.mkdir(parents=True, exist_ok=True)

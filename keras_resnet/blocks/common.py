@@ -12,6 +12,7 @@ from keras_resnet.blocks.normalization import (
     check_norm,
     make_normalization,
 )
+from keras_resnet.errors import nearest
 from keras_resnet.layers import PadChannels, StochasticDepth
 
 Activation = str | Callable[..., Any] | type[keras.layers.Layer]
@@ -58,8 +59,21 @@ class LayerOptions:
                 "`activation` makes a new layer for each place: pass the class, "
                 f"{type(self.activation).__name__}, instead of {self.activation!r}."
             )
+        if isinstance(self.activation, str):
+            _check_activation(self.activation)
         object.__setattr__(self, "norm", {**NORM_DEFAULTS, **(self.norm or {})})
         object.__setattr__(self, "data_format", data_format)
+
+
+def _check_activation(name: str) -> None:
+    try:
+        keras.activations.get(name)
+    except ValueError as error:
+        known = [key for key, value in vars(keras.activations).items() if callable(value)]
+        raise ValueError(
+            "`activation` is the name of a Keras activation, a function of a tensor or a Keras "
+            f"layer class; received {name!r}{nearest(name, known)}"
+        ) from error
 
 
 class Builder:

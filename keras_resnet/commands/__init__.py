@@ -18,7 +18,13 @@ from types import ModuleType
 from absl import flags as absl_flags
 
 from keras_resnet.commands.options import command_help
-from keras_resnet.errors import UsageError, UserError, did_you_mean
+from keras_resnet.errors import (
+    UsageError,
+    UserError,
+    close_names,
+    did_you_mean,
+    did_you_mean_one_of,
+)
 from keras_resnet.installation import VERSION
 
 COMMANDS = {
@@ -85,6 +91,8 @@ def _parse(argv: list[str]) -> Callable[[], int]:
         arguments = flags([f"keras-resnet {name}", *rest], known_only=known_only)[1:]
     except absl_flags.UnrecognizedFlagError as error:
         raise _unknown_flag(error.flagname, flags) from error
+    except absl_flags.IllegalFlagValueError as error:
+        raise _unusable_value(error, flags) from error
     except (absl_flags.Error, ValueError) as error:  # ValueError: --nojson=1
         raise UsageError(str(error)) from error
     return functools.partial(command.run, flags, arguments)
@@ -99,13 +107,36 @@ def _find(name: str, table: dict[str, str], what: str) -> ModuleType:
 
 
 def _unknown_flag(name: str, flags: absl_flags.FlagValues) -> UsageError:
-    if "config.seed" in flags:
-        from keras_resnet.config.overrides import check_flag
+    """An error that names the closest flags, of the keys of a config too: of --lr, its rate."""
+    # The overview of the commands does without the keys, which take a while to load.
+    from keras_resnet.config import KEYS
+    from keras_resnet.config.overrides import PREFIX, check_flag
 
+    own = [flag for flag in flags if not flag.startswith(PREFIX)]
+    close = close_names(name, own)
+    if len(own) < len(flags):
         check_flag(name)
-    own = [f"--{flag}" for flag in flags if not flag.startswith("config.")]
-    hint = did_you_mean(f"--{name}", own) or " --help lists the flags."
+        close = close or [PREFIX + key for key in close_names(name, KEYS)]
+    hint = did_you_mean_one_of([f"--{flag}" for flag in close]) or " --help lists the flags."
     return UsageError(f"there is no flag --{name}.{hint}")
+
+
+def _unusable_value(
+    error: absl_flags.IllegalFlagValueError, flags: absl_flags.FlagValues
+) -> UsageError:
+    """An error in the words that keys of a config have; absl's are those of Python's `int`."""
+    name, _, rest = str(error).removeprefix("flag --").partition("=")
+    value, parser = rest.removesuffix(f": {error.__context__}"), flags[name].parser
+    if choices := getattr(parser, "enum_values", None):
+        hint = did_you_mean(value, choices)
+        accepted = f"one of {', '.join(choices)}{f'.{hint}' if hint else ''}"
+    elif flags[name].boolean:
+        accepted = "true or false"
+    else:
+        accepted = parser.syntactic_help
+        if accepted.startswith("integer"):  # absl: "integer >= 2"
+            accepted = f"an {accepted}"
+    return UsageError(f"--{name}={value} is not {accepted}")
 
 
 def _say(text: str, code: int = 0) -> int:

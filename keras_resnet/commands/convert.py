@@ -10,6 +10,7 @@ from pathlib import Path
 
 from absl import flags as absl_flags
 
+from keras_resnet.architectures import get_architecture
 from keras_resnet.backend import require_backend
 from keras_resnet.commands.options import check_folder_of, define_strings
 from keras_resnet.errors import UsageError, UserError
@@ -48,7 +49,6 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
 
 
 def _converted(name: str, source: str):
-    from keras_resnet.architectures import get_architecture
     from keras_resnet.models import create_model
     from keras_resnet.weights import apply_weights, classes_of, read_weights
 

@@ -11,12 +11,13 @@ from keras_resnet.commands.options import define_json_switch, define_strings
 from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.config import check, overrides
 from keras_resnet.errors import UsageError
+from keras_resnet.training.workdir import WorkDir
 
 SUMMARY = "Evaluate the newest or the best checkpoint of a work directory."
 
 
 def define_flags(flags: absl_flags.FlagValues) -> None:
-    """Defines --workdir, --json and the overrides."""
+    """Defines --workdir, --checkpoint, --json and the overrides."""
     define_strings(flags, workdir="Work directory of a training run.")
     absl_flags.DEFINE_enum(
         "checkpoint",
@@ -33,8 +34,6 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     """Evaluates and prints; returns 0."""
     if arguments or not flags.workdir:
         raise UsageError("evaluate takes --workdir=DIR and no other argument")
-    from keras_resnet.training.workdir import WorkDir
-
     workdir = WorkDir(flags.workdir)
     resolved = check(overrides.apply(workdir.read_config(), flags))
     start_tensorflow()

@@ -2,12 +2,11 @@
                            [--precision=PRECISION] [--on-error=flag] [--top=5] [--images=PATHS]
 
 Formats: saved_model (the default; PATH is a folder, in which the next free number becomes a version
-for TF Serving, beside serving_config/), keras, tflite and onnx (PATH is a file). Precisions:
-float32; saved_model also has bfloat16, tflite also float16 and int8. Every export is run after it
-is written and compared with the model; one that differs beyond its tolerance is not kept. Model and
-export are compared on the images of --images, or on the evaluation split of the work directory.
-From a work directory the finished model is taken, or the newest checkpoint of a run that still
-goes on."""
+for TF Serving, beside serving_config/) and others, for which PATH is a file. Every export is run
+after it is written and compared with the model; one that differs beyond its tolerance is not kept.
+Model and export are compared on the images of --images, or on the evaluation split of the work
+directory. From a work directory the finished model is taken, or the newest checkpoint of a run that
+still goes on."""
 
 import re
 from pathlib import Path
@@ -21,6 +20,7 @@ from keras_resnet.errors import UsageError, UserError
 from keras_resnet.export.formats import FORMATS, PRECISIONS
 from keras_resnet.export.labels import read_labels
 from keras_resnet.storage import check_keras_file
+from keras_resnet.training.say import say
 from keras_resnet.training.workdir import WorkDir
 
 if TYPE_CHECKING:
@@ -44,7 +44,14 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
         absl_flags.DEFINE_string(name, None, meaning, flag_values=flags)
     for name, default, choices, meaning in (
         ("format", "saved_model", FORMATS, "What to write."),
-        ("precision", "float32", PRECISIONS, "Number format in which the export computes."),
+        (
+            "precision",
+            "float32",
+            PRECISIONS,
+            "Number format in which the export computes. Those of each format: "
+            + "; ".join(f"{name}: {', '.join(row.tolerances)}" for name, row in FORMATS.items())
+            + ".",
+        ),
         (
             "on-error",
             "fail",
@@ -57,7 +64,7 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_boolean(
         "fold",
         True,
-        "Fold batch normalization into the convolutions, which is faster.",
+        "Keep batch normalization, instead of folding it into the convolutions, which is faster.",
         flag_values=flags,
     )
     absl_flags.DEFINE_list(
@@ -84,7 +91,6 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     start_tensorflow()
     from keras_resnet.models.loading import load_model
     from keras_resnet.training.evaluation import load_model_of_workdir
-    from keras_resnet.training.say import say
 
     if flags.workdir:
         model = load_model_of_workdir(WorkDir(flags.workdir), say=say)

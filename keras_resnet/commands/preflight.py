@@ -9,14 +9,16 @@ v4, v5e, v5p and v6e. A large network takes some minutes. Needs the extra `prefl
 exit codes: 0 it fits, 3 it does not fit, 4 it does not compile"""
 
 import functools
+import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from absl import flags as absl_flags
 from ml_collections import ConfigDict
 
+from keras_resnet.architectures import get_architecture
 from keras_resnet.commands.options import (
     check_folder_of,
     define_strings,
@@ -26,10 +28,20 @@ from keras_resnet.commands.options import (
 from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.config import overrides
 from keras_resnet.errors import UsageError, UserError
+from keras_resnet.preflight.compiler import NO_COMPILER, compile_step
+from keras_resnet.preflight.lowering import lower_train_step
+from keras_resnet.preflight.plot import draw
+from keras_resnet.preflight.report import (
+    DOES_NOT_COMPILE,
+    DOES_NOT_FIT,
+    FITS,
+    Report,
+    describe,
+)
+from keras_resnet.preflight.search import largest_batch
 from keras_resnet.preflight.topologies import Topology, parse_topology
-
-if TYPE_CHECKING:
-    from keras_resnet.preflight.report import Report
+from keras_resnet.preflight.tune import describe as describe_trial
+from keras_resnet.preflight.tune import tune
 
 SUMMARY = "Compile the training step for a Cloud TPU, without one: fits? how fast?"
 _EXAMPLE = "keras-resnet preflight --config=resnet50_imagenet_tpu --topology=v5e:2x4"
@@ -78,31 +90,24 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     batch = _batch_per_replica(resolved, topology)
     _require_compiler()
     start_tensorflow()
-    from keras_resnet.preflight import report as reports
 
     step = functools.partial(_preflight, resolved, topology, flags.classes)
     report = step(batch, resolved.libtpu_init_args)
-    print(reports.describe(report, measured))
+    print(describe(report, measured))
     figures = report.figures()
-    if flags.search and report.exit_code == reports.DOES_NOT_FIT:
+    if flags.search and report.exit_code == DOES_NOT_FIT:
         figures["largest_batch_per_replica"] = _search(report, step, resolved)
-    if flags.tune and report.exit_code != reports.DOES_NOT_COMPILE:
+    if flags.tune and report.exit_code != DOES_NOT_COMPILE:
         figures["tuned"] = _tune(batch, step)
     write_json(flags.json, figures)
-    if flags.plot and report.exit_code == reports.FITS:
-        from keras_resnet.preflight.plot import draw
-
+    if flags.plot and report.exit_code == FITS:
         name = f"{resolved.model.name}, {batch} images on one core or chip of {topology.chip.name}"
         draw(report, Path(flags.plot), name)
     return report.exit_code
 
 
 def _require_compiler() -> None:
-    from importlib.util import find_spec
-
-    from keras_resnet.preflight.compiler import NO_COMPILER
-
-    if find_spec("jax") is None or find_spec("libtpu") is None:
+    if any(importlib.util.find_spec(name) is None for name in ("jax", "libtpu")):
         raise UserError(NO_COMPILER)
 
 
@@ -132,34 +137,25 @@ def _measured_input(path: str | None) -> float | None:
 
 def _preflight(
     config: ConfigDict, topology: Topology, classes: int | None, batch: int, libtpu_flags: str
-) -> "Report":
+) -> Report:
     """Lowers and compiles; returns a Report."""
-    from keras_resnet.architectures import get_architecture
-    from keras_resnet.preflight.compiler import compile_step
-    from keras_resnet.preflight.lowering import lower_train_step
-    from keras_resnet.preflight.report import Report
-
     classes = classes or get_architecture(config.model.name).classes
     lowered = lower_train_step(config, batch=batch, classes=classes)
     compiled = compile_step(lowered.hlo, topology.chip, libtpu_flags)
     return Report(topology, lowered, compiled, parts=config.accumulate_steps)
 
 
-def _search(report: "Report", step: Callable[[int, str], "Report"], config: ConfigDict) -> int:
-    from keras_resnet.preflight.search import largest_batch
-
+def _search(report: Report, step: Callable[[int, str], Report], config: ConfigDict) -> int:
     largest, tried = largest_batch(lambda batch: step(batch, config.libtpu_init_args), report)
     sizes = ", ".join(f"{entry.lowered.batch}" for entry in tried)
     print(f"largest batch per replica that fits: {largest or 'none'} (tried {sizes})")
     return largest
 
 
-def _tune(batch: int, step: Callable[[int, str], "Report"]) -> list[dict[str, Any]]:
-    from keras_resnet.preflight.tune import describe, tune
-
+def _tune(batch: int, step: Callable[[int, str], Report]) -> list[dict[str, Any]]:
     rows = []
     for trial in tune(lambda option, size: step(size, option), (batch, 2 * batch, batch // 2)):
-        print(describe(trial), flush=True)
+        print(describe_trial(trial), flush=True)
         rows.append(
             {
                 "libtpu_init_args": trial.flags,

@@ -12,6 +12,8 @@ from absl import flags as absl_flags
 
 from keras_resnet.commands.options import define_json_switch
 from keras_resnet.errors import UsageError
+from keras_resnet.export.verify import verify_saved_model
+from keras_resnet.export.versions import newest_version
 
 SUMMARY = "Check a SavedModel with TensorFlow's C++ loader, as it is served."
 
@@ -25,9 +27,6 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     """Verifies, prints what was run and returns 0."""
     if len(arguments) != 1:
         raise UsageError("name one folder: a SavedModel or a folder of numbered versions")
-    from keras_resnet.export.verify import verify_saved_model
-    from keras_resnet.export.versions import newest_version
-
     folder = newest_version(Path(arguments[0]).expanduser())
     report, _ = verify_saved_model(folder)
     if flags.json:

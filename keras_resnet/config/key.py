@@ -130,7 +130,8 @@ class Key:
             few = ", ".join(choice or repr(choice) for choice in allowed)
             which = few if len(allowed) <= _MANY else f"the {len(allowed)} that there are"
             more = "" if len(allowed) <= _MANY else f"; `keras-resnet config {self.name}` has them"
-            raise UsageError(f"{given} is not one of {which}{did_you_mean(value, allowed) or more}")
+            hint = did_you_mean(value, allowed)
+            raise UsageError(f"{given} is not one of {which}{f'.{hint}' if hint else more}")
         if isinstance(value, float) and not math.isfinite(value):
             raise UsageError(f"{given} is not a finite number")
         if self.range is not None and value not in self.range:

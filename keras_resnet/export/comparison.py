@@ -16,7 +16,7 @@ class Difference:
         images: how many.
         max_logit, mean_logit: absolute differences.
         relative: largest difference over the largest absolute logit of the model.
-        agreement: share of the images whose most probable class is the same.
+        top1_agreement: share of the images whose most probable class is the same.
         top1_before, top1_after: accuracies, None without labels.
     """
 
@@ -24,7 +24,7 @@ class Difference:
     max_logit: float
     mean_logit: float
     relative: float
-    agreement: float
+    top1_agreement: float
     top1_before: float | None = None
     top1_after: float | None = None
 
@@ -32,7 +32,7 @@ class Difference:
         text = (
             f"{self.images:,} images: logits differ by at most {self.max_logit:.2g} "
             f"({self.relative:.1g} of the largest), {self.mean_logit:.2g} on average; "
-            f"top-1 agrees on {self.agreement:.2%}"
+            f"top-1 agrees on {self.top1_agreement:.2%}"
         )
         if self.top1_before is not None and self.top1_after is not None:
             change = 100 * (self.top1_after - self.top1_before)
@@ -75,7 +75,7 @@ def compare(
         max_logit=float(distance.max()),
         mean_logit=float(distance.mean()),
         relative=float(distance.max() / max(np.abs(expected).max(), np.finfo(np.float32).tiny)),
-        agreement=float((expected.argmax(1) == found.argmax(1)).mean()),
+        top1_agreement=float((expected.argmax(1) == found.argmax(1)).mean()),
         **accuracies,
     )
 

@@ -9,6 +9,7 @@ import math
 from ml_collections import ConfigDict
 
 from keras_resnet.config import training_image_size
+from keras_resnet.training.progress import Timeline
 
 # Only the schedule depends on the number of examples, not what the step costs.
 IMAGENET_TRAIN = 1_281_167
@@ -57,7 +58,6 @@ def lower_train_step(config: ConfigDict, *, batch: int, classes: int) -> Lowered
 
     from keras_resnet.layers import compiled_for_tpu
     from keras_resnet.models.costs import profile
-    from keras_resnet.training.progress import Timeline
     from keras_resnet.training.schedules import make_schedule
     from keras_resnet.training.tensorflow import TensorFlowEngine
 

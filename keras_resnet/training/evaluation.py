@@ -16,8 +16,8 @@ from keras_resnet.training import metrics
 from keras_resnet.training.data import check_classes, open_source
 from keras_resnet.training.engine import Engine, find_engine
 from keras_resnet.training.network import build_model
-from keras_resnet.training.pace import Pace
 from keras_resnet.training.say import Say, silence
+from keras_resnet.training.steps_per_call import StepsPerCall
 from keras_resnet.training.workdir import WorkDir
 
 Which = Literal["newest", "best"]
@@ -52,7 +52,7 @@ class Evaluation:
 def evaluate_source(
     engine: Engine,
     source: Any,
-    pace: Pace | None = None,
+    steps_per_call: StepsPerCall | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Evaluation | None:
     """Evaluates every example of `source` once, with `ema.decay` with the averaged weights.
@@ -60,7 +60,7 @@ def evaluate_source(
     Args:
         engine: built.
         source: an `input_pipeline.Source`.
-        pace: of earlier evaluations, which then need not find it again.
+        steps_per_call: of earlier evaluations, which then need not find it again.
         should_stop: asked every two seconds or so.
 
     Returns:
@@ -70,7 +70,7 @@ def evaluate_source(
         input_pipeline.DataError: an example cannot be read; names it.
     """
     total, done = -(-source.num_examples // engine.config.batch_size), 0
-    pace = pace or make_pace(engine)
+    steps_per_call = steps_per_call or make_steps_per_call(engine)
     rows: list[np.ndarray] = []
     pairs: list[np.ndarray] = []
     with engine.averaged_weights():
@@ -78,9 +78,9 @@ def evaluate_source(
         while done < total:
             if rows and should_stop():
                 return None
-            count, begin = pace.steps(total - done), time.perf_counter()
+            count, begin = steps_per_call.choose(total - done), time.perf_counter()
             sums, labels_and_predictions = engine.evaluate(batches, count)
-            pace.took(count, time.perf_counter() - begin)
+            steps_per_call.took(count, time.perf_counter() - begin)
             rows.append(sums)
             pairs.append(labels_and_predictions)
             done += len(sums)
@@ -89,9 +89,9 @@ def evaluate_source(
     return Evaluation(means, counted[counted[:, 0] >= 0], engine.model.class_names)
 
 
-def make_pace(engine: Engine) -> Pace:
-    """Returns a pace that all hosts of the engine keep alike."""
-    return Pace(engine.mean if engine.several_hosts else None)
+def make_steps_per_call(engine: Engine) -> StepsPerCall:
+    """Returns what chooses the steps of each call, alike on all hosts of the engine."""
+    return StepsPerCall(engine.mean if engine.several_hosts else None)
 
 
 def evaluate(config: ConfigDict, workdir: WorkDir, checkpoint: Which = "newest") -> dict:

@@ -24,20 +24,20 @@ from keras_resnet.training.evaluation import (
     Evaluation,
     evaluate_source,
     inference_model,
-    make_pace,
+    make_steps_per_call,
 )
 from keras_resnet.training.finetuning import read_pretrained, take_over_preprocessing
 from keras_resnet.training.interruption import Interruption, exit_code
 from keras_resnet.training.metrics import Window
-from keras_resnet.training.pace import Pace
 from keras_resnet.training.progress import Progress, Timeline
 from keras_resnet.training.reporting import Reporter, to_json
 from keras_resnet.training.say import Say
 from keras_resnet.training.schedules import learning_rate_at, make_schedule
+from keras_resnet.training.steps_per_call import StepsPerCall
 from keras_resnet.training.workdir import WorkDir
 
-# Without a new checkpoint in between. If that many do not get past the place, the batch is not what
-# is wrong.
+# In a row, without a new checkpoint in between. If so many do not get past a place, its batch is
+# not what is wrong.
 MAX_ROLLBACKS = 3
 
 
@@ -57,8 +57,8 @@ class Run:
     progress: Progress
     reporter: Reporter
     interruption: Interruption
-    training_pace: Pace
-    evaluation_pace: Pace
+    train_steps_per_call: StepsPerCall
+    eval_steps_per_call: StepsPerCall
     saved_step: int
     rollbacks_in_a_row: int = 0
     stopping: bool = False
@@ -83,10 +83,11 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, float]:
                         start, batches = run.progress.step, _open_batches(run)
                         window = Window(start)
                     stop = run.timeline.next_stop(window.step, start)
-                    count, begin = run.training_pace.steps(stop - window.step), time.perf_counter()
+                    count = run.train_steps_per_call.choose(stop - window.step)
+                    begin = time.perf_counter()
                     sums = engine.train(batches, count)
                     window.add(sums, seconds := time.perf_counter() - begin)
-                    run.training_pace.took(count, seconds)
+                    run.train_steps_per_call.took(count, seconds)
                     if (failed := window.non_finite_step()) is not None:
                         raise _NonFinite(failed, "the loss is")
                     if window.step == stop or _asked_to_stop(run):
@@ -155,8 +156,8 @@ def _prepare(config: ConfigDict, path: str | os.PathLike, closing: contextlib.Ex
         progress=progress,
         reporter=reporter,
         interruption=Interruption(say),
-        training_pace=make_pace(engine),
-        evaluation_pace=make_pace(engine),
+        train_steps_per_call=make_steps_per_call(engine),
+        eval_steps_per_call=make_steps_per_call(engine),
         saved_step=progress.step,
     )
 
@@ -294,7 +295,7 @@ def _evaluate_and_save(run: Run) -> None:
 def _evaluate(run: Run) -> bool:
     """Evaluates; says whether it is the best so far. Left out if the run was interrupted."""
     evaluation = evaluate_source(
-        run.engine, run.eval_source, run.evaluation_pace, lambda: _asked_to_stop(run)
+        run.engine, run.eval_source, run.eval_steps_per_call, lambda: _asked_to_stop(run)
     )
     if evaluation is None:
         return False
@@ -322,7 +323,7 @@ def _finish(run: Run) -> dict[str, float]:
     if before is not None:
         run.say(f"This run is finished ({total} steps); evaluating it again.")
     if run.evaluation is None:  # finished, or resumed between the last step and here
-        run.evaluation = evaluate_source(run.engine, run.eval_source, run.evaluation_pace)
+        run.evaluation = evaluate_source(run.engine, run.eval_source, run.eval_steps_per_call)
     evaluation = run.evaluation
     assert evaluation is not None  # nothing asked it to stop
     if before is not None:

@@ -10,15 +10,15 @@ class Say:
     """Speaks to the person at the terminal; `say(line)` prints a line.
 
     Args:
-        speaks: False keeps silent, as all hosts of a run but the first do.
+        enabled: False keeps silent, as all hosts of a run but the first do.
     """
 
-    def __init__(self, speaks: bool = True):
-        self.speaks = speaks
+    def __init__(self, enabled: bool = True):
+        self.enabled = enabled
 
     def __call__(self, line: str) -> None:
         """Prints a line without tearing the progress bar."""
-        if self.speaks:
+        if self.enabled:
             tqdm.tqdm.write(line, file=sys.stdout)
             sys.stdout.flush()
 
@@ -27,7 +27,7 @@ class Say:
 
         Not through Python's buffer: the main thread may hold its lock for as long as it computes.
         """
-        if self.speaks:
+        if self.enabled:
             os.write(2, f"\n{line}\n".encode())
 
     def progress_bar(self, total: int, initial: int) -> tqdm.tqdm:
@@ -36,11 +36,11 @@ class Say:
             total=total,
             initial=initial,
             unit="step",
-            disable=None if self.speaks else True,
+            disable=None if self.enabled else True,
             dynamic_ncols=True,
             desc="compiling",
         )
 
 
 say = Say()
-silence = Say(speaks=False)
+silence = Say(enabled=False)

@@ -23,7 +23,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 def define_flags(flags: absl_flags.FlagValues) -> None:
     """Defines --config, --output, --images and the overrides."""
     overrides.define_config(flags)
-    define_strings(flags, output="The picture to write, a .png.")
+    define_strings(flags, output="The picture to write: a .png, .jpg or .webp.")
     absl_flags.DEFINE_integer(
         "images", 32, "Number of images of each split to show.", lower_bound=1, flag_values=flags
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 SECONDS_PER_CALL = 2.0
 
 
-class Pace:
+class StepsPerCall:
     """Chooses the steps of each call so that it takes about `SECONDS_PER_CALL`.
 
     The first call, which compiles, and the second, which is timed, make one step each.
@@ -22,7 +22,7 @@ class Pace:
         self._calls = 0
         self._seconds_per_step: float | None = None
 
-    def steps(self, most: int) -> int:
+    def choose(self, most: int) -> int:
         """Returns the steps of the next call, 1 to `most`."""
         if self._seconds_per_step is None:
             return 1
@@ -30,7 +30,7 @@ class Pace:
         return max(1, min(most, fit))
 
     def took(self, steps: int, seconds: float) -> None:
-        """Learns how long a call of so many steps took."""
+        """Takes note of how long a call of `steps` steps took."""
         self._calls += 1
         if self._calls == 1:
             return
