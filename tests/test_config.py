@@ -113,6 +113,8 @@ def test_bad_overrides_quote_the_value_and_the_nearest_key(argument, quoted):
         ("--config.data.augment.policy=trivail", "Did you mean 'trivial'"),
         ("--config.tensorboard.profile_steps=(5,3)", "(first, last + 1)"),
         ("--config.data.mean=(0.5,)", "three numbers"),
+        ("--config.data.std=(1e400,1,1)", "std=(inf, 1, 1) is not a finite number"),
+        ("--config.seed=4294967296", "at least 0 and at most 4.29497e+09"),
         ("--config.data.std=(0.5,0.5,0.0)", "above 0"),
         ("--config.schedule.name=step", "boundaries"),
         ("--config.schedule.boundaries=(5,3)", "rising"),
@@ -134,6 +136,10 @@ def test_bad_values_are_refused_before_anything_starts(argument, quoted):
         ("def get_config(): return 3", "TypeError"),
         ("def get_config(: return {}", "SyntaxError"),
         ("x = 1", "get_config"),
+        ("\nraise SystemExit(3)", "failed in line 2 with SystemExit: 3"),
+        ("def get_config(): return {'model': {'widths': ['8']}}", "widths=('8',) takes numbers"),
+        ("BASE = 3\ndef get_config(): return {}", "BASE=3 is not a text"),
+        ("BASE = 'mine.py'\ndef get_config(): return {}", "builds on itself"),
     ],
 )
 def test_broken_config_files_say_what_is_wrong(tmp_path, text, quoted):
@@ -277,17 +283,25 @@ def test_a_key_of_a_later_version_means_in_older_files_what_the_table_says(monke
     assert read() is False
 
 
-@pytest.mark.parametrize("version", [2, "1", 0, None])
-def test_other_versions_of_config_json_are_refused(version):
+@pytest.mark.parametrize(
+    ("version", "advice"),
+    [
+        (2, "a newer one wrote it: pip install --upgrade keras-resnet-tpu"),
+        ("1", "must be an integer from 1 to 1; restore the file"),
+        (0, "must be an integer from 1 to 1; restore the file"),
+        (None, "must be an integer from 1 to 1; restore the file"),
+    ],
+)
+def test_other_versions_of_config_json_are_refused(version, advice):
     text = json.dumps({"config_version": version, "epochs": 3})
     with pytest.raises(UsageError) as error:
         configs.from_json(text, "runs/a/config.json")
     assert f"runs/a/config.json: config_version is {version!r}" in str(error.value)
-    assert "pip install --upgrade keras-resnet-tpu" in str(error.value)
+    assert advice in str(error.value)
 
 
 def test_a_config_json_that_is_none():
-    for text in ("{", "[1]"):
+    for text in ("{", "[1]", "", "null", "[" * 100_000):
         with pytest.raises(UsageError, match=r"config\.json is not"):
             configs.from_json(text, "config.json")
 

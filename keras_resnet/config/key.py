@@ -98,6 +98,10 @@ class Key:
                 f"{where}: {self.name}={value!r} is {type(value).__name__}, but it takes "
                 f"{self.type.__name__}, for example {self._example()!r}"
             )
+        if self.type is tuple and not _are_numbers(value):
+            raise UsageError(
+                f"{where}: {self.name}={value!r} takes numbers, for example {self._example()!r}"
+            )
         return value
 
     def parse(self, text: str) -> Any:
@@ -127,7 +131,8 @@ class Key:
             which = few if len(allowed) <= _MANY else f"the {len(allowed)} that there are"
             more = "" if len(allowed) <= _MANY else f"; `keras-resnet config {self.name}` has them"
             raise UsageError(f"{given} is not one of {which}{did_you_mean(value, allowed) or more}")
-        if isinstance(value, float) and not math.isfinite(value):
+        entries = value if isinstance(value, tuple) else (value,)
+        if not all(math.isfinite(entry) for entry in entries if isinstance(entry, float)):
             raise UsageError(f"{given} is not a finite number")
         if self.range is not None and value is not None and value not in self.range:
             raise UsageError(f"{given} must be {self.range}")
@@ -145,9 +150,13 @@ def _parse_bool(text: str) -> bool:
 def _parse_tuple(text: str) -> tuple:
     value = ast.literal_eval(text) if text.strip() else ()
     value = tuple(value) if isinstance(value, list | tuple) else (value,)
-    if not all(type(entry) in (int, float) for entry in value):
+    if not _are_numbers(value):
         raise ValueError("not all of it is numbers")
     return value
+
+
+def _are_numbers(values: tuple) -> bool:
+    return all(isinstance(entry, int | float) and type(entry) is not bool for entry in values)
 
 
 # Type -> (how text becomes a value, what it is called).

@@ -36,7 +36,7 @@ _RESUME_SOURCE = {"path": NOTED, "class_names": NOTED, "on_error": NOTED, "max_b
 
 # fmt: off
 _ROWS = (
-    Key("seed", 0, range=NOT_NEGATIVE,
+    Key("seed", 0, range=Range(low=0, high=2**32 - 1),  # what NumPy takes
         help="Fixes the initial weights, the order of the examples and the augmentation."),
     Key("deterministic", False, resume=NOTED,
         help="Computes the same bits in every run on the same devices, which is slower."),
