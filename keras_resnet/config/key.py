@@ -129,8 +129,10 @@ class Key:
         if allowed and value not in allowed:
             few = ", ".join(choice or repr(choice) for choice in allowed)
             which = few if len(allowed) <= _MANY else f"the {len(allowed)} that there are"
-            more = "" if len(allowed) <= _MANY else f"; `keras-resnet config {self.name}` has them"
-            raise UsageError(f"{given} is not one of {which}{did_you_mean(value, allowed) or more}")
+            hint = did_you_mean(value, allowed)
+            if not hint and len(allowed) > _MANY:
+                hint = f" `keras-resnet config {self.name}` has them."
+            raise UsageError(f"{given} is not one of {which}.{hint}")
         entries = value if isinstance(value, tuple) else (value,)
         if not all(math.isfinite(entry) for entry in entries if isinstance(entry, float)):
             raise UsageError(f"{given} is not a finite number")
