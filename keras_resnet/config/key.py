@@ -31,10 +31,14 @@ class Range:
         return above and (value < self.high if self.open_high else value <= self.high)
 
     def __str__(self) -> str:
-        low = f"{'above' if self.open_low else 'at least'} {self.low:g}"
-        high = f"{'below' if self.open_high else 'at most'} {self.high:g}"
+        low = f"{'above' if self.open_low else 'at least'} {_in_words(self.low)}"
+        high = f"{'below' if self.open_high else 'at most'} {_in_words(self.high)}"
         ends = ((low, self.low), (high, self.high))
         return " and ".join(text for text, end in ends if math.isfinite(end))
+
+
+def _in_words(number: float) -> str:
+    return f"{number:,}" if isinstance(number, int) else f"{number:g}"
 
 
 @dataclasses.dataclass(frozen=True)
