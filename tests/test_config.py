@@ -392,7 +392,7 @@ def test_config_marks_what_differs_and_takes_keys_and_groups(capsys):
     values = dict(configs.flatten(configs.load_config("digits")))
     marked = [line.split()[1] for line in printed.splitlines() if line.startswith("* ")]
     assert marked == ["seed", *[name for name in KEYS if values[name] != KEYS[name].default]]
-    assert "* epochs = 30  (at least 1; default 90)" in printed
+    assert "* epochs = 30  (at least 1 and at most 1,000,000; default 90)" in printed
     assert main(["config", "digits", "epochs", "data.augment"]) == 0
     printed = capsys.readouterr().out
     assert printed.count(" = ") == 1 + sum(name.startswith("data.augment.") for name in KEYS)

@@ -150,7 +150,7 @@ class Builder:
 
     def activate(self, x, *, name):
         activation, dtype = self.options.activation, self.options.dtype
-        if class_of(activation) is not None:
+        if not isinstance(activation, str) and class_of(activation) is not None:
             return make_layer("activation", activation, dtype=dtype, name=name)(x)
         return keras.layers.Activation(activation, dtype=dtype, name=name)(x)
 

@@ -3,7 +3,7 @@
 import ast
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from keras_resnet.config.registries import Registry
@@ -102,7 +102,7 @@ class Key:
                 f"{where}: {self.name}={value!r} is {type(value).__name__}, but it takes "
                 f"{self.type.__name__}, for example {self._example()!r}"
             )
-        if self.type is tuple and not _are_numbers(value):
+        if isinstance(value, tuple) and not _are_numbers(value):
             raise UsageError(
                 f"{where}: {self.name}={value!r} takes numbers, for example {self._example()!r}"
             )
@@ -161,7 +161,7 @@ def _parse_tuple(text: str) -> tuple:
     return value
 
 
-def _are_numbers(values: tuple) -> bool:
+def _are_numbers(values: Iterable[Any]) -> bool:
     return all(isinstance(entry, int | float) and type(entry) is not bool for entry in values)
 
 
