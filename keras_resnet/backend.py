@@ -16,8 +16,8 @@ NO_TENSORFLOW = (
 
 def backend_name() -> str:
     """Returns the backend Keras will choose, by Keras' own rules, without importing Keras."""
-    if "KERAS_BACKEND" in os.environ:
-        return os.environ["KERAS_BACKEND"]
+    if backend := os.environ.get("KERAS_BACKEND"):  # Keras takes no notice of an empty one
+        return backend
     home = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"))
     try:
         return json.loads((home / "keras.json").read_text()).get("backend", "tensorflow")

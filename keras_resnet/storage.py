@@ -105,9 +105,10 @@ def local_copy(path: Path) -> Iterator[Path]:
 def read_json(path: Path) -> dict[str, Any] | None:
     """Returns the JSON object in `path`, or None if there is none to read."""
     try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+        value = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):  # ValueError: no JSON, or no text
         return None
+    return value if isinstance(value, dict) else None
 
 
 def write_text(path: Path, text: str) -> None:

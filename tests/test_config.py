@@ -80,6 +80,7 @@ def test_overrides_take_the_type_of_the_key():
         ("--config.optimizer.nesterov=maybe", "maybe"),
         ("--config.optimizer.momentun=0.9", "'optimizer.momentum'"),
         ("--noconfig.optimizer.nestrov", "'optimizer.nesterov'"),
+        ("--noconfig.epochs", "there is no flag --noconfig.epochs: write --config.epochs=VALUE"),
         ("--config.batchsize=3", "'batch_size'"),
         ("--config.lr=3", "'optimizer.learning_rate'"),
         ("--config.optimizer=sgd", "is a group"),
@@ -103,8 +104,11 @@ def test_bad_overrides_quote_the_value_and_the_nearest_key(argument, quoted):
         ("--config.strategy=mirored", "Did you mean 'mirrored'"),
         ("--config.precision=bfloat16", "Did you mean 'mixed_bfloat16'"),
         ("--config.xla=yes", "auto, on, off"),
-        ("--config.model.name=Cifarresnet20", "Did you mean 'CifarResNet20'"),
+        ("--config.model.name=Cifarresnet20", "that there are. Did you mean 'CifarResNet20'"),
+        ("--config.model.name=x", "that there are. `keras-resnet config model.name` has them."),
         ("--config.batch_size=0", "at least 1"),
+        ("--config.epochs=99999999999999999999", "at least 1 and at most 1,000,000"),
+        ("--config.devices=99999999999999999999", "at least 0 and at most 4,096"),
         ("--config.optimizer.learning_rate=-1", "must be at least 0"),
         ("--config.optimizer.learning_rate=nan", "not a finite number"),
         ("--config.optimizer.momentum=1", "below 1"),
@@ -113,6 +117,8 @@ def test_bad_overrides_quote_the_value_and_the_nearest_key(argument, quoted):
         ("--config.data.augment.policy=trivail", "Did you mean 'trivial'"),
         ("--config.tensorboard.profile_steps=(5,3)", "(first, last + 1)"),
         ("--config.data.mean=(0.5,)", "three numbers"),
+        ("--config.data.std=(1e400,1,1)", "std=(inf, 1, 1) is not a finite number"),
+        ("--config.seed=4294967296", "at least 0 and at most 4,294,967,295"),
         ("--config.data.std=(0.5,0.5,0.0)", "above 0"),
         ("--config.schedule.name=step", "boundaries"),
         ("--config.schedule.boundaries=(5,3)", "rising"),
@@ -134,6 +140,10 @@ def test_bad_values_are_refused_before_anything_starts(argument, quoted):
         ("def get_config(): return 3", "TypeError"),
         ("def get_config(: return {}", "SyntaxError"),
         ("x = 1", "get_config"),
+        ("\nraise SystemExit(3)", "failed in line 2 with SystemExit: 3"),
+        ("def get_config(): return {'model': {'widths': ['8']}}", "widths=('8',) takes numbers"),
+        ("BASE = 3\ndef get_config(): return {}", "BASE=3 is not a text"),
+        ("BASE = 'mine.py'\ndef get_config(): return {}", "builds on itself"),
     ],
 )
 def test_broken_config_files_say_what_is_wrong(tmp_path, text, quoted):
@@ -299,17 +309,28 @@ def test_a_key_of_a_later_version_means_in_older_files_what_the_table_says(monke
     assert read() is False
 
 
-@pytest.mark.parametrize("version", [configs.CONFIG_VERSION + 1, "1", 0, None])
-def test_other_versions_of_config_json_are_refused(version):
+@pytest.mark.parametrize(
+    ("version", "advice"),
+    [
+        (
+            configs.CONFIG_VERSION + 1,
+            "a newer one wrote it: pip install --upgrade keras-resnet-tpu",
+        ),
+        ("1", f"must be an integer from 1 to {configs.CONFIG_VERSION}; restore the file"),
+        (0, f"must be an integer from 1 to {configs.CONFIG_VERSION}; restore the file"),
+        (None, f"must be an integer from 1 to {configs.CONFIG_VERSION}; restore the file"),
+    ],
+)
+def test_other_versions_of_config_json_are_refused(version, advice):
     text = json.dumps({"config_version": version, "epochs": 3})
     with pytest.raises(UsageError) as error:
         configs.from_json(text, "runs/a/config.json")
     assert f"runs/a/config.json: config_version is {version!r}" in str(error.value)
-    assert "pip install --upgrade keras-resnet-tpu" in str(error.value)
+    assert advice in str(error.value)
 
 
 def test_a_config_json_that_is_none():
-    for text in ("{", "[1]"):
+    for text in ("{", "[1]", "", "null", "[" * 100_000):
         with pytest.raises(UsageError, match=r"config\.json is not"):
             configs.from_json(text, "config.json")
 
@@ -396,7 +417,7 @@ def test_config_marks_what_differs_and_takes_keys_and_groups(capsys):
     values = dict(configs.flatten(configs.load_config("digits")))
     marked = [line.split()[1] for line in printed.splitlines() if line.startswith("* ")]
     assert marked == ["seed", *[name for name in KEYS if values[name] != KEYS[name].default]]
-    assert "* epochs = 8  (at least 1; default 90)" in printed
+    assert "* epochs = 8  (at least 1 and at most 1,000,000; default 90)" in printed
     assert main(["config", "digits", "epochs", "data.augment"]) == 0
     printed = capsys.readouterr().out
     assert printed.count(" = ") == 1 + sum(name.startswith("data.augment.") for name in KEYS)

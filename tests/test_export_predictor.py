@@ -102,6 +102,10 @@ def test_a_work_directory_predicts_from_what_it_has(workdir, photos, tmp_path, c
         training.predict(kept, [photos])
     with pytest.raises(UserError, match="no run was started here"):
         training.predict(tmp_path, [photos])
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    shutil.copy(workdir / "model.keras", alone)
+    assert_same(answers_of_command(capsys, f"--workdir={alone}", photos), expected)
 
 
 @pytest.mark.parametrize(

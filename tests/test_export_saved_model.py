@@ -381,3 +381,15 @@ def test_serving_config_is_what_tensorflow_serving_reads(exported):
     batching = (folder / "batching.config").read_text()
     assert [f"allowed_batch_sizes: {n}" in batching for n in (1, 2, 4, 8, 16)] == [True] * 5
     compile((folder / "grpc_client.py").read_text(), "grpc_client.py", "exec")
+
+
+def test_a_full_disk_leaves_the_earlier_versions(tmp_path, monkeypatch):
+    (tmp_path / "1").mkdir()
+
+    def full(module, folder, **options):
+        raise tf.errors.ResourceExhaustedError(None, None, f"{folder}; No space left on device")
+
+    monkeypatch.setattr(tf.saved_model, "save", full)
+    with pytest.raises(UserError, match=r"could not be written.*No space left.*make room"):
+        export_saved_model(tiny_classifier(), tmp_path)
+    assert os.listdir(tmp_path) == ["1"]

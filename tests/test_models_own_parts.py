@@ -249,18 +249,58 @@ def test_own_rows_build_too():
     assert isinstance(model.get_layer("stem_norm"), keras.layers.GroupNormalization)
 
 
+def test_partials_of_layer_classes(tmp_path):
+    """What they set stays; what they leave open is filled in."""
+    norm = functools.partial(keras.layers.GroupNormalization, groups=4, epsilon=1e-2)
+    leaky = functools.partial(keras.layers.LeakyReLU, negative_slope=0.3)
+    model = small("CifarResNet20", norm_layer=norm, activation=leaky)
+    layer = model.get_layer("stage1_block1_norm2")
+    assert (layer.groups, layer.epsilon, layer.axis) == (4, 1e-2, -1)
+    assert not np.any(layer.gamma)
+    assert model.get_layer("stem_act").negative_slope == pytest.approx(0.3)
+    model.save(tmp_path / "model.keras")
+    images = np.random.default_rng(0).normal(size=(2, *model.input_shape[1:]))
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(again(images), model(images), atol=1e-6)
+
+
+def test_a_layer_without_a_dtype_of_its_own():
+    class Halving(keras.layers.Layer):
+        def __init__(self, name):
+            super().__init__(name=name)
+
+        def call(self, x):
+            return x / 2
+
+    model = small("CifarResNet20", norm_layer=Halving, activation=Halving)
+    assert isinstance(model.get_layer("stem_norm"), Halving)
+    with pytest.raises(ValueError, match="cannot be called with dtype="):
+        small("CifarResNet20", norm_layer=Halving, dtype="mixed_bfloat16")
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
         ("ResNet18", {"norm_layer": "groups"}, "received 'groups'; did you mean 'group'"),
         ("ResNet18", {"norm_layer": four_groups("x")}, "pass a name, a layer class or a function"),
         ("ResNet18", {"norm_layer": 3}, "received 3"),
+        ("ResNet18", {"norm_layer": int}, "one of a Keras layer, received <class 'int'>"),
+        ("ResNet18", {"norm_layer": keras.layers.Dense}, "`norm_layer`=.*Dense.*'units'.*partial"),
+        ("ResNet18", {"activation": int}, "one of a Keras layer, received <class 'int'>"),
+        ("ResNet18", {"activation": keras.layers.Activation}, "`activation`=.*partial that sets"),
+        ("ResNet18", {"activation": "silo"}, "received 'silo'; did you mean 'silu'"),
+        ("ResNet18", {"activation": 3}, "`activation` is the name .* received 3"),
         ("ResNet18", {"norm_layer": lambda name: None}, "'stem_norm' it returned None"),
         ("ResNet18", {"norm_layer": lambda name: four_groups("x")}, "of that name"),
         ("ResNet18", {"norm_layer": "group", "norm": {"momentum": 0.5}}, "momentum=0.5, which Gr"),
         ("ResNet18", {"activation": keras.layers.ReLU()}, "pass the class, ReLU, instead"),
         ("ResNet18", {"activation": "rely"}, "received 'rely'; did you mean 'relu'"),
         ("ResNet18", {"block": "bottelneck"}, "'bottelneck'; did you mean 'bottleneck'"),
+        ("ResNet18", {"block": lambda x, filters, stride, name: x}, "does not take norm, norm_lay"),
+        ("ResNet18", {"block": lambda x, *args, **options: None}, "returned None as stage1_block1"),
+        ("ResNet18", {"block": lambda x, *args, **options: x[0]}, "rank of its input, 4"),
+        ("ResNet18", {"block": 3}, "function of a tensor, filters and a stride.* received 3"),
+        ("ResNet18", {"block": keras.layers.Dense}, "`block` is a name, or a function.*Dense"),
         ("ResNet18", {"block": "basic", "bottleneck": True}, "leave bottleneck=True out"),
         ("SEResNet18", {"block": own_block}, r"`se_ratio` is 0\.0625.*own_block blocks"),
         ("CifarResNet20", {"block": own_block}, "`shortcut` is 'A'"),

@@ -123,3 +123,37 @@ def test_a_lock_on_a_file_that_was_replaced_is_none(workdir, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", late)
     with pytest.raises(UserError, match="another process"), workdir.locked():
         pass
+
+
+def test_a_config_json_that_is_no_text(workdir):
+    workdir.config.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match=r"config\.json is not JSON"):
+        workdir.check(changed())
+
+
+@pytest.mark.parametrize("history", ["x", {"a": 1}, [1], None])
+def test_a_broken_history_is_not_written_over(workdir, history):
+    values = json.loads(workdir.config.read_text())
+    workdir.config.write_text(before := json.dumps({**values, "history": history}))
+    with pytest.raises(UserError, match=r"history is .* not a list of changes; restore the file"):
+        workdir.claim(changed(data__path="/new"))
+    assert workdir.config.read_text() == before
+
+
+def test_damaged_lines_of_metrics_cost_only_themselves(workdir):
+    rows = [{"kind": "train", "step": step, "loss": 1.0} for step in (1, 2, 3)]
+    lines = [json.dumps(row).encode() for row in rows]
+    damaged = [b"3", b"null", b'{"a": 1}', b"\xff\xfe", lines[0][:-9]]
+    workdir.metrics.write_bytes(b"\n".join([lines[0], *damaged, lines[1], lines[2][:-3]]) + b"\n")
+    assert workdir.read_metrics() == rows[:2]
+    assert workdir.rewind_metrics(1) == rows[:1]
+    assert workdir.metrics.read_bytes() == lines[0] + b"\n"
+
+
+@pytest.mark.parametrize("text", ["", "null", "[]", "{}", '{"classes": 3}', '{"classes": []}'])
+def test_a_damaged_dataset_json_says_what_to_do(workdir, text):
+    with pytest.raises(UserError, match=r"missing; run keras-resnet train"):
+        workdir.read_dataset()
+    workdir.dataset.write_text(text)
+    with pytest.raises(UserError, match=r"dataset\.json: damaged; run keras-resnet train"):
+        workdir.read_dataset()

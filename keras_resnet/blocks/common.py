@@ -10,6 +10,8 @@ from keras_resnet.blocks.normalization import (
     NORM_DEFAULTS,
     NormLayer,
     check_norm,
+    class_of,
+    make_layer,
     make_normalization,
 )
 from keras_resnet.errors import nearest
@@ -28,13 +30,14 @@ class LayerOptions:
         norm: options of the normalizations: `momentum` (default 0.9), `epsilon` (1e-5) and
             `synchronized` (False), each may be left out.
         norm_layer: which normalization: a name of `keras_resnet.blocks.NORM_LAYERS` ("batch",
-            "group", "instance", "layer"); a Keras layer class, which is called with those of
-            `axis`, `epsilon`, `momentum`, `synchronized`, `gamma_initializer`, `dtype` and `name`
-            that it takes; or a function that is given a name and returns a new layer of that
-            name, used as it is.
+            "group", "instance", "layer"); a Keras layer class, or a `functools.partial` of one,
+            which is called with `name` and those of `axis`, `epsilon`, `momentum`, `synchronized`,
+            `gamma_initializer` and `dtype` that it takes and the partial leaves open; or a
+            function that is given a name and returns a new layer of that name, used as it is.
         activation: name of a Keras activation, a function of a tensor, or a Keras layer class
-            such as `keras.layers.PReLU`. Register your own functions and classes with
-            `keras.saving.register_keras_serializable`, or `.keras` files cannot be loaded.
+            such as `keras.layers.PReLU`, or a `functools.partial` of one. Register your own
+            functions and classes with `keras.saving.register_keras_serializable`, or `.keras`
+            files cannot be loaded.
         data_format: "channels_last" or "channels_first"; None takes
             `keras.config.image_data_format()`.
         dtype: dtype or dtype policy of every layer; None takes the global policy.
@@ -59,20 +62,23 @@ class LayerOptions:
                 "`activation` makes a new layer for each place: pass the class, "
                 f"{type(self.activation).__name__}, instead of {self.activation!r}."
             )
-        if isinstance(self.activation, str):
-            _check_activation(self.activation)
+        _check_activation(self.activation)
         object.__setattr__(self, "norm", {**NORM_DEFAULTS, **(self.norm or {})})
         object.__setattr__(self, "data_format", data_format)
 
 
-def _check_activation(name: str) -> None:
+def _check_activation(activation: Any) -> None:
+    if isinstance(kind := class_of(activation), type):
+        if not issubclass(kind, keras.layers.Layer):
+            raise ValueError(f"`activation` as a class is one of a Keras layer, received {kind}.")
+        return
     try:
-        keras.activations.get(name)
-    except ValueError as error:
-        known = [key for key, value in vars(keras.activations).items() if callable(value)]
+        keras.activations.get(activation)
+    except (ValueError, TypeError) as error:
+        known = [name for name, value in vars(keras.activations).items() if callable(value)]
         raise ValueError(
             "`activation` is the name of a Keras activation, a function of a tensor or a Keras "
-            f"layer class; received {name!r}{nearest(name, known)}"
+            f"layer class; received {activation!r}{nearest(activation, known)}"
         ) from error
 
 
@@ -144,8 +150,8 @@ class Builder:
 
     def activate(self, x, *, name):
         activation, dtype = self.options.activation, self.options.dtype
-        if isinstance(activation, type):
-            return activation(dtype=dtype, name=name)(x)
+        if not isinstance(activation, str) and class_of(activation) is not None:
+            return make_layer("activation", activation, dtype=dtype, name=name)(x)
         return keras.layers.Activation(activation, dtype=dtype, name=name)(x)
 
     def conv_norm_act(

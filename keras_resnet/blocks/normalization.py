@@ -1,5 +1,6 @@
 """Normalizations by name, class or function, and how one is recognized in a finished model."""
 
+import functools
 import inspect
 import math
 import re
@@ -52,6 +53,8 @@ def check_norm(norm_layer: Any, norm: Mapping[str, Any]) -> None:
             "`norm_layer` makes a new layer for each place: pass a name, a layer class or a "
             f"function of a name, received {norm_layer!r}."
         )
+    if isinstance(norm_layer, type) and not issubclass(norm_layer, keras.layers.Layer):
+        raise ValueError(f"`norm_layer` as a class is one of a Keras layer, received {norm_layer}.")
     unknown = sorted(norm.keys() - NORM_DEFAULTS.keys())
     if unknown:
         raise ValueError(
@@ -87,19 +90,46 @@ def make_normalization(
     """
     options = {**NORM_DEFAULTS, **norm}
     arguments: dict[str, Any] = {}
+    kind = class_of(norm_layer)
     if isinstance(norm_layer, str):
         kind, arguments = NORM_LAYERS[norm_layer](channels)
-    elif isinstance(norm_layer, type):
-        kind = norm_layer
-    else:
+    elif kind is None:
         return _made_by_function(norm_layer, options, zero_gamma, name)
     known = _parameters(kind)
     _refuse(options, known, kind.__name__)
+    if isinstance(norm_layer, functools.partial):  # what it sets stays as it is
+        known -= norm_layer.keywords.keys()
     options["axis"] = axis
     if zero_gamma:
         options["gamma_initializer"] = "zeros"
     arguments |= {key: value for key, value in options.items() if key in known}
-    return kind(**arguments, dtype=dtype, name=name)
+    make = kind if isinstance(norm_layer, str) else norm_layer
+    return make_layer("norm_layer", make, **arguments, dtype=dtype, name=name)
+
+
+def class_of(made_by: Any) -> type | None:
+    """The class that a class, or a `functools.partial` of one, makes; None for anything else."""
+    kind = made_by.func if isinstance(made_by, functools.partial) else made_by
+    return kind if isinstance(kind, type) else None
+
+
+def make_layer(argument: str, make: Callable[..., Any], **arguments: Any) -> keras.layers.Layer:
+    """A layer of a class that was passed as `argument`; no dtype is given to one that takes none.
+
+    Raises:
+        ValueError: if the class cannot be called with `arguments` alone.
+    """
+    kind = class_of(make)
+    if arguments["dtype"] is None and kind is not None and "dtype" not in _parameters(kind):
+        del arguments["dtype"]
+    try:
+        return make(**arguments)
+    except (TypeError, ValueError) as error:
+        given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+        raise ValueError(
+            f"`{argument}`={make!r} cannot be called with {given}: {error}. Pass a class that can, "
+            "or a functools.partial that sets what else it needs."
+        ) from error
 
 
 def is_normalization(layer: keras.layers.Layer) -> bool:

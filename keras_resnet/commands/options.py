@@ -46,6 +46,11 @@ def write_json(path: str | None, figures: Any) -> None:
 
 def require_config(flags: absl_flags.FlagValues, arguments: list[str], example: str) -> None:
     """Raises UsageError unless there is a --config and no argument that is no flag."""
+    if arguments and arguments[0].lower() in ("true", "false"):
+        raise UsageError(
+            f"unexpected argument {arguments[0]!r}; the value of a true or false key follows a =, "
+            f"for example --config.deterministic={arguments[0]}"
+        )
     if arguments:
         raise UsageError(
             f"unexpected argument {arguments[0]!r}; a config goes in --config=NAME; for example: "

@@ -59,7 +59,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
         raise UsageError("it takes --model or --workdir, not both")
     if not arguments:
         raise UsageError("name one image file, or folder of images, or more")
-    if flags.workdir:
+    if flags.workdir and not WorkDir(flags.workdir).model.exists():
         WorkDir(flags.workdir).read_config()  # raises if no run was started there
     files = list(list_images(arguments))
     if not files:

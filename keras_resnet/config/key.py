@@ -3,7 +3,7 @@
 import ast
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from keras_resnet.config.registries import Registry
@@ -31,10 +31,14 @@ class Range:
         return above and (value < self.high if self.open_high else value <= self.high)
 
     def __str__(self) -> str:
-        low = f"{'above' if self.open_low else 'at least'} {self.low:g}"
-        high = f"{'below' if self.open_high else 'at most'} {self.high:g}"
+        low = f"{'above' if self.open_low else 'at least'} {_in_words(self.low)}"
+        high = f"{'below' if self.open_high else 'at most'} {_in_words(self.high)}"
         ends = ((low, self.low), (high, self.high))
         return " and ".join(text for text, end in ends if math.isfinite(end))
+
+
+def _in_words(number: float) -> str:
+    return f"{number:,}" if isinstance(number, int) else f"{number:g}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +104,10 @@ class Key:
                 f"{where}: {self.name}={value!r} is {type(value).__name__}, but it takes "
                 f"{self.type.__name__}, for example {self._example()!r}"
             )
+        if isinstance(value, tuple) and not _are_numbers(value):
+            raise UsageError(
+                f"{where}: {self.name}={value!r} takes numbers, for example {self._example()!r}"
+            )
         return value
 
     def parse(self, text: str) -> Any:
@@ -129,10 +137,12 @@ class Key:
         if allowed and value not in allowed:
             few = ", ".join(choice or repr(choice) for choice in allowed)
             which = few if len(allowed) <= _MANY else f"the {len(allowed)} that there are"
-            more = "" if len(allowed) <= _MANY else f"; `keras-resnet config {self.name}` has them"
             hint = did_you_mean(value, allowed)
-            raise UsageError(f"{given} is not one of {which}{f'.{hint}' if hint else more}")
-        if isinstance(value, float) and not math.isfinite(value):
+            if not hint and len(allowed) > _MANY:
+                hint = f" `keras-resnet config {self.name}` has them."
+            raise UsageError(f"{given} is not one of {which}.{hint}")
+        entries = value if isinstance(value, tuple) else (value,)
+        if not all(math.isfinite(entry) for entry in entries if isinstance(entry, float)):
             raise UsageError(f"{given} is not a finite number")
         if self.range is not None and value not in self.range:
             raise UsageError(f"{given} must be {self.range}")
@@ -150,9 +160,13 @@ def _parse_bool(text: str) -> bool:
 def _parse_tuple(text: str) -> tuple:
     value = ast.literal_eval(text) if text.strip() else ()
     value = tuple(value) if isinstance(value, list | tuple) else (value,)
-    if not all(type(entry) in (int, float) for entry in value):
+    if not _are_numbers(value):
         raise ValueError("not all of it is numbers")
     return value
+
+
+def _are_numbers(values: Iterable[Any]) -> bool:
+    return all(isinstance(entry, int | float) and type(entry) is not bool for entry in values)
 
 
 # Type -> (how text becomes a value, what it is called).

@@ -5,6 +5,7 @@ A config file is Python with a function `get_config()` that returns an `ml_colle
 """
 
 import importlib.util
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,11 @@ def load_config(name_or_path: str) -> ConfigDict:
         if path in [known for known, _ in layers]:
             raise UsageError(f"--config={name_or_path}: {path} builds on itself")
         base, delta = _run_config_file(path, name_or_path)
+        if not isinstance(base, str | None):
+            raise UsageError(
+                f"{path}: BASE={base!r} is not a text; it names a bundled config or a file, for "
+                'example BASE = "digits"'
+            )
         layers.append((path, delta))
         path = _config_path(base, path.parent, f"{path}: BASE={base!r}") if base else None
     for path, delta in reversed(layers):
@@ -64,8 +70,8 @@ def _config_path(name_or_path: str, folder: Path, where: str) -> Path:
     return path.resolve()
 
 
-def _run_config_file(path: Path, name: str) -> tuple[str | None, dict[str, Any]]:
-    """Returns the name of what the file builds on, and what it sets."""
+def _run_config_file(path: Path, name: str) -> tuple[Any, dict[str, Any]]:
+    """Returns its BASE, None without one, and what it sets."""
     try:
         spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
         assert spec is not None  # the name ends with .py
@@ -74,9 +80,15 @@ def _run_config_file(path: Path, name: str) -> tuple[str | None, dict[str, Any]]
         spec.loader.exec_module(module)
         delta = module.get_config()
         delta = delta.to_dict() if isinstance(delta, ConfigDict) else dict(delta)
-    except Exception as error:  # the file is the user's own code: anything can happen in it
+    except (Exception, SystemExit) as error:  # the user's own code: anything can happen in it
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise UsageError(f"--config={name}: {path} failed with {reason}") from error
+        lines = [
+            frame.lineno
+            for frame in traceback.extract_tb(error.__traceback__)
+            if frame.filename == str(path)
+        ]
+        where = f" in line {lines[-1]}" if lines else ""
+        raise UsageError(f"--config={name}: {path} failed{where} with {reason}") from error
     return getattr(module, "BASE", None), delta
 
 

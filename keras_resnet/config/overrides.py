@@ -9,6 +9,7 @@ from keras_resnet.config.checks import check
 from keras_resnet.config.key import Key
 from keras_resnet.config.loading import bundled_configs, check_key, load_config, set_value
 from keras_resnet.config.schema import KEYS
+from keras_resnet.errors import UsageError
 
 PREFIX = "config."
 
@@ -71,4 +72,6 @@ def check_flag(name: str) -> None:
     """Raises UsageError, naming the closest key, if an unknown flag was meant to be an override."""
     for prefix in (PREFIX, f"no{PREFIX}"):
         if name.startswith(prefix):
-            check_key(name.removeprefix(prefix), "the command line")
+            key = check_key(name.removeprefix(prefix), "the command line")
+            # Only a boolean key has --noconfig.KEY.
+            raise UsageError(f"there is no flag --{name}: write --{PREFIX}{key.name}=VALUE")

@@ -19,6 +19,7 @@ from keras_resnet.errors import UsageError, UserError
 Changes = dict[str, tuple[Any, Any]]
 
 _VERSION, _HISTORY = "config_version", "history"
+_RESTORE = "restore the file or start elsewhere"
 
 
 def to_json(config: ConfigDict, history: list[dict[str, Any]] | None = None) -> str:
@@ -49,7 +50,12 @@ def from_json(text: str, where: str) -> ConfigDict:
 
 def _version_of(values: dict[str, Any], where: str) -> int:
     version = values.get(_VERSION, 1)
-    if type(version) is not int or not 1 <= version <= CONFIG_VERSION:
+    if type(version) is not int or version < 1:
+        raise UsageError(
+            f"{where}: {_VERSION} is {version!r}, and must be an integer from 1 to "
+            f"{CONFIG_VERSION}; {_RESTORE}"
+        )
+    if version > CONFIG_VERSION:
         raise UsageError(
             f"{where}: {_VERSION} is {version!r}, and this version of keras-resnet reads up to "
             f"{CONFIG_VERSION}; a newer one wrote it: pip install --upgrade keras-resnet-tpu"
@@ -71,10 +77,8 @@ def keep_older_defaults(config: ConfigDict, text: str, where: str) -> ConfigDict
     Raises:
         UsageError: as `from_json`.
     """
-    version, recorded = (
-        _version_of(_parse(text, where), where),
-        dict(flatten(from_json(text, where))),
-    )
+    version = _version_of(_parse(text, where), where)
+    recorded = dict(flatten(from_json(text, where)))
     asked = dict(flatten(config))
     kept = {}
     for name, key in KEYS.items():
@@ -85,8 +89,15 @@ def keep_older_defaults(config: ConfigDict, text: str, where: str) -> ConfigDict
 
 
 def history_of(text: str, where: str) -> list[dict[str, Any]]:
-    """Returns the changes recorded in what `to_json` wrote, the oldest first."""
-    return _parse(text, where).get(_HISTORY, [])
+    """Returns the changes recorded in what `to_json` wrote, the oldest first.
+
+    Raises:
+        UsageError: the text is no such JSON.
+    """
+    history = _parse(text, where).get(_HISTORY, [])
+    if not isinstance(history, list) or not all(isinstance(entry, dict) for entry in history):
+        raise UsageError(f"{where}: {_HISTORY} is {history!r}, not a list of changes; {_RESTORE}")
+    return history
 
 
 def changed_entry(changes: Changes) -> dict[str, Any]:
@@ -98,12 +109,10 @@ def changed_entry(changes: Changes) -> dict[str, Any]:
 def _parse(text: str, where: str) -> dict[str, Any]:
     try:
         values = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UsageError(
-            f"{where} is not JSON ({error}); restore the file or start elsewhere"
-        ) from error
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise UsageError(f"{where} is not JSON ({error}); {_RESTORE}") from error
     if not isinstance(values, dict):
-        raise UsageError(f"{where} is not a JSON object; restore the file or start elsewhere")
+        raise UsageError(f"{where} is not a JSON object; {_RESTORE}")
     return values
 
 

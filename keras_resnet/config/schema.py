@@ -37,7 +37,7 @@ _RESUME_SOURCE = {"path": NOTED, "class_names": NOTED, "on_error": NOTED, "max_b
 
 # fmt: off
 _ROWS = (
-    Key("seed", 0, range=NOT_NEGATIVE,
+    Key("seed", 0, range=Range(low=0, high=2**32 - 1),  # what NumPy takes
         help="Fixes the initial weights, the order of the examples and the augmentation."),
     Key("deterministic", False, resume=NOTED,
         help="Computes the same bits in every run on the same devices, which is slower."),
@@ -45,7 +45,7 @@ _ROWS = (
     Key("strategy", "auto", resume=NOTED,
         choices=Registry("training.tensorflow.strategy", "STRATEGIES", also=("auto",)),
         help="Which devices train; auto: several hosts if there are, else TPU, GPUs, GPU, CPU."),
-    Key("devices", 0, range=NOT_NEGATIVE, resume=NOTED,
+    Key("devices", 0, range=Range(low=0, high=4096), resume=NOTED,
         help="How many GPUs mirrored uses, or parts it splits a CPU into; 0 takes all."),
     Key("connect_timeout", 300.0, range=NOT_NEGATIVE, resume=FREELY,
         help="Seconds that multi_worker waits for the other hosts."),
@@ -62,7 +62,8 @@ _ROWS = (
     # So that a smaller machine can go on with what a larger one began.
     Key("accumulate_steps", 1, range=ONE_OR_MORE, resume=NOTED,
         help="Computes a batch in so many parts, one after the other, to need less memory."),
-    Key("epochs", 90, range=ONE_OR_MORE,
+    # The timeline lists the evaluations and checkpoints of all epochs.
+    Key("epochs", 90, range=Range(low=1, high=10**6),
         help="How often the run sees every training image; the schedule stretches with it."),
     Key("evaluate_every_epochs", 1, range=ONE_OR_MORE, resume=FREELY,
         help="Epochs from one evaluation to the next."),

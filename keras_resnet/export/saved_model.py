@@ -1,8 +1,10 @@
 """SavedModels that TF Serving runs."""
 
+import contextlib
 import dataclasses
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -97,14 +99,27 @@ def export_saved_model(
     comparison.check(difference, tolerance, f"the export in {precision}")
     with new_version(output) as (folder, published):
         signatures = make_signatures(network, frozen, top=top, on_error=on_error)
-        write_saved_model(folder, network, signatures)
-        warmup.write_records(folder / warmup.FILE, _warmup_records(network, name))
+        with _explain_write_errors(output):
+            write_saved_model(folder, network, signatures)
+            warmup.write_records(folder / warmup.FILE, _warmup_records(network, name))
         images = samples.first(LOADER_IMAGES)
         report, logits = verify_saved_model(folder, images)
         served = comparison.compare([(images, None)], logits_caller(frozen), lambda _: logits)
         comparison.check(served, LOADER_TOLERANCES[precision], "what TensorFlow's C++ loader runs")
     config = write_serving_config(output, name)
     return Export(published[0], config, difference, report)
+
+
+@contextlib.contextmanager
+def _explain_write_errors(output: Path) -> Iterator[None]:
+    try:
+        yield
+    except (tf.errors.OpError, OSError) as error:  # TensorFlow's own for a full disk
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"--output={output}: the export could not be written ({reason}). Nothing of it is "
+            "left, and the versions before it are whole: make room and run the same command again"
+        ) from error
 
 
 def write_saved_model(folder: Path, network: Network, signatures: dict) -> None:

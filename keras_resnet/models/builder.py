@@ -212,6 +212,7 @@ def plan_blocks(row: Architecture, output_stride: int | None = None) -> list[Blo
 
 def _features(row: Architecture, x, plans, options):
     make, preactivation = _block_of(row), row.preactivation
+    _check_options_of(make, options)
     x = blocks.stem(
         x,
         row.stem_width,
@@ -224,12 +225,23 @@ def _features(row: Architecture, x, plans, options):
     for plan in plans:
         arguments = _arguments(row, make, plan)
         name = f"stage{plan.stage}_block{plan.block}"
+        rank = len(x.shape)
         x = make(x, row.widths[plan.stage - 1], plan.stride, name=name, **arguments, **options)
+        if not isinstance(x, keras.KerasTensor) or len(x.shape) != rank:
+            raise ValueError(
+                f"`block` {_kind_of(row)} returned {x!r} as {name}; a block returns a Keras tensor "
+                f"of the rank of its input, {rank}."
+            )
     return blocks.norm_act(x, name="final", **options) if preactivation else x
 
 
 def _block_of(row: Architecture) -> Callable[..., keras.KerasTensor]:
     if not isinstance(row.block, str):
+        if isinstance(row.block, type) or not callable(row.block):
+            raise ValueError(
+                "`block` is a name, or a function of a tensor, filters and a stride that returns a "
+                f"tensor; received {row.block!r}."
+            )
         return row.block
     known = blocks.PREACT_BLOCKS if row.preactivation else blocks.BLOCKS
     if row.block not in known:
@@ -238,6 +250,17 @@ def _block_of(row: Architecture) -> Callable[..., keras.KerasTensor]:
             f"{row.block!r}{nearest(row.block, known)}"
         )
     return known[row.block]
+
+
+def _check_options_of(make: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    known = inspect.signature(make).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+        return
+    if missing := [option for option in ("name", *options) if option not in known]:
+        raise ValueError(
+            f"`block`={make!r} does not take {', '.join(missing)}: a block is a function "
+            "(x, filters, stride, *, name, **options), whose options it hands on to its layers."
+        )
 
 
 # Argument of a block -> the field of the row that it comes from, where their names differ.

@@ -165,8 +165,8 @@ def load_model_of_workdir(
 ) -> keras.Model:
     """Returns the trained network of a run, which gives probabilities.
 
-    That is model.keras where the run is finished, or has left no checkpoint to restore; else the
-    network of its newest checkpoint, or of the best.
+    That is model.keras where the run is finished, or has left no checkpoint to restore, or nothing
+    but model.keras is there; else the network of its newest checkpoint, or of the best.
 
     Args:
         workdir: of the run.
@@ -176,9 +176,10 @@ def load_model_of_workdir(
     Raises:
         UserError: there is no run, or nothing trained in it that can be used.
     """
-    config = workdir.read_config()
+    copied = workdir.model.exists() and not workdir.is_begun()  # without the rest of its run
+    config = None if copied and checkpoint == "newest" else workdir.read_config()
     finished = workdir.result.exists() or not any(workdir.checkpoints.glob("ckpt-*.index"))
-    if checkpoint == "newest" and finished and workdir.model.exists():
+    if config is None or (checkpoint == "newest" and finished and workdir.model.exists()):
         with local_copy(workdir.model) as file:
             return load_model(file)
     engine, step = restore(config, workdir, checkpoint)

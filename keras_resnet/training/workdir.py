@@ -3,11 +3,12 @@
 Files are replaced whole: a kill leaves the old one or the new.
 """
 
+import contextlib
 import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import Any
 
 from keras_resnet import storage
 from keras_resnet.config import ConfigDict, from_json, records, to_json
@@ -94,7 +95,7 @@ class WorkDir:
                 write_text(self.config, to_json(config, history))
         return noted
 
-    @contextmanager
+    @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """While entered, no other process can train here; the system frees it after a kill.
 
@@ -148,18 +149,21 @@ class WorkDir:
             )
             raise UserError(f"--workdir={self.path}: {what}")
         with storage.explain_bucket_errors(self.path):
-            return self.config.read_text()
+            # What is no text is no JSON either, which is said with the file's name.
+            return self.config.read_bytes().decode(errors="replace")
 
     def read_dataset(self) -> dict:
         """Returns {"classes": [...], "train_examples": n, "eval_examples": n}.
 
         Raises:
-            UserError: training has not come far enough to write it.
+            UserError: training has not come far enough to write it, or it is damaged.
         """
         data = read_json(self.dataset)
-        if data is None:
+        classes = None if data is None else data.get("classes")
+        if data is None or not isinstance(classes, list) or not classes:
+            state = "damaged" if self.dataset.exists() else "missing"
             raise UserError(
-                f"{self.dataset}: missing; run keras-resnet train --workdir={self.path}"
+                f"{self.dataset}: {state}; run keras-resnet train --workdir={self.path}"
             )
         return data
 
@@ -169,15 +173,17 @@ class WorkDir:
             file.write(json.dumps(row) + "\n")
 
     def read_metrics(self) -> list[dict]:
-        """Returns the rows of metrics.jsonl; a last line cut by a kill is left out."""
+        """Returns the rows of metrics.jsonl.
+
+        Lines that are none are left out: the last one cut by a kill, or what a disk damaged.
+        """
+        if not self.metrics.exists():
+            return []
         rows = []
-        if self.metrics.exists():
-            for line in self.metrics.read_text().splitlines():
-                try:
-                    rows.append(json.loads(line))
-                except json.JSONDecodeError:
-                    break
-        return rows
+        for line in self.metrics.read_bytes().decode(errors="replace").splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                rows.append(json.loads(line))
+        return [row for row in rows if _is_row(row)]
 
     def rewind_metrics(self, step: int) -> list[dict]:
         """Drops the rows past `step`, which a resumed run writes again; returns the kept ones."""
@@ -185,3 +191,7 @@ class WorkDir:
         if self.metrics.exists():
             write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
         return rows
+
+
+def _is_row(row: Any) -> bool:
+    return isinstance(row, dict) and "kind" in row and type(row.get("step")) is int

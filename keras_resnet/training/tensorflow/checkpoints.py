@@ -164,7 +164,7 @@ class Checkpoints:
         storage.flush_to_disk(self.folder)
 
     def _restore(self, step: int) -> Progress:
-        path = self._path(step)
+        path, status = self._path(step), None
         try:
             status = self._checkpoint.read(path)
             if self._trains:
@@ -172,6 +172,8 @@ class Checkpoints:
             else:
                 status.assert_existing_objects_matched().expect_partial()
         except (AssertionError, ValueError, tf.errors.OpError) as error:
+            if status is not None:
+                status.expect_partial()  # else TensorFlow warns of each value by itself
             raise UserError(
                 f"checkpoint {path} is of another network, optimizer or version than the config "
                 f"asks for ({self._difference(path) or _first_line(error)}); go on with the "
