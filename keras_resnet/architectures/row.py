@@ -72,7 +72,8 @@ class Architecture:
         stem: see `keras_resnet.blocks.stem`.
         stem_width: channels of the stem's output.
         zero_pad_pool: see `keras_resnet.blocks.stem`.
-        shortcut: "A", "B" or "D", see `keras_resnet.blocks.basic_block`.
+        shortcut: "A", "A-centered", "A-pooled", "B" or "D", see
+            `keras_resnet.blocks.basic_block`.
         groups, base_width: a bottleneck is `int(width * base_width / 64) * groups` channels wide
             inside, its 3×3 convolution has that many groups (Xie et al. 2017, section 3).
         stride_in_1x1: stride in a bottleneck's first 1×1 convolution (He et al. 2015).
@@ -247,7 +248,8 @@ class Architecture:
             stem: "cifar", "imagenet", "deep" or "deep_strided", see `keras_resnet.blocks.stem`.
             stem_width: channels of the stem's output.
             zero_pad_pool: pad the stem's pool with zeros instead of minus infinity.
-            shortcut: "A", "B" or "D", see `keras_resnet.blocks.basic_block`.
+            shortcut: "A", "A-centered", "A-pooled", "B" or "D", see
+                `keras_resnet.blocks.basic_block`.
             groups: groups of a bottleneck's 3×3 convolution.
             base_width: a bottleneck is `int(width * base_width / 64) * groups` channels wide.
             stride_in_1x1: stride in a bottleneck's first 1×1 convolution.

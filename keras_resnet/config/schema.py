@@ -81,7 +81,7 @@ _ROWS = (
     Key("model.widths", (), example=(64, 128, 256, 512),
         help="Channels of each stage; () takes the network's own."),
     Key("model.shortcut", None, kind=str, example="B",
-        help="Shortcuts A, B or D (docs/blocks.md); none takes the network's own."),
+        help="Shortcuts A, A-centered, A-pooled, B or D (docs/blocks.md); none: the network's own."),
     Key("model.residual", None, kind=bool, example=False,
         help="False makes the plain twin, without shortcuts."),
     Key("model.dropout_rate", None, kind=float, example=0.2,
