@@ -181,7 +181,8 @@ def preact_basic_block(
         dilation: spacing of the taps of the kernels after the place of the stride.
         first_dilation: spacing of the taps of the strided kernel itself; None is `dilation`.
         shortcut: what changes the number of channels: "A" appends zero channels ("A-centered" and
-            "A-pooled" as in `basic_block`), "B" is a 1×1 convolution, "D" the same after an average pool that takes over the stride.
+            "A-pooled" as in `basic_block`), "B" is a 1×1 convolution, "D" the same after an
+            average pool that takes over the stride.
         preact_shortcut: let an identity shortcut start after the first activation too, as the
             paper has it for a network's first block (section 4.1, "special attention").
         residual: False leaves the shortcut and the sum out.
