@@ -5,6 +5,7 @@ from typing import Any
 
 from keras_resnet.architectures import ARCHITECTURES, Architecture
 from keras_resnet.architectures.row import CHANGEABLE
+from keras_resnet.preprocessing import Preprocessing
 
 
 def describe(row: Architecture) -> dict[str, Any] | None:
@@ -15,7 +16,8 @@ def describe(row: Architecture) -> dict[str, Any] | None:
     own = ARCHITECTURES.get(row.name)
     if own is None:
         return None
-    names = [field.name for field in dataclasses.fields(row) if field.name in CHANGEABLE]
+    kept = CHANGEABLE - {*Preprocessing.names()}  # a model stores its preprocessing by itself
+    names = [field.name for field in dataclasses.fields(row) if field.name in kept]
     changed = {
         name: getattr(row, name) for name in names if getattr(row, name) != getattr(own, name)
     }

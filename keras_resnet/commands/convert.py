@@ -109,7 +109,8 @@ def _converted(flags: absl_flags.FlagValues, names: dict[str, str], given: dict[
         classes = classes_of(weights)
         given |= {"include_top": False} if classes is None else {"classes": classes}
     # The input gets the size that the preprocessing of the weights makes.
-    if "image_size" not in given and weights.preprocessing and given.get("include_top", True):
+    sized = "image_size" in given or "input_shape" in given
+    if not sized and weights.preprocessing and given.get("include_top", True):
         given["image_size"] = weights.preprocessing.image_size
     return create_model(name, weights=weights, **given)
 

@@ -132,7 +132,8 @@ def build_model(
     `given` names those that were not left to the row or the weights.
     """
     _check(row, pooling)
-    own_preprocessing = {key: getattr(row, key) for key in Preprocessing.names() if key in given}
+    # What the caller says of preprocessing, the weights do not overrule.
+    own = {key: getattr(row, key) for key in Preprocessing.names() if key in given}
     channels = 3
     if weights is not None:
         from keras_resnet.weights import Checkpoint, apply_weights, network_for, read_weights
@@ -149,11 +150,12 @@ def build_model(
         "data_format": keras.config.image_data_format() if data_format is None else data_format,
         "dtype": keras.dtype_policies.get(dtype) if dtype is not None else None,
     }
-    if input_tensor is None and input_shape is None:
+    shape = input_shape
+    if input_tensor is None and shape is None:
         size = row.image_size if include_top else None
         last = options["data_format"] == "channels_last"
-        input_shape = (size, size, channels) if last else (channels, size, size)
-    inputs = _input(row, input_tensor, input_shape, options["data_format"])
+        shape = (size, size, channels) if last else (channels, size, size)
+    inputs = _input(row, input_tensor, shape, options["data_format"])
     features = _features(row, inputs, plans, zero_init_last_gamma, options)
     top = {"include_top": include_top, "pooling": pooling, "activation": classifier_activation}
     outputs = _head(row, features, options, **top)
@@ -170,8 +172,10 @@ def build_model(
     )
     if weights is not None:
         apply_weights(model, weights, variant=row.name, given={"shortcut"})
-        if own_preprocessing:
-            model.preprocessing = {**dict(model.preprocessing or {}), **own_preprocessing}
+        if input_shape is not None or input_tensor is not None:
+            own.pop("image_size", None)  # the input's
+        if own and model.preprocessing is not None:
+            model.preprocessing = model.preprocessing.replace(**own)
     return model
 
 

@@ -7,7 +7,12 @@ from collections.abc import Collection, Mapping
 import keras
 
 from keras_resnet.errors import did_you_mean
-from keras_resnet.weights.assign import classes_of, load_into, preprocessing_of
+from keras_resnet.weights.assign import (
+    classes_of,
+    load_into,
+    preprocessing_of,
+    without_classifier,
+)
 from keras_resnet.weights.checkpoint import Checkpoint, WeightsError, WeightsNote
 from keras_resnet.weights.defaults import HUB, default_weights
 from keras_resnet.weights.files import read_file
@@ -31,6 +36,7 @@ __all__ = [
     "preprocessing_of",
     "read_weights",
     "row_of",
+    "without_classifier",
 ]
 
 MATCHES = ("names", "order")

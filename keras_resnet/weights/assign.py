@@ -1,5 +1,6 @@
 """Putting named arrays into a model: all of them, or none."""
 
+import dataclasses
 import warnings
 
 import keras
@@ -28,6 +29,20 @@ def classes_of(checkpoint: Checkpoint) -> int | None:
     naming = require_naming(checkpoint)
     bias = naming.arrays.get(naming.scheme.classifier + "bias")
     return None if bias is None or bias.ndim != 1 else bias.shape[0]
+
+
+def without_classifier(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint without the arrays of its classifier, whatever they are called there.
+
+    Raises:
+        WeightsError: if its names follow no scheme known here.
+    """
+    naming = require_naming(checkpoint)
+    classifier = {
+        name for new, name in naming.original.items() if new.startswith(naming.scheme.classifier)
+    }
+    arrays = {n: a for n, a in checkpoint.arrays.items() if n not in classifier}
+    return dataclasses.replace(checkpoint, arrays=arrays)
 
 
 def load_into(model: keras.Model, checkpoint: Checkpoint, label: str) -> None:

@@ -13,7 +13,7 @@ from keras_resnet.weights.checkpoint import Checkpoint, WeightsError, note
 from keras_resnet.weights.naming import Naming, naming_of
 
 # Fields without effect on trained weights: a network keeps its own.
-_OF_TRAINING = {"dropout_rate", "block_dropout_rate", "drop_path_rate"}
+OF_TRAINING = {"dropout_rate", "block_dropout_rate", "drop_path_rate"}
 
 
 def row_of(checkpoint: Checkpoint) -> Architecture:
@@ -55,7 +55,7 @@ def network_for(row: Architecture, checkpoint: Checkpoint, given: Collection[str
             f"create_model({named!r}, weights=...) or create_model(weights=...) takes them, on "
             f"the command line --model={named} or none."
         )
-    left_out = {"name", "classes", *_OF_TRAINING, *given}
+    left_out = {"name", "classes", *OF_TRAINING, *given}
     told = {
         key: value
         for key, value in checkpoint.network.items()
@@ -89,7 +89,8 @@ def check_zero_channels(
     if shortcut in ZERO_SHORTCUTS and shortcut != kind:
         raise WeightsError(
             f"{label} has shortcut={kind!r}, the weights in {checkpoint.origin} were trained with "
-            f"{shortcut!r}: build the model with shortcut={shortcut!r}. The model is unchanged."
+            f"{shortcut!r}: build the model with shortcut={shortcut!r} "
+            f"(--config.model.shortcut={shortcut} for a run). The model is unchanged."
         )
 
 
