@@ -206,6 +206,32 @@ def test_a_preprocessor_that_warps_is_noted(tmp_path):
             read_weights(tmp_path)
 
 
+def test_a_file_of_ours_under_another_name(tmp_path):
+    model = tiny("ResNet34")
+    model.save(tmp_path / "x.keras")
+    loaded = keras_resnet.create_model(weights=tmp_path / "x.keras")
+    assert_equal(values(loaded), values(model))
+    assert loaded.architecture == model.architecture
+    assert_equal(values(tiny("ResNet18", weights=tmp_path / "x.keras")), values(model))  # the same
+    message = r"are of ResNet34, not of ResNet50: create_model\('ResNet34', weights=...\)"
+    with pytest.raises(WeightsError, match=message):
+        tiny("ResNet50", weights=tmp_path / "x.keras")
+
+
+def test_older_files_of_ours_are_known_by_their_layers(tmp_path):
+    arguments = {"shortcut": "B", "depths": (2, 1), "input_shape": (32, 32, 3)}
+    model = tiny("CifarResNet20", **arguments)
+    model._set_metadata("architecture", None)
+    model.save(tmp_path / "x.keras")
+    assert read_weights(tmp_path / "x.keras").network == {
+        "name": "CifarResNet20",
+        "depths": (2, 1),
+        "widths": (8, 16),
+        "block": "basic",
+        "shortcut": "B",
+    }
+
+
 def test_weights_that_do_not_name_their_network():
     arrays = {"layer1.0.conv1.weight": np.zeros((8, 8, 3, 3), "float32")}
     with pytest.raises(WeightsError, match="does not say which network"):

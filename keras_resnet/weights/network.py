@@ -6,12 +6,15 @@ from collections.abc import Collection
 import keras
 
 from keras_resnet.architectures import ARCHITECTURES, Architecture
+from keras_resnet.architectures.row import CHANGEABLE
 from keras_resnet.blocks.common import ZERO_SHORTCUTS
 from keras_resnet.layers import PadChannels
+from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.weights import schemes
 from keras_resnet.weights.checkpoint import Checkpoint, WeightsError, note
 from keras_resnet.weights.naming import Naming, naming_of
 
+FIELDS = CHANGEABLE - {"bottleneck"}  # which is another way to say `block`
 # Fields without effect on trained weights: a network keeps its own.
 OF_TRAINING = {"dropout_rate", "block_dropout_rate", "drop_path_rate"}
 
@@ -49,7 +52,7 @@ def network_for(row: Architecture, checkpoint: Checkpoint, given: Collection[str
     """
     check_architecture(checkpoint, row.name)
     named = checkpoint.network.get("name", row.name)
-    if named != row.name and "depths" not in given:
+    if named != row.name and row.name in ARCHITECTURES and not _same(row, row_of(checkpoint)):
         raise WeightsError(
             f"The weights in {checkpoint.origin} are of {named}, not of {row.name}: "
             f"create_model({named!r}, weights=...) or create_model(weights=...) takes them, on "
@@ -59,7 +62,7 @@ def network_for(row: Architecture, checkpoint: Checkpoint, given: Collection[str
     told = {
         key: value
         for key, value in checkpoint.network.items()
-        if key not in left_out and getattr(row, key) != value
+        if key not in left_out and named == row.name and getattr(row, key) != value
     }
     row = row.changed(**told) if told else row
     if row.residual and row.shortcut in ZERO_SHORTCUTS and not {"shortcut", "residual"} & {*given}:
@@ -71,6 +74,12 @@ def network_for(row: Architecture, checkpoint: Checkpoint, given: Collection[str
         changes = ", ".join(f"{key}={value!r}" for key, value in told.items())
         note(f"{checkpoint.origin} is of {row.name} with {changes}: so is the model.")
     return row
+
+
+def _same(row: Architecture, other: Architecture) -> bool:
+    """Whether trained weights of one row mean the same in the other."""
+    apart = {"classes", *OF_TRAINING, *Preprocessing.names()}
+    return all(getattr(row, key) == getattr(other, key) for key in FIELDS - apart)
 
 
 def check_zero_channels(

@@ -13,7 +13,7 @@ def network_of_config(config: dict[str, Any]) -> dict[str, Any]:
     """Fields of `Architecture` with the `name` of their row; empty for a model of somebody else.
 
     Args:
-        config: of a model, as Keras stores it. Files since version 0.3 describe their network
+        config: of a model, as Keras stores it. Files describe their network
             under `architecture`; in older ones the names of the model and its layers do.
     """
     return fields_of(config.get("architecture")) or _by_layers(config)
