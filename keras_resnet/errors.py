@@ -14,9 +14,11 @@ class UserError(Exception):
 
     Attributes:
         code: the exit code of a command that ends with it.
+        details: lines at the end of its text that a command prints as they are, such as a table.
     """
 
     code = 1
+    details = ""
 
 
 class Interrupted(UserError):

@@ -75,9 +75,11 @@ def squeeze_excite(net, x):
 
 
 def shortcut(net, x, filters, stride, kind, normalized=True):
-    if kind == "A":
-        widths = [(0, 0)] * (x.ndim - 1) + [(0, filters - x.shape[-1])]
-        return np.pad(subsample(x, stride), widths)
+    if kind.startswith("A"):
+        zeros = filters - x.shape[-1]
+        before = 0 if kind == "A" else zeros // 2
+        widths = [(0, 0)] * (x.ndim - 1) + [(before, zeros - before)]
+        return np.pad((average_pool if kind == "A-pooled" else subsample)(x, stride), widths)
     if kind == "D":
         x, stride = average_pool(x, stride), 1
     x = net.conv(x, "shortcut_conv", stride=stride)
@@ -98,7 +100,10 @@ def close(actual, expected):
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
-@pytest.mark.parametrize(("stride", "kind"), [(1, "B"), (2, "A"), (2, "B"), (2, "D"), (3, "B")])
+@pytest.mark.parametrize(
+    ("stride", "kind"),
+    [(1, "B"), (2, "A"), (2, "A-centered"), (2, "A-pooled"), (2, "B"), (2, "D"), (3, "B")],
+)
 def test_basic_block(rank, stride, kind):
     model, x, y = built(lambda t: blocks.basic_block(t, 8, stride, shortcut=kind, name="b"), rank)
     net = Numpy(model, "b")

@@ -111,6 +111,20 @@ def test_the_same_classes_keep_their_classifier(pretrained, tmp_path, capsys):
     assert "starts from random" not in capsys.readouterr().out
 
 
+def test_a_file_of_ours_names_its_own_network(pretrained, photos, tmp_path, capsys):
+    config = _finetune(pretrained / "model.keras", photos, model__name="ResNet50")
+    config.epochs = 1
+    with config.unlocked():
+        config.model.depths, config.model.widths = (), ()
+    run.train(config, tmp_path)
+    recorded = WorkDir(tmp_path).read_config().model
+    trained = keras.saving.load_model(pretrained / "model.keras")
+    assert recorded.name == trained.architecture["name"] == "CifarResNet20"
+    assert recorded.depths == tuple(trained.architecture["depths"])
+    assert "model.keras names its network, CifarResNet20" in capsys.readouterr().out
+    run.train(config, tmp_path)  # resumed with the same command
+
+
 def test_weights_of_another_architecture(pretrained, photos, tmp_path):
     config = _finetune(pretrained, photos, model__widths=(16, 32, 32))
     with pytest.raises(UserError, match="are not those of CifarResNet20"):

@@ -76,9 +76,11 @@ def test_another_architecture_with_the_same_names(safetensors_file):
     _refused(safetensors_file, "create_model('ResNet18D') takes them")
 
 
-def test_wrong_number_of_channels(safetensors_file):
-    shapes = "conv1.weight is (8, 3, 7, 7), should be (8, 1, 7, 7)"
-    _refused(safetensors_file, shapes, input_shape=(32, 32, 1))
+def test_channels_that_are_not_those_of_rgb(tmp_path):
+    _, arrays = filled()
+    arrays["conv1.weight"] = arrays["conv1.weight"][:, :2]
+    path = save_safetensors(arrays, tmp_path / "x.safetensors")
+    _refused(path, "conv1.weight is (8, 2, 7, 7), should be (8, 3, 7, 7)")
 
 
 def test_unknown_naming(tmp_path):

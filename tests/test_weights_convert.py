@@ -1,5 +1,6 @@
 """`keras-resnet convert`: the file it writes, and what it says when it cannot."""
 
+import inspect
 import json
 
 import keras
@@ -10,7 +11,9 @@ from weights_helpers import arrays_for
 
 import keras_resnet
 from keras_resnet import commands
+from keras_resnet.commands.model_flags import MODEL_FLAGS
 from keras_resnet.weights import Checkpoint, apply_weights, schemes
+from keras_resnet.weights.network import OF_TRAINING
 
 numpy_files = pytest.importorskip("safetensors.numpy", reason="needs the extra `safetensors`")
 
@@ -63,6 +66,101 @@ def test_refuses(weights, tmp_path, capsys, model, output, code, message):
     assert message in stderr
     assert len(stderr.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def cifar_file(tmp_path):
+    """Option A with a head called `linear`, under a prefix, two blocks per stage."""
+    arguments = {"depths": (1, 1), "widths": (8, 16), "stem_width": 8, "classes": 3}
+    model = keras_resnet.CifarResNet20(shortcut="A-centered", **arguments)
+    arrays = arrays_for(model, schemes.TORCHVISION)
+    apply_weights(model, Checkpoint("x", arrays), variant="CifarResNet20", given={"shortcut"})
+    names = {f"net.{n.replace('fc.', 'linear.')}": array for n, array in arrays.items()}
+    np.savez(tmp_path / "cifar.npz", **names)
+    return tmp_path / "cifar.npz", model
+
+
+CIFAR = ["--model=CifarResNet20", "--depths=1,1", "--widths=8,16", "--stem_width=8"]
+
+
+def test_arguments_of_the_model_preprocessing_and_class_names(cifar_file, tmp_path, capsys):
+    path, model = cifar_file
+    (tmp_path / "names.txt").write_text("cat\ndog\n\nfish\n")
+    output = tmp_path / "x.keras"
+    arguments = [
+        f"--weights={path}",
+        f"--output={output}",
+        "--mean=0.1,0.2,0.3",
+        "--std=0.5,0.5,0.5",
+        "--crop_ratio=0.8",
+        f"--class_names={tmp_path / 'names.txt'}",
+    ]
+    assert commands.main(["convert", *CIFAR, *arguments]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert "CifarResNet20 with shortcut='A-centered'" in said[0]
+    assert "CifarResNet20, 5,099 parameters, 3 classes, 32 pixels" in said[1]
+    loaded = keras.saving.load_model(output)
+    assert loaded.class_names == ["cat", "dog", "fish"]
+    assert loaded.preprocessing["mean"] == [0.1, 0.2, 0.3]
+    assert loaded.preprocessing["crop_ratio"] == 0.8
+    images = generator.images(32)
+    np.testing.assert_array_equal(loaded.predict_on_batch(images), model.predict_on_batch(images))
+
+
+def test_a_file_of_ours_needs_no_name(cifar_file, tmp_path):
+    path, model = cifar_file
+    first, second = tmp_path / "1.keras", tmp_path / "2.keras"
+    commands.main(["convert", *CIFAR, f"--weights={path}", f"--output={first}"])
+    assert commands.main(["convert", f"--weights={first}", f"--output={second}"]) == 0
+    loaded = keras.saving.load_model(second)
+    assert loaded.architecture["depths"] == [1, 1]
+    images = generator.images(32)
+    np.testing.assert_array_equal(loaded.predict_on_batch(images), model.predict_on_batch(images))
+
+
+def test_names_and_order_in_the_shell(cifar_file, tmp_path, capsys):
+    path, model = cifar_file
+    with np.load(path) as file:
+        odd = {name.replace("layer", "group").replace("linear", "out"): file[name] for name in file}
+    np.savez(path, **odd)
+    output = tmp_path / "x.keras"
+    command = ["convert", *CIFAR, f"--weights={path}", f"--output={output}", "--classes=3"]
+    command += ["--shortcut=A-centered"]
+    assert commands.main(command) == 1
+    message = capsys.readouterr().err
+    assert "  stem_conv.weight 8×3×3×3" in message
+    assert "--match=order loads them so" in message
+    images = generator.images(32)
+    for more in (["--match=order"], ["--rename=group=layer", "--rename=out[.]=linear."]):
+        assert commands.main([*command, *more]) == 0
+        loaded = keras.saving.load_model(output)
+        expected = model.predict_on_batch(images)
+        np.testing.assert_array_equal(loaded.predict_on_batch(images), expected)
+
+
+@pytest.mark.parametrize(
+    ("flag", "code", "message"),
+    [
+        ("--depths=many", 2, "--depths=many: cannot be read; for example --depths=3,4,6,3"),
+        ("--use_bias=2", 2, "--use_bias=2: cannot be read"),
+        ("--rename=x", 2, "should be REGEX=NEW"),
+        ("--class_names=nowhere.txt", 1, "--class_names=nowhere.txt: cannot be read"),
+        ("--shortcut=C", 1, "received 'C'"),
+    ],
+)
+def test_arguments_that_cannot_be(cifar_file, tmp_path, capsys, flag, code, message):
+    arguments = [f"--weights={cifar_file[0]}", f"--output={tmp_path / 'x.keras'}", flag]
+    assert commands.main(["convert", *CIFAR, *arguments]) == code
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "x.keras").exists()
+
+
+def test_every_argument_of_a_model_is_a_flag():
+    taken = set(inspect.signature(keras_resnet.create_model).parameters)
+    # What text cannot say, what training alone needs, and what the command says otherwise.
+    other = {"name", "weights", "input_tensor", "model_name", "norm", "dtype", "bottleneck"}
+    other |= {"zero_init_last_gamma", "rematerialize", *OF_TRAINING}
+    assert set(MODEL_FLAGS) == taken - other
 
 
 def test_a_missing_flag(capsys):

@@ -2,19 +2,31 @@
 
 import hashlib
 import json
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from references import generator
 from weights_helpers import arrays_for, assert_equal, tiny, values
 
-from keras_resnet.weights import WeightsError, apply_weights, defaults, hub, schemes
+import keras_resnet
+from keras_resnet.weights import (
+    WeightsError,
+    WeightsNote,
+    apply_weights,
+    defaults,
+    hub,
+    read_weights,
+    schemes,
+)
 from keras_resnet.weights.hub import HubAddress
 
 huggingface_hub = pytest.importorskip("huggingface_hub", reason="needs the extra `hf`")
 constants = pytest.importorskip("huggingface_hub.constants")
 numpy_files = pytest.importorskip("safetensors.numpy", reason="needs the extra `safetensors`")
 
+ELSEWHERE = Path(__file__).parent / "references" / "elsewhere"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CONFIG = {
     "architecture": "resnet18",
@@ -65,6 +77,34 @@ def test_a_cached_repository_is_loaded_with_its_preprocessing(repository, addres
     np.testing.assert_array_equal(values(model)["stage1_block1_conv1/kernel"], kernel)
     assert model.preprocessing["image_size"] == 176
     assert model.preprocessing["interpolation"] == "bicubic"
+
+
+def test_a_repository_of_transformers(cache):
+    record = json.loads((ELSEWHERE / "transformers_basic.json").read_text())
+    arrays = {
+        name: generator.weight(name, tuple(shape))
+        for name, shape in record["arrays"].items()
+        if not name.endswith("num_batches_tracked")
+    }
+    settings = {"size": {"shortest_edge": 96}, "crop_pct": 0.8, "resample": 2}
+    content = {
+        "model.safetensors": numpy_files.save(arrays),
+        "config.json": json.dumps(record["config"]).encode(),
+        "preprocessor_config.json": json.dumps(settings).encode(),
+    }
+    folder = _put(cache, "somebody/animals", content)
+    model = keras_resnet.create_model(weights="hf://somebody/animals", classifier_activation=None)
+    assert model.class_names == [f"animal {number}" for number in range(4)]
+    fields = ("image_size", "crop_ratio", "interpolation")
+    assert [model.preprocessing[key] for key in fields] == [96, 0.8, "bilinear"]
+    model = keras_resnet.create_model(
+        weights="hf://somebody/animals", classifier_activation=None, input_shape=(64, 64, 3)
+    )
+    logits = keras.ops.convert_to_numpy(model(generator.images(64)))
+    np.testing.assert_allclose(logits, record["logits"]["64"], atol=1e-4)
+    (folder / "snapshots" / COMMIT / "preprocessor_config.json").unlink()
+    with pytest.warns(WeightsNote, match=r"no preprocessor_config.json that could be fetched"):
+        assert read_weights("hf://somebody/animals").preprocessing is None
 
 
 def test_a_broken_file_in_the_cache_is_noticed(repository):

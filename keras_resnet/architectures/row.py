@@ -72,7 +72,8 @@ class Architecture:
         stem: see `keras_resnet.blocks.stem`.
         stem_width: channels of the stem's output.
         zero_pad_pool: see `keras_resnet.blocks.stem`.
-        shortcut: "A", "B" or "D", see `keras_resnet.blocks.basic_block`.
+        shortcut: "A", "A-centered", "A-pooled", "B" or "D", see
+            `keras_resnet.blocks.basic_block`.
         groups, base_width: a bottleneck is `int(width * base_width / 64) * groups` channels wide
             inside, its 3×3 convolution has that many groups (Xie et al. 2017, section 3).
         stride_in_1x1: stride in a bottleneck's first 1×1 convolution (He et al. 2015).
@@ -215,7 +216,8 @@ class Architecture:
         Args:
             include_top: end with global average pooling and a classifier.
             weights: None for random weights, or what `keras_resnet.weights` loads: "imagenet", a
-                path, "hf://..." .
+                path, "hf://...", or what `read_weights` returned. Fields that the file names and
+                the caller does not (depths, widths, the kind of shortcut) are the file's.
             input_tensor: Keras tensor to build on, instead of a new input.
             input_shape: (*space, channels), or (channels, *space) for "channels_first"; one, two
                 or three spatial axes make a 1-D, 2-D or 3-D network. None for an axis leaves its
@@ -256,7 +258,8 @@ class Architecture:
             stem: "cifar", "imagenet", "deep" or "deep_strided", see `keras_resnet.blocks.stem`.
             stem_width: channels of the stem's output.
             zero_pad_pool: pad the stem's pool with zeros instead of minus infinity.
-            shortcut: "A", "B" or "D", see `keras_resnet.blocks.basic_block`.
+            shortcut: "A", "A-centered", "A-pooled", "B" or "D", see
+                `keras_resnet.blocks.basic_block`.
             groups: groups of a bottleneck's 3×3 convolution.
             base_width: a bottleneck is `int(width * base_width / 64) * groups` channels wide.
             stride_in_1x1: stride in a bottleneck's first 1×1 convolution.
@@ -288,9 +291,12 @@ class Architecture:
         # Here and not above: a look at the table does not load Keras.
         from keras_resnet.models.builder import build_model
 
+        if not isinstance(include_top, bool):
+            raise TypeError(_no_truth(self.name, include_top))
+        given = {key for key, value in arguments.items() if value is not None}
         fields = arguments.keys() & CHANGEABLE
         row = self.changed(**{key: arguments.pop(key) for key in fields})
-        return build_model(row, model_name=arguments.pop("name"), **arguments)
+        return build_model(row, given=given, model_name=arguments.pop("name"), **arguments)
 
     def changed(self, **fields: Any) -> "Architecture":
         """This row with other fields; None keeps the row's own.
@@ -333,6 +339,13 @@ class Architecture:
         documentation = inspect.cleandoc(type(self).__call__.__doc__ or "")
         object.__setattr__(self, "__doc__", f"{title}.\n\n{documentation}")
         object.__setattr__(self, "__name__", self.name)
+
+
+def _no_truth(name: str, include_top: Any) -> str:
+    message = f"`include_top` of {name} is True or False, received {include_top!r}."
+    if hasattr(include_top, "shape"):  # the call of other packages
+        message += f" To build on a tensor: {name}(input_tensor=...)."
+    return message
 
 
 # What is changed in a row; the others are what it is known by.

@@ -19,7 +19,9 @@ from keras_resnet.layers import PadChannels, StochasticDepth
 
 Activation = str | Callable[..., Any] | type[keras.layers.Layer]
 
-SHORTCUTS = ("A", "B", "D")
+# Option A of He et al. 2015, section 3.3, by where `PadChannels` puts the zeros.
+ZERO_SHORTCUTS = {"A": "behind", "A-centered": "centered", "A-pooled": "pooled"}
+SHORTCUTS = (*ZERO_SHORTCUTS, "B", "D")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,11 +181,16 @@ class Builder:
         """Layers `{name}_norm` and `{name}_act`."""
         return self.activate(self.normalize(x, name=f"{name}_norm"), name=f"{name}_act")
 
-    def pad_channels(self, x, filters, stride, *, name):
-        """Shortcut option A of He et al. 2015, section 3.3: subsample, append zero channels."""
+    def pad_channels(self, x, filters, stride, placement, *, name):
+        """Shortcut option A of He et al. 2015, section 3.3: subsample, add zero channels."""
         options = self.options
         return PadChannels(
-            filters, stride, data_format=options.data_format, dtype=options.dtype, name=name
+            filters,
+            stride,
+            data_format=options.data_format,
+            placement=placement,
+            dtype=options.dtype,
+            name=name,
         )(x)
 
     def average_pool_for_shortcut(self, x, stride, *, name):
@@ -238,8 +245,10 @@ def check_block(
             raise ValueError(f"`{argument}` must be a positive integer, received {value!r}.")
     if shortcut not in SHORTCUTS:
         raise ValueError(
-            "`shortcut` is 'A' (subsampling and zero channels), 'B' (1×1 projection where the "
-            f"shape changes) or 'D' (average pool, then projection); received {shortcut!r}."
+            "`shortcut` is 'A' (subsampling, zero channels behind), 'A-centered' (half of the "
+            "zeros in front), 'A-pooled' (the same after an average pool), 'B' (1×1 projection "
+            "where the shape changes) or 'D' (average pool, then projection); received "
+            f"{shortcut!r}."
         )
     if drop_path_rate and not residual:
         raise ValueError(

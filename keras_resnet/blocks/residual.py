@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_resnet.blocks.common import Builder, block_name, check_block
+from keras_resnet.blocks.common import ZERO_SHORTCUTS, Builder, block_name, check_block
 
 EXPANSION = 4  # He et al. 2015, section 4.1: a bottleneck's output has 4 times its width
 
@@ -38,7 +38,9 @@ def basic_block(
             Where a dilation replaces a stride, this is the dilation of the stage before.
         shortcut: what the shortcut does where the shape changes: "A" subsamples and appends zero
             channels, "B" is a 1×1 convolution (both: He et al. 2015, section 3.3), "D" an average
-            pool before an unstrided 1×1 convolution (He et al. 2019, section 4.2).
+            pool before an unstrided 1×1 convolution (He et al. 2019, section 4.2). "A-centered"
+            puts half of the zero channels in front, "A-pooled" does so after an average pool in
+            place of the subsampling: what many PyTorch ports of option A do.
         residual: False leaves the shortcut and the sum out: a block of the paper's plain networks.
         se_ratio: width of the squeeze-and-excitation gate relative to the channels; 0: none.
         drop_path_rate: probability of dropping the branch for an example while training.
@@ -178,8 +180,9 @@ def preact_basic_block(
         stride: stride of the first convolution; n pixels become ceil(n / stride).
         dilation: spacing of the taps of the kernels after the place of the stride.
         first_dilation: spacing of the taps of the strided kernel itself; None is `dilation`.
-        shortcut: what changes the number of channels: "A" appends zero channels, "B" is a 1×1
-            convolution, "D" the same after an average pool that takes over the stride.
+        shortcut: what changes the number of channels: "A" appends zero channels ("A-centered" and
+            "A-pooled" as in `basic_block`), "B" is a 1×1 convolution, "D" the same after an
+            average pool that takes over the stride.
         preact_shortcut: let an identity shortcut start after the first activation too, as the
             paper has it for a network's first block (section 4.1, "special attention").
         residual: False leaves the shortcut and the sum out.
@@ -322,8 +325,9 @@ class _Shortcut:
                 return x
             return build.layer("MaxPooling", 1, strides=stride, name=f"{name}_pool")(x)
         source = self.x if preact is None else preact
-        if self.kind == "A":
-            return build.pad_channels(source, filters, stride, name=name)
+        if self.kind in ZERO_SHORTCUTS:
+            placement = ZERO_SHORTCUTS[self.kind]
+            return build.pad_channels(source, filters, stride, placement, name=name)
         if self.kind == "D" and (stride > 1 or self.dilated):
             source = build.average_pool_for_shortcut(source, stride, name=f"{name}_pool")
             stride = 1

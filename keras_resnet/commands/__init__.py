@@ -172,6 +172,9 @@ def _summary(module: str) -> str:
 
 def _fail(argv: list[str], error: object, code: int) -> int:
     name = f" {argv[0]}" if argv and argv[0] in COMMANDS else ""
-    message = " ".join(str(error).split())
+    details = getattr(error, "details", "")
+    message = " ".join(str(error).removesuffix(details).split())
     print(f"keras-resnet{name}: {message}", file=sys.stderr)
+    if details:
+        print(details, file=sys.stderr)
     return code

@@ -1,83 +1,129 @@
-"""usage: keras-resnet convert --model=NAME --weights=WEIGHTS --output=FILE.keras
+"""usage: keras-resnet convert [--model=NAME] --weights=WEIGHTS --output=FILE.keras
 
 Makes a .keras file of trained weights, with the preprocessing that goes with them. WEIGHTS is a
-file (.safetensors, .pth, .pt, .keras, .weights.h5, .h5 of keras.applications), an address
-hf://OWNER/REPOSITORY[@REVISION][/FILE] or "imagenet". The number of classes is that of the weights;
-weights without a classifier make a model without one. In Python, `import keras_resnet`, then
-`keras.saving.load_model("FILE.keras")`."""
+file (.safetensors, .pth, .pt, .th, .ckpt, .npz, .keras, .weights.h5, .h5 of keras.applications), a
+folder that transformers saved, an address hf://OWNER/REPOSITORY[@REVISION][/FILE] or "imagenet".
+Weights of timm, transformers and this project name their network; others need --model. The number
+of classes is that of the weights; weights without a classifier make a model without one. In Python,
+`import keras_resnet`, then `keras.saving.load_model("FILE.keras")`."""
 
+import warnings
 from pathlib import Path
+from typing import Any
 
 from absl import flags as absl_flags
 
-from keras_resnet.architectures import get_architecture
 from keras_resnet.backend import require_backend
+from keras_resnet.commands.model_flags import (
+    define_model_flags,
+    model_arguments,
+    read_class_names,
+)
 from keras_resnet.commands.options import check_folder_of, define_strings
 from keras_resnet.errors import UsageError, UserError
 from keras_resnet.storage import replacing
 
-SUMMARY = "Make a .keras file of weights from PyTorch, timm or keras.applications."
+SUMMARY = "Make a .keras file of weights from PyTorch, timm, transformers or keras.applications."
 
 
 def define_flags(flags: absl_flags.FlagValues) -> None:
-    """Defines --model, --weights and --output."""
+    """Defines --model, --weights, --output, what changes names, and all model arguments."""
     define_strings(
         flags,
-        model="Name of the network, such as ResNet50.",
-        weights="A file of weights, an hf:// address, or imagenet.",
+        model="Name of the network, such as ResNet50; not needed if the weights name it.",
+        weights="A file of weights, a folder of transformers, an hf:// address, or imagenet.",
         output="The .keras file to write.",
+        class_names="A file with the names of the classes: a line for each, or a JSON list.",
     )
+    absl_flags.DEFINE_multi_string(
+        "rename",
+        [],
+        "REGEX=NEW: what a regular expression finds in the names of the file, and what takes its "
+        "place. Can be given again; an empty NEW for the whole name leaves an array out.",
+        flag_values=flags,
+    )
+    absl_flags.DEFINE_enum(
+        "match",
+        "names",
+        ["names", "order"],
+        "order puts arrays to their places by order and shape, whatever they are called.",
+        flag_values=flags,
+    )
+    define_model_flags(flags)
 
 
 def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     """Converts, says what it wrote and returns 0."""
-    if arguments or not (flags.model and flags.weights and flags.output):
-        raise UsageError("convert takes --model, --weights and --output, and no other argument")
+    if arguments or not (flags.weights and flags.output):
+        raise UsageError("convert takes --weights and --output, and no argument that is no flag")
     output = Path(flags.output)
     if output.suffix != ".keras":
         raise UsageError(f"--output={output}: the name should end with .keras")
     check_folder_of(flags, "output")
-    try:
-        require_backend()
-        model = _converted(flags.model, flags.weights)
-    except (ImportError, ValueError) as error:
-        raise UserError(str(error)) from error
+    given = model_arguments(flags)
+    names = dict(map(_renaming, flags.rename))
+    class_names = read_class_names(flags.class_names) if flags.class_names else None
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        try:
+            require_backend()
+            model = _converted(flags, names, given)
+        except UserError:
+            raise
+        except (ImportError, TypeError, ValueError) as error:
+            raise UserError(str(error)) from error
+    if class_names is not None:
+        _check_count(flags.class_names, class_names, model)
+        model.class_names = class_names
+    for warning in caught:
+        if issubclass(warning.category, UserWarning):
+            print(f"note: {warning.message}")
     with replacing(output) as temporary:
         model.save(temporary)
-    print(f"{output}: {_describe(flags.model, model)}")
+    print(f"{output}: {_describe(model)}")
     return 0
 
 
-def _converted(name: str, source: str):
+def _renaming(text: str) -> tuple[str, str]:
+    pattern, equals, new = text.rpartition("=")
+    if not equals or not pattern:
+        raise UsageError(f"--rename={text}: should be REGEX=NEW, such as --rename='^net\\.='")
+    return pattern, new
+
+
+def _check_count(file: str, class_names: list[str], model) -> None:
+    outputs = model.output_shape[-1]
+    if _has_classifier(model) and len(class_names) != outputs:
+        raise UserError(
+            f"--class_names={file}: holds {len(class_names)} names, the model has {outputs} classes"
+        )
+
+
+def _converted(flags: absl_flags.FlagValues, names: dict[str, str], given: dict[str, Any]):
     from keras_resnet.models import create_model
-    from keras_resnet.weights import apply_weights, classes_of, read_weights
+    from keras_resnet.weights import classes_of, read_weights, row_of
 
-    row = get_architecture(name)
-    checkpoint = read_weights(source, variant=name)
-    classes = classes_of(checkpoint)
-    if classes is None:
-        model = create_model(name, include_top=False)
-        apply_weights(model, checkpoint, variant=name)
-        return model
+    weights = read_weights(flags.weights, variant=flags.model, names=names, match=flags.match)
+    name = flags.model or row_of(weights).name
+    if "classes" not in given and "include_top" not in given:
+        classes = classes_of(weights)
+        given |= {"include_top": False} if classes is None else {"classes": classes}
     # The input gets the size that the preprocessing of the weights makes.
-    size = (checkpoint.preprocessing or row.preprocessing).image_size
-    model = create_model(name, classes=classes, input_shape=_input_shape(size))
-    apply_weights(model, checkpoint, variant=name)
-    return model
+    sized = "image_size" in given or "input_shape" in given
+    if not sized and weights.preprocessing and given.get("include_top", True):
+        given["image_size"] = weights.preprocessing.image_size
+    return create_model(name, weights=weights, **given)
 
 
-def _input_shape(size: int) -> tuple[int, int, int]:
-    import keras
-
-    if keras.config.image_data_format() == "channels_first":
-        return (3, size, size)
-    return (size, size, 3)
+def _has_classifier(model) -> bool:
+    return any(layer.name == "predictions" for layer in model.layers)
 
 
-def _describe(name: str, model) -> str:
-    classifier = any(layer.name == "predictions" for layer in model.layers)
-    head = f"{model.output_shape[-1]:,} classes" if classifier else "no classifier"
-    preprocessing = model.preprocessing
+def _describe(model) -> str:
+    outputs = model.output_shape[-1]
+    head = f"{outputs:,} classes" if _has_classifier(model) else "no classifier"
+    preprocessing, architecture = model.preprocessing, model.architecture or {}
+    name = architecture.get("name", model.name)
     return (
         f"{name}, {model.count_params():,} parameters, {head}, "
         f"{preprocessing.image_size} pixels, {preprocessing.interpolation}, "

@@ -1,18 +1,23 @@
-"""The parameter-free shortcut of the CIFAR ResNets: subsample, then append zero channels."""
+"""The parameter-free shortcut of the CIFAR ResNets: subsample, then add zero channels."""
 
 import keras
+import numpy as np
 from keras import ops
+
+PLACEMENTS = ("behind", "centered", "pooled")
+STORED_PLACEMENT = "placement"  # the key of an index of PLACEMENTS in files; absent: "behind"
 
 
 @keras.saving.register_keras_serializable(package="keras_resnet")
 class PadChannels(keras.layers.Layer):
-    """Subsample space by `stride` and append zero channels until there are `filters`.
+    """Subsample space by `stride` and add zero channels until there are `filters`.
 
     This is shortcut option A of He et al., "Deep Residual Learning for Image Recognition"
     (2015), section 3.3. The paper does not say where the zeros go; the authors' Torch training
     code (facebookarchive/fb.resnet.torch, `models/resnet.lua`, shortcut type "A") concatenates
-    them after the input's channels, and so does this layer. (Ports that put half of the zeros
-    in front compute the same function up to a permutation of channels.)
+    them after the input's channels, and so does this layer unless told otherwise. Many PyTorch
+    ports put half of the zeros in front. That is as good a network to train, but trained weights
+    only work with the placement that they were trained with, and nothing in them tells which.
 
     With `stride=1` and as many filters as input channels it is the identity.
 
@@ -23,15 +28,27 @@ class PadChannels(keras.layers.Layer):
     Args:
         filters: number of output channels, at least that of the input.
         stride: positive integer, the same along every spatial axis; position 0 is kept.
+        placement: "behind" has all zeros after the input's channels; "centered" half of them in
+            front (rounded down) and the rest behind; "pooled" as "centered", after the mean over
+            windows of `stride` positions instead of one position of each (a window that reaches
+            over the border averages what is inside).
         data_format: "channels_last" or "channels_first"; `None` takes
             `keras.config.image_data_format()`.
 
     Raises:
-        ValueError: for a `filters` or `stride` that is no positive integer, an input of another
-            rank, or one with an unknown or larger number of channels.
+        ValueError: for a `filters` or `stride` that is no positive integer, an unknown
+            `placement`, an input of another rank, or one with an unknown or larger number of
+            channels.
     """
 
-    def __init__(self, filters: int, stride: int = 1, data_format: str | None = None, **kwargs):
+    def __init__(
+        self,
+        filters: int,
+        stride: int = 1,
+        data_format: str | None = None,
+        placement: str = "behind",
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         for argument, value in (("filters", filters), ("stride", stride)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -44,9 +61,15 @@ class PadChannels(keras.layers.Layer):
                 "PadChannels knows the data formats 'channels_last' and 'channels_first', "
                 f"received {data_format!r}."
             )
+        if placement not in PLACEMENTS:
+            raise ValueError(
+                f"PadChannels knows the placements {', '.join(map(repr, PLACEMENTS))}, received "
+                f"{placement!r}."
+            )
         self.filters = filters
         self.stride = stride
         self.data_format = data_format
+        self.placement = placement
         self.built = True
 
     def _channel_axis(self, input_shape) -> int:
@@ -68,16 +91,25 @@ class PadChannels(keras.layers.Layer):
     def call(self, inputs):
         axis = self._channel_axis(inputs.shape)
         if self.stride > 1:
-            inputs = inputs[
-                tuple(
-                    slice(None) if i in (0, axis) else slice(None, None, self.stride)
-                    for i in range(len(inputs.shape))
-                )
-            ]
+            inputs = self._subsample(inputs, axis)
         zeros = self.filters - inputs.shape[axis]
         if not zeros:
             return inputs
-        return ops.pad(inputs, [(0, zeros if i == axis else 0) for i in range(len(inputs.shape))])
+        before = 0 if self.placement == "behind" else zeros // 2
+        sides = (before, zeros - before)
+        return ops.pad(inputs, [sides if i == axis else (0, 0) for i in range(len(inputs.shape))])
+
+    def _subsample(self, inputs, axis: int):
+        if self.placement == "pooled":
+            return ops.average_pool(
+                inputs, self.stride, self.stride, padding="same", data_format=self.data_format
+            )
+        return inputs[
+            tuple(
+                slice(None) if i in (0, axis) else slice(None, None, self.stride)
+                for i in range(len(inputs.shape))
+            )
+        ]
 
     def compute_output_shape(self, input_shape):
         axis = self._channel_axis(input_shape)
@@ -85,10 +117,26 @@ class PadChannels(keras.layers.Layer):
         shape[0], shape[axis] = input_shape[0], self.filters
         return tuple(shape)
 
+    # No variable tells the placements apart: files of weights alone say it beside them.
+
+    def save_own_variables(self, store):
+        if self.placement != "behind":
+            store[STORED_PLACEMENT] = np.array(PLACEMENTS.index(self.placement), "int32")
+
+    def load_own_variables(self, store):
+        stored = STORED_PLACEMENT in store.keys()  # noqa: SIM118  has no __contains__
+        placement = PLACEMENTS[int(np.array(store[STORED_PLACEMENT]))] if stored else "behind"
+        if placement != self.placement:
+            raise ValueError(
+                f"{self.name!r} places its zeros {self.placement!r}, the file is of one that "
+                f"places them {placement!r}."
+            )
+
     def get_config(self):
         return {
             **super().get_config(),
             "filters": self.filters,
             "stride": self.stride,
             "data_format": self.data_format,
+            "placement": self.placement,
         }

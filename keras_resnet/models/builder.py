@@ -2,16 +2,19 @@
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import keras
 
 from keras_resnet import blocks
 from keras_resnet.architectures import Architecture, get_architecture
+from keras_resnet.architectures.description import describe
 from keras_resnet.architectures.row import explain_arguments
 from keras_resnet.errors import nearest
 from keras_resnet.models.resnet import ResNet
+from keras_resnet.preprocessing import Preprocessing
 
 # How the classifier starts. A fixed deviation fits one number of features only: 0.01 is right for
 # the 2,048 of ResNet-50, and a seventh of what 64 features want.
@@ -25,7 +28,7 @@ CLASSIFIER_INITIALIZERS: dict[str, Callable[[], keras.Initializer]] = {
 
 @explain_arguments
 def create_model(
-    name: str,
+    name: str | None = None,
     *,
     include_top: bool = True,
     weights: Any = None,
@@ -75,7 +78,8 @@ def create_model(
     """A residual network by name: `create_model("ResNet50", classes=10)`.
 
     Args:
-        name: a name from `keras_resnet.list_models()`.
+        name: a name from `keras_resnet.list_models()`. None takes what `weights` say: those of
+            this project, timm and transformers name their network and its number of classes.
         model_name: name of the Keras model; default `name` in lower case.
         ...: all other arguments as in `keras_resnet.architectures.Architecture.__call__`, which
             describes them.
@@ -88,12 +92,37 @@ def create_model(
         TypeError: for an argument that does not exist, naming the nearest.
     """
     arguments = {key: value for key, value in locals().items() if key not in ("name", "model_name")}
+    if name is None:
+        return _create_what_weights_name(model_name, arguments)
+    return get_architecture(name)(name=model_name or name.lower(), **arguments)
+
+
+def _create_what_weights_name(model_name: str | None, arguments: dict[str, Any]) -> ResNet:
+    from keras_resnet.weights import classes_of, read_weights, row_of
+
+    weights = arguments["weights"]
+    if weights is None:
+        raise ValueError(
+            "create_model needs a name of keras_resnet.list_models(), or weights= that name their "
+            "network."
+        )
+    if isinstance(weights, (str, os.PathLike)):
+        weights = arguments["weights"] = read_weights(weights)
+    row = row_of(weights)
+    if arguments["include_top"] and arguments["classes"] is None:
+        classes = classes_of(weights)
+        arguments["classes"] = classes
+        arguments["include_top"] = classes is not None
+    if arguments["image_size"] is None and weights.preprocessing is not None:
+        arguments["image_size"] = weights.preprocessing.image_size
+    name = row.name
     return get_architecture(name)(name=model_name or name.lower(), **arguments)
 
 
 def build_model(
     row: Architecture,
     *,
+    given: Collection[str],
     include_top: bool,
     weights: Any,
     input_tensor: keras.KerasTensor | None,
@@ -107,8 +136,21 @@ def build_model(
     rematerialize: bool,
     data_format: str | None,
 ) -> ResNet:
-    """The network of a row; the arguments are those of `Architecture.__call__`."""
+    """The network of a row; the arguments are those of `Architecture.__call__`.
+
+    `given` names those that were not left to the row or the weights.
+    """
     _check(row, pooling)
+    # What the caller says of preprocessing, the weights do not overrule.
+    own = {key: getattr(row, key) for key in Preprocessing.names() if key in given}
+    channels = 3
+    if weights is not None:
+        from keras_resnet.weights import Checkpoint, apply_weights, network_for, read_weights
+
+        if not isinstance(weights, Checkpoint):
+            weights = read_weights(weights, variant=row.name, include_top=include_top)
+        row = network_for(row, weights, given)
+        channels = weights.channels or channels
     plans = plan_blocks(row, output_stride)
     options = {
         "norm": {"epsilon": row.epsilon, **(norm or {})},
@@ -117,7 +159,12 @@ def build_model(
         "data_format": keras.config.image_data_format() if data_format is None else data_format,
         "dtype": keras.dtype_policies.get(dtype) if dtype is not None else None,
     }
-    inputs = _input(row, input_tensor, input_shape, include_top, options["data_format"])
+    shape = input_shape
+    if input_tensor is None and shape is None:
+        size = row.image_size if include_top else None
+        last = options["data_format"] == "channels_last"
+        shape = (size, size, channels) if last else (channels, size, size)
+    inputs = _input(row, input_tensor, shape, options["data_format"])
     features = _features(row, inputs, plans, options)
     top = {"include_top": include_top, "pooling": pooling, "activation": classifier_activation}
     outputs = _head(row, features, options, **top)
@@ -129,21 +176,21 @@ def build_model(
         outputs,
         name=model_name or row.name.lower(),
         preprocessing=row.preprocessing,
+        architecture=describe(row),
         rematerialize=rematerialize,
     )
     if weights is not None:
-        from keras_resnet.weights import apply_weights
-
-        apply_weights(model, weights, variant=row.name, include_top=include_top)
+        apply_weights(model, weights, variant=row.name, given={"shortcut"})
+        if input_shape is not None or input_tensor is not None:
+            own.pop("image_size", None)  # the input's
+        if own and model.preprocessing is not None:
+            model.preprocessing = model.preprocessing.replace(**own)
     return model
 
 
-def _input(row: Architecture, input_tensor, input_shape, include_top, data_format):
+def _input(row: Architecture, input_tensor, input_shape, data_format):
     """The tensor the network starts from, once its shape is found acceptable."""
     if input_tensor is None:
-        if input_shape is None:
-            size = row.image_size if include_top else None
-            input_shape = (size, size, 3) if data_format == "channels_last" else (3, size, size)
         input_tensor = keras.Input(tuple(input_shape))
     shape = tuple(input_tensor.shape[1:])
     if len(shape) not in (2, 3, 4):

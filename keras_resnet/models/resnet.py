@@ -27,8 +27,9 @@ class ResNet(keras.Model):
         name: name of the model.
         **kwargs: `preprocessing` (a `Preprocessing`, a dict of its fields, or None); `class_names`
             (list of str or None); `rematerialize` (bool): recompute each residual
-            block in the backward pass instead of keeping its activations; and `trainable`, as
-            for `keras.Model`.
+            block in the backward pass instead of keeping its activations; `architecture` (what
+            `keras_resnet.architectures.description.describe` gives, or None): which network of
+            the table it is; and `trainable`, as for `keras.Model`.
     """
 
     # Replaced as a whole, never changed in place.
@@ -42,11 +43,13 @@ class ResNet(keras.Model):
         preprocessing = kwargs.pop("preprocessing", metadata.get("preprocessing"))
         class_names = kwargs.pop("class_names", metadata.get("class_names"))
         rematerialize = kwargs.pop("rematerialize", metadata.get("rematerialize", False))
+        architecture = kwargs.pop("architecture", metadata.get("architecture"))
         with _deep_recursion():
             super().__init__(inputs, outputs, name=name, **kwargs)
         self.preprocessing = preprocessing
         self.class_names = class_names
         self.rematerialize = rematerialize
+        self._set_metadata("architecture", architecture)
 
     @property
     def preprocessing(self) -> Preprocessing | None:
@@ -80,6 +83,11 @@ class ResNet(keras.Model):
     @rematerialize.setter
     def rematerialize(self, value: bool) -> None:
         self._set_metadata("rematerialize", bool(value))
+
+    @property
+    def architecture(self) -> dict[str, Any] | None:
+        """The table's name of the network, and what differs from that row; None if unknown."""
+        return copy.deepcopy(self._metadata.get("architecture"))
 
     def _set_metadata(self, key: str, value: Any) -> None:
         # Out of Keras' attribute tracking, which would wrap dicts and lists of its own.

@@ -1,6 +1,7 @@
 """Fine-tuning: weights to start from, their preprocessing, and what stays frozen."""
 
 import dataclasses
+import re
 import warnings
 from collections.abc import Callable
 
@@ -8,13 +9,23 @@ import keras
 from ml_collections import ConfigDict
 
 from keras_resnet import storage
+from keras_resnet.architectures import get_architecture
 from keras_resnet.blocks.normalization import is_normalization
 from keras_resnet.config import preprocessing
 from keras_resnet.errors import UserError
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.training.workdir import WorkDir
-from keras_resnet.weights import Checkpoint, apply_weights, preprocessing_of, read_weights
+from keras_resnet.weights import (
+    Checkpoint,
+    apply_weights,
+    preprocessing_of,
+    read_weights,
+    without_classifier,
+)
+from keras_resnet.weights.network import OF_TRAINING
 
+# Of a network, what a config can say.
+_NETWORK_KEYS = ("depths", "widths", "shortcut", "residual")
 _CLASSIFIER = "predictions"
 
 
@@ -46,22 +57,49 @@ def read_pretrained(config: ConfigDict) -> Checkpoint:
 
 
 def take_over_preprocessing(config: ConfigDict, workdir: WorkDir) -> ConfigDict:
-    """Returns `config` with `data.mean`, `std` and so on as `model.weights` want them.
+    """Returns `config` with what `model.weights` say: `data.mean`, `std` and so on, the network.
 
     A run that is resumed has them in its config.json, so the weights need no longer be there.
 
     Raises:
-        UserError: the weights cannot be read.
+        UserError: the weights cannot be read, or name a network that no config can say.
     """
     if not config.model.weights:
         return config
     config = config.copy_and_resolve_references()
     recorded = workdir.read_config() if workdir.is_begun() else None
     if recorded is not None and recorded.model.weights == config.model.weights:
+        if _may_name_network(config.model.weights):
+            for key in ("name", *_NETWORK_KEYS):
+                config.model[key] = recorded.model[key]
         return _with_preprocessing(config, preprocessing(recorded))
-    return _with_preprocessing(
-        config, preprocessing_of(read_pretrained(config), config.data.image_size)
-    )
+    weights = read_pretrained(config)
+    config = _with_network(config, weights)
+    return _with_preprocessing(config, preprocessing_of(weights, config.data.image_size))
+
+
+def _may_name_network(weights: str) -> bool:
+    """Whether it is a file of this project, which says which network it holds; or a folder."""
+    return weights.endswith(".keras") or not re.search(r"\.\w+$", weights)
+
+
+def _with_network(config: ConfigDict, weights: Checkpoint) -> ConfigDict:
+    """Takes the network that weights name, but for what the config says of it."""
+    if "name" not in weights.network:
+        return config
+    row = get_architecture(weights.network["name"])
+    config.model.name = row.name
+    for key, value in weights.network.items():
+        if key in ("name", "classes", *OF_TRAINING) or value == getattr(row, key):
+            continue
+        if key not in _NETWORK_KEYS:
+            raise UserError(
+                f"config.model.weights={config.model.weights!r} are of {row.name} with "
+                f"{key}={value!r}, which a config cannot say: a run cannot start from them"
+            )
+        if config.model[key] in (None, ()):
+            config.model[key] = value
+    return config
 
 
 def _with_preprocessing(config: ConfigDict, values: Preprocessing | None) -> ConfigDict:
@@ -84,15 +122,13 @@ def load_pretrained(
     """
     preprocessing, class_names = model.preprocessing, model.class_names
     if weights.class_names is not None and weights.class_names != class_names:
-        body = {
-            name: array
-            for name, array in weights.arrays.items()
-            if not name.startswith(f"{_CLASSIFIER}/")
-        }
-        weights = dataclasses.replace(weights, arrays=body)
+        weights = without_classifier(weights)
+    if "name" in weights.network:
+        say(f"note: {weights.origin} names its network, {config.model.name}, which is trained.")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        apply_weights(model, weights, variant=config.model.name)
+        given = {"shortcut"} if config.model.shortcut else ()
+        apply_weights(model, weights, variant=config.model.name, given=given)
     for warning in caught:
         say(f"note: {warning.message}")
     # The config has taken over what the weights say; the image size and the classes are the run's.

@@ -1,26 +1,45 @@
 """Trained weights: from files and from the hub, under the names of the libraries that have them."""
 
+import dataclasses
 import os
+from collections.abc import Collection, Mapping
 
 import keras
 
-from keras_resnet.architectures import ARCHITECTURES
 from keras_resnet.errors import did_you_mean
-from keras_resnet.weights.assign import classes_of, load_into, preprocessing_of
-from keras_resnet.weights.checkpoint import Checkpoint, WeightsError
+from keras_resnet.weights.assign import (
+    classes_of,
+    load_into,
+    preprocessing_of,
+    without_classifier,
+)
+from keras_resnet.weights.checkpoint import Checkpoint, WeightsError, WeightsNote
 from keras_resnet.weights.defaults import HUB, default_weights
 from keras_resnet.weights.files import read_file
 from keras_resnet.weights.hub import read_hub, read_keras_default
+from keras_resnet.weights.naming import renamed
+from keras_resnet.weights.network import (
+    check_architecture,
+    check_zero_channels,
+    network_for,
+    row_of,
+)
 
 __all__ = [
     "Checkpoint",
     "WeightsError",
+    "WeightsNote",
     "apply_weights",
     "classes_of",
     "default_weights",
+    "network_for",
     "preprocessing_of",
     "read_weights",
+    "row_of",
+    "without_classifier",
 ]
+
+MATCHES = ("names", "order")
 
 
 def apply_weights(
@@ -29,6 +48,9 @@ def apply_weights(
     *,
     variant: str,
     include_top: bool = True,
+    given: Collection[str] = (),
+    names: Mapping[str, str] | None = None,
+    match: str = "names",
 ) -> None:
     """Loads weights into a model of `create_model`, with the preprocessing that goes with them.
 
@@ -40,6 +62,9 @@ def apply_weights(
         weights: None (nothing happens), what `read_weights` takes, or what it returned.
         variant: the model's name in the table.
         include_top: whether the model has its classifier.
+        given: arguments of `create_model` that the model was built with on purpose. With
+            "shortcut" among them, option A's zero channels are taken to be where they should be.
+        names, match: as for `read_weights`, if `weights` are read here.
 
     Raises:
         WeightsError: if the weights cannot be had or do not fit, listing the names that are
@@ -49,27 +74,52 @@ def apply_weights(
     if weights is None:
         return
     if not isinstance(weights, Checkpoint):
-        weights = read_weights(weights, variant=variant, include_top=include_top)
-    _check_architecture(weights, variant)
+        weights = read_weights(
+            weights, variant=variant, include_top=include_top, names=names, match=match
+        )
+    check_architecture(weights, variant)
+    check_zero_channels(model, weights, given, variant)
     load_into(model, weights, variant)
 
 
 def read_weights(
-    weights: str | os.PathLike, *, variant: str, include_top: bool = True
+    weights: str | os.PathLike,
+    *,
+    variant: str | None = None,
+    include_top: bool = True,
+    names: Mapping[str, str] | None = None,
+    match: str = "names",
 ) -> Checkpoint:
-    """Reads weights without a model.
+    """Reads weights without a model; what it returns can be given as `weights=`.
 
     Args:
         weights: a path to a `.keras`, `.weights.h5`, `.h5` (keras.applications), `.safetensors`,
-            `.pth` or `.pt` file; an address `hf://OWNER/REPOSITORY[@REVISION][/FILE]`; or
-            "imagenet" for the variant's default (`default_weights`).
+            `.npz`, `.pth`, `.pt`, `.th`, `.ckpt` or `.bin` file, or to a folder that transformers
+            saved; an address `hf://OWNER/REPOSITORY[@REVISION][/FILE]`; or "imagenet" for the
+            variant's default (`default_weights`).
         variant: the name in the table for which "imagenet" is looked up.
         include_top: False takes the smaller file without classifier where there is one.
+        names: regular expressions and replacements for the names in the file, one after the
+            other, to make them those of a library known here; an empty name leaves an array out.
+        match: "order" puts the arrays of a PyTorch file into the model by order and shape,
+            whatever they are called, if that is unique; "names" goes by their names.
 
     Raises:
         WeightsError, ImportError: as `apply_weights`.
     """
+    if match not in MATCHES:
+        raise WeightsError(f"`match` is 'names' or 'order', received {match!r}.")
+    checkpoint = _read(weights, variant, include_top)
+    if names:
+        arrays = renamed(checkpoint.arrays, names, checkpoint.origin)
+        checkpoint = dataclasses.replace(checkpoint, arrays=arrays)
+    return dataclasses.replace(checkpoint, match=match)
+
+
+def _read(weights: str | os.PathLike, variant: str | None, include_top: bool) -> Checkpoint:
     if weights == "imagenet":
+        if variant is None:
+            raise WeightsError("weights='imagenet' need the name of a network, such as 'ResNet50'.")
         address = default_weights(variant)
         if variant in HUB:
             return read_hub(address)
@@ -82,26 +132,6 @@ def read_weights(
             f"{weights!r}."
         )
     name = os.fspath(weights)
-    if "." not in name and (hint := did_you_mean(name, ["imagenet"])):
+    if "." not in name and not os.path.isdir(name) and (hint := did_you_mean(name, ["imagenet"])):
         raise WeightsError(f"There are no weights {weights!r}.{hint}")
     return read_file(weights)
-
-
-def _check_architecture(checkpoint: Checkpoint, variant: str) -> None:
-    """Networks that differ in what has no parameters (a blur pool, say) have the same names."""
-    if checkpoint.architecture is None:
-        return
-    known = {
-        row.reference: name
-        for name, row in ARCHITECTURES.items()
-        if row.library in ("timm", "torchvision")
-    }
-    expected = next((theirs for theirs, ours in known.items() if ours == variant), None)
-    if expected is None or checkpoint.architecture == expected:
-        return
-    theirs = known.get(checkpoint.architecture)
-    advice = f"create_model({theirs!r}) takes them" if theirs else "no variant here is that"
-    raise WeightsError(
-        f"The weights in {checkpoint.origin} are of {checkpoint.architecture!r}, {variant} is "
-        f"{expected!r}: {advice}."
-    )

@@ -1,10 +1,7 @@
 """Putting named arrays into a model: all of them, or none."""
 
 import dataclasses
-import re
 import warnings
-from collections.abc import Iterator
-from typing import Any
 
 import keras
 import numpy as np
@@ -12,63 +9,12 @@ import numpy as np
 from keras_resnet.architectures import get_architecture
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.weights import schemes
-from keras_resnet.weights.checkpoint import Checkpoint, WeightsError
-from keras_resnet.weights.schemes import NameScheme
-
-LISTED = 10  # names per kind of mismatch in a message
-
-
-@dataclasses.dataclass
-class Slot:
-    """A variable of the model and the array it wants.
-
-    Attributes:
-        variable: the model's variable.
-        name: the array's name in the file; None if its scheme has none for it.
-        shape: the array's shape in the file's layout.
-        ours: "layer/variable", for messages.
-        in_classifier: whether it belongs to the layer `predictions`.
-        from_torch: whether the array has PyTorch's layout of a kernel.
-    """
-
-    variable: Any
-    name: str | None
-    shape: tuple[int, ...]
-    ours: str
-    in_classifier: bool
-    from_torch: bool
-
-    def value(self, array: np.ndarray) -> np.ndarray:
-        """The array in our layout."""
-        if self.from_torch:
-            array = np.moveaxis(array, (0, 1), (-1, -2))
-        return array.reshape(tuple(self.variable.shape))
-
-
-def slots(model: keras.Model, scheme: NameScheme) -> list[Slot]:
-    """What every variable of the network is called in a naming scheme, and its shape there.
-
-    Layers of other names than `create_model` gives, as before an `input_tensor`, are left out.
-    """
-    layers = [layer for layer in _flatten(model) if schemes.is_ours(layer.name)]
-    pooled = any(
-        layer.name.endswith("_shortcut_pool") and "AveragePooling" in type(layer).__name__
-        for layer in layers
-    )
-    found = []
-    for layer in layers:
-        in_classifier = layer.name == "predictions"
-        for variable in layer.weights:  # without the seeds of random layers
-            from_torch = scheme.torch_layout and variable.name == "kernel"
-            shape = tuple(variable.shape)
-            if from_torch:
-                if in_classifier and scheme.classifier_is_conv:
-                    shape = (1,) * (len(model.input_shape) - 2) + shape
-                shape = (*shape[:-3:-1], *shape[:-2])
-            name = scheme.variable(layer.name, variable.name, pooled)
-            ours = f"{layer.name}/{variable.name}"
-            found.append(Slot(variable, name, shape, ours, in_classifier, from_torch))
-    return found
+from keras_resnet.weights.channels import adapt_channels
+from keras_resnet.weights.checkpoint import LISTED, Checkpoint, WeightsError
+from keras_resnet.weights.mismatch import shapes_of, side_by_side
+from keras_resnet.weights.naming import Naming, naming_of, require_naming
+from keras_resnet.weights.order import naming_by_order
+from keras_resnet.weights.slots import Slot, flatten, slots
 
 
 def classes_of(checkpoint: Checkpoint) -> int | None:
@@ -77,8 +23,26 @@ def classes_of(checkpoint: Checkpoint) -> int | None:
     Raises:
         WeightsError: if its names follow no scheme known here.
     """
-    bias = checkpoint.arrays.get(_scheme_of(checkpoint).classifier + "bias")
+    if checkpoint.match == "order":  # the matrix
+        matrices = [array for array in checkpoint.arrays.values() if array.ndim == 2]
+        return matrices[0].shape[0] if len(matrices) == 1 else None
+    naming = require_naming(checkpoint)
+    bias = naming.arrays.get(naming.scheme.classifier + "bias")
     return None if bias is None or bias.ndim != 1 else bias.shape[0]
+
+
+def without_classifier(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint without the arrays of its classifier, whatever they are called there.
+
+    Raises:
+        WeightsError: if its names follow no scheme known here.
+    """
+    naming = require_naming(checkpoint)
+    classifier = {
+        name for new, name in naming.original.items() if new.startswith(naming.scheme.classifier)
+    }
+    arrays = {n: a for n, a in checkpoint.arrays.items() if n not in classifier}
+    return dataclasses.replace(checkpoint, arrays=arrays)
 
 
 def load_into(model: keras.Model, checkpoint: Checkpoint, label: str) -> None:
@@ -95,21 +59,18 @@ def load_into(model: keras.Model, checkpoint: Checkpoint, label: str) -> None:
     Raises:
         WeightsError: if names or shapes do not fit; the model is unchanged then.
     """
-    scheme = _scheme_of(checkpoint)
-    arrays = {
-        name: array
-        for name, array in checkpoint.arrays.items()
-        if not (scheme.ignored and re.search(scheme.ignored, name))
-    }
+    naming = _naming(model, checkpoint)
+    scheme, arrays = naming.scheme, dict(naming.arrays)
     wanted = slots(model, scheme)
     fresh = _reason_for_fresh_classifier(wanted, arrays)
     if fresh or not any(slot.in_classifier for slot in wanted):
         wanted = [slot for slot in wanted if not slot.in_classifier]
         arrays = {n: a for n, a in arrays.items() if not n.startswith(scheme.classifier)}
-    _check(wanted, arrays, checkpoint, scheme, label)
+    arrays = adapt_channels(wanted, arrays, checkpoint.origin)
+    _check(wanted, arrays, checkpoint, naming, label)
     for slot in wanted:
         slot.variable.assign(slot.value(arrays[str(slot.name)]))
-    _take_over_metadata(model, checkpoint, scheme, with_classes=not fresh)
+    _take_over_metadata(model, checkpoint, with_classes=not fresh)
     if fresh:
         warnings.warn(
             f"{checkpoint.origin} {fresh}: the body of {label} has its weights, the classifier "
@@ -118,24 +79,34 @@ def load_into(model: keras.Model, checkpoint: Checkpoint, label: str) -> None:
         )
 
 
-def _scheme_of(checkpoint: Checkpoint) -> NameScheme:
-    scheme = schemes.detect(checkpoint.arrays)
-    if scheme is None:
-        first = ", ".join(list(checkpoint.arrays)[:5]) or "none at all"
-        titles = ", ".join(known.title for known in schemes.SCHEMES)
-        raise WeightsError(
-            f"{checkpoint.origin} follows no naming scheme known here ({titles}); its first names: "
-            f"{first}."
-        )
-    return scheme
+def _naming(model: keras.Model, checkpoint: Checkpoint) -> Naming:
+    if checkpoint.match == "order":
+        return naming_by_order(model, checkpoint)
+    naming = naming_of(checkpoint)
+    if naming is not None:
+        return naming
+    try:
+        require_naming(checkpoint)
+    except WeightsError as error:
+        raise WeightsError(str(error.args[0]), _proposal(model, checkpoint)) from error
+    raise AssertionError
 
 
-def _flatten(model: keras.Model) -> Iterator[keras.Layer]:
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from _flatten(layer)
-        else:
-            yield layer
+def _proposal(model: keras.Model, checkpoint: Checkpoint) -> str:
+    """What order and shape would do with names that say nothing, or both lists of names."""
+    try:
+        naming = naming_by_order(model, checkpoint)
+    except WeightsError as error:
+        wanted = [(slot.ours, slot.shape) for slot in slots(model, schemes.BY_ORDER)]
+        table = side_by_side(wanted, shapes_of(checkpoint.arrays), ("the model", "the file"))
+        return f"{table}\n{error.args[0]}"
+    ours = [(name, array.shape) for name, array in naming.arrays.items()]
+    theirs = [(name, checkpoint.arrays[name].shape) for name in naming.original.values()]
+    table = side_by_side(ours, theirs, ("the model", "the file"))
+    return (
+        f"{table}\nBy order and shape, all {len(ours)} arrays have one place each, as above: "
+        "match='order' or --match=order loads them so."
+    )
 
 
 def _reason_for_fresh_classifier(wanted: list[Slot], arrays: dict[str, np.ndarray]) -> str | None:
@@ -160,23 +131,30 @@ def _check(
     wanted: list[Slot],
     arrays: dict[str, np.ndarray],
     checkpoint: Checkpoint,
-    scheme: NameScheme,
+    naming: Naming,
     label: str,
 ) -> None:
-    missing = [slot.name or slot.ours for slot in wanted if slot.name not in arrays]
-    unexpected = sorted(arrays.keys() - {slot.name for slot in wanted})
+    absent = [slot for slot in wanted if slot.name not in arrays]
+    known = {slot.name for slot in wanted}
+    surplus = {naming.original[name]: a for name, a in arrays.items() if name not in known}
+    missing = [slot.name or slot.ours for slot in absent]
     misshapen = [
-        f"{slot.name} is {arrays[slot.name].shape}, should be {slot.shape}"
+        f"{naming.original[slot.name]} is {arrays[slot.name].shape}, should be {slot.shape}"
         for slot in wanted
-        if slot.name in arrays and arrays[slot.name].shape != slot.shape
+        if slot.name is not None and slot.name in arrays and arrays[slot.name].shape != slot.shape
     ]
-    lists = ((missing, "missing"), (unexpected, "unexpected"), (misshapen, "of another shape"))
-    if not (missing or unexpected or misshapen):
+    if not (missing or surplus or misshapen):
         return
+    lists = ((missing, "missing"), (list(surplus), "unexpected"), (misshapen, "of another shape"))
     message = "; ".join(_listing(names, kind) for names, kind in lists if names)
+    details = ""
+    if missing and surplus:
+        rows = [(slot.name or slot.ours, slot.shape) for slot in absent]
+        details = side_by_side(rows, shapes_of(surplus), ("missing", "unexpected"))
     raise WeightsError(
-        f"The weights in {checkpoint.origin} (names of {scheme.title}) are not those of {label}: "
-        f"{message}. The model is unchanged."
+        f"The weights in {checkpoint.origin} (names of {naming.scheme.title}) are not those of "
+        f"{label}: {message}. The model is unchanged.",
+        details,
     )
 
 
@@ -185,9 +163,7 @@ def _listing(names: list[str], kind: str) -> str:
     return f"{len(names)} {kind}: {', '.join(names[:LISTED])}{more}"
 
 
-def _take_over_metadata(
-    model: keras.Model, checkpoint: Checkpoint, scheme: NameScheme, with_classes: bool
-) -> None:
+def _take_over_metadata(model: keras.Model, checkpoint: Checkpoint, with_classes: bool) -> None:
     size = fixed_image_size(model)
     preprocessing = preprocessing_of(checkpoint, size)
     if preprocessing is not None:
@@ -207,8 +183,10 @@ def preprocessing_of(checkpoint: Checkpoint, image_size: int | None) -> Preproce
         WeightsError: if the names of the arrays follow no scheme known here.
     """
     if checkpoint.preprocessing is None:
-        if _scheme_of(checkpoint) is schemes.KERAS_APPLICATIONS:
-            return _keras_applications_preprocessing(checkpoint)
+        if checkpoint.match == "names":
+            scheme = require_naming(checkpoint).scheme
+            if scheme is schemes.KERAS_APPLICATIONS:
+                return _keras_applications_preprocessing(checkpoint)
         return None
     larger = checkpoint.test_preprocessing
     if larger is not None and larger.image_size == image_size:
@@ -218,7 +196,7 @@ def preprocessing_of(checkpoint: Checkpoint, image_size: int | None) -> Preproce
 
 def fixed_image_size(model: keras.Model) -> int | None:
     """Pixels along each side of the square image that a model takes; None if it takes any."""
-    convolution = next(layer for layer in _flatten(model) if layer.name.startswith("stem_conv"))
+    convolution = next(layer for layer in flatten(model) if layer.name.startswith("stem_conv"))
     shape = model.input_shape
     space = shape[1:-1] if convolution.data_format == "channels_last" else shape[2:]
     return space[0] if len(set(space)) == 1 else None

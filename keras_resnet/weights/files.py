@@ -5,44 +5,55 @@ import importlib
 import os
 import re
 import types
-from collections.abc import Callable, Mapping
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from keras_resnet.weights import keras_files, timm_config
+from keras_resnet.weights import keras_files, library_config, torch_files
 from keras_resnet.weights.checkpoint import Checkpoint, WeightsError
 
 # torch.hub's convention: the file name ends with the start of the file's SHA-256.
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.(?:pth|pt)$")
-# What training scripts wrap around a state dict; the averaged weights first, as timm has it.
-_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
-# DistributedDataParallel, torch.compile, Lightning.
-_PREFIXES = ("module.", "_orig_mod.", "model.")
+# In a folder that transformers or timm saved, the first of them that is there.
+_IN_FOLDERS = ("model.safetensors", "pytorch_model.bin", "model.keras")
 
 
 def read_file(path: str | os.PathLike) -> Checkpoint:
     """Reads a weight file; the name's ending says the format.
 
     Args:
-        path: `.keras`, `.weights.h5` or `.h5` (Keras), `.safetensors`, or `.pth`, `.pt`,
-            `.pth.tar` or `.bin` (PyTorch). A `config.json` of timm next to a `.safetensors` or
-            PyTorch file, as in a folder downloaded from the hub, is read along with it.
+        path: `.keras`, `.weights.h5` or `.h5` (Keras), `.safetensors`, `.npz`, or `.pth`, `.pt`,
+            `.th`, `.ckpt`, `.pth.tar` or `.bin` (PyTorch); or a folder with a file of the usual
+            name. A `config.json` of timm or transformers next to the file, as in a folder
+            downloaded from the hub, is read along with it.
 
     Raises:
         WeightsError: if there is no such file or it cannot be read.
         ImportError: naming the extra to install, if a package for this format is missing.
     """
     path = Path(path)
+    if path.is_dir():
+        path = _file_in(path)
     if not path.is_file():
-        problem = "is a folder; name the file in it" if path.is_dir() else "does not exist"
-        raise WeightsError(f"The weight file {str(path)!r} {problem}.")
+        raise WeightsError(f"The weight file {str(path)!r} does not exist.")
     for suffix, read in _READERS.items():
         if path.name.endswith(suffix):
             return read(path)
     raise WeightsError(
         f"No weight format known for {path.name!r}: its name should end with {', '.join(_READERS)}."
     )
+
+
+def _file_in(folder: Path) -> Path:
+    found = next((folder / name for name in _IN_FOLDERS if (folder / name).is_file()), None)
+    if found is None:
+        raise WeightsError(
+            f"The weight file {str(folder)!r} is a folder without {', '.join(_IN_FOLDERS)}; name "
+            "the file in it."
+        )
+    return found
 
 
 def sha256(path: Path) -> str:
@@ -74,64 +85,28 @@ def _read_safetensors(path: Path) -> Checkpoint:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise WeightsError(
-            f"{path} is truncated or no safetensors file ({_one_line(error)})."
+            f"{path} is truncated or no safetensors file ({torch_files.one_line(error)})."
         ) from error
-    return _with_config(path, arrays)
+    checkpoint = _with_config(path, arrays)
+    checkpoint.ordered = False
+    return checkpoint
 
 
 def _read_torch(path: Path) -> Checkpoint:
     torch = require("torch", "torch", f"Reading the PyTorch file {path.name}")
     _check_hash_in_name(path)
+    return _with_config(path, torch_files.read_state(torch, path))
+
+
+def _read_npz(path: Path) -> Checkpoint:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        Exception
-    ) as error:  # torch raises UnpicklingError, RuntimeError, EOFError, KeyError, ...
-        raise WeightsError(_torch_failure(path, error)) from error
-    state = _unwrap(content)
-    if state is None:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise WeightsError(
-            f"{path} holds no state dict: no mapping of names to tensors, alone or under "
-            f"{', '.join(map(repr, _WRAPPERS))}."
-        )
-    arrays = {name: _to_numpy(torch, tensor) for name, tensor in state.items()}
+            f"{path} is truncated or no .npz file of arrays ({torch_files.one_line(error)})."
+        ) from error
     return _with_config(path, arrays)
-
-
-def _torch_failure(path: Path, error: Exception) -> str:
-    wanted = re.search(r"GLOBAL (\S+)", str(error))
-    if wanted:
-        return (
-            f"{path} was refused: it holds more than tensors ({wanted[1]}), and unpickling that "
-            "could run any code. If you trust where it comes from, load it in PyTorch and save "
-            "its state dict alone."
-        )
-    return f"{path} is truncated or no PyTorch file of tensors ({_one_line(error)})."
-
-
-def _unwrap(content) -> dict | None:
-    """The state dict inside a training script's checkpoint."""
-    while isinstance(content, Mapping):
-        tensors = {name: v for name, v in content.items() if hasattr(v, "detach")}
-        inner = next((content[k] for k in _WRAPPERS if isinstance(content.get(k), Mapping)), None)
-        if inner is None:
-            return _without_prefix(tensors) if tensors else None
-        content = inner
-    return None
-
-
-def _without_prefix(state: dict) -> dict:
-    for prefix in _PREFIXES:
-        if all(name.startswith(prefix) for name in state):
-            return _without_prefix({name.removeprefix(prefix): v for name, v in state.items()})
-    return state
-
-
-def _to_numpy(torch, tensor) -> np.ndarray:
-    tensor = tensor.detach()
-    if tensor.dtype in (torch.bfloat16, torch.float16):  # numpy lacks the first
-        tensor = tensor.float()
-    return tensor.numpy()
 
 
 def _check_hash_in_name(path: Path) -> None:
@@ -151,13 +126,8 @@ def _with_config(path: Path, arrays: dict[str, np.ndarray]) -> Checkpoint:
     checkpoint = Checkpoint(str(path), arrays)
     config = path.with_name("config.json")
     if config.is_file():
-        timm_config.read_into(checkpoint, config)
+        library_config.read_into(checkpoint, config)
     return checkpoint
-
-
-def _one_line(error: object) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 160 else text[:157] + "..."
 
 
 _READERS: dict[str, Callable[[Path], Checkpoint]] = {
@@ -168,5 +138,8 @@ _READERS: dict[str, Callable[[Path], Checkpoint]] = {
     ".pth": _read_torch,
     ".pt": _read_torch,
     ".pth.tar": _read_torch,
+    ".th": _read_torch,
+    ".ckpt": _read_torch,
     ".bin": _read_torch,
+    ".npz": _read_npz,
 }

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import keras
 
-from keras_resnet.weights import timm_config
-from keras_resnet.weights.checkpoint import Checkpoint, WeightsError
+from keras_resnet.weights import library_config, transformers_config
+from keras_resnet.weights.checkpoint import Checkpoint, WeightsError, note
 from keras_resnet.weights.defaults import KERAS, KERAS_URL
 from keras_resnet.weights.files import read_file, require, sha256
 
+TORCH_FILE = "pytorch_model.bin"
 _ADDRESS = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([\w.-]+))?(?:/([\w./-]+))?")
 
 
@@ -37,22 +38,51 @@ class HubAddress:
 def read_hub(address: str) -> Checkpoint:
     """Downloads a weight file of the hub, unless it is in its cache already, and reads it.
 
-    timm's `config.json` in the same repository gives architecture and preprocessing.
+    The `config.json` of timm or transformers in the same repository gives architecture,
+    preprocessing and class names.
 
     Raises:
         WeightsError: if there is no such file, it cannot be fetched, or it is broken.
         ImportError: naming the extra to install, if huggingface_hub is missing.
     """
     where = HubAddress.parse(address)
-    path = _download(where, where.file, address)
+    path = _weights(where, address)
     _check_cached(path, address)
+    config = None
+    if not where.file.endswith((".keras", ".h5")):
+        config = _download_if_there(where, "config.json", address)
+    if config is not None and transformers_config.is_ours(library_config.read_json(config)):
+        _fetch_preprocessor(where, address)
     checkpoint = read_file(path)
     checkpoint.origin = address
-    if checkpoint.architecture is None and not path.name.endswith((".keras", ".h5")):
-        config = _download_if_there(where, "config.json", address)
-        if config is not None:
-            timm_config.read_into(checkpoint, config)
+    if config is not None and config.parent != path.parent:
+        library_config.read_into(checkpoint, config)
     return checkpoint
+
+
+def _weights(where: HubAddress, address: str) -> Path:
+    """The file of the address; of a repository without safetensors PyTorch's."""
+    if where.file == HubAddress.file:
+        path = _download_if_there(where, where.file, address)
+        if path is not None:
+            return path
+        path = _download_if_there(where, TORCH_FILE, address)
+        if path is not None:
+            return path
+    return _download(where, where.file, address)
+
+
+def _fetch_preprocessor(where: HubAddress, address: str) -> None:
+    """Puts transformers' description of the preprocessing beside the weights, if there is one."""
+    try:
+        found = _download_if_there(where, transformers_config.PREPROCESSOR, address)
+    except WeightsError:  # offline, and not in the cache
+        found = None
+    if found is None:
+        note(
+            f"{address} has no {transformers_config.PREPROCESSOR} that could be fetched: the "
+            "preprocessing is that of the variant."
+        )
 
 
 def read_keras_default(variant: str, include_top: bool) -> Checkpoint:

@@ -10,8 +10,11 @@ import h5py
 import ml_dtypes
 import numpy as np
 
+from keras_resnet.blocks.common import ZERO_SHORTCUTS
+from keras_resnet.layers.pad_channels import PLACEMENTS, STORED_PLACEMENT
 from keras_resnet.preprocessing import NewerVersionError, Preprocessing
 from keras_resnet.weights.checkpoint import Checkpoint, WeightsError
+from keras_resnet.weights.own_config import network_of_config
 
 # Variables are stored by number, in the order in which a layer makes them.
 _VARIABLES = {
@@ -19,6 +22,7 @@ _VARIABLES = {
     2: ("kernel", "bias"),
     4: ("gamma", "beta", "moving_mean", "moving_variance"),
 }
+_SHORTCUTS = {placement: kind for kind, placement in ZERO_SHORTCUTS.items()}
 _LAYER = re.compile(r"(?:.*/)?layers/[^/]+/vars")
 # The classifier's name in the weight files that keras.applications downloads.
 _OLD_CLASSIFIER = "probs/"
@@ -36,17 +40,16 @@ def read_keras_archive(path: Path) -> Checkpoint:
         preprocessing = Preprocessing.from_metadata(config.get("preprocessing"), str(path))
     except NewerVersionError as error:
         raise WeightsError(f"{path}: {error}") from error
-    return Checkpoint(
-        str(path),
-        _layer_variables(weights, path),
-        preprocessing=preprocessing,
-        class_names=config.get("class_names"),
-    )
+    checkpoint = _read_layers(weights, path)
+    checkpoint.preprocessing = preprocessing
+    checkpoint.class_names = config.get("class_names")
+    checkpoint.network = {**network_of_config(config), **checkpoint.network}
+    return checkpoint
 
 
 def read_keras_weights(path: Path) -> Checkpoint:
     """Reads a `.weights.h5` file, by the layer names that Keras stores in it."""
-    return Checkpoint(str(path), _layer_variables(path, path))
+    return _read_layers(path, path)
 
 
 def read_legacy_h5(path: Path) -> Checkpoint:
@@ -55,7 +58,7 @@ def read_legacy_h5(path: Path) -> Checkpoint:
         groups = file.get("model_weights", file)
         if "layer_names" not in groups.attrs:
             if "layers" in file:
-                return Checkpoint(str(path), _layer_variables(path, path))
+                return _read_layers(path, path)
             raise WeightsError(f"{path} is no weight file of Keras: it has no layer_names.")
         arrays = {}
         for layer in map(_text, groups.attrs["layer_names"]):
@@ -65,8 +68,10 @@ def read_legacy_h5(path: Path) -> Checkpoint:
     return Checkpoint(str(path), _rename_classifier(arrays))
 
 
-def _layer_variables(file: Path | io.BytesIO, path: Path) -> dict[str, np.ndarray]:
+def _read_layers(file: Path | io.BytesIO, path: Path) -> Checkpoint:
+    """The variables of all layers, and where option-A shortcuts have their zeros."""
     groups: list[h5py.Group] = []
+    network = {}
 
     def visit(name, item):
         if isinstance(item, h5py.Group) and _LAYER.fullmatch(name) and len(item):
@@ -82,10 +87,16 @@ def _layer_variables(file: Path | io.BytesIO, path: Path) -> dict[str, np.ndarra
                     "it): load it with the old version and save it as .keras."
                 )
             layer = _text(group.attrs["name"])
+            if STORED_PLACEMENT in group:
+                placement = int(_array(group, STORED_PLACEMENT, path))
+                if not 0 <= placement < len(PLACEMENTS):
+                    raise WeightsError(f"{path}: {layer} has the unknown placement {placement}.")
+                network["shortcut"] = _SHORTCUTS[PLACEMENTS[placement]]
+                continue
             variables = _VARIABLES.get(len(group), tuple(map(str, range(len(group)))))
             for number, variable in enumerate(variables):
                 arrays[f"{layer}/{variable}"] = _array(group, str(number), path)
-    return arrays
+    return Checkpoint(str(path), arrays, network=network)
 
 
 def _open(file: Path | io.BytesIO, path: Path) -> h5py.File:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-from collections.abc import Iterable
 
 _OURS = re.compile(r"stem_|stage\d+_block\d+_|final_|predictions$")
 _BLOCK = re.compile(r"stage(\d+)_block(\d+)_(.+)")
@@ -26,6 +25,9 @@ class NameScheme:
         torch_layout: kernels are out × in × space, instead of Keras' space × in × out.
         classifier_is_conv: the classifier's kernel has as many axes as those of convolutions.
         ignored: found in names that are no parameters.
+        spellings: (pattern, replacement) for the file's names, one after the other: how others
+            write what the scheme calls by the names above.
+        shortcut: found in a spelled name of every parameter of a shortcut.
     """
 
     title: str
@@ -39,6 +41,18 @@ class NameScheme:
     torch_layout: bool = False
     classifier_is_conv: bool = False
     ignored: str | None = None
+    spellings: tuple[tuple[str, str], ...] = ()
+    shortcut: str = "shortcut"
+
+    def spell(self, name: str) -> str:
+        """A file's name as this scheme writes it."""
+        for pattern, replacement in self.spellings:
+            name = re.sub(pattern, replacement, name)
+        return name
+
+    def ignores(self, name: str) -> bool:
+        """Whether what a file has under this name is no parameter."""
+        return self.ignored is not None and re.search(self.ignored, name) is not None
 
     def layer(self, name: str, pooled: bool = False) -> str | None:
         """The library's name of our layer; None if its networks have no such layer."""
@@ -68,7 +82,9 @@ class NameScheme:
         return self.whole["predictions"] + self.separator
 
 
-_TORCH_VARIABLES = {
+# Counters of batch norm and of torch.optim.swa_utils.AveragedModel.
+_TORCH_COUNTERS = r"(^|\.)(num_batches_tracked|n_averaged)$"
+TORCH_VARIABLES = {
     "kernel": "weight",
     "gamma": "weight",
     "beta": "bias",
@@ -78,7 +94,7 @@ _TORCH_VARIABLES = {
 
 TORCHVISION = NameScheme(
     title="torchvision's and timm's ResNet",
-    fingerprint=r"^layer1\.0\.",
+    fingerprint=r"^layer_?1\.0\.",
     whole={
         "stem_conv": "conv1",
         "stem_norm": "bn1",
@@ -108,9 +124,26 @@ TORCHVISION = NameScheme(
         (r"shortcut_norm", r"downsample.2"),
     ),
     separator=".",
-    variables=_TORCH_VARIABLES,
+    variables=TORCH_VARIABLES,
     torch_layout=True,
-    ignored=r"\.num_batches_tracked$",
+    ignored=_TORCH_COUNTERS,
+    # The many ResNets in the style of torchvision's: those for CIFAR first of all.
+    spellings=(
+        (r"^layer_(\d)", r"layer\1"),
+        (r"\b(conv|bn|norm)_(\d)\b", r"\1\2"),
+        (r"\bnorm(\d)\b", r"bn\1"),
+        (r"^stem\.(?:conv\.|0\.|conv1\.)", r"conv1."),
+        (r"^stem\.(?:bn\.|norm\.|1\.|bn1\.)", r"bn1."),
+        (r"\.(?:shortcut|skip|skip_connection|identity_downsample|projection)\.", r".downsample."),
+        (r"\.downsample\.conv\d?\.", r".downsample.0."),
+        (r"\.downsample\.(?:bn|norm)\d?\.", r".downsample.1."),
+        (
+            r"^(?:(?:fc|head|classifier|linear)\.\d|head\.fc|last_linear|linear|classifier|head)\."
+            r"(weight|bias)$",
+            r"fc.\1",
+        ),
+    ),
+    shortcut=r"\.downsample\.",
 )
 
 TIMM_V2 = NameScheme(
@@ -127,10 +160,37 @@ TIMM_V2 = NameScheme(
         (r"shortcut_conv", r"downsample.conv"),
     ),
     separator=".",
-    variables=_TORCH_VARIABLES,
+    variables=TORCH_VARIABLES,
     torch_layout=True,
     classifier_is_conv=True,
-    ignored=r"\.num_batches_tracked$",
+    ignored=_TORCH_COUNTERS,
+    shortcut=r"\.downsample\.",
+)
+
+TRANSFORMERS = NameScheme(
+    title="transformers' ResNet",
+    fingerprint=r"^encoder\.stages\.0\.layers\.0\.",
+    whole={
+        "stem_conv": "embedder.embedder.convolution",
+        "stem_norm": "embedder.embedder.normalization",
+        "predictions": "classifier.1",
+    },
+    block="encoder.stages.{stage0}.layers.{block0}.",
+    parts=(
+        (r"conv1", r"layer.0.convolution"),
+        (r"conv2", r"layer.1.convolution"),
+        (r"conv3", r"layer.2.convolution"),
+        (r"norm1", r"layer.0.normalization"),
+        (r"norm2", r"layer.1.normalization"),
+        (r"norm3", r"layer.2.normalization"),
+        (r"shortcut_conv", r"shortcut.convolution"),
+        (r"shortcut_norm", r"shortcut.normalization"),
+    ),
+    separator=".",
+    variables=TORCH_VARIABLES,
+    torch_layout=True,
+    ignored=_TORCH_COUNTERS,
+    shortcut=r"\.shortcut\.",
 )
 
 KERAS_APPLICATIONS = NameScheme(
@@ -143,6 +203,7 @@ KERAS_APPLICATIONS = NameScheme(
         "predictions": "predictions",
     },
     # Its stages are counted with the stem as the first.
+    shortcut=r"_0_",
     block="conv{stage2}_block{block}_",
     parts=(
         (r"conv(\d)", r"\1_conv"),
@@ -173,16 +234,20 @@ OURS = _OwnScheme(
     variables={},
 )
 
-SCHEMES = (OURS, TORCHVISION, TIMM_V2, KERAS_APPLICATIONS)
+# Our names in PyTorch's layout: what `keras_resnet.weights.order` gives a file's arrays.
+BY_ORDER = _OwnScheme(
+    title="order and shape",
+    fingerprint=r"^stage1_block1_conv1\.",
+    whole={"predictions": "predictions"},
+    block="",
+    parts=(),
+    separator=".",
+    variables=TORCH_VARIABLES,
+    torch_layout=True,
+    ignored=_TORCH_COUNTERS,
+)
 
-
-def detect(names: Iterable[str]) -> NameScheme | None:
-    """The scheme that a file follows, None if it is none of ours."""
-    names = list(names)
-    for scheme in SCHEMES:
-        if any(re.search(scheme.fingerprint, name) for name in names):
-            return scheme
-    return None
+SCHEMES = (OURS, TORCHVISION, TIMM_V2, TRANSFORMERS, KERAS_APPLICATIONS)
 
 
 def is_ours(layer_name: str) -> bool:

@@ -1,7 +1,8 @@
 """The `config.json` that timm puts beside its weights: architecture and preprocessing."""
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from keras_resnet.preprocessing import Preprocessing, PreprocessingError
 from keras_resnet.weights.checkpoint import Checkpoint, WeightsError
@@ -9,18 +10,12 @@ from keras_resnet.weights.checkpoint import Checkpoint, WeightsError
 _NEEDED = ("input_size", "crop_pct", "interpolation", "mean", "std")
 
 
-def read_into(checkpoint: Checkpoint, path: Path) -> None:
-    """Adds to a checkpoint what a `config.json` says; one that is not timm's says nothing.
+def read_config(checkpoint: Checkpoint, config: Mapping[str, Any], path: Path) -> None:
+    """Adds to a checkpoint what timm's `config.json` says.
 
     Raises:
-        WeightsError: if the file is no JSON or asks for a crop that we do not have.
+        WeightsError: if it asks for a crop that we do not have.
     """
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{path} is no JSON file ({error}).") from error
-    if not isinstance(config, dict) or "architecture" not in config:
-        return
     pretrained = config.get("pretrained_cfg", config)
     checkpoint.architecture = config["architecture"]
     names = pretrained.get("label_names") or config.get("label_names")
@@ -33,7 +28,7 @@ def read_into(checkpoint: Checkpoint, path: Path) -> None:
             checkpoint.test_preprocessing = _preprocessing({**pretrained, **larger}, path)
 
 
-def _preprocessing(config: dict, path: Path) -> Preprocessing:
+def _preprocessing(config: Mapping[str, Any], path: Path) -> Preprocessing:
     if config.get("crop_mode", "center") != "center":
         raise WeightsError(
             f"{path} asks for crop_mode={config['crop_mode']!r}; evaluation here takes the center "

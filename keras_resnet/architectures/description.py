@@ -1,0 +1,39 @@
+"""A row as plain values, for the files of models."""
+
+import dataclasses
+from typing import Any
+
+from keras_resnet.architectures import ARCHITECTURES, Architecture
+from keras_resnet.architectures.row import CHANGEABLE
+from keras_resnet.preprocessing import Preprocessing
+
+
+def describe(row: Architecture) -> dict[str, Any] | None:
+    """A row as JSON can hold it: the name, and what differs from the table's row of that name.
+
+    None for a row that the table does not have, or with parts that are no plain values.
+    """
+    own = ARCHITECTURES.get(row.name)
+    if own is None:
+        return None
+    kept = CHANGEABLE - {*Preprocessing.names()}  # a model stores its preprocessing by itself
+    names = [field.name for field in dataclasses.fields(row) if field.name in kept]
+    changed = {
+        name: getattr(row, name) for name in names if getattr(row, name) != getattr(own, name)
+    }
+    if not all(isinstance(value, (str, int, float, tuple)) for value in changed.values()):
+        return None
+    lists = {key: list(v) if isinstance(v, tuple) else v for key, v in changed.items()}
+    return {"name": row.name, **lists}
+
+
+def fields_of(description: Any) -> dict[str, Any]:
+    """What `describe` gave, as fields of `Architecture` and the `name`; empty for anything else."""
+    if not isinstance(description, dict) or description.get("name") not in ARCHITECTURES:
+        return {}
+    known = CHANGEABLE | {"name"}
+    return {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in description.items()
+        if key in known
+    }

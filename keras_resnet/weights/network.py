@@ -1,0 +1,157 @@
+"""Which network weights are for, as far as their file says it."""
+
+import re
+from collections.abc import Collection
+
+import keras
+
+from keras_resnet.architectures import ARCHITECTURES, Architecture
+from keras_resnet.architectures.row import CHANGEABLE
+from keras_resnet.blocks.common import ZERO_SHORTCUTS
+from keras_resnet.layers import PadChannels
+from keras_resnet.preprocessing import Preprocessing
+from keras_resnet.weights import schemes
+from keras_resnet.weights.checkpoint import Checkpoint, WeightsError, note
+from keras_resnet.weights.naming import Naming, naming_of
+
+FIELDS = CHANGEABLE - {"bottleneck"}  # which is another way to say `block`
+# Fields without effect on trained weights: a network keeps its own.
+OF_TRAINING = {"dropout_rate", "block_dropout_rate", "drop_path_rate"}
+
+
+def row_of(checkpoint: Checkpoint) -> Architecture:
+    """The network that a file names itself.
+
+    Raises:
+        WeightsError: if it names none.
+    """
+    name = checkpoint.network.get("name")
+    if name is None:
+        reference = checkpoint.architecture
+        theirs = (row.name for row in ARCHITECTURES.values() if reference == row.reference != "")
+        name = next(theirs, None)
+    if name not in ARCHITECTURES:
+        raise WeightsError(
+            f"{checkpoint.origin} does not say which network its weights are for: name it, such as "
+            "create_model('ResNet50', weights=...) or --model=ResNet50."
+        )
+    fields = {key: value for key, value in checkpoint.network.items() if key != "name"}
+    return ARCHITECTURES[name].changed(**fields)
+
+
+def network_for(row: Architecture, checkpoint: Checkpoint, given: Collection[str]) -> Architecture:
+    """A row, changed to what a file says of its network; what is changed is said.
+
+    Args:
+        row: the network that was asked for.
+        checkpoint: the weights for it.
+        given: fields of the row that the caller chose himself; they stay.
+
+    Raises:
+        WeightsError: if the file is of another network, or cannot tell what it has to.
+    """
+    check_architecture(checkpoint, row.name)
+    named = checkpoint.network.get("name", row.name)
+    if named != row.name and row.name in ARCHITECTURES and not _same(row, row_of(checkpoint)):
+        raise WeightsError(
+            f"The weights in {checkpoint.origin} are of {named}, not of {row.name}: "
+            f"create_model({named!r}, weights=...) or create_model(weights=...) takes them, on "
+            f"the command line --model={named} or none."
+        )
+    left_out = {"name", "classes", *OF_TRAINING, *given}
+    told = {
+        key: value
+        for key, value in checkpoint.network.items()
+        if key not in left_out and named == row.name and getattr(row, key) != value
+    }
+    row = row.changed(**told) if told else row
+    if row.residual and row.shortcut in ZERO_SHORTCUTS and not {"shortcut", "residual"} & {*given}:
+        shortcut = _shortcut_of(checkpoint, row.shortcut)
+        if shortcut != row.shortcut:
+            told["shortcut"] = shortcut
+            row = row.changed(shortcut=shortcut)
+    if told:
+        changes = ", ".join(f"{key}={value!r}" for key, value in told.items())
+        note(f"{checkpoint.origin} is of {row.name} with {changes}: so is the model.")
+    return row
+
+
+def _same(row: Architecture, other: Architecture) -> bool:
+    """Whether trained weights of one row mean the same in the other."""
+    apart = {"classes", *OF_TRAINING, *Preprocessing.names()}
+    return all(getattr(row, key) == getattr(other, key) for key in FIELDS - apart)
+
+
+def check_zero_channels(
+    model: keras.Model, checkpoint: Checkpoint, given: Collection[str], label: str
+) -> None:
+    """Refuses weights that a model's option-A shortcuts would silently spoil.
+
+    Raises:
+        WeightsError: if the file was trained with another placement of the zeros, or cannot tell.
+    """
+    places = {layer.placement for layer in model.layers if isinstance(layer, PadChannels)}
+    if not places or "shortcut" in given:
+        return
+    kind = next(kind for kind, place in ZERO_SHORTCUTS.items() if place in places)
+    shortcut = checkpoint.network.get("shortcut") or _shortcut_of(checkpoint, kind)
+    if shortcut in ZERO_SHORTCUTS and shortcut != kind:
+        raise WeightsError(
+            f"{label} has shortcut={kind!r}, the weights in {checkpoint.origin} were trained with "
+            f"{shortcut!r}: build the model with shortcut={shortcut!r} "
+            f"(--config.model.shortcut={shortcut} for a run). The model is unchanged."
+        )
+
+
+def check_architecture(checkpoint: Checkpoint, variant: str) -> None:
+    """Networks that differ in what has no parameters (a blur pool, say) have the same names.
+
+    Raises:
+        WeightsError: if the file names another network of timm's or torchvision's.
+    """
+    if checkpoint.architecture is None:
+        return
+    known = {
+        row.reference: name
+        for name, row in ARCHITECTURES.items()
+        if row.library in ("timm", "torchvision")
+    }
+    expected = next((theirs for theirs, ours in known.items() if ours == variant), None)
+    if expected is None or checkpoint.architecture == expected:
+        return
+    theirs = known.get(checkpoint.architecture)
+    advice = f"create_model({theirs!r}) takes them" if theirs else "no variant here is that"
+    raise WeightsError(
+        f"The weights in {checkpoint.origin} are of {checkpoint.architecture!r}, {variant} is "
+        f"{expected!r}: {advice}."
+    )
+
+
+def _shortcut_of(checkpoint: Checkpoint, own: str) -> str:
+    """The kind of shortcut that weights for an option-A network were trained with."""
+    naming = naming_of(checkpoint)
+    if naming is not None:
+        kinds = [name for name in naming.arrays if re.search(naming.scheme.shortcut, name)]
+        if kinds:
+            return "D" if _pools_first(naming) else "B"
+        if naming.scheme is schemes.OURS:
+            return checkpoint.network.get("shortcut", "A")  # stored with the weights
+        if naming.scheme is schemes.KERAS_APPLICATIONS:
+            return own  # the names will not fit
+        if naming.head == "linear":
+            return "A-centered"
+    raise WeightsError(
+        f"{checkpoint.origin} has no parameters of shortcuts and cannot tell where its network put "
+        "the zero channels of option A: say so with shortcut= or --shortcut=, 'A' (all behind: the "
+        "paper's authors), 'A-centered' (half in front: most PyTorch code, x[:, :, ::2, ::2] and "
+        "F.pad) or 'A-pooled' (the same after an average pool). If the accuracy is far off, it was "
+        "another one."
+    )
+
+
+def _pools_first(naming: Naming) -> bool:
+    # An average pool without parameters is counted: the convolution is the second.
+    return any(
+        array.ndim > 2 and re.search(r"\.downsample\.1\.weight$", name)
+        for name, array in naming.arrays.items()
+    )

@@ -1,0 +1,124 @@
+"""PyTorch's files: nothing in them is run, and what is no tensor is not looked at."""
+
+import re
+import types
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_resnet.weights.checkpoint import WeightsError, note
+
+# Where training scripts keep a state dict, the first of them that has tensors: averaged weights
+# before the others, as timm has it.
+STATES = (
+    *("state_dict_ema", "ema_state_dict", "model_ema", "state_dict", "model_state_dict"),
+    *("model_state", "model", "net", "network", "module", "params", "weights"),
+)
+# Of torch.optim.swa_utils.AveragedModel: 0 means that nothing was averaged yet.
+_AVERAGED = "n_averaged"
+# What training scripts put beside the tensors. None of it is made: `_Inert` stands in its place.
+_INERT_NAMES = (
+    "argparse.Namespace",
+    *(f"numpy.{core}.multiarray.scalar" for core in ("core", "_core")),
+    *(f"numpy.{core}.multiarray._reconstruct" for core in ("core", "_core")),
+    "numpy.dtype",
+    "numpy.ndarray",
+    *(f"numpy.dtypes.{kind}DType" for kind in ("Float16", "Float32", "Float64", "Bool")),
+    *(f"numpy.dtypes.{u}Int{bits}DType" for u in ("", "U") for bits in (8, 16, 32, 64)),
+    *(
+        f"pathlib{module}.{pure}{kind}Path"
+        for module in ("", "._local")
+        for pure in ("", "Pure")
+        for kind in ("Posix", "Windows")
+    ),
+    "pathlib.Path",
+    "datetime.datetime",
+    "datetime.timedelta",
+)
+
+
+class _Inert:
+    """Takes whatever a pickle hands over and keeps nothing."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        pass
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "_Inert":
+        return super().__new__(cls)
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+def read_state(torch: types.ModuleType, path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a state dict, alone or in a training script's checkpoint.
+
+    Raises:
+        WeightsError: if the file is broken, holds what could run code, or no tensors.
+    """
+    stand_ins = [(_Inert, name) for name in _INERT_NAMES]
+    try:
+        with torch.serialization.safe_globals(stand_ins):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        Exception
+    ) as error:  # torch raises UnpicklingError, RuntimeError, EOFError, KeyError, ...
+        raise WeightsError(_failure(path, error)) from error
+    found = list(_states(content, ""))
+    if not found:
+        raise WeightsError(
+            f"{path} holds no state dict: no mapping of names to tensors, alone or under "
+            f"{', '.join(map(repr, STATES))}."
+        )
+    where, state = found[0]
+    if len(found) > 1:
+        others = ", ".join(repr(name) for name, _ in found[1:])
+        note(f"{path}: of {len(found)} state dicts {where!r} was taken, not {others}.")
+    return {name: _to_numpy(torch, tensor) for name, tensor in state.items()}
+
+
+def _states(content: Any, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every state dict with the keys that lead to it, the one to take first."""
+    if not isinstance(content, Mapping):
+        return
+    inner = [
+        found
+        for key in STATES
+        for found in _states(content.get(key), f"{where}.{key}".removeprefix("."))
+    ]
+    yield from inner
+    tensors = {
+        name: value
+        for name, value in content.items()
+        if isinstance(name, str) and hasattr(value, "detach")
+    }
+    averaged = tensors.get(_AVERAGED)
+    never_averaged = averaged is not None and not int(averaged)
+    if tensors and not inner and not never_averaged:
+        yield where, tensors
+
+
+def _failure(path: Path, error: Exception) -> str:
+    wanted = re.search(r"GLOBAL (\S+)", str(error))
+    if wanted:
+        return (
+            f"{path} was refused: it holds more than tensors ({wanted[1]}), and unpickling that "
+            "could run any code. If you trust where it comes from, load it in PyTorch and save "
+            "its state dict alone."
+        )
+    return f"{path} is truncated or no PyTorch file of tensors ({one_line(error)})."
+
+
+def _to_numpy(torch: types.ModuleType, tensor: Any) -> np.ndarray:
+    tensor = tensor.detach()
+    if tensor.dtype in (torch.bfloat16, torch.float16):  # numpy lacks the first
+        tensor = tensor.float()
+    return tensor.numpy()
+
+
+def one_line(error: object) -> str:
+    """What an exception says, short."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 160 else text[:157] + "..."

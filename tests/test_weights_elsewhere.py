@@ -1,0 +1,240 @@
+"""Weights trained elsewhere give the logits that they gave there, without a hint from the caller.
+
+The numbers come from tests/references/make_elsewhere.py, which names the versions.
+"""
+
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from references import generator
+from weights_helpers import assert_equal, save_safetensors, tiny, values
+
+import keras_resnet
+from keras_resnet.weights import (
+    Checkpoint,
+    WeightsError,
+    WeightsNote,
+    apply_weights,
+    read_weights,
+)
+
+REFERENCES = Path(__file__).parent / "references" / "elsewhere"
+PREPROCESSOR = {
+    "crop_pct": 0.875,
+    "do_normalize": True,
+    "do_resize": True,
+    "image_mean": [0.5, 0.4, 0.3],
+    "image_std": [0.2, 0.25, 0.3],
+    "image_processor_type": "ConvNextImageProcessor",
+    "resample": 3,
+    "size": {"shortest_edge": 64},
+}
+
+
+def _record(name):
+    """The reference, and the arrays of its network, as the generator makes them."""
+    record = json.loads((REFERENCES / f"{name}.json").read_text())
+    counters = "num_batches_tracked"
+    arrays = {
+        key: np.array(3) if key.endswith(counters) else generator.weight(key, tuple(shape))
+        for key, shape in record["arrays"].items()
+    }
+    return record, arrays
+
+
+def _assert_logits(model, record, channels=3):
+    for size, expected in record["logits"].items():
+        images = generator.images(int(size))[..., :channels]
+        logits = keras.ops.convert_to_numpy(model(images))
+        np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5 * np.ptp(expected))
+
+
+# Option A
+
+
+@pytest.fixture
+def cifar_file(tmp_path):
+    """ResNet-20 with centered zeros, wrapped as training scripts do."""
+    _, arrays = _record("cifar_centered")
+    path = tmp_path / "resnet20.npz"
+    np.savez(path, **{f"module.{name}": array for name, array in arrays.items()})
+    return path
+
+
+def _cifar(**arguments):
+    arguments = {"input_shape": (None, None, 3), "classifier_activation": None, **arguments}
+    return keras_resnet.CifarResNet20(**arguments)
+
+
+def test_a_head_called_linear_means_centered_zeros_and_that_is_said(cifar_file):
+    record, _ = _record("cifar_centered")
+    with pytest.warns(WeightsNote, match="CifarResNet20 with shortcut='A-centered'"):
+        model = _cifar(weights=cifar_file)
+    assert model.architecture == {"name": "CifarResNet20", "shortcut": "A-centered"}
+    _assert_logits(model, record)
+
+
+@pytest.mark.parametrize(("kind", "shortcut"), [("centered", "A-centered"), ("pooled", "A-pooled")])
+def test_the_shortcut_that_is_asked_for_is_taken(tmp_path, kind, shortcut):
+    record, arrays = _record(f"cifar_{kind}")
+    path = save_safetensors(arrays, tmp_path / "x.safetensors")
+    _assert_logits(_cifar(weights=path, shortcut=shortcut), record)
+
+
+def test_a_file_that_cannot_tell_is_refused(tmp_path):
+    record, arrays = _record("cifar_centered")
+    arrays = {name.replace("linear", "fc"): array for name, array in arrays.items()}
+    path = save_safetensors(arrays, tmp_path / "x.safetensors")
+    with pytest.raises(WeightsError, match=r"cannot tell where .* --shortcut=, 'A' \(all behind"):
+        _cifar(weights=path)
+    model = _cifar()
+    before = values(model)
+    with pytest.raises(WeightsError, match="cannot tell where"):
+        apply_weights(model, path, variant="CifarResNet20")
+    assert_equal(values(model), before)
+    _assert_logits(_cifar(weights=path, shortcut="A-centered"), record)
+
+
+def test_a_model_that_is_already_built_refuses_another_placement(cifar_file):
+    with pytest.raises(WeightsError, match="build the model with shortcut='A-centered'"):
+        apply_weights(_cifar(), cifar_file, variant="CifarResNet20")
+    apply_weights(_cifar(shortcut="A-centered"), cifar_file, variant="CifarResNet20")
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
+def test_our_own_files_know_their_placement(tmp_path, cifar_file, suffix):
+    model = _cifar(weights=cifar_file, shortcut="A-centered")
+    path = tmp_path / f"model{suffix}"
+    (model.save if suffix == ".keras" else model.save_weights)(path)
+    with pytest.warns(WeightsNote, match="shortcut='A-centered'"):
+        again = _cifar(weights=path)
+    _assert_logits(again, _record("cifar_centered")[0])
+    with pytest.raises(WeightsError, match="build the model with shortcut='A-centered'"):
+        apply_weights(_cifar(), path, variant="CifarResNet20")
+
+
+def test_files_with_projections_get_a_network_with_projections(tmp_path):
+    model = tiny("CifarResNet20", shortcut="B", depths=(1, 1), input_shape=(32, 32, 3))
+    model.save_weights(tmp_path / "x.weights.h5")
+    with pytest.warns(WeightsNote, match="with shortcut='B'"):
+        again = tiny("CifarResNet20", weights=tmp_path / "x.weights.h5")
+    assert_equal(values(again), values(model))
+
+
+# transformers
+
+
+def _save_pretrained(folder, record, arrays, **preprocessor):
+    save_safetensors(arrays, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(record["config"]))
+    settings = json.dumps({**PREPROCESSOR, **preprocessor})
+    (folder / "preprocessor_config.json").write_text(settings)
+
+
+@pytest.mark.parametrize("kind", ["basic", "bottleneck", "downsample_in_bottleneck"])
+def test_a_folder_of_transformers_says_everything(tmp_path, kind):
+    record, arrays = _record(f"transformers_{kind}")
+    _save_pretrained(tmp_path, record, arrays)
+    with pytest.warns(WeightsNote, match="with .*depths="):
+        model = keras_resnet.create_model(weights=tmp_path, classifier_activation=None)
+    channels = record["config"]["num_channels"]
+    assert model.input_shape == (None, 64, 64, channels)
+    assert model.class_names == ["animal 0", "animal 1", "animal 2", "animal 3"]
+    assert model.preprocessing == {
+        "image_size": 64,
+        "crop_ratio": 0.875,
+        "interpolation": "bicubic",
+        "mean": [0.5, 0.4, 0.3],
+        "std": [0.2, 0.25, 0.3],
+        "channel_order": "rgb",
+    }
+    _assert_logits(model, record, channels)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hidden_act": "gelu"}, "hidden_act='gelu'"),
+        ({"downsample_in_first_stage": True}, "downsample_in_first_stage=true"),
+        ({"layer_type": "dense"}, "layer_type='dense'"),
+    ],
+)
+def test_what_transformers_can_and_we_cannot(tmp_path, changes, message):
+    record, arrays = _record("transformers_basic")
+    record["config"].update(changes)
+    _save_pretrained(tmp_path, record, arrays)
+    with pytest.raises(WeightsError, match=message):
+        keras_resnet.create_model(weights=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "size", "ratio"),
+    [
+        ({"size": 224}, 224, 0.875),
+        ({"size": {"shortest_edge": 224}, "crop_pct": 0.95}, 224, 0.95),
+        (
+            {"size": {"shortest_edge": 256}, "do_center_crop": True, "crop_size": 224},
+            224,
+            224 / 256,
+        ),
+        (
+            {"size": {"shortest_edge": 64}, "do_center_crop": True,
+             "crop_size": {"height": 48, "width": 48}},
+            48,
+            0.75,
+        ),
+    ],
+)  # fmt: skip
+def test_sizes_of_its_preprocessors(tmp_path, settings, size, ratio):
+    record, arrays = _record("transformers_basic")
+    _save_pretrained(tmp_path, record, arrays, **settings)
+    preprocessing = read_weights(tmp_path).preprocessing
+    assert (preprocessing.image_size, preprocessing.crop_ratio) == (size, ratio)
+
+
+def test_a_preprocessor_that_warps_is_noted(tmp_path):
+    record, arrays = _record("transformers_basic")
+    _save_pretrained(tmp_path, record, arrays, size={"height": 96, "width": 96})
+    with pytest.warns(WeightsNote, match="warps images to 96×96"):
+        assert read_weights(tmp_path).preprocessing.crop_ratio == 1.0
+    for key, value in (("resample", 0), ("do_normalize", False), ("rescale_factor", 1.0)):
+        _save_pretrained(tmp_path, record, arrays, **{key: value})
+        with pytest.raises(WeightsError, match=f"{key}={value!r}"):
+            read_weights(tmp_path)
+
+
+def test_a_file_of_ours_under_another_name(tmp_path):
+    model = tiny("ResNet34")
+    model.save(tmp_path / "x.keras")
+    loaded = keras_resnet.create_model(weights=tmp_path / "x.keras")
+    assert_equal(values(loaded), values(model))
+    assert loaded.architecture == model.architecture
+    assert_equal(values(tiny("ResNet18", weights=tmp_path / "x.keras")), values(model))  # the same
+    message = r"are of ResNet34, not of ResNet50: create_model\('ResNet34', weights=...\)"
+    with pytest.raises(WeightsError, match=message):
+        tiny("ResNet50", weights=tmp_path / "x.keras")
+
+
+def test_older_files_of_ours_are_known_by_their_layers(tmp_path):
+    arguments = {"shortcut": "B", "depths": (2, 1), "input_shape": (32, 32, 3)}
+    model = tiny("CifarResNet20", **arguments)
+    model._set_metadata("architecture", None)
+    model.save(tmp_path / "x.keras")
+    assert read_weights(tmp_path / "x.keras").network == {
+        "name": "CifarResNet20",
+        "depths": (2, 1),
+        "widths": (8, 16),
+        "block": "basic",
+        "shortcut": "B",
+    }
+
+
+def test_weights_that_do_not_name_their_network():
+    arrays = {"layer1.0.conv1.weight": np.zeros((8, 8, 3, 3), "float32")}
+    with pytest.raises(WeightsError, match="does not say which network"):
+        keras_resnet.create_model(weights=Checkpoint("x.npz", arrays))
+    with pytest.raises(ValueError, match=r"needs a name of keras_resnet.list_models\(\)"):
+        keras_resnet.create_model()
