@@ -1,11 +1,13 @@
 """Weights trained elsewhere give the logits that they gave there, without a hint from the caller.
 
-The numbers come from tests/references/make_elsewhere.py, which names the versions.
+The numbers come from tests/references/make_elsewhere.py and make_keras_hub.py, which name the
+versions.
 """
 
 import json
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -204,6 +206,52 @@ def test_a_preprocessor_that_warps_is_noted(tmp_path):
         _save_pretrained(tmp_path, record, arrays, **{key: value})
         with pytest.raises(WeightsError, match=f"{key}={value!r}"):
             read_weights(tmp_path)
+
+
+# KerasHub
+
+HUB_NETWORKS = {
+    "basic": ("ResNet18", {}),
+    "bottleneck": ("ResNet50", {}),
+    "v2": (
+        "ResNet50V2",
+        {"stride_in_last_block": False, "use_bias": False, "zero_pad_pool": False, "epsilon": 1e-5},
+    ),
+    "vd": ("ResNet50D", {}),
+}
+
+
+@pytest.mark.parametrize("kind", HUB_NETWORKS)
+def test_a_preset_of_keras_hub(tmp_path, kind):
+    record, arrays = _record(f"keras_hub_{kind}")
+    _write_layers(tmp_path / "model.weights.h5", arrays, lambda name: name != "predictions")
+    _write_layers(tmp_path / "task.weights.h5", arrays, lambda name: name == "predictions")
+    variant, arguments = HUB_NETWORKS[kind]
+    model = keras_resnet.create_model(
+        variant,
+        weights=tmp_path,
+        depths=(2, 1),
+        widths=(64, 128),
+        classes=4,
+        input_shape=(64, 64, 3),
+        classifier_activation=None,
+        **arguments,
+    )
+    _assert_logits(model, record)
+
+
+def _write_layers(path, arrays, wanted):
+    """A weight file as Keras writes it: layers by class and number, their names as attributes."""
+    layers: dict = {}
+    for name, array in arrays.items():
+        layers.setdefault(name.split("/")[0], []).append(array)
+    with h5py.File(path, "w") as file:
+        for number, (name, variables) in enumerate(layers.items()):
+            if wanted(name):
+                group = file.create_group(f"backbone/layers/layer_{number}/vars")
+                group.attrs["name"] = name
+                for place, array in enumerate(variables):
+                    group[str(place)] = array
 
 
 def test_a_file_of_ours_under_another_name(tmp_path):

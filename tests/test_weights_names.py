@@ -142,6 +142,15 @@ def test_missing_and_unexpected_stand_side_by_side(tmp_path):
     assert f"  {missing}  {unexpected}" in str(caught.value).splitlines()
 
 
+def test_the_networks_for_small_images_with_the_names_of_the_large_ones(tmp_path):
+    model, arrays = filled(stem="cifar")
+    arrays = _renamed(arrays, ("downsample", "shortcut"), ("fc.", "linear."))
+    path = _npz(tmp_path / "x.npz", arrays)
+    with pytest.raises(WeightsError, match=r"first kernel is 3×3, .* --stem=cifar makes it so"):
+        tiny(weights=path)
+    assert_equal(values(tiny(weights=path, stem="cifar")), values(model))
+
+
 def test_a_broken_npz_and_one_with_objects(tmp_path):
     path = tmp_path / "x.npz"
     path.write_bytes(b"x" * 100)

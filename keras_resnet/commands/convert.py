@@ -2,7 +2,8 @@
 
 Makes a .keras file of trained weights, with the preprocessing that goes with them. WEIGHTS is a
 file (.safetensors, .pth, .pt, .th, .ckpt, .npz, .keras, .weights.h5, .h5 of keras.applications), a
-folder that transformers saved, an address hf://OWNER/REPOSITORY[@REVISION][/FILE] or "imagenet".
+folder that transformers or KerasHub saved, an address hf://OWNER/REPOSITORY[@REVISION][/FILE] or
+"imagenet".
 Weights of timm, transformers and this project name their network; others need --model. The number
 of classes is that of the weights; weights without a classifier make a model without one. In Python,
 `import keras_resnet`, then `keras.saving.load_model("FILE.keras")`."""
@@ -31,7 +32,8 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
     define_strings(
         flags,
         model="Name of the network, such as ResNet50; not needed if the weights name it.",
-        weights="A file of weights, a folder of transformers, an hf:// address, or imagenet.",
+        weights="A file of weights, a folder of transformers or KerasHub, an hf:// address, or "
+        "imagenet.",
         output="The .keras file to write.",
         class_names="A file with the names of the classes: a line for each, or a JSON list.",
     )

@@ -153,9 +153,25 @@ def _check(
         details = side_by_side(rows, shapes_of(surplus), ("missing", "unexpected"))
     raise WeightsError(
         f"The weights in {checkpoint.origin} (names of {naming.scheme.title}) are not those of "
-        f"{label}: {message}. The model is unchanged.",
+        f"{label}: {message}.{_stem_hint(wanted, arrays)} The model is unchanged.",
         details,
     )
+
+
+def _stem_hint(wanted: list[Slot], arrays: dict[str, np.ndarray]) -> str:
+    """What to try where a network for small images meets one for large ones."""
+    for slot in wanted:
+        kernel = arrays.get(str(slot.name))
+        if slot.takes_images and kernel is not None and kernel.ndim == len(slot.shape):
+            there, here = (
+                shape[2 if slot.from_torch else 0] for shape in (kernel.shape, slot.shape)
+            )
+            if (there, here) == (3, 7):
+                return (
+                    " The first kernel is 3×3, as in networks for small images: stem='cifar' or "
+                    "--stem=cifar makes it so."
+                )
+    return ""
 
 
 def _listing(names: list[str], kind: str) -> str:

@@ -16,8 +16,10 @@ from keras_resnet.weights.checkpoint import Checkpoint, WeightsError
 
 # torch.hub's convention: the file name ends with the start of the file's SHA-256.
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.(?:pth|pt)$")
-# In a folder that transformers or timm saved, the first of them that is there.
-_IN_FOLDERS = ("model.safetensors", "pytorch_model.bin", "model.keras")
+# In a folder that transformers, timm, KerasHub or a run saved, the first of them that is there.
+_IN_FOLDERS = ("model.safetensors", "pytorch_model.bin", "model.weights.h5", "model.keras")
+# What KerasHub adds to the weights of a backbone: those of the classifier.
+_HEAD_IN_FOLDER = "task.weights.h5"
 
 
 def read_file(path: str | os.PathLike) -> Checkpoint:
@@ -35,7 +37,7 @@ def read_file(path: str | os.PathLike) -> Checkpoint:
     """
     path = Path(path)
     if path.is_dir():
-        path = _file_in(path)
+        return _read_folder(path)
     if not path.is_file():
         raise WeightsError(f"The weight file {str(path)!r} does not exist.")
     for suffix, read in _READERS.items():
@@ -46,14 +48,17 @@ def read_file(path: str | os.PathLike) -> Checkpoint:
     )
 
 
-def _file_in(folder: Path) -> Path:
+def _read_folder(folder: Path) -> Checkpoint:
     found = next((folder / name for name in _IN_FOLDERS if (folder / name).is_file()), None)
     if found is None:
         raise WeightsError(
             f"The weight file {str(folder)!r} is a folder without {', '.join(_IN_FOLDERS)}; name "
             "the file in it."
         )
-    return found
+    checkpoint, head = read_file(found), folder / _HEAD_IN_FOLDER
+    if found.name == "model.weights.h5" and head.is_file():
+        checkpoint.arrays |= read_file(head).arrays
+    return checkpoint
 
 
 def sha256(path: Path) -> str:

@@ -136,7 +136,7 @@ def _shortcut_of(checkpoint: Checkpoint, own: str) -> str:
             return "D" if _pools_first(naming) else "B"
         if naming.scheme is schemes.OURS:
             return checkpoint.network.get("shortcut", "A")  # stored with the weights
-        if naming.scheme is schemes.KERAS_APPLICATIONS:
+        if naming.scheme in (schemes.KERAS_APPLICATIONS, schemes.KERAS_HUB):
             return own  # the names will not fit
         if naming.head == "linear":
             return "A-centered"

@@ -217,6 +217,34 @@ KERAS_APPLICATIONS = NameScheme(
 )
 
 
+KERAS_HUB = NameScheme(
+    title="KerasHub's ResNet",
+    fingerprint=r"^stack0_block0_",
+    whole={
+        "stem_conv": "conv1_conv",
+        "stem_norm": "conv1_bn",
+        **{
+            f"stem_{part}{n}": f"conv{n}_{theirs}"
+            for part, theirs in (("conv", "conv"), ("norm", "bn"))
+            for n in (1, 2, 3)
+        },
+        "final_norm": "post_bn",
+        "predictions": "predictions",
+    },
+    block="stack{stage0}_block{block0}_",
+    parts=(
+        (r"conv(\d)", r"\1_conv"),
+        (r"norm(\d)", r"\1_bn"),
+        (r"shortcut_conv", r"0_conv"),
+        (r"shortcut_norm", r"0_bn"),
+        (r"preact_norm", r"pre_activation_bn"),
+    ),
+    separator="/",
+    variables={},
+    shortcut=r"_0_",
+)
+
+
 class _OwnScheme(NameScheme):
     """Our own names, kept as they are."""
 
@@ -247,7 +275,7 @@ BY_ORDER = _OwnScheme(
     ignored=_TORCH_COUNTERS,
 )
 
-SCHEMES = (OURS, TORCHVISION, TIMM_V2, TRANSFORMERS, KERAS_APPLICATIONS)
+SCHEMES = (OURS, TORCHVISION, TIMM_V2, TRANSFORMERS, KERAS_APPLICATIONS, KERAS_HUB)
 
 
 def is_ours(layer_name: str) -> bool:
