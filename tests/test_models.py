@@ -283,6 +283,7 @@ class TestMetadata:
             "mean": [0.485, 0.456, 0.406],
             "std": [0.229, 0.224, 0.225],
             "channel_order": "rgb",
+            "resize": "round",
         }
         with pytest.raises(TypeError):  # it is a value, of which changed copies are made
             model.preprocessing["image_size"] = 1

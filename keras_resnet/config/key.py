@@ -54,6 +54,8 @@ class Key:
         example: a value for messages, where the default is none.
         since: the first version of config.json that has the key.
         absent: for each older version what the absence of the key means in its files.
+        meant: for each older version its values that mean something else today, and what they are
+            called today.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Key:
     example: Any = None
     since: int = 1
     absent: Mapping[int, Any] = dataclasses.field(default_factory=dict)
+    meant: Mapping[int, Mapping[Any, Any]] = dataclasses.field(default_factory=dict)
 
     @property
     def type(self) -> type:

@@ -30,7 +30,8 @@ def to_json(config: ConfigDict, history: list[dict[str, Any]] | None = None) -> 
 def from_json(text: str, where: str) -> ConfigDict:
     """Reads what `to_json` wrote, of this version or an older one.
 
-    A key that an older version did not have gets the value that its absence meant there.
+    A key that an older version did not have gets the value that its absence meant there, and a
+    value that meant something else gets the name it has today.
 
     Raises:
         UsageError: the text is no such JSON, of a newer version, or holds a key that does not
@@ -49,6 +50,8 @@ def from_json(text: str, where: str) -> ConfigDict:
     for name, key in KEYS.items():
         if version < key.since and name not in present:
             present[name] = key.absent[version]
+        if name in present and version in key.meant:
+            present[name] = key.meant[version].get(present[name], present[name])
     return merge(config, present, where)
 
 

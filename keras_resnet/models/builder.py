@@ -61,6 +61,7 @@ def create_model(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     channel_order: str | None = None,
+    resize: str | None = None,
 ) -> ResNet:
     """A residual network by name: `create_model("ResNet50", classes=10)`.
 
