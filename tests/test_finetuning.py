@@ -143,7 +143,7 @@ def test_a_run_begun_with_the_older_bicubic_keeps_it(tmp_path):
     (tmp_path / "config.json").write_text(configs.to_json(config).replace(": 2,", ": 1,", 1))
     workdir = WorkDir(tmp_path)
     assert workdir.read_config().data.interpolation == "bicubic_float"
-    with pytest.raises(UserError, match="data.interpolation: 'bicubic_float' -> 'bicubic'"):
+    with pytest.raises(UserError, match=r"data\.interpolation: 'bicubic_float' -> 'bicubic'"):
         workdir.check(config)
     kept = take_over_preprocessing(config, workdir)
     workdir.check(kept)
