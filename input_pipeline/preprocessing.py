@@ -5,6 +5,7 @@ weights; a dict of its fields will do. `evaluation_image` serves evaluation, pre
 exported signature alike.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,13 +21,9 @@ from keras_resnet.input_pipeline.decoding import (
     not_inlined,
 )
 from keras_resnet.input_pipeline.errors import DataError
+from keras_resnet.input_pipeline.resampling import RADIUS, resize_window
 from keras_resnet.preprocessing import Preprocessing, PreprocessingError
 
-# Our names for the antialiasing kernels of tf.raw_ops.ScaleAndTranslate. Its Keys cubic has
-# a = -0.5, as PIL's bicubic filter.
-_KERNELS = {"bilinear": "triangle", "bicubic": "keyscubic"}
-# How far these kernels reach, in pixels of the smaller of the two images.
-_RADIUS = {"bilinear": 1, "bicubic": 2}
 # Pixels of a JPEG decoded around what the kernel reaches: at the very edge colors differ.
 _MARGIN = 2
 CHANNELS = 3
@@ -48,88 +45,31 @@ def check_preprocessing(preprocessing: Mapping[str, Any]) -> Preprocessing:
     return checked
 
 
-def resize_window(
-    image: tf.Tensor,
-    *,
-    resized: tf.Tensor,
-    top_left: tf.Tensor,
-    size: int,
-    interpolation: str,
-    whole: tf.Tensor,
-    origin: tf.Tensor,
-) -> tf.Tensor:
-    """A square window of a resized image; what lies outside is never computed.
-
-    Args:
-        image: uint8[h, w, 3], the part of the whole image that begins at `origin`.
-        resized: int32[2], height and width that the whole image is resized to, with antialiasing.
-        top_left: int32[2], row and column of the window's corner in the resized image.
-        size: of the window.
-        interpolation: "bilinear" or "bicubic".
-        whole: int32[2], height and width of the whole image.
-        origin: int32[2].
-
-    Returns:
-        uint8[size, size, 3]; an image that already has the size `resized` is only cropped.
-    """
-
-    def crop() -> tf.Tensor:
-        return tf.slice(image, tf.concat([top_left - origin, [0]], 0), [size, size, 3])
-
-    def resample() -> tf.Tensor:
-        scale = tf.cast(resized, tf.float32) / tf.cast(whole, tf.float32)
-        shift = tf.cast(origin, tf.float32) * scale - tf.cast(top_left, tf.float32)
-        # One side after the other, the other one as channels: 3.5 times as fast as both at once,
-        # where the kernel handles three channels at a time, and equal to the bit. So are float32
-        # instead of uint8, and turning matrices instead of rows of pixels: each twice as fast.
-        height, width = tf.unstack(tf.shape(image)[:2])
-        pixels = tf.reshape(tf.cast(image, tf.float32), tf.stack([height, 3 * width]))
-        rows = _resize_rows(pixels, size, scale[0], shift[0], interpolation)
-        turned = tf.reshape(tf.transpose(rows), tf.stack([width, 3 * size]))
-        columns = _resize_rows(turned, size, scale[1], shift[1], interpolation)
-        rounded = tf.round(columns)
-        if interpolation == "bicubic":  # its negative weights may lead out of the range
-            rounded = tf.clip_by_value(rounded, 0.0, 255.0)
-        back = tf.transpose(tf.reshape(tf.cast(rounded, tf.uint8), [3 * size, size]))
-        return tf.reshape(back, [size, size, 3])
-
-    window = tf.cond(tf.reduce_all(whole == resized), crop, resample)
-    return tf.ensure_shape(window, [size, size, 3])
-
-
-def _resize_rows(matrix: tf.Tensor, size: int, scale, shift, interpolation: str) -> tf.Tensor:
-    # float32[h, n] -> float32[size, n].
-    height, count = tf.unstack(tf.shape(matrix))
-    resized = tf.raw_ops.ScaleAndTranslate(
-        images=tf.reshape(matrix, tf.stack([1, height, 1, count])),
-        size=[size, 1],
-        scale=tf.stack([scale, 1.0]),
-        translation=tf.stack([shift, 0.0]),
-        kernel_type=_KERNELS[interpolation],
-        antialias=True,
-    )
-    return tf.reshape(resized, tf.stack([size, count]))
-
-
 def resize_and_center_crop(
-    encoded: tf.Tensor, *, image_size: int, crop_ratio: float = 1.0, interpolation: str = "bilinear"
+    encoded: tf.Tensor,
+    *,
+    image_size: int,
+    crop_ratio: float = 1.0,
+    interpolation: str = "bilinear",
+    resize: str = "round",
 ) -> tf.Tensor:
-    """Short side to round(image_size / crop_ratio), then the central square of image_size.
+    """Resizes to image_size / crop_ratio, then takes the central square of image_size.
 
-    Rounding as in torchvision: the long side is cut to a whole pixel, and the corner of the crop
-    is half the difference rounded to the nearest even. Of a JPEG only what the square needs is
-    decoded, which changes nothing in it.
+    Of a JPEG only what the square needs is decoded, which changes nothing in it.
 
     Args:
         encoded: scalar string, the bytes of an image file.
+        image_size, crop_ratio, interpolation, resize: see `Preprocessing`.
 
     Returns:
         uint8[image_size, image_size, 3].
     """
-    short_side = round(image_size / crop_ratio)
+
+    def place(whole):
+        return _place(whole, image_size, crop_ratio, resize)
 
     def window_of(image, whole, origin):
-        resized, top_left = _center(whole, short_side, image_size)
+        resized, top_left = place(whole)
         return resize_window(
             image, resized=resized, top_left=top_left, size=image_size,
             interpolation=interpolation, whole=whole, origin=origin,
@@ -137,9 +77,9 @@ def resize_and_center_crop(
 
     def from_jpeg():
         whole = tf.stack(jpeg_size(encoded))
-        resized, top_left = _center(whole, short_side, image_size)
+        resized, top_left = place(whole)
         scale = tf.cast(resized, tf.float32) / tf.cast(whole, tf.float32)
-        reach = _RADIUS[interpolation] * tf.maximum(1 / scale, 1) + _MARGIN
+        reach = RADIUS[interpolation] * tf.maximum(1 / scale, 1) + _MARGIN
         corner = tf.cast(top_left, tf.float32)
         first = tf.cast(tf.math.floor(corner / scale - reach), tf.int32)
         last = tf.cast(tf.math.ceil((corner + image_size) / scale + reach), tf.int32)
@@ -187,19 +127,28 @@ def map_files(
     )
 
 
-def _center(whole: tf.Tensor, short_side: int, size: int) -> tuple[tf.Tensor, tf.Tensor]:
+def _place(
+    whole: tf.Tensor, size: int, crop_ratio: float, rule: str
+) -> tuple[tf.Tensor, tf.Tensor]:
     # int32[2] each: the sides of the resized image, and the corner of its central square.
-    # In int64: the product may exceed int32.
-    wide = tf.cast(whole, tf.int64)
-    resized = tf.cast(short_side * wide // tf.reduce_min(wide), tf.int32)
-    return resized, tf.cast(tf.round((resized - size) / 2), tf.int32)
+    rounded = round if rule == "round" else math.floor
+    side = rounded(size / crop_ratio)
+    if rule == "plain":
+        resized = tf.fill([2], side)
+    else:  # The long side is cut to a whole pixel by all. In int64: the product may exceed int32.
+        wide = tf.cast(whole, tf.int64)
+        resized = tf.cast(side * wide // tf.reduce_min(wide), tf.int32)
+    spare = resized - size
+    if rule == "shortest_edge":
+        return resized, spare // 2
+    return resized, tf.cast(tf.round(spare / 2), tf.int32)  # half to even, as torchvision and timm
 
 
 def evaluation_image(encoded: tf.Tensor, preprocessing: Mapping[str, Any]) -> tf.Tensor:
     """What the model sees of an image file outside training. Works inside a graph.
 
-    The short side is resized to round(image_size / crop_ratio) with the named interpolation and
-    antialiasing, and the central square is cropped. An image that has the right size already
+    The short side is resized to image_size / crop_ratio by the rule `resize` with the named
+    interpolation, and the central square is cropped. An image that has the right size already
     (and a crop_ratio of 1) passes unchanged.
 
     Args:
@@ -218,6 +167,7 @@ def evaluation_image(encoded: tf.Tensor, preprocessing: Mapping[str, Any]) -> tf
         image_size=checked.image_size,
         crop_ratio=checked.crop_ratio,
         interpolation=checked.interpolation,
+        resize=checked.resize,
     )
 
 

@@ -18,6 +18,7 @@ import keras_resnet.architectures.variants as _variants
 from keras_resnet import blocks, export, input_pipeline, layers, models, training, weights
 from keras_resnet.architectures import ARCHITECTURES, get_architecture, list_models
 from keras_resnet.architectures.variants import *
+from keras_resnet.images import decode_predictions, preprocess, preprocessing_layer
 from keras_resnet.models import ResNet, create_model
 from keras_resnet.models.costs import profile
 from keras_resnet.models.features import feature_extractor, feature_pyramid
@@ -28,6 +29,7 @@ __all__ = [
     "__version__",
     "blocks",
     "create_model",
+    "decode_predictions",
     "export",
     "feature_extractor",
     "feature_pyramid",
@@ -36,6 +38,8 @@ __all__ = [
     "layers",
     "list_models",
     "models",
+    "preprocess",
+    "preprocessing_layer",
     "profile",
     "training",
     "weights",

@@ -11,7 +11,9 @@ from typing import Any, ClassVar, Self
 
 from keras_resnet.errors import UserError, nearest
 
-INTERPOLATIONS = ("bilinear", "bicubic")
+# "bicubic_float" is the bicubic filter of version 1, which rounded to 8 bits only at the very end.
+INTERPOLATIONS = ("bilinear", "bicubic", "nearest", "bicubic_float")
+RESIZES = ("round", "floor", "shortest_edge", "plain")
 CHANNEL_ORDERS = ("rgb", "bgr")
 
 
@@ -33,11 +35,22 @@ class Preprocessing(Mapping[str, Any]):
     Attributes:
         image_size: height and width in pixels of what the network sees.
         crop_ratio: the share of the resized image that is kept: its short side becomes
-            `round(image_size / crop_ratio)` pixels, and the center is cropped. Above 0, up to 1.
-        interpolation: one of INTERPOLATIONS, with antialiasing.
+            `image_size / crop_ratio` pixels, and the center is cropped. Above 0, up to 1.
+        interpolation: one of INTERPOLATIONS. "bilinear" and "bicubic" are PIL's, which antialias;
+            "nearest" is PIL's too; "bicubic_float" is what version 1 called "bicubic": it leaves
+            out that PIL rounds and clips to 8 bits after each of its two passes.
         mean: of pixels scaled to 0..1, one number for each channel in `channel_order`.
         std: the same for the standard deviation, above 0.
         channel_order: one of CHANNEL_ORDERS.
+        resize: one of RESIZES, the rule of a library for what is no whole number of pixels:
+            "round": the short side is rounded (to the nearest even one where it is halfway), and so
+            is the corner of the crop. This is torchvision's: a side given as an integer is
+            `crop_ratio = image_size / side`.
+            "floor": the short side is rounded down, the corner as above (timm).
+            "shortest_edge": both are rounded down (transformers).
+            "plain": both sides become `image_size / crop_ratio`, rounded down, whatever their ratio
+            was, and the center is cropped (timm's "squash"; with a crop_ratio of 1 nothing is
+            cropped: keras.applications, and transformers from 384 pixels on).
 
     Raises:
         PreprocessingError: a value cannot be used.
@@ -49,12 +62,17 @@ class Preprocessing(Mapping[str, Any]):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     channel_order: str
+    resize: str = "round"
 
-    # What `to_dict` writes. Files without a version are of version 1, as are those of this one.
-    VERSION: ClassVar[int] = 1
+    # What `to_dict` writes. Files without a version are of version 1.
+    VERSION: ClassVar[int] = 2
     # For each field that came after version 1: what a file that lacks it means. Add the field
     # above, a row here, and 1 to VERSION; files of earlier versions then keep their meaning.
-    MEANING_OF_ABSENCE: ClassVar[Mapping[str, Any]] = {}
+    MEANING_OF_ABSENCE: ClassVar[Mapping[str, Any]] = {"resize": "round"}
+    # Version -> field -> what a value that means something else today is called today.
+    MEANING_OF_VALUES: ClassVar[Mapping[int, Mapping[str, Mapping[Any, Any]]]] = {
+        1: {"interpolation": {"bicubic": "bicubic_float"}}
+    }
 
     def __post_init__(self) -> None:
         for name, convert in (("image_size", _whole_number), ("crop_ratio", _number)):
@@ -69,6 +87,7 @@ class Preprocessing(Mapping[str, Any]):
             )
         _check_choice("interpolation", self.interpolation, INTERPOLATIONS)
         _check_choice("channel_order", self.channel_order, CHANNEL_ORDERS)
+        _check_choice("resize", self.resize, RESIZES)
         given = {"mean": self.mean, "std": self.std}
         for name, values in given.items():
             object.__setattr__(self, name, _numbers(name, values))
@@ -84,19 +103,31 @@ class Preprocessing(Mapping[str, Any]):
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Makes it of a mapping: another `Preprocessing`, what `to_dict` gave, or a dict by hand.
 
+        A dict without `version` is one by hand: its values mean what they mean today.
+
         Raises:
             NewerVersionError: `values` are of a version that this package does not know.
-            PreprocessingError: a key is missing or unknown, or a value cannot be used.
+            PreprocessingError: `values` are no mapping, a key is missing or unknown, or a value
+                cannot be used.
         """
         if isinstance(values, cls):
             return values
+        if not isinstance(values, Mapping):
+            raise PreprocessingError(
+                f"The preprocessing is {values!r}; it must be a Preprocessing or a dict with the "
+                f"keys {', '.join(cls.names())}."
+            )
         values = dict(values)
-        version = values.pop("version", 1)
+        version = values.pop("version", cls.VERSION)
         if type(version) is not int or not 1 <= version <= cls.VERSION:
             raise NewerVersionError(
                 f"the preprocessing is of version {version!r}, this keras_resnet knows versions up "
                 f"to {cls.VERSION}; install a newer one to use the file"
             )
+        for key, meanings in cls.MEANING_OF_VALUES.get(version, {}).items():
+            given = values.get(key)
+            if isinstance(given, str):
+                values[key] = meanings.get(given, given)
         values = {**cls.MEANING_OF_ABSENCE, **values}
         known = cls.names()
         for key in values:
@@ -113,8 +144,9 @@ class Preprocessing(Mapping[str, Any]):
     def from_metadata(cls, values: Mapping[str, Any] | None, origin: str) -> Self | None:
         """As `from_dict`, of the metadata of a model; None where there is none.
 
-        Version 1 stored whatever the model was given. What is no preprocessing is left out, with a
-        warning, so that the weights can be had all the same.
+        Metadata without a `version` are of version 1, which stored whatever the model was given.
+        What is no preprocessing is left out, with a warning, so that the weights can be had all the
+        same.
 
         Args:
             values: what the metadata hold.
@@ -123,10 +155,12 @@ class Preprocessing(Mapping[str, Any]):
         Raises:
             NewerVersionError: `values` are of a version that this package does not know.
         """
-        if values is None:
-            return None
+        if values is None or isinstance(values, cls):
+            return values
         try:
-            return cls.from_dict(values)
+            return cls.from_dict(
+                {"version": 1, **values} if isinstance(values, Mapping) else values
+            )
         except NewerVersionError:
             raise
         except PreprocessingError as error:

@@ -6,9 +6,11 @@ import pytest
 from PIL import Image
 from run_helpers import tiny_config
 
+from keras_resnet import config as configs
 from keras_resnet.commands import main
 from keras_resnet.errors import UserError
 from keras_resnet.training import run
+from keras_resnet.training.finetuning import take_over_preprocessing
 from keras_resnet.training.workdir import WorkDir
 
 
@@ -148,3 +150,16 @@ def test_classes_that_are_not_the_networks(pretrained, photos, capsys):
     message = capsys.readouterr().err
     assert "it has 3 classes, the network 10" in message
     assert message.count("\n") == 1
+
+
+def test_a_run_begun_with_the_older_bicubic_keeps_it(tmp_path):
+    config = tiny_config(data__interpolation="bicubic")
+    (tmp_path / "config.json").write_text(configs.to_json(config).replace(": 2,", ": 1,", 1))
+    workdir = WorkDir(tmp_path)
+    assert workdir.read_config().data.interpolation == "bicubic_float"
+    with pytest.raises(UserError, match=r"data\.interpolation: 'bicubic_float' -> 'bicubic'"):
+        workdir.check(config)
+    kept = take_over_preprocessing(config, workdir)
+    workdir.check(kept)
+    assert (kept.data.interpolation, kept.data.resize) == ("bicubic_float", "round")
+    assert take_over_preprocessing(config, WorkDir(tmp_path / "new")) == config

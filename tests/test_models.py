@@ -304,16 +304,17 @@ class TestMetadata:
     def test_preprocessing_is_plain_and_copied(self):
         model = small("ResNet18")
         assert model.preprocessing == {
-            "image_size": 224,
+            "image_size": 32,
             "crop_ratio": 0.875,
             "interpolation": "bilinear",
             "mean": [0.485, 0.456, 0.406],
             "std": [0.229, 0.224, 0.225],
             "channel_order": "rgb",
+            "resize": "round",
         }
         with pytest.raises(TypeError):  # it is a value, of which changed copies are made
             model.preprocessing["image_size"] = 1
-        assert model.preprocessing["image_size"] == 224
+        assert model.preprocessing["image_size"] == 32
         own = dict(model.preprocessing)
         own |= {"image_size": np.int64(8), "mean": (np.float32(0.5),), "std": [1]}
         model.preprocessing = own
@@ -322,8 +323,8 @@ class TestMetadata:
         assert type(model.preprocessing["image_size"]) is int
         with pytest.raises(ValueError, match="lacks crop_ratio"):
             model.preprocessing = {"image_size": 8}
-        model.class_names = ("a", "b")
-        assert model.class_names == ["a", "b"]
+        model.class_names = tuple("abcde")
+        assert model.class_names == list("abcde")
         model.preprocessing = model.class_names = None
         assert model.get_config()["preprocessing"] is None
 

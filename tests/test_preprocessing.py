@@ -24,7 +24,11 @@ FIELDS = {
     "mean": [0.485, 0.456, 0.406],
     "std": [0.229, 0.224, 0.225],
     "channel_order": "rgb",
+    "resize": "floor",
 }
+# What version 1 wrote for an evaluation with PIL's bicubic filter, all but its clipping.
+VERSION_1 = {key: value for key, value in FIELDS.items() if key != "resize"}
+MEANS_TODAY = {**VERSION_1, "interpolation": "bicubic_float", "resize": "round"}
 
 
 def test_it_is_a_value_and_a_mapping():
@@ -47,7 +51,7 @@ def test_it_is_a_value_and_a_mapping():
 def test_json_brings_it_back():
     made = Preprocessing.from_dict(FIELDS)
     written = json.loads(json.dumps(made.to_dict()))
-    assert written == {"version": 1, **FIELDS}
+    assert written == {"version": 2, **FIELDS}
     assert Preprocessing.from_dict(written) == made
     assert Preprocessing.from_dict(made) is made
 
@@ -75,7 +79,8 @@ def test_numbers_of_numpy_become_plain_ones():
         ({"mean": [0.5]}, r"mean is \[0.5\]; it must hold one number per channel, as many as std"),
         ({"std": [1, 1, 0]}, r"std is \[1, 1, 0\]; every value must be above 0"),
         ({"std": [1, "a", 1]}, r"std is \[1, 'a', 1\]; it must hold one number per channel"),
-        ({"version": 2}, "is of version 2, this keras_resnet knows versions up to 1; install"),
+        ({"resize": "flor"}, "resize 'flor'; known are round, floor, .* did you mean 'floor'"),
+        ({"version": 3}, "is of version 3, this keras_resnet knows versions up to 2; install"),
         ({"version": "new"}, "is of version 'new'"),
     ],
 )
@@ -87,33 +92,50 @@ def test_what_cannot_be_used_is_quoted(changes, message):
         Preprocessing.from_dict(dict(list(FIELDS.items())[:4]))
 
 
+def test_what_version_1_meant():
+    assert Preprocessing.from_dict({"version": 1, **VERSION_1}) == MEANS_TODAY
+    assert Preprocessing.from_metadata(VERSION_1, "a file") == MEANS_TODAY  # files without version
+    assert Preprocessing.from_metadata({"version": 2, **FIELDS}, "a file") == FIELDS
+    # A dict by hand means what its words mean today.
+    assert Preprocessing.from_dict(VERSION_1) == {**FIELDS, "resize": "round"}
+    changed = Preprocessing.from_dict({**Preprocessing.from_dict(MEANS_TODAY), "image_size": 8})
+    assert changed == {**MEANS_TODAY, "image_size": 8}
+    for wrong in (7, "imagenet", [1]):
+        with pytest.raises(PreprocessingError, match="it must be a Preprocessing or a dict with"):
+            Preprocessing.from_dict(wrong)
+
+
 def test_a_field_that_comes_later_says_what_its_absence_means():
     @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
     class Later(Preprocessing):
         exif: bool = True
 
-        VERSION: ClassVar[int] = 2
-        MEANING_OF_ABSENCE: ClassVar[dict] = {"exif": False}
+        VERSION: ClassVar[int] = 3
+        MEANING_OF_ABSENCE: ClassVar[dict] = {**Preprocessing.MEANING_OF_ABSENCE, "exif": False}
 
     assert Later(**FIELDS).exif  # its default today
-    assert not Later.from_dict(FIELDS).exif  # what files of version 1 mean
-    assert not Later.from_dict({"version": 1, **FIELDS}).exif
+    assert not Later.from_dict(FIELDS).exif  # what files of version 2 mean
+    assert not Later.from_dict({"version": 2, **FIELDS}).exif
     written = Later(**FIELDS).to_dict()
-    assert written == {"version": 2, **FIELDS, "exif": True}
+    assert written == {"version": 3, **FIELDS, "exif": True}
     assert Later.from_dict(written).exif
-    with pytest.raises(NewerVersionError, match="version 2"):
+    with pytest.raises(NewerVersionError, match="version 3"):
         Preprocessing.from_dict(written)
 
 
 def test_the_table_and_the_configs_give_it():
     assert get_architecture("ResNet50V2").preprocessing == {
         "image_size": 224,
-        "crop_ratio": 0.875,
-        "interpolation": "bilinear",
+        "crop_ratio": 1.0,
+        "interpolation": "nearest",
         "mean": [0.5, 0.5, 0.5],
         "std": [0.5, 0.5, 0.5],
         "channel_order": "rgb",
+        "resize": "plain",
     }
+    # torchvision's rule for torchvision's networks, timm's for timm's.
+    rules = [get_architecture(name).resize for name in ("ResNet50", "ResNet50D", "SEResNet50")]
+    assert rules == ["round", "floor", "floor"]
     config = default_config()
     made = preprocessing_of_config(config)
     assert {key: config.data[key] for key in made.names()} == {
@@ -148,20 +170,18 @@ def test_keras_files_carry_a_version_and_old_ones_keep_their_meaning(tmp_path):
     model = _tiny()
     model.preprocessing = FIELDS
     model.save(tmp_path / "new.keras")
-    assert model.get_config()["preprocessing"] == {"version": 1, **FIELDS}
-    seen = []
-
-    def without_version(values):  # as 9caf05c wrote it
-        seen.append(values.pop("version"))
-        return values
-
-    old = _rewrite(tmp_path / "new.keras", tmp_path / "old.keras", without_version)
-    assert seen == [1]
-    for path in (tmp_path / "new.keras", old):
+    assert model.get_config()["preprocessing"] == {"version": 2, **FIELDS}
+    # As 9caf05c wrote it, and the version after.
+    old = _rewrite(tmp_path / "new.keras", tmp_path / "old.keras", lambda values: VERSION_1)
+    first = _rewrite(
+        tmp_path / "new.keras", tmp_path / "1.keras", lambda values: {"version": 1, **VERSION_1}
+    )
+    meanings = ((tmp_path / "new.keras", FIELDS), (old, MEANS_TODAY), (first, MEANS_TODAY))
+    for path, meaning in meanings:
         loaded = keras.saving.load_model(path)
         assert isinstance(loaded.preprocessing, Preprocessing)
-        assert loaded.preprocessing == FIELDS
-        assert read_weights(path, variant="CifarResNet20").preprocessing == FIELDS
+        assert loaded.preprocessing == meaning
+        assert read_weights(path, variant="CifarResNet20").preprocessing == meaning
     none = _rewrite(tmp_path / "new.keras", tmp_path / "none.keras", lambda values: None)
     assert keras.saving.load_model(none).preprocessing is None
 
@@ -186,4 +206,4 @@ def test_newer_files_are_refused_and_what_is_no_preprocessing_is_left_out(tmp_pa
 def test_networks_of_other_channels_have_theirs():
     model = create_model("CifarResNet20", input_shape=(8, 8, 1), mean=(0.5,), std=(0.25,))
     assert (model.preprocessing.mean, model.preprocessing.std) == ((0.5,), (0.25,))
-    assert preprocessing.INTERPOLATIONS == ("bilinear", "bicubic")
+    assert preprocessing.INTERPOLATIONS == ("bilinear", "bicubic", "nearest", "bicubic_float")

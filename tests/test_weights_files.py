@@ -148,6 +148,7 @@ def test_config_beside_the_file_gives_the_preprocessing(safetensors_file):
         "mean": [0.5, 0.5, 0.5],
         "std": [0.25, 0.25, 0.25],
         "channel_order": "rgb",
+        "resize": "floor",
     }
     assert model.class_names == list("abcde")
     # A model of fixed size keeps its size.
@@ -161,6 +162,15 @@ def test_a_model_of_the_size_for_tests_takes_the_crop_for_tests(safetensors_file
         model = tiny(weights=safetensors_file, input_shape=(size, size, 3))
         assert model.preprocessing["crop_ratio"] == crop_ratio
         assert model.preprocessing["image_size"] == (size or 160)
+
+
+@pytest.mark.parametrize(("mode", "resize"), [("center", "floor"), ("squash", "plain")])
+def test_timm_files_bring_timms_rule_for_the_resized_side(safetensors_file, mode, resize):
+    config_beside(safetensors_file, architecture="resnet18", pretrained={"crop_mode": mode})
+    assert tiny(weights=safetensors_file).preprocessing["resize"] == resize
+    config_beside(safetensors_file, architecture="resnet18", pretrained={"crop_mode": "border"})
+    with pytest.raises(ValueError, match=r"crop_mode='border'; .* \('center', 'squash'\)"):
+        tiny(weights=safetensors_file)
 
 
 # Another head

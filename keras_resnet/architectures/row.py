@@ -98,6 +98,7 @@ class Architecture:
         interpolation: how images are resized.
         mean, std: of pixels scaled to 0..1, in the order of `channel_order`.
         channel_order: "rgb" or "bgr".
+        resize: the rule for the sides of the resized image, see `keras_resnet.preprocessing`.
     """
 
     name: str
@@ -135,6 +136,7 @@ class Architecture:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     channel_order: str = "rgb"
+    resize: str = "round"
 
     @property
     def bottleneck(self) -> bool:
@@ -208,6 +210,7 @@ class Architecture:
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         channel_order: str | None = None,
+        resize: str | None = None,
     ) -> "ResNet":
         """Builds the network. The first arguments are those of keras.applications.
 
@@ -278,6 +281,8 @@ class Architecture:
             mean: mean of pixels scaled to 0..1, in the order of `channel_order`.
             std: their standard deviation.
             channel_order: "rgb" or "bgr".
+            resize: the rule for the sides of the resized image: "round", "floor", "shortest_edge"
+                or "plain", see `keras_resnet.preprocessing.Preprocessing`.
 
         Returns:
             A `ResNet`. Its input is a float tensor, normalized with `model.preprocessing`; its

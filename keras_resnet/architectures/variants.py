@@ -104,7 +104,9 @@ def _cifar(source: str, **family: Any) -> Callable[..., Architecture]:
 
 
 _v1_5 = _imagenet("He et al. 2015, section 4.1, with the strides of Goyal et al. 2017, section 5.1")
-# As keras.applications has it: "caffe" mode is BGR pixels of 0..255 minus the mean, not scaled.
+# As keras.applications has it, whose guide loads images with `load_img(path, target_size=...)`;
+# "caffe" mode is BGR pixels of 0..255 minus the mean, not scaled.
+_AS_LOAD_IMG: dict[str, Any] = {"crop_ratio": 1.0, "interpolation": "nearest", "resize": "plain"}
 _v1 = _imagenet(
     "He et al. 2015, section 4.1",
     stride_in_1x1=True,
@@ -113,6 +115,7 @@ _v1 = _imagenet(
     mean=(103.939 / 255, 116.779 / 255, 123.68 / 255),
     std=(1 / 255, 1 / 255, 1 / 255),
     channel_order="bgr",
+    **_AS_LOAD_IMG,
 )
 _v2 = _imagenet("He et al. 2016, section 5", preactivation=True, zero_pad_pool=False)
 _v2_keras = _imagenet(
@@ -123,11 +126,13 @@ _v2_keras = _imagenet(
     epsilon=1.001e-5,
     mean=(0.5, 0.5, 0.5),
     std=(0.5, 0.5, 0.5),
+    **_AS_LOAD_IMG,
 )
-_d = _imagenet("He et al. 2019, section 4.2", stem="deep", shortcut="D", interpolation="bicubic")
+_AS_TIMM: dict[str, Any] = {"interpolation": "bicubic", "resize": "floor"}
+_d = _imagenet("He et al. 2019, section 4.2", stem="deep", shortcut="D", **_AS_TIMM)
 _next = _imagenet("Xie et al. 2017, section 3")
 _wide = _imagenet("Zagoruyko and Komodakis 2016, section 3", base_width=128)
-_se = _imagenet("Hu et al. 2018, section 3", se_ratio=1 / 16, interpolation="bicubic")
+_se = _imagenet("Hu et al. 2018, section 3", se_ratio=1 / 16, **_AS_TIMM)
 # Regularization as in the authors' code.
 _rs = _imagenet(
     "Bello et al. 2021, table 1 and appendix",
@@ -136,7 +141,7 @@ _rs = _imagenet(
     se_ratio=0.25,
     dropout_rate=0.25,
     crop_ratio=1.0,
-    interpolation="bicubic",
+    **_AS_TIMM,
 )
 _cifar_v1 = _cifar("He et al. 2015, section 4.2", shortcut="A")
 _cifar_v2 = _cifar("He et al. 2016, section 3 and appendix", preactivation=True)

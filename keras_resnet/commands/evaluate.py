@@ -43,5 +43,6 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     if flags.json:
         print(json.dumps(result))
     else:
-        print(evaluation.describe_result(result))
+        classes = len(workdir.read_dataset()["classes"])
+        print(evaluation.describe_result(result, classes))
     return 0

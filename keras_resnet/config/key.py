@@ -59,6 +59,8 @@ class Key:
         since: the first version of config.json that has the key.
         absent: for each older version what the absence of the key means in its files.
         formerly: for each older version the default that it had, where it was another.
+        meant: for each older version its values that mean something else today, and what they are
+            called today.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Key:
     since: int = 1
     absent: Mapping[int, Any] = dataclasses.field(default_factory=dict)
     formerly: Mapping[int, Any] = dataclasses.field(default_factory=dict)
+    meant: Mapping[int, Mapping[Any, Any]] = dataclasses.field(default_factory=dict)
 
     @property
     def type(self) -> type:

@@ -31,7 +31,8 @@ def to_json(config: ConfigDict, history: list[dict[str, Any]] | None = None) -> 
 def from_json(text: str, where: str) -> ConfigDict:
     """Reads what `to_json` wrote, of this version or an older one.
 
-    A key that an older version did not have gets the value that its absence meant there.
+    A key that an older version did not have gets the value that its absence meant there, and a
+    value that meant something else gets the name it has today.
 
     Raises:
         UsageError: the text is no such JSON, of a newer version, or holds a key that does not
@@ -45,6 +46,8 @@ def from_json(text: str, where: str) -> ConfigDict:
     for name, key in KEYS.items():
         if version < key.since and name not in present:
             present[name] = key.absent[version]
+        if name in present and version in key.meant:
+            present[name] = key.meant[version].get(present[name], present[name])
     return merge(config, present, where)
 
 
@@ -83,7 +86,10 @@ def keep_older_defaults(config: ConfigDict, text: str, where: str) -> ConfigDict
     kept = {}
     for name, key in KEYS.items():
         older = key.absent if version < key.since else key.formerly
-        if version in older and asked[name] == key.default and recorded[name] == older[version]:
+        left = version in older and asked[name] == key.default and recorded[name] == older[version]
+        # A value that the older version wrote under the name of one that means another today.
+        meant = key.meant.get(version, {})
+        if left or (asked[name] in meant and meant[asked[name]] == recorded[name]):
             kept[name] = recorded[name]
     return merge(config.copy_and_resolve_references(), kept, where) if kept else config
 

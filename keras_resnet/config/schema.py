@@ -5,8 +5,8 @@ the registries in the files that implement them, the augmentations those of thei
 
 Adding a key later, or giving the absence of one another meaning, raises CONFIG_VERSION: the row has
 that version as `since` and says in `absent` what its absence means in files of each older one, so
-that their runs resume, evaluate and export as they were. Another default raises it, too, and says
-in `formerly` what the default was in each older version.
+that their runs resume, evaluate and export as they were. `meant` does so for single values. Another
+default raises it, too, and says in `formerly` what the default was in each older version.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ from keras_resnet.config.key import FREELY, NO, NOTED, Key, Range
 from keras_resnet.config.registries import Registry
 from keras_resnet.input_pipeline.augment.settings import AUGMENTATIONS
 from keras_resnet.input_pipeline.sources import SETTINGS
-from keras_resnet.preprocessing import CHANNEL_ORDERS, INTERPOLATIONS
+from keras_resnet.preprocessing import CHANNEL_ORDERS, INTERPOLATIONS, RESIZES
 
 # Of config.json. Files that name no version are 1.
 CONFIG_VERSION = 2
@@ -113,9 +113,11 @@ _ROWS = (
         help="Another size in training; 0 takes data.image_size."),
     Key("data.crop_ratio", 1.0, range=PART,
         help="Evaluation resizes the short side to image_size / crop_ratio, and crops the center."),
-    Key("data.interpolation", "bilinear",
-        choices=INTERPOLATIONS,
-        help="How evaluation resizes images."),
+    Key("data.interpolation", "bilinear", choices=INTERPOLATIONS,
+        meant={1: {"bicubic": "bicubic_float"}},
+        help="How evaluation resizes images; bicubic_float is bicubic up to keras-resnet 0.1."),
+    Key("data.resize", "round", choices=RESIZES, since=2, absent={1: "round"},
+        help="Rule for the resized side: torchvision rounds, timm takes floor (docs/data.md)."),
     Key("data.mean", (0.485, 0.456, 0.406),
         help="Mean of R, G and B in 0..1 to subtract; the default is ImageNet's (torchvision)."),
     Key("data.std", (0.229, 0.224, 0.225),

@@ -5,12 +5,14 @@ from keras_resnet.layers.moving_statistics import (
     average_moving_statistics,
     defer_moving_statistics,
 )
+from keras_resnet.layers.normalize_images import NormalizeImages
 from keras_resnet.layers.pad_channels import PadChannels
 from keras_resnet.layers.padded_max_pool import PaddedMaxPool, compiled_for_tpu
 from keras_resnet.layers.stochastic_depth import StochasticDepth
 
 __all__ = [
     "BatchNormalization",
+    "NormalizeImages",
     "PadChannels",
     "PaddedMaxPool",
     "StochasticDepth",

@@ -74,6 +74,7 @@ def create_model(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     channel_order: str | None = None,
+    resize: str | None = None,
 ) -> ResNet:
     """A residual network by name: `create_model("ResNet50", classes=10)`.
 
@@ -140,7 +141,12 @@ def build_model(
 
     `given` names those that were not left to the row or the weights.
     """
-    _check(row, pooling)
+    _check(row, pooling, include_top, input_tensor)
+    if norm is not None and not isinstance(norm, Mapping):
+        raise ValueError(
+            f"`norm` is a dict of options, such as {{'synchronized': True}}; received {norm!r}. "
+            "Which normalization it is says `norm_layer`."
+        )
     # What the caller says of preprocessing, the weights do not overrule.
     own = {key: getattr(row, key) for key in Preprocessing.names() if key in given}
     channels = 3
@@ -165,6 +171,7 @@ def build_model(
         last = options["data_format"] == "channels_last"
         shape = (size, size, channels) if last else (channels, size, size)
     inputs = _input(row, input_tensor, shape, options["data_format"])
+    model_input = inputs
     features = _features(row, inputs, plans, options)
     top = {"include_top": include_top, "pooling": pooling, "activation": classifier_activation}
     outputs = _head(row, features, options, **top)
@@ -175,7 +182,7 @@ def build_model(
         inputs,
         outputs,
         name=model_name or row.name.lower(),
-        preprocessing=row.preprocessing,
+        preprocessing=_preprocessing(row, model_input, options["data_format"]),
         architecture=describe(row),
         rematerialize=rematerialize,
     )
@@ -191,20 +198,55 @@ def build_model(
 def _input(row: Architecture, input_tensor, input_shape, data_format):
     """The tensor the network starts from, once its shape is found acceptable."""
     if input_tensor is None:
-        input_tensor = keras.Input(tuple(input_shape))
+        input_tensor = keras.Input(_checked_shape(row, input_shape))
     shape = tuple(input_tensor.shape[1:])
     if len(shape) not in (2, 3, 4):
         raise ValueError(
             "`input_shape` has one, two or three spatial axes and one for the channels, received "
             f"{shape}."
         )
-    space = shape[:-1] if data_format == "channels_last" else shape[1:]
-    if any(size is not None and size < row.stride for size in space):
+    space = _space(shape, data_format)
+    # A video's frames, the first axis of three, may be as few as there are.
+    pixels = space[1:] if len(space) == 3 else space
+    if any(size is not None and size < row.stride for size in pixels):
         raise ValueError(
             f"{row.name} needs at least {row.stride} pixels along each spatial axis, received the "
             f"shape {shape} ({data_format})."
         )
     return input_tensor
+
+
+def _checked_shape(row: Architecture, input_shape) -> tuple[int | None, ...]:
+    """`input_shape` as a tuple, if it is no slip for that of an image."""
+    if isinstance(input_shape, (str, bytes)) or not isinstance(input_shape, Sequence):
+        size = input_shape if isinstance(input_shape, int) else row.image_size
+        raise ValueError(
+            "`input_shape` is a tuple with one number for each axis and one for the channels, such "
+            f"as ({size}, {size}, 3); received {input_shape!r}."
+        )
+    shape = tuple(input_shape)
+    if len(shape) == 2 and shape[0] is not None and shape[0] == shape[1]:
+        raise ValueError(
+            f"`input_shape` is {shape}, a 1-D network of {shape[0]} steps and {shape[1]} channels. "
+            f"For images say how many channels they have, ({shape[0]}, {shape[1]}, 3); if you mean "
+            f"the 1-D network, pass input_tensor=keras.Input({shape})."
+        )
+    return shape
+
+
+def _space(shape: tuple[int | None, ...], data_format: str) -> tuple[int | None, ...]:
+    return shape[:-1] if data_format == "channels_last" else shape[1:]
+
+
+def _preprocessing(row: Architecture, inputs, data_format: str) -> Preprocessing | None:
+    """The row's for the size of the network's images; None for what is no image."""
+    space = _space(tuple(inputs.shape[1:]), data_format)
+    if len(space) != 2:
+        return None
+    height, width = space
+    if height is None or height != width:
+        return row.preprocessing
+    return row.preprocessing.replace(image_size=height)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -357,8 +399,20 @@ def _kind_of(row: Architecture) -> str:
     return f"pre-activation {row.block}" if row.preactivation else row.block
 
 
-def _check(row: Architecture, pooling) -> None:
+def _check(row: Architecture, pooling, include_top, input_tensor) -> None:
     """Refuse what no network can have, before anything is built."""
+    if isinstance(include_top, keras.KerasTensor):
+        raise ValueError(
+            f"{row.name} takes a tensor to build on as `input_tensor=`; received it as the first "
+            "argument, which is `include_top`."
+        )
+    if not isinstance(include_top, bool):
+        raise ValueError(f"`include_top` is True or False, received {include_top!r}.")
+    if input_tensor is not None and not isinstance(input_tensor, keras.KerasTensor):
+        raise ValueError(
+            "`input_tensor` is a Keras tensor, such as keras.Input(...); received "
+            f"{input_tensor!r}."
+        )
     if isinstance(row.classes, bool) or not isinstance(row.classes, int) or row.classes < 1:
         raise ValueError(f"`classes` must be a positive integer, received {row.classes!r}.")
     if pooling not in (None, "avg", "max"):

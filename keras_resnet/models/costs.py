@@ -37,8 +37,8 @@ def profile(model: keras.Model, input_shape: Sequence[int] | None = None) -> Pro
     4.09e9): convolutions and dense layers, no biases, normalizations, poolings and activations.
 
     Args:
-        model: a functional Keras model with one input; layers, nested models and shared layers
-            count once per call.
+        model: a functional or sequential Keras model with one input; layers, nested models and
+            shared layers count once per call.
         input_shape: shape of one example, without the batch axis; default: that of the model.
 
     Returns:
@@ -47,6 +47,8 @@ def profile(model: keras.Model, input_shape: Sequence[int] | None = None) -> Pro
     Raises:
         ValueError: if the input's size is open and `input_shape` does not say it, or does not fit.
     """
+    if isinstance(model, keras.Sequential):
+        model = _functional(model, input_shape)
     shape = tuple(model.inputs[0].shape[1:] if input_shape is None else input_shape)
     known = model.inputs[0].shape[1:]
     fits = len(shape) == len(known) and all(
@@ -68,6 +70,18 @@ def profile(model: keras.Model, input_shape: Sequence[int] | None = None) -> Pro
     )
 
 
+def _functional(model: keras.Sequential, input_shape: Sequence[int] | None = None) -> keras.Model:
+    """A functional model of the same layers."""
+    if not model.built:
+        if input_shape is None:
+            raise ValueError(
+                f"The model {model.name!r} has not seen its input yet; pass `input_shape`, the "
+                "shape of one example."
+            )
+        model.build((None, *input_shape))
+    return keras.Model(model.inputs, model.outputs, name=model.name)
+
+
 def _walk(model, inputs, counts: list[int]):
     """Propagate shapes through the graph, appending what each call of a layer costs."""
 
@@ -78,6 +92,8 @@ def _walk(model, inputs, counts: list[int]):
 
 
 def _count(operation, counts: list[int], *args, **kwargs):
+    if isinstance(operation, keras.Sequential):
+        operation = _functional(operation)
     if isinstance(operation, keras.Model):
         outputs = _walk(operation, keras.tree.flatten(args[0]), counts)
         return outputs[0] if isinstance(outputs, list) and len(outputs) == 1 else outputs

@@ -1,6 +1,7 @@
 """Feature maps of a residual network by level, and the feature pyramid on top of them."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -108,6 +109,11 @@ def feature_pyramid(
     """
     features = feature_extractor(model)
     maps = {int(key[1:]): tensor for key, tensor in features.output.items()}
+    if not (isinstance(levels, Sequence) and len(levels) == 2):
+        raise ValueError(
+            "`levels` are two numbers, the finest and the coarsest level, such as (2, 6); "
+            f"received {levels!r}."
+        )
     finest, coarsest = levels
     if not min(maps) <= finest <= max(maps) or coarsest < finest:
         raise ValueError(

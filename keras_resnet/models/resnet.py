@@ -4,6 +4,7 @@ import contextlib
 import copy
 import sys
 import types
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -68,12 +69,32 @@ class ResNet(keras.Model):
 
     @property
     def class_names(self) -> list[str] | None:
-        """Names of the classes, in the order of the outputs; None if unknown."""
+        """Names of the classes, in the order of the outputs; None if unknown.
+
+        Raises:
+            ValueError: when it is set to other than one name for each output of the classifier.
+        """
         return copy.copy(self._metadata.get("class_names"))
 
     @class_names.setter
     def class_names(self, value: Sequence[Any] | None) -> None:
-        self._set_metadata("class_names", None if value is None else [str(v) for v in value])
+        if isinstance(value, (str, bytes)):
+            raise ValueError(f"`class_names` is a list of names, received {value!r}.")
+        names = None if value is None else [str(name) for name in value]
+        outputs = self._classes()
+        if names is not None and outputs not in (None, len(names)):
+            raise ValueError(
+                f"`class_names` needs {outputs} names, one for each output of {self.name!r}; "
+                f"received {len(names)}: {', '.join(names[:5])}{', ...' if names[5:] else ''}."
+            )
+        self._set_metadata("class_names", names)
+
+    def _classes(self) -> int | None:
+        """Outputs of the classifier; None where the model does not end in one."""
+        outputs = keras.tree.flatten(self.outputs)
+        if len(outputs) != 1 or self.layers[-1].name != "predictions":
+            return None
+        return outputs[0].shape[-1]
 
     @property
     def rematerialize(self) -> bool:
@@ -104,7 +125,14 @@ class ResNet(keras.Model):
         preprocessing = Preprocessing.from_metadata(
             config.get("preprocessing"), origin=f"The model {config.get('name')!r}"
         )
-        return super().from_config({**config, "preprocessing": preprocessing}, custom_objects)
+        names = config.get("class_names")
+        config = {**config, "preprocessing": preprocessing, "class_names": None}
+        model = super().from_config(config, custom_objects)
+        try:
+            model.class_names = names
+        except ValueError as error:  # older versions stored any
+            warnings.warn(f"{model.name} comes without class names: {error}", stacklevel=2)
+        return model
 
     def call(
         self, inputs: Any, training: bool | None = None, mask: Any = None, **kwargs: Any
@@ -126,6 +154,10 @@ class ResNet(keras.Model):
                 # `keras.models.clone_model` makes the copy from tensors alone.
                 tensor._keras_resnet_metadata = self._metadata
         return outputs
+
+
+# Keras' old format, of files that end in .h5, keeps a class by its bare name.
+keras.saving.get_custom_objects().setdefault("ResNet", ResNet)
 
 
 def _bind(inputs, outputs, name=None, **kwargs):

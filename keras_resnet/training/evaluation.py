@@ -111,10 +111,10 @@ def evaluate(config: ConfigDict, workdir: WorkDir, checkpoint: Which = "newest")
     return {**evaluation.means, "step": step}
 
 
-def describe_result(result: dict[str, float]) -> str:
-    """Returns the line of figures that ends training and evaluation."""
+def describe_result(result: dict[str, float], classes: int) -> str:
+    """Returns the line of figures that ends evaluation."""
     return (
-        f"top1 {result['top1']:.4f}  top5 {result['top5']:.4f}  loss {result['loss']:.4f}  "
+        f"{metrics.describe_accuracy(result, classes)}  loss {result['loss']:.4f}  "
         f"on {result['examples']:,} examples at step {result['step']:,}"
     )
 

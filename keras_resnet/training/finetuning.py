@@ -59,15 +59,20 @@ def read_pretrained(config: ConfigDict) -> Checkpoint:
 def take_over_preprocessing(config: ConfigDict, workdir: WorkDir) -> ConfigDict:
     """Returns `config` with what `model.weights` say: `data.mean`, `std` and so on, the network.
 
-    A run that is resumed has them in its config.json, so the weights need no longer be there.
+    A run that is resumed has them in its config.json, so the weights need no longer be there. One
+    that was begun when "bicubic" still meant "bicubic_float" keeps that.
 
     Raises:
         UserError: the weights cannot be read, or name a network that no config can say.
     """
+    recorded = workdir.read_config() if workdir.is_begun() else None
+    config = config.copy_and_resolve_references()
+    if recorded is not None:
+        filters = (recorded.data.interpolation, config.data.interpolation)
+        if filters == ("bicubic_float", "bicubic"):
+            config.data.interpolation = "bicubic_float"
     if not config.model.weights:
         return config
-    config = config.copy_and_resolve_references()
-    recorded = workdir.read_config() if workdir.is_begun() else None
     if recorded is not None and recorded.model.weights == config.model.weights:
         if _may_name_network(config.model.weights):
             for key in ("name", *_NETWORK_KEYS):

@@ -20,6 +20,12 @@ def averages(sums) -> dict[str, float]:
     return {**means, "examples": examples}
 
 
+def describe_accuracy(means: dict[str, float], classes: int) -> str:
+    """Returns "top1 0.9000  top5 0.9900"; top-5 is left out where it is 1 by nature."""
+    top1 = f"top1 {means['top1']:.4f}"
+    return f"{top1}  top5 {means['top5']:.4f}" if classes > 5 else top1
+
+
 def first_non_finite(sums) -> int | None:
     """Returns the first row of SUMS, float[steps, 4], whose loss is no finite number, or None."""
     failed = ~np.isfinite(np.asarray(sums)[:, SUMS.index("loss")])

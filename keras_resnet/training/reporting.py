@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from keras_resnet.training import confusion, curves
 from keras_resnet.training.events import EventWriter
+from keras_resnet.training.metrics import describe_accuracy
 from keras_resnet.training.progress import Timeline
 from keras_resnet.training.say import Say
 from keras_resnet.training.workdir import WorkDir
@@ -193,7 +194,7 @@ class Reporter:
         where = self.workdir.path
         self._say("")
         self._say(
-            f"Done: top1 {result['top1']:.4f}  top5 {result['top5']:.4f}  "
+            f"Done: {describe_accuracy(result, len(self._model.class_names))}  "
             f"loss {result['loss']:.4f}  on "
             f"{result['examples']:,} held-out examples; trained at "
             f"{result['train_images_per_second']:,.0f} images/s"

@@ -182,7 +182,7 @@ def _listing(names: list[str], kind: str) -> str:
 def _take_over_metadata(model: keras.Model, checkpoint: Checkpoint, with_classes: bool) -> None:
     size = fixed_image_size(model)
     preprocessing = preprocessing_of(checkpoint, size)
-    if preprocessing is not None:
+    if preprocessing is not None and len(model.input_shape) == 4:  # images, no 1-D or 3-D data
         model.preprocessing = (
             preprocessing if size is None else preprocessing.replace(image_size=size)
         )

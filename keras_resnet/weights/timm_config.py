@@ -8,6 +8,8 @@ from keras_resnet.preprocessing import Preprocessing, PreprocessingError
 from keras_resnet.weights.checkpoint import Checkpoint, WeightsError
 
 _NEEDED = ("input_size", "crop_pct", "interpolation", "mean", "std")
+# timm's crop_mode -> our rule of resizing.
+_RESIZES = {"center": "floor", "squash": "plain"}
 
 
 def read_config(checkpoint: Checkpoint, config: Mapping[str, Any], path: Path) -> None:
@@ -29,10 +31,11 @@ def read_config(checkpoint: Checkpoint, config: Mapping[str, Any], path: Path) -
 
 
 def _preprocessing(config: Mapping[str, Any], path: Path) -> Preprocessing:
-    if config.get("crop_mode", "center") != "center":
+    crop_mode = config.get("crop_mode") or "center"
+    if crop_mode not in _RESIZES:
         raise WeightsError(
-            f"{path} asks for crop_mode={config['crop_mode']!r}; evaluation here takes the center "
-            "of the resized image ('center')."
+            f"{path} asks for crop_mode={crop_mode!r}; evaluation here takes the center of the "
+            "resized image ('center', 'squash')."
         )
     try:
         return Preprocessing(
@@ -42,6 +45,7 @@ def _preprocessing(config: Mapping[str, Any], path: Path) -> Preprocessing:
             mean=config["mean"],
             std=config["std"],
             channel_order="rgb",
+            resize=_RESIZES[crop_mode],
         )
     except PreprocessingError as error:
         raise WeightsError(f"{path} asks for what evaluation here cannot do: {error}") from error
