@@ -55,6 +55,7 @@ MODEL_FLAGS: dict[str, _Row] = {
     "image_size": (int, "32", "Pixels of what the network sees."),
     "crop_ratio": (float, "0.875", "The share of the resized image that is kept."),
     "interpolation": (str, "bicubic", "How images are resized: bilinear or bicubic."),
+    "resize": (str, "floor", "Rule for the resized side: round, floor, shortest_edge or plain."),
     "mean": (_numbers, "0.485,0.456,0.406", "Mean of R, G and B in 0..1 to subtract."),
     "std": (_numbers, "0.229,0.224,0.225", "Standard deviation of R, G and B to divide by."),
     "channel_order": (str, "bgr", "Order of the channels: rgb or bgr."),
