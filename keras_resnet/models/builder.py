@@ -141,12 +141,7 @@ def build_model(
 
     `given` names those that were not left to the row or the weights.
     """
-    _check(row, pooling, include_top, input_tensor)
-    if norm is not None and not isinstance(norm, Mapping):
-        raise ValueError(
-            f"`norm` is a dict of options, such as {{'synchronized': True}}; received {norm!r}. "
-            "Which normalization it is says `norm_layer`."
-        )
+    _check(row, pooling, include_top, input_tensor, norm)
     # What the caller says of preprocessing, the weights do not overrule.
     own = {key: getattr(row, key) for key in Preprocessing.names() if key in given}
     channels = 3
@@ -399,7 +394,7 @@ def _kind_of(row: Architecture) -> str:
     return f"pre-activation {row.block}" if row.preactivation else row.block
 
 
-def _check(row: Architecture, pooling, include_top, input_tensor) -> None:
+def _check(row: Architecture, pooling, include_top, input_tensor, norm) -> None:
     """Refuse what no network can have, before anything is built."""
     if isinstance(include_top, keras.KerasTensor):
         raise ValueError(
@@ -412,6 +407,11 @@ def _check(row: Architecture, pooling, include_top, input_tensor) -> None:
         raise ValueError(
             "`input_tensor` is a Keras tensor, such as keras.Input(...); received "
             f"{input_tensor!r}."
+        )
+    if norm is not None and not isinstance(norm, Mapping):
+        raise ValueError(
+            f"`norm` is a dict of options, such as {{'synchronized': True}}; received {norm!r}. "
+            "Which normalization it is says `norm_layer`."
         )
     if isinstance(row.classes, bool) or not isinstance(row.classes, int) or row.classes < 1:
         raise ValueError(f"`classes` must be a positive integer, received {row.classes!r}.")

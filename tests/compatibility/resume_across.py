@@ -2,10 +2,11 @@
 
     python resume_across.py PYTHON_1 CHECKOUT_1 PYTHON_2 CHECKOUT_2
 
-Run by hand. Four runs: each version alone, and each killed (SIGKILL) at its first checkpoint,
-resumed by the other, killed at a later one and ended by the first. All must end in the same bits of
-`model.keras`, the same evaluations and the same result; exit code 1 if not. The Pythons have the
-dependencies; each checkout goes first on its path.
+Run by hand; version 1 is the older one. Version 1 begins the runs, as it knows no key that came
+later: alone; version 2 alone, with the config.json of version 1; killed (SIGKILL) at the first
+checkpoint and ended by version 2; and resumed by version 2, killed at a later checkpoint and ended
+by version 1. All must end in the same bits of `model.keras`, the same evaluations and the same
+result; exit code 1 if not. The Pythons have the dependencies; each checkout goes first on its path.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -104,16 +106,19 @@ def weight_bytes(h5: bytes) -> bytes:
 
 
 def compare(first: Version, second: Version, config: dict[str, object], folder: Path) -> bool:
-    """Runs one config in all four ways; prints and returns whether they end alike."""
+    """Runs one config in all ways; prints and returns whether they end alike."""
     ways = {
         "first alone": [first],
         "second alone": [second],
+        "first, killed, second": [first, second],
         "first, killed, second, killed, first": [first, second, first],
-        "second, killed, first, killed, second": [second, first, second],
     }
     outcomes = {}
     for number, (way, versions) in enumerate(ways.items()):
         workdir = folder / str(number)
+        if versions[0] is second:
+            workdir.mkdir()
+            shutil.copy(folder / "0" / "config.json", workdir)
         for checkpoints, version in enumerate(versions[:-1], 1):
             version.kill(workdir, config, 2 * checkpoints - 1)
         output = versions[-1].finish(workdir, config)
