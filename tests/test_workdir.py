@@ -79,7 +79,7 @@ def test_a_file_of_the_first_version_stays_as_it_is_until_something_changes(work
     workdir.claim(config)
     assert workdir.config.read_text() == old
     workdir.claim(changed(xla="off"))
-    assert json.loads(workdir.config.read_text())["config_version"] == 1
+    assert json.loads(workdir.config.read_text())["config_version"] == configs.CONFIG_VERSION
     assert len(workdir.read_history()) == 1
 
 
