@@ -64,8 +64,11 @@ def pytest_runtest_call(item):
 
 
 def pytest_collection_modifyitems(items):
-    """The longest tests begin first, so that no process is left alone with them at the end."""
-    items.sort(key=lambda item: item.path.name != "test_resume.py")
+    """Looking for a TPU comes first: TensorFlow then goes through all that the process has made.
+
+    Measured: 0.2 s in a new process, 90 s after a thousand tests.
+    """
+    items.sort(key=lambda item: item.path.name != "test_tpu_strategy.py")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -253,7 +253,7 @@ def test_partials_of_layer_classes(tmp_path):
     """What they set stays; what they leave open is filled in."""
     norm = functools.partial(keras.layers.GroupNormalization, groups=4, epsilon=1e-2)
     leaky = functools.partial(keras.layers.LeakyReLU, negative_slope=0.3)
-    model = small("CifarResNet20", norm_layer=norm, activation=leaky)
+    model = small("CifarResNet20", norm_layer=norm, activation=leaky, zero_init_last_gamma=True)
     layer = model.get_layer("stage1_block1_norm2")
     assert (layer.groups, layer.epsilon, layer.axis) == (4, 1e-2, -1)
     assert not np.any(layer.gamma)

@@ -145,6 +145,7 @@ def test_a_thousand_layers_take_a_training_step(name):
     assert np.isfinite(model.train_on_batch(images(model), np.arange(2)))
 
 
+@pytest.mark.ci
 def test_the_code_in_the_documentation_runs():
     page = (Path(__file__).parent.parent / "docs/blocks.md").read_text()
     names = {}

@@ -174,13 +174,6 @@ def test_strategies_for_one_device(name):
     assert describe(make_strategy(name)) == "OneDeviceStrategy on CPU"
 
 
-def test_tpu_without_a_tpu_is_a_clear_error():
-    from keras_resnet.training.tensorflow.strategy import make_strategy
-
-    with pytest.raises(UserError, match="TPU_NAME"):
-        make_strategy("tpu")
-
-
 @pytest.mark.parametrize(
     ("override", "quoted"),
     [

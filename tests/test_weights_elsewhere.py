@@ -152,6 +152,7 @@ def test_a_folder_of_transformers_says_everything(tmp_path, kind):
         "mean": [0.5, 0.4, 0.3],
         "std": [0.2, 0.25, 0.3],
         "channel_order": "rgb",
+        "resize": "shortest_edge",
     }
     _assert_logits(model, record, channels)
 
@@ -197,11 +198,12 @@ def test_sizes_of_its_preprocessors(tmp_path, settings, size, ratio):
     assert (preprocessing.image_size, preprocessing.crop_ratio) == (size, ratio)
 
 
-def test_a_preprocessor_that_warps_is_noted(tmp_path):
+def test_a_preprocessor_that_warps_resizes_plainly(tmp_path):
     record, arrays = _record("transformers_basic")
     _save_pretrained(tmp_path, record, arrays, size={"height": 96, "width": 96})
-    with pytest.warns(WeightsNote, match="warps images to 96×96"):
-        assert read_weights(tmp_path).preprocessing.crop_ratio == 1.0
+    preprocessing = read_weights(tmp_path).preprocessing
+    assert (preprocessing.image_size, preprocessing.crop_ratio) == (96, 1.0)
+    assert preprocessing.resize == "plain"
     for key, value in (("resample", 0), ("do_normalize", False), ("rescale_factor", 1.0)):
         _save_pretrained(tmp_path, record, arrays, **{key: value})
         with pytest.raises(WeightsError, match=f"{key}={value!r}"):

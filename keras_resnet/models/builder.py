@@ -141,7 +141,7 @@ def build_model(
 
     `given` names those that were not left to the row or the weights.
     """
-    _check(row, pooling, include_top, input_tensor, norm)
+    _check(row, pooling, input_tensor, norm)
     # What the caller says of preprocessing, the weights do not overrule.
     own = {key: getattr(row, key) for key in Preprocessing.names() if key in given}
     channels = 3
@@ -394,15 +394,8 @@ def _kind_of(row: Architecture) -> str:
     return f"pre-activation {row.block}" if row.preactivation else row.block
 
 
-def _check(row: Architecture, pooling, include_top, input_tensor, norm) -> None:
+def _check(row: Architecture, pooling, input_tensor, norm) -> None:
     """Refuse what no network can have, before anything is built."""
-    if isinstance(include_top, keras.KerasTensor):
-        raise ValueError(
-            f"{row.name} takes a tensor to build on as `input_tensor=`; received it as the first "
-            "argument, which is `include_top`."
-        )
-    if not isinstance(include_top, bool):
-        raise ValueError(f"`include_top` is True or False, received {include_top!r}.")
     if input_tensor is not None and not isinstance(input_tensor, keras.KerasTensor):
         raise ValueError(
             "`input_tensor` is a Keras tensor, such as keras.Input(...); received "

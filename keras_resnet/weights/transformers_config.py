@@ -11,7 +11,7 @@ from typing import Any
 from keras_resnet.architectures import ARCHITECTURES, Architecture
 from keras_resnet.architectures.row import IMAGENET_MEAN, IMAGENET_STD
 from keras_resnet.preprocessing import Preprocessing, PreprocessingError
-from keras_resnet.weights.checkpoint import Checkpoint, WeightsError, note
+from keras_resnet.weights.checkpoint import Checkpoint, WeightsError
 
 PREPROCESSOR = "preprocessor_config.json"
 _EXPANSION = 4  # of a bottleneck: its output's channels for one inside
@@ -104,7 +104,7 @@ def read_preprocessor(checkpoint: Checkpoint, settings: Mapping[str, Any], path:
         raise WeightsError(
             f"{path} has resample={resample!r}; there are 2 (bilinear) and 3 (bicubic) here."
         )
-    image_size, crop_ratio = _sizes(settings, path)
+    image_size, crop_ratio, resize = _sizes(settings, path)
     try:
         checkpoint.preprocessing = Preprocessing(
             image_size=image_size,
@@ -113,13 +113,14 @@ def read_preprocessor(checkpoint: Checkpoint, settings: Mapping[str, Any], path:
             mean=settings.get("image_mean", IMAGENET_MEAN),
             std=settings.get("image_std", IMAGENET_STD),
             channel_order="rgb",
+            resize=resize,
         )
     except PreprocessingError as error:
         raise WeightsError(f"{path} asks for what evaluation here cannot do: {error}") from error
 
 
-def _sizes(settings: Mapping[str, Any], path: Path) -> tuple[int, float]:
-    """Image size and crop ratio."""
+def _sizes(settings: Mapping[str, Any], path: Path) -> tuple[int, float, str]:
+    """Image size, crop ratio and the rule of resizing."""
     size = settings.get("size", 224)
     short = size.get("shortest_edge") if isinstance(size, Mapping) else size
     if settings.get("do_center_crop") and "crop_size" in settings:
@@ -127,15 +128,10 @@ def _sizes(settings: Mapping[str, Any], path: Path) -> tuple[int, float]:
         resized = short or _side(size, "size", path)
         if crop > resized:
             raise WeightsError(f"{path} has a crop_size of {crop} beyond the size {resized}.")
-        return crop, crop / resized
+        return crop, crop / resized, "shortest_edge"
     if short is None or short >= _WARPED:
-        side = short or _side(size, "size", path)
-        note(
-            f"{path}: transformers warps images to {side}×{side} pixels, here the center of the "
-            "image is taken. Images that are not square are seen differently."
-        )
-        return side, 1.0
-    return short, settings.get("crop_pct") or 224 / 256
+        return short or _side(size, "size", path), 1.0, "plain"
+    return short, settings.get("crop_pct") or 224 / 256, "shortest_edge"
 
 
 def _side(size: Any, key: str, path: Path) -> int:
