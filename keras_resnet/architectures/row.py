@@ -86,7 +86,7 @@ class Architecture:
         residual: False for the plain twin of the network.
         zero_init_last_gamma: start each post-activation block as the identity (Goyal et al. 2017,
             section 5.1, for batches of thousands); He et al. 2015 do not.
-        classifier_initializer: see `keras_resnet.models.builder.CLASSIFIER_INITIALIZERS`.
+        classifier_initializer: see `keras_resnet.models.head.CLASSIFIER_INITIALIZERS`.
         se_ratio: relative width of the squeeze-and-excitation gate, 0 for none.
         dropout_rate: dropout before the classifier.
         block_dropout_rate: dropout before the last convolution of a pre-activation block.

@@ -95,7 +95,7 @@ _ROWS = (
     Key("model.zero_init_last_gamma", None, kind=bool, example=True, formerly={1: True},
         help="Starts each block as the identity (Goyal et al. 2017); none: the network's own."),
     Key("model.classifier_initializer", None, kind=str, example="fan_in", since=2,
-        absent={1: "normal"}, choices=Registry("models.builder", "CLASSIFIER_INITIALIZERS"),
+        absent={1: "normal"}, choices=Registry("models.head", "CLASSIFIER_INITIALIZERS"),
         help="How the classifier starts (docs/blocks.md); none takes the network's own, fan_in."),
     Key("model.rematerialize", False, resume=NOTED,
         help="Computes activations again in the backward pass: less memory, more time."),

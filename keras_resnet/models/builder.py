@@ -1,6 +1,5 @@
 """From a row of the table to a Keras model."""
 
-import dataclasses
 import inspect
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -13,17 +12,11 @@ from keras_resnet.architectures import Architecture, get_architecture
 from keras_resnet.architectures.description import describe
 from keras_resnet.architectures.row import explain_arguments
 from keras_resnet.errors import nearest
+from keras_resnet.models.head import make_head
+from keras_resnet.models.inputs import default_shape, make_input, preprocessing_for
+from keras_resnet.models.plans import BlockPlan, plan_blocks
 from keras_resnet.models.resnet import ResNet
 from keras_resnet.preprocessing import Preprocessing
-
-# How the classifier starts. A fixed deviation fits one number of features only: 0.01 is right for
-# the 2,048 of ResNet-50, and a seventh of what 64 features want.
-CLASSIFIER_INITIALIZERS: dict[str, Callable[[], keras.Initializer]] = {
-    # PyTorch's torch.nn.Linear: uniform between ±1 / sqrt(features).
-    "fan_in": lambda: keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform"),
-    # Goyal et al. 2017, section 5.1: a zero-mean Gaussian of standard deviation 0.01.
-    "normal": lambda: keras.initializers.RandomNormal(stddev=0.01),
-}
 
 
 @explain_arguments
@@ -153,23 +146,23 @@ def build_model(
         row = network_for(row, weights, given)
         channels = weights.channels or channels
     plans = plan_blocks(row, output_stride)
+    data_format = keras.config.image_data_format() if data_format is None else data_format
     options = {
         "norm": {"epsilon": row.epsilon, **(norm or {})},
         "norm_layer": row.norm_layer,
         "activation": row.activation,
-        "data_format": keras.config.image_data_format() if data_format is None else data_format,
+        "data_format": data_format,
         "dtype": keras.dtype_policies.get(dtype) if dtype is not None else None,
     }
-    shape = input_shape
-    if input_tensor is None and shape is None:
-        size = row.image_size if include_top else None
-        last = options["data_format"] == "channels_last"
-        shape = (size, size, channels) if last else (channels, size, size)
-    inputs = _input(row, input_tensor, shape, options["data_format"])
-    model_input = inputs
+    if input_shape is None:
+        shape = default_shape(row, include_top, channels, data_format)
+    else:
+        shape = input_shape
+    inputs = make_input(row, input_tensor, shape, data_format)
+    preprocessing = preprocessing_for(row, inputs, data_format)
     features = _features(row, inputs, plans, options)
     top = {"include_top": include_top, "pooling": pooling, "activation": classifier_activation}
-    outputs = _head(row, features, options, **top)
+    outputs = make_head(row, features, options, **top)
     if input_tensor is not None:
         inputs = keras.utils.get_source_inputs(input_tensor)
         inputs = inputs[0] if len(inputs) == 1 else inputs
@@ -177,7 +170,7 @@ def build_model(
         inputs,
         outputs,
         name=model_name or row.name.lower(),
-        preprocessing=_preprocessing(row, model_input, options["data_format"]),
+        preprocessing=preprocessing,
         architecture=describe(row),
         rematerialize=rematerialize,
     )
@@ -188,110 +181,6 @@ def build_model(
         if own and model.preprocessing is not None:
             model.preprocessing = model.preprocessing.replace(**own)
     return model
-
-
-def _input(row: Architecture, input_tensor, input_shape, data_format):
-    """The tensor the network starts from, once its shape is found acceptable."""
-    if input_tensor is None:
-        input_tensor = keras.Input(_checked_shape(row, input_shape))
-    shape = tuple(input_tensor.shape[1:])
-    if len(shape) not in (2, 3, 4):
-        raise ValueError(
-            "`input_shape` has one, two or three spatial axes and one for the channels, received "
-            f"{shape}."
-        )
-    space = _space(shape, data_format)
-    # A video's frames, the first axis of three, may be as few as there are.
-    pixels = space[1:] if len(space) == 3 else space
-    if any(size is not None and size < row.stride for size in pixels):
-        raise ValueError(
-            f"{row.name} needs at least {row.stride} pixels along each spatial axis, received the "
-            f"shape {shape} ({data_format})."
-        )
-    return input_tensor
-
-
-def _checked_shape(row: Architecture, input_shape) -> tuple[int | None, ...]:
-    """`input_shape` as a tuple, if it is no slip for that of an image."""
-    if isinstance(input_shape, (str, bytes)) or not isinstance(input_shape, Sequence):
-        size = input_shape if isinstance(input_shape, int) else row.image_size
-        raise ValueError(
-            "`input_shape` is a tuple with one number for each axis and one for the channels, such "
-            f"as ({size}, {size}, 3); received {input_shape!r}."
-        )
-    shape = tuple(input_shape)
-    if len(shape) == 2 and shape[0] is not None and shape[0] == shape[1]:
-        raise ValueError(
-            f"`input_shape` is {shape}, a 1-D network of {shape[0]} steps and {shape[1]} channels. "
-            f"For images say how many channels they have, ({shape[0]}, {shape[1]}, 3); if you mean "
-            f"the 1-D network, pass input_tensor=keras.Input({shape})."
-        )
-    return shape
-
-
-def _space(shape: tuple[int | None, ...], data_format: str) -> tuple[int | None, ...]:
-    return shape[:-1] if data_format == "channels_last" else shape[1:]
-
-
-def _preprocessing(row: Architecture, inputs, data_format: str) -> Preprocessing | None:
-    """The row's for the size of the network's images; None for what is no image."""
-    space = _space(tuple(inputs.shape[1:]), data_format)
-    if len(space) != 2:
-        return None
-    height, width = space
-    if height is None or height != width:
-        return row.preprocessing
-    return row.preprocessing.replace(image_size=height)
-
-
-@dataclasses.dataclass(frozen=True)
-class BlockPlan:
-    """Where a block stands: its stage and number (from 1), stride and dilations."""
-
-    stage: int
-    block: int
-    stride: int
-    first_dilation: int
-    dilation: int
-    depth_fraction: float  # 0 for the first block of the network, 1 for the last
-
-
-def plan_blocks(row: Architecture, output_stride: int | None = None) -> list[BlockPlan]:
-    """Strides and dilations of all blocks.
-
-    Strides beyond `output_stride` become dilations: the convolution that loses its stride keeps
-    the dilation of what came before, everything after it has twice as much (torchvision's
-    `replace_stride_with_dilation`), so the outputs of the strided network are a subset of those
-    of the dilated one.
-
-    Raises:
-        ValueError: for an `output_stride` that the network cannot have.
-    """
-    allowed = [row.stride // d for d in (1, 2, 4) if row.stride // d >= row.stem_stride]
-    if output_stride is not None and output_stride not in allowed:
-        raise ValueError(
-            f"`output_stride` of {row.name} is {', '.join(map(str, allowed[:-1]))} or "
-            f"{allowed[-1]}, received {output_stride!r}."
-        )
-    target = output_stride or row.stride
-    plans: list[BlockPlan] = []
-    stride_so_far, dilation = row.stem_stride, 1
-    count = sum(row.depths)
-    for stage, depth in enumerate(row.depths, start=1):
-        last_stage = stage == len(row.depths)
-        for block in range(1, depth + 1):
-            if row.stride_in_last_block:
-                stride = 2 if block == depth and not last_stage else 1
-            else:
-                stride = 2 if block == 1 and stage > 1 else 1
-            first_dilation = dilation
-            if stride > 1 and stride_so_far >= target:
-                dilation *= stride
-                stride = 1
-            stride_so_far *= stride
-            fraction = len(plans) / max(count - 1, 1)
-            plans.append(BlockPlan(stage, block, stride, first_dilation, dilation, fraction))
-    return plans
 
 
 def _features(row: Architecture, x, plans, options):
@@ -416,48 +305,3 @@ def _check(row: Architecture, pooling, input_tensor, norm) -> None:
             raise ValueError(f"`{key}` must be at least 0 and less than 1, received {rate!r}.")
     if not isinstance(row.se_ratio, (int, float)) or row.se_ratio < 0:
         raise ValueError(f"`se_ratio` must be 0 (no gate) or positive, received {row.se_ratio!r}.")
-
-
-def _head(row: Architecture, x, options, *, include_top, pooling, activation):
-    """Pooling, dropout and classifier, or the pooling asked for without them."""
-    if include_top:
-        pooling = "avg"
-    if pooling is None:
-        return x
-    kind = "GlobalAveragePooling" if pooling == "avg" else "GlobalMaxPooling"
-    layer = getattr(keras.layers, f"{kind}{len(x.shape) - 2}D")
-    dtype = options["dtype"]
-    x = layer(data_format=options["data_format"], dtype=dtype, name="pool")(x)
-    if not include_top:
-        return x
-    if row.dropout_rate:
-        x = keras.layers.Dropout(row.dropout_rate, dtype=dtype, name="dropout")(x)
-    return keras.layers.Dense(
-        row.classes,
-        activation=activation,
-        kernel_initializer=_classifier_initializer(row),
-        dtype=_classifier_dtype(dtype),
-        name="predictions",
-    )(x)
-
-
-def _classifier_initializer(row: Architecture):
-    wanted = row.classifier_initializer
-    if isinstance(wanted, str) and wanted in CLASSIFIER_INITIALIZERS:
-        return CLASSIFIER_INITIALIZERS[wanted]()
-    try:
-        return keras.initializers.get(wanted)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"`classifier_initializer` is {', '.join(map(repr, CLASSIFIER_INITIALIZERS))} or an "
-            f"initializer of Keras; received {wanted!r}"
-            f"{nearest(wanted, CLASSIFIER_INITIALIZERS)}"
-        ) from error
-
-
-def _classifier_dtype(dtype):
-    """Softmax and loss lose too much in 16 bits: the variables' dtype under a mixed policy."""
-    policy = dtype or keras.config.dtype_policy()
-    if policy.compute_dtype != policy.variable_dtype:
-        return policy.variable_dtype
-    return dtype
