@@ -154,10 +154,9 @@ def build_model(
         "data_format": data_format,
         "dtype": keras.dtype_policies.get(dtype) if dtype is not None else None,
     }
-    if input_shape is None:
+    shape = input_shape
+    if shape is None:
         shape = default_shape(row, include_top, channels, data_format)
-    else:
-        shape = input_shape
     inputs = make_input(row, input_tensor, shape, data_format)
     preprocessing = preprocessing_for(row, inputs, data_format)
     features = _features(row, inputs, plans, options)
