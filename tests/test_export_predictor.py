@@ -108,6 +108,7 @@ def test_a_work_directory_predicts_from_what_it_has(workdir, photos, tmp_path, c
     assert_same(answers_of_command(capsys, f"--workdir={alone}", photos), expected)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("activation", "probabilities"),
     [("sigmoid", tf.sigmoid), ("softmax", tf.nn.softmax), (None, tf.nn.softmax)],

@@ -22,6 +22,7 @@ from keras_resnet.training.tensorflow.strategy import make_strategy
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.mark.ci
 def test_flat_state_goes_on_elsewhere():
     """Five steps, the arrays into another engine, on two replicas too: the same five further."""
     config = twenty_steps(
