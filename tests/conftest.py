@@ -3,6 +3,7 @@
 `KERAS_BACKEND=jax` (or `torch`) runs the tests of what works on every backend, and only those.
 """
 
+import gc
 import importlib.metadata
 import os
 from pathlib import Path
@@ -50,6 +51,12 @@ else:
         for path in Path(__file__).parent.glob("test_*.py")
         if path.stem.split("_")[1] not in _EVERY_BACKEND
     ]
+
+
+def pytest_collection_finish():
+    """What is imported stays: garbage is looked for in what tests make, not in TensorFlow."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -127,7 +127,6 @@ def test_a_file_of_ours_names_its_own_network(pretrained, photos, tmp_path, caps
     run.train(config, tmp_path)  # resumed with the same command
 
 
-@pytest.mark.ci
 def test_weights_of_another_architecture(pretrained, photos, tmp_path):
     config = _finetune(pretrained, photos, model__widths=(16, 32, 32))
     with pytest.raises(UserError, match="are not those of CifarResNet20"):
