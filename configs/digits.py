@@ -1,8 +1,8 @@
-"""ResNet-20 on scikit-learn's handwritten digits: under two minutes on two cores.
+"""ResNet-20 on scikit-learn's handwritten digits: about half a minute on two cores.
 
     keras-resnet train --config=digits --workdir=runs/digits
 
-Top-1 on the 360 held-out digits: 0.99 (reproduced here, docs/results.md).
+Top-1 on the 360 held-out digits: 0.987, the mean of ten seeds (reproduced here, docs/results.md).
 """
 
 from ml_collections import ConfigDict
