@@ -74,6 +74,27 @@ def test_wrong_use_is_one_line_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_work_directory_alone_resumes_with_its_config(tmp_path, monkeypatch, capsys):
+    from keras_resnet import config as configs
+    from keras_resnet.training import run
+    from keras_resnet.training.workdir import WorkDir
+
+    began = configs.merge(configs.load_config("digits"), {"epochs": 3, "seed": 7}, "test")
+    WorkDir(tmp_path).claim(began)
+    trained = []
+    monkeypatch.setattr(run, "train", lambda config, workdir: trained.append((config, workdir)))
+    assert main(["train", f"--workdir={tmp_path}"]) == 0
+    assert main(["train", f"--workdir={tmp_path}", "--config.log_every_steps=9"]) == 0
+    assert [path for _, path in trained] == [str(tmp_path)] * 2
+    assert trained[0][0] == began
+    assert trained[1][0] == configs.merge(began, {"log_every_steps": 9}, "test")
+    assert main(["train", f"--workdir={tmp_path}", "digits"]) == 2
+    assert "unexpected argument 'digits'" in capsys.readouterr().err
+    assert main(["train", f"--workdir={tmp_path / 'new'}"]) == 2
+    assert "--config is missing" in capsys.readouterr().err
+    assert len(trained) == 2
+
+
 def test_no_command_shows_the_help_and_fails(capsys):
     assert main([]) == 2
     assert "usage:" in capsys.readouterr().out

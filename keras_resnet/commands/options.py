@@ -46,6 +46,13 @@ def write_json(path: str | None, figures: Any) -> None:
 
 def require_config(flags: absl_flags.FlagValues, arguments: list[str], example: str) -> None:
     """Raises UsageError unless there is a --config and no argument that is no flag."""
+    refuse_arguments(arguments, example)
+    if not flags.config:
+        raise UsageError(f"--config is missing; for example: {example}")
+
+
+def refuse_arguments(arguments: list[str], example: str) -> None:
+    """Raises UsageError if there is an argument that is no flag."""
     if arguments and arguments[0].lower() in ("true", "false"):
         raise UsageError(
             f"unexpected argument {arguments[0]!r}; the value of a true or false key follows a =, "
@@ -56,8 +63,6 @@ def require_config(flags: absl_flags.FlagValues, arguments: list[str], example: 
             f"unexpected argument {arguments[0]!r}; a config goes in --config=NAME; for example: "
             f"{example}"
         )
-    if not flags.config:
-        raise UsageError(f"--config is missing; for example: {example}")
 
 
 def command_help(command: ModuleType, flags: absl_flags.FlagValues) -> str:

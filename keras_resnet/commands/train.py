@@ -15,7 +15,7 @@ alone, with the config that the run began with. It leaves in DIR:
 
 from absl import flags as absl_flags
 
-from keras_resnet.commands.options import require_config
+from keras_resnet.commands.options import refuse_arguments, require_config
 from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.config import check, overrides
 from keras_resnet.errors import UsageError
@@ -38,6 +38,7 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
 
 def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     """Trains; returns 0."""
+    refuse_arguments(arguments, _EXAMPLE)
     recorded = WorkDir(flags.workdir) if flags.workdir and not flags.config else None
     if recorded is not None and recorded.is_begun():
         config = check(overrides.apply(recorded.read_config(), flags))
