@@ -115,7 +115,9 @@ def main() -> None:
     ).eval()
     record = {"arrays": fill(model), "torchvision": torchvision.__version__.split("+")[0]}
     with torch.no_grad():
-        record["logits"] = {"clip": model(torch.from_numpy(generator.uniform("clip", CLIP))).tolist()}
+        record["logits"] = {
+            "clip": model(torch.from_numpy(generator.uniform("clip", CLIP))).tolist()
+        }
     (OUTPUT / "video.json").write_text(json.dumps(record) + "\n")
     model = torchvision.models.ResNet(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1], 7).eval()
     model.maxpool = nn.MaxPool2d(3, 2, ceil_mode=True)
