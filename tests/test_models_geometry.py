@@ -313,7 +313,7 @@ def test_the_pyramid_of_a_network_of_clips(tmp_path):
     x = images(model)
     outputs = run(pyramid, x)
     names = ["fpn3_add", "fpn2_add", "fpn_lateral4", "fpn_lateral3", "fpn_lateral2"]
-    inner = keras.Model(pyramid.inputs, [pyramid.get_layer(name).output for name in names])
+    inner = keras.Model(pyramid.inputs[0], [pyramid.get_layer(name).output for name in names])
     three, two, four, *laterals = run(inner, x)
     repeated = four.repeat(2, 1).repeat(2, 2).repeat(2, 3)[:, :5]
     np.testing.assert_allclose(three, laterals[0] + repeated, atol=1e-5)

@@ -68,7 +68,8 @@ def check_padding(
     if theirs in PADDINGS and theirs != own and ("name" in told or "padding" in told):
         raise WeightsError(
             f"{label} has padding={own!r}, the weights in {checkpoint.origin} were trained with "
-            f"{theirs!r}: build the model with padding={theirs!r}. The model is unchanged."
+            f"{theirs!r}: build the model with padding={theirs!r} "
+            f"(--config.model.padding={theirs} for a run). The model is unchanged."
         )
     pools = {layer.padding for layer in model.layers if isinstance(layer, PaddedMaxPool)}
     pool = told.get("stem_pool_padding")
