@@ -62,6 +62,7 @@ def test_tflite_files_answer_like_the_model(
     assert (entry["dtype"], list(entry["shape"])) == (np.float32, [1, 32, 32, 3])
 
 
+@pytest.mark.ci
 def test_a_tflite_file_of_a_network_with_keras_padding(images, tmp_path):
     padded = {"padding": "same", "stem_pool_padding": "end", "block_kernel_size": (3, 4)}
     model = tiny_classifier("ResNet50D", **padded)

@@ -123,6 +123,7 @@ def test_the_cpp_loader_answers_what_keras_does(model, exported, tmp_path):
         assert empty[0] == INVALID_ARGUMENT
 
 
+@pytest.mark.ci
 def test_a_network_with_keras_padding_is_served_as_it_is(tmp_path):
     padded = {"padding": "same", "stem_pool_padding": "end", "block_kernel_size": (3, 4)}
     model = tiny_classifier("ResNet18D", **padded)
