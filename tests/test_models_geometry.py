@@ -371,6 +371,46 @@ def test_strides_of_three():
         own(input_shape=(96, 96, 3), stage_stride=3, output_stride=8)
 
 
+@pytest.mark.parametrize(
+    ("block", "conv"),
+    [
+        (blocks.basic_block, "b_conv1"),
+        (blocks.bottleneck_block, "b_conv2"),
+        (blocks.preact_basic_block, "b_conv1"),
+        (blocks.preact_bottleneck_block, "b_conv2"),
+    ],
+)
+def test_symmetric_padding_along_each_axis(block, conv):
+    """PyTorch's `padding=(1, 2)` for a kernel of (3, 5): zeros around the input."""
+    x = keras.Input((7, 8, 4))
+    model = randomize(keras.Model(x, block(x, 8, (1, 2), kernel_size=(3, 5), name="b")))
+    layer = model.get_layer(conv)
+    before = model.get_layer(f"{conv}_pad").input
+    values, result, outputs = run(
+        keras.Model(x, [before, layer.output, *model.outputs]), images(model)
+    )
+    padded = np.pad(values, [(0, 0), (1, 1), (2, 2), (0, 0)])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 5), axis=(1, 2))[:, :, ::2]
+    kernel = keras.ops.convert_to_numpy(layer.kernel)
+    expected = np.einsum("nyxcij,ijcf->nyxf", windows, kernel)
+    np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-4)
+    assert outputs.shape[1:3] == (7, 4)
+
+
+def test_shortcut_d_along_each_axis():
+    """Clipped windows where there is a stride, zeros behind where a dilation took its place."""
+    x = keras.Input((6, 7, 4))
+    dilations = {"dilation": (1, 2), "first_dilation": 1}
+    block = blocks.basic_block(x, 8, (2, 1), shortcut="D", name="b", **dilations)
+    model = randomize(keras.Model(x, block))
+    pooled = keras.Model(x, model.get_layer("b_shortcut_conv").input)
+    values = images(model)
+    rows = (values[:, ::2] + values[:, 1::2]) / 2
+    behind = np.pad(rows, [(0, 0), (0, 0), (0, 1), (0, 0)])
+    expected = (behind[:, :, :-1] + behind[:, :, 1:]) / 2
+    np.testing.assert_allclose(run(pooled, values), expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", ["A", "A-centered", "A-pooled"])
 def test_option_a_with_a_stride_along_one_axis(kind):
     x = keras.Input((7, 8, 4))
