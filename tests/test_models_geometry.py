@@ -264,6 +264,20 @@ def test_files_that_pad_by_layers(padding, tmp_path):
     assert told == ({} if padding == "valid" else {"stem_pool_padding": "same"})
 
 
+def test_a_stem_without_a_pool_takes_none_from_a_file(tmp_path):
+    built, _, arguments = CASES["cifar"]
+    model = Plain(*built).model
+    padded = keras.layers.ZeroPadding2D(1)(model.output[:, :, None, None])
+    extra = keras.layers.MaxPooling2D(3, 2)(padded)
+    keras.Model(model.inputs, [*model.outputs, extra]).save(tmp_path / "x.keras")
+    told = keras_resnet.weights.read_weights(tmp_path / "x.keras").network
+    assert told == {"padding": "same", "stem_pool_padding": "symmetric"}
+    x = images(model)
+    with pytest.warns(WeightsNote, match="padding='same': so"):
+        ours = own(weights=tmp_path / "x.keras", input_shape=built[0], **arguments)
+    assert_logits(ours, x, run(model, x))
+
+
 def test_two_paddings_in_one_file_are_said(tmp_path):
     x = inputs = keras.Input((32, 32, 3))
     x = keras.layers.Conv2D(8, 3, 2)(keras.layers.ZeroPadding2D(1)(x))

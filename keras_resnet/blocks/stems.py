@@ -16,7 +16,7 @@ _DEFAULTS = {
     "deep_strided": (3, 2, 2),
 }
 STEMS = tuple(_DEFAULTS)
-_POOLED = ("imagenet", "deep")
+POOLED_STEMS = ("imagenet", "deep")
 
 
 def stem(
@@ -69,7 +69,7 @@ def stem(
     """
     build = Builder(x, layer_options)
     first, later = stem_strides(kind, stride, pool_stride, build.rank)
-    if kind not in _POOLED and (pool_size is not None or pool_padding is not None):
+    if kind not in POOLED_STEMS and (pool_size is not None or pool_padding is not None):
         raise ValueError(f"The stem {kind!r} has no pool whose size or padding could be chosen.")
     name = block_name(name, "stem")
     size = _DEFAULTS[kind][0] if kernel_size is None else kernel_size
@@ -85,7 +85,7 @@ def stem(
             x = build.conv(x, width, size, step, use_bias=use_bias, name=f"{name}_conv{index}")
         else:
             x = build.conv_norm_act(x, width, size, step, use_bias=use_bias, name=name, index=index)
-    if kind not in _POOLED:
+    if kind not in POOLED_STEMS:
         return x
     options = build.options
     return PaddedMaxPool(
