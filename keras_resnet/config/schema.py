@@ -23,7 +23,7 @@ from keras_resnet.input_pipeline.sources import SETTINGS
 from keras_resnet.preprocessing import CHANNEL_ORDERS, INTERPOLATIONS, RESIZES
 
 # Of config.json. Files that name no version are 1.
-CONFIG_VERSION = 2
+CONFIG_VERSION = 3
 
 NOT_NEGATIVE = Range(low=0)
 ONE_OR_MORE = Range(low=1)
@@ -97,6 +97,9 @@ _ROWS = (
     Key("model.classifier_initializer", None, kind=str, example="fan_in", since=2,
         absent={1: "normal"}, choices=Registry("models.head", "CLASSIFIER_INITIALIZERS"),
         help="How the classifier starts (docs/blocks.md); none takes the network's own, fan_in."),
+    Key("model.padding", None, kind=str, example="same", since=3, absent={1: None, 2: None},
+        choices=Registry("blocks.common", "PADDINGS"),
+        help="Padding of what has strides: symmetric (PyTorch) or same (Keras); none: its own."),
     Key("model.rematerialize", False, resume=NOTED,
         help="Computes activations again in the backward pass: less memory, more time."),
 
