@@ -24,6 +24,8 @@ def basic_block(
     drop_path_rate: float = 0.0,
     zero_init_last_gamma: bool = True,
     use_bias: bool = False,
+    projection: str = "auto",
+    shortcut_norm: bool = True,
     name: str | None = None,
     **layer_options: Any,
 ) -> keras.KerasTensor:
@@ -47,9 +49,12 @@ def basic_block(
         zero_init_last_gamma: start the last normalization's gamma at 0, so that the block starts
             as the identity (Goyal et al. 2017, section 5.1). Without effect if not `residual`.
         use_bias: whether the convolutions have biases.
+        projection: where the shortcut is a projection: "auto" and "shape" have one where the
+            number of channels or the stride changes, "always" in any case, as KerasHub's
+            ResNet-vd has it in a network's first block.
+        shortcut_norm: normalize the projection.
         name: prefix of the layers' names.
-        **layer_options: `norm`, `norm_layer`, `activation`, `data_format`, `dtype` as in
-            `keras_resnet.blocks.common.LayerOptions`.
+        **layer_options: as in `keras_resnet.blocks.common.LayerOptions`.
 
     Returns:
         A Keras tensor with `filters` channels.
@@ -57,7 +62,7 @@ def basic_block(
     Raises:
         ValueError: for an argument outside the ranges above.
     """
-    check_block(filters, stride, shortcut, residual, drop_path_rate)
+    check_block(filters, stride, shortcut, residual, drop_path_rate, projection)
     name = block_name(name, "basic_block")
     first_dilation = first_dilation or dilation
     build = Builder(x, layer_options)
@@ -75,7 +80,8 @@ def basic_block(
         name=name,
         index=2,
     )
-    side = _Shortcut(x, stride, dilation != first_dilation, shortcut, use_bias)
+    dilated = dilation != first_dilation
+    side = _Shortcut(x, stride, dilated, shortcut, projection, use_bias, normalize=shortcut_norm)
     return _join(
         build, y, side if residual else None, se_ratio, drop_path_rate, name, activate=True
     )
@@ -97,6 +103,8 @@ def bottleneck_block(
     drop_path_rate: float = 0.0,
     zero_init_last_gamma: bool = True,
     use_bias: bool = False,
+    projection: str = "auto",
+    shortcut_norm: bool = True,
     name: str | None = None,
     **layer_options: Any,
 ) -> keras.KerasTensor:
@@ -117,7 +125,7 @@ def bottleneck_block(
     Raises:
         ValueError: for an argument outside the ranges above.
     """
-    check_block(filters, stride, shortcut, residual, drop_path_rate)
+    check_block(filters, stride, shortcut, residual, drop_path_rate, projection)
     name = block_name(name, "bottleneck_block")
     first_dilation = first_dilation or dilation
     width = width or filters
@@ -145,7 +153,8 @@ def bottleneck_block(
         name=name,
         index=3,
     )
-    side = _Shortcut(x, stride, dilation != first_dilation, shortcut, use_bias)
+    dilated = dilation != first_dilation
+    side = _Shortcut(x, stride, dilated, shortcut, projection, use_bias, normalize=shortcut_norm)
     return _join(
         build, y, side if residual else None, se_ratio, drop_path_rate, name, activate=True
     )
@@ -165,6 +174,7 @@ def preact_basic_block(
     se_ratio: float = 0.0,
     drop_path_rate: float = 0.0,
     use_bias: bool = False,
+    projection: str = "auto",
     name: str | None = None,
     **layer_options: Any,
 ) -> keras.KerasTensor:
@@ -191,9 +201,11 @@ def preact_basic_block(
         drop_path_rate: probability of dropping the branch for an example while training.
         use_bias: biases on the convolutions that no normalization follows (the last one and the
             shortcut's).
+        projection: where the shortcut is a projection: "auto" has one where the number of channels
+            changes, "shape" where the stride changes, too (timm), "always" in any case, as Big
+            Transfer has it in the first block of each stage.
         name: prefix of the layers' names.
-        **layer_options: `norm`, `norm_layer`, `activation`, `data_format`, `dtype` as in
-            `keras_resnet.blocks.common.LayerOptions`.
+        **layer_options: as in `keras_resnet.blocks.common.LayerOptions`.
 
     Returns:
         A Keras tensor with `filters` channels, neither normalized nor activated.
@@ -201,7 +213,7 @@ def preact_basic_block(
     Raises:
         ValueError: for an argument outside the ranges above.
     """
-    check_block(filters, stride, shortcut, residual, drop_path_rate)
+    check_block(filters, stride, shortcut, residual, drop_path_rate, projection)
     name = block_name(name, "preact_basic_block")
     first_dilation = first_dilation or dilation
     build = Builder(x, layer_options)
@@ -209,9 +221,8 @@ def preact_basic_block(
     y = build.conv_norm_act(preact, filters, 3, stride, dilation=first_dilation, name=name, index=1)
     y = _dropout(build, y, dropout_rate, name)
     y = build.conv(y, filters, 3, dilation=dilation, use_bias=use_bias, name=f"{name}_conv2")
-    side = _Shortcut(
-        x, stride, dilation != first_dilation, shortcut, use_bias, preact, preact_shortcut
-    )
+    dilated, ways = dilation != first_dilation, (preact, preact_shortcut)
+    side = _Shortcut(x, stride, dilated, shortcut, projection, use_bias, *ways)
     return _join(
         build, y, side if residual else None, se_ratio, drop_path_rate, name, activate=False
     )
@@ -234,6 +245,7 @@ def preact_bottleneck_block(
     se_ratio: float = 0.0,
     drop_path_rate: float = 0.0,
     use_bias: bool = False,
+    projection: str = "auto",
     name: str | None = None,
     **layer_options: Any,
 ) -> keras.KerasTensor:
@@ -256,7 +268,7 @@ def preact_bottleneck_block(
     Raises:
         ValueError: for an argument outside the ranges above.
     """
-    check_block(filters, stride, shortcut, residual, drop_path_rate)
+    check_block(filters, stride, shortcut, residual, drop_path_rate, projection)
     name = block_name(name, "preact_bottleneck_block")
     first_dilation = first_dilation or dilation
     width = width or filters
@@ -276,9 +288,8 @@ def preact_bottleneck_block(
     )
     y = _dropout(build, y, dropout_rate, name)
     y = build.conv(y, EXPANSION * filters, 1, use_bias=use_bias, name=f"{name}_conv3")
-    side = _Shortcut(
-        x, stride, dilation != first_dilation, shortcut, use_bias, preact, preact_shortcut
-    )
+    dilated, ways = dilation != first_dilation, (preact, preact_shortcut)
+    side = _Shortcut(x, stride, dilated, shortcut, projection, use_bias, *ways)
     return _join(
         build, y, side if residual else None, se_ratio, drop_path_rate, name, activate=False
     )
@@ -307,19 +318,30 @@ class _Shortcut:
 
     Post-activation blocks project wherever the shape changes, and normalize the projection.
     Pre-activation ones project where the number of channels changes, and only subsample otherwise.
+    `projection` asks for more.
     """
 
     x: keras.KerasTensor  # the block's input
     stride: int
     dilated: bool
     kind: str
+    projection: str
     use_bias: bool
     preact: keras.KerasTensor | None = None  # `x` normalized and activated; None: post-activation
     preact_identity: bool = False
+    normalize: bool = True  # the projection of a post-activation block
+
+    def _projects(self, build: Builder, filters: int) -> bool:
+        """Whether the shortcut is more than an identity or a subsampling."""
+        if build.channels(self.x) != filters or self.projection == "always":
+            return True
+        if self.projection == "shape":
+            return self.stride > 1 or self.dilated
+        return self.stride > 1 and self.preact is None
 
     def build(self, build: Builder, filters: int, name: str) -> keras.KerasTensor:
         stride, preact = self.stride, self.preact
-        if build.channels(self.x) == filters and (stride == 1 or preact is not None):
+        if not self._projects(build, filters):
             x = preact if self.preact_identity else self.x
             if stride == 1:
                 return x
@@ -334,9 +356,8 @@ class _Shortcut:
         if preact is not None:
             conv_name = f"{name}_conv"
             return build.conv(source, filters, 1, stride, use_bias=self.use_bias, name=conv_name)
-        return build.conv_norm_act(
-            source, filters, 1, stride, use_bias=self.use_bias, activate=False, name=name
-        )
+        options = {"use_bias": self.use_bias, "normalize": self.normalize, "activate": False}
+        return build.conv_norm_act(source, filters, 1, stride, **options, name=name)
 
 
 def _join(build: Builder, y, shortcut: _Shortcut | None, se_ratio, drop_path_rate, name, activate):

@@ -37,8 +37,7 @@ def stem(
             a pre-activation network only.
         use_bias: whether the convolutions have biases.
         name: prefix of the layers' names.
-        **layer_options: `norm`, `norm_layer`, `activation`, `data_format`, `dtype` as in
-            `keras_resnet.blocks.common.LayerOptions`.
+        **layer_options: as in `keras_resnet.blocks.common.LayerOptions`.
 
     Returns:
         A Keras tensor with `filters` channels, at the resolution of the input ("cifar") or a

@@ -8,6 +8,11 @@ from keras_resnet.layers.moving_statistics import (
 from keras_resnet.layers.normalize_images import NormalizeImages
 from keras_resnet.layers.pad_channels import PadChannels
 from keras_resnet.layers.padded_max_pool import PaddedMaxPool, compiled_for_tpu
+from keras_resnet.layers.standardized_conv import (
+    StandardizedConv1D,
+    StandardizedConv2D,
+    StandardizedConv3D,
+)
 from keras_resnet.layers.stochastic_depth import StochasticDepth
 
 __all__ = [
@@ -15,6 +20,9 @@ __all__ = [
     "NormalizeImages",
     "PadChannels",
     "PaddedMaxPool",
+    "StandardizedConv1D",
+    "StandardizedConv2D",
+    "StandardizedConv3D",
     "StochasticDepth",
     "average_moving_statistics",
     "compiled_for_tpu",
