@@ -13,6 +13,7 @@ import numpy as np
 from keras_resnet.blocks.common import ZERO_SHORTCUTS
 from keras_resnet.layers.pad_channels import PLACEMENTS, STORED_PLACEMENT
 from keras_resnet.preprocessing import NewerVersionError, Preprocessing
+from keras_resnet.weights import keras_hub_config
 from keras_resnet.weights.checkpoint import Checkpoint, WeightsError
 from keras_resnet.weights.own_config import network_of_config
 
@@ -22,6 +23,8 @@ _VARIABLES = {
     2: ("kernel", "bias"),
     4: ("gamma", "beta", "moving_mean", "moving_variance"),
 }
+# Of group and layer normalization, as many as a convolution has.
+_WITHOUT_STATISTICS = ("gamma", "beta")
 _SHORTCUTS = {placement: kind for kind, placement in ZERO_SHORTCUTS.items()}
 _LAYER = re.compile(r"(?:.*/)?layers/[^/]+/vars")
 # The classifier's name in the weight files that keras.applications downloads.
@@ -32,7 +35,8 @@ def read_keras_archive(path: Path) -> Checkpoint:
     """Reads a `.keras` file; preprocessing and class names from its configuration, if ours."""
     try:
         with zipfile.ZipFile(path) as archive:
-            config = json.loads(archive.read("config.json"))["config"]
+            description = json.loads(archive.read("config.json"))
+            config = description["config"]
             weights = io.BytesIO(archive.read("model.weights.h5"))
     except (zipfile.BadZipFile, KeyError, ValueError, TypeError, OSError, EOFError) as error:
         raise WeightsError(f"{path} is truncated or no .keras file ({error}).") from error
@@ -43,7 +47,8 @@ def read_keras_archive(path: Path) -> Checkpoint:
     checkpoint = _read_layers(weights, path)
     checkpoint.preprocessing = preprocessing
     checkpoint.class_names = config.get("class_names")
-    checkpoint.network = {**network_of_config(config), **checkpoint.network}
+    network = network_of_config(config) or keras_hub_config.network_of(description, str(path))
+    checkpoint.network = {**network, **checkpoint.network}
     return checkpoint
 
 
@@ -94,6 +99,8 @@ def _read_layers(file: Path | io.BytesIO, path: Path) -> Checkpoint:
                 network["shortcut"] = _SHORTCUTS[PLACEMENTS[placement]]
                 continue
             variables = _VARIABLES.get(len(group), tuple(map(str, range(len(group)))))
+            if len(group) == 2 and _array(group, "0", path).ndim == 1:
+                variables = _WITHOUT_STATISTICS
             for number, variable in enumerate(variables):
                 arrays[f"{layer}/{variable}"] = _array(group, str(number), path)
     return Checkpoint(str(path), arrays, network=network)

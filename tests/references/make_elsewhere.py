@@ -32,6 +32,18 @@ TRANSFORMERS = {
         "downsample_in_bottleneck": True,
     },
 }
+BIT = {
+    "bit": {"depths": [1, 2], "hidden_sizes": [128, 256], "embedding_size": 32},
+    # Its first block has the shape of its input, and is projected all the same.
+    "bit_other": {
+        "depths": [2, 1, 1],
+        "hidden_sizes": [32, 64, 96],
+        "embedding_size": 32,
+        "num_groups": 4,
+        "num_channels": 1,
+        "hidden_act": "silu",
+    },
+}
 
 
 class Block(nn.Module):
@@ -99,10 +111,14 @@ def main() -> None:
         with torch.no_grad():
             record["logits"] = {size: model(images(size)).tolist() for size in (32, 29)}
         (OUTPUT / f"cifar_{kind}.json").write_text(json.dumps(record) + "\n")
-    for name, arguments in TRANSFORMERS.items():
-        labels = {number: f"animal {number}" for number in range(4)}
-        config = transformers.ResNetConfig(embedding_size=16, id2label=labels, **arguments)
-        model = transformers.ResNetForImageClassification(config).eval()
+    labels = {number: f"animal {number}" for number in range(4)}
+    for name, arguments in {**TRANSFORMERS, **BIT}.items():
+        if name in BIT:
+            config = transformers.BitConfig(id2label=labels, **arguments)
+            model = transformers.BitForImageClassification(config).eval()
+        else:
+            config = transformers.ResNetConfig(embedding_size=16, id2label=labels, **arguments)
+            model = transformers.ResNetForImageClassification(config).eval()
         record = {"arrays": fill(model), "transformers": transformers.__version__}
         with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
             pixels = images(64, config.num_channels)
