@@ -6,10 +6,8 @@ import keras
 from keras import ops
 
 
-class _Standardized:
+class _Standardized(keras.layers.Layer):
     """What the three convolutions share; they are Keras' own in everything else."""
-
-    epsilon: float
 
     def __init__(self, *args: Any, epsilon: float = 1e-8, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -71,17 +69,17 @@ _EXPLANATION = """Keras' `Conv{rank}D` with weight standardization.
 
 
 @keras.saving.register_keras_serializable(package="keras_resnet")
-class StandardizedConv1D(_Standardized, keras.layers.Conv1D):  # type: ignore[misc]
+class StandardizedConv1D(_Standardized, keras.layers.Conv1D):
     __doc__ = _EXPLANATION.format(rank=1)
 
 
 @keras.saving.register_keras_serializable(package="keras_resnet")
-class StandardizedConv2D(_Standardized, keras.layers.Conv2D):  # type: ignore[misc]
+class StandardizedConv2D(_Standardized, keras.layers.Conv2D):
     __doc__ = _EXPLANATION.format(rank=2)
 
 
 @keras.saving.register_keras_serializable(package="keras_resnet")
-class StandardizedConv3D(_Standardized, keras.layers.Conv3D):  # type: ignore[misc]
+class StandardizedConv3D(_Standardized, keras.layers.Conv3D):
     __doc__ = _EXPLANATION.format(rank=3)
 
 

@@ -25,6 +25,8 @@ _VARIABLES = {
 }
 # Of group and layer normalization, as many as a convolution has.
 _WITHOUT_STATISTICS = ("gamma", "beta")
+# What the image's channels go into, of ours and KerasHub's networks.
+_FIRST_KERNELS = ("stem_conv/kernel", "stem_conv1/kernel", "conv1_conv/kernel")
 _SHORTCUTS = {placement: kind for kind, placement in ZERO_SHORTCUTS.items()}
 _LAYER = re.compile(r"(?:.*/)?layers/[^/]+/vars")
 # The classifier's name in the weight files that keras.applications downloads.
@@ -49,6 +51,9 @@ def read_keras_archive(path: Path) -> Checkpoint:
     checkpoint.class_names = config.get("class_names")
     network = network_of_config(config) or keras_hub_config.network_of(description, str(path))
     checkpoint.network = {**network, **checkpoint.network}
+    first = next((k for n, k in checkpoint.arrays.items() if n in _FIRST_KERNELS), None)
+    if network and first is not None and first.ndim > 2:
+        checkpoint.channels = first.shape[-2]
     return checkpoint
 
 

@@ -1,5 +1,6 @@
 """Which network KerasHub's description of a `ResNetBackbone` is: in presets and `.keras` files."""
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ _ROWS = {
     ("basic", True, False): ("ResNet18V2", "ResNet34V2"),
     ("bottleneck", True, False): ("ResNet50V2", "ResNet101V2", "ResNet152V2", "ResNet200V2"),
     ("basic", False, True): ("ResNet18D", "ResNet34D"),
-    ("bottleneck", False, True): ("ResNet26D", "ResNet50D", "ResNet101D", "ResNet152D"),
+    ("bottleneck", False, True): ("ResNet50D", "ResNet26D", "ResNet101D", "ResNet152D"),
 }
 
 
@@ -67,7 +68,7 @@ def _network(config: Mapping[str, Any], origin: str) -> dict[str, Any]:
     projection = "auto"
     if kind != "basic_block" and stem_width == expansion * widths[0]:
         projection = "first"  # also where the shape does not change
-    elif preactivation and any(a == b for a, b in zip(widths, widths[1:], strict=False)):
+    elif preactivation and any(a == b for a, b in itertools.pairwise(widths)):
         projection = "shape"
     return {
         "name": next((n for n in names if ARCHITECTURES[n].depths == depths), names[0]),

@@ -2,16 +2,18 @@
 
 In an environment of its own (none of this is a dependency of the project), Python 3.11:
 
-    pip install torch==2.13.0 numpy==2.4.6 pillow safetensors transformers
+    pip install torch==2.13.0 numpy==2.4.6 pillow safetensors transformers timm==1.0.31
     python tests/references/make_elsewhere.py
 """
 
+import functools
 import json
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
+import timm
 import torch
 import transformers
 from torch import nn
@@ -102,6 +104,49 @@ def images(size: int, channels: int = 3) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
 
 
+def google_shapes(depths: tuple[int, ...], channels: tuple[int, ...], stem: int):
+    """Names and shapes of Big Transfer's .npz files, as timm's `load_pretrained` reads them."""
+    conv, norm = "standardized_conv2d/kernel", "group_norm"
+    shapes = {f"resnet/root_block/{conv}": (7, 7, 3, stem)}
+    before = stem
+    for stage, (depth, after) in enumerate(zip(depths, channels, strict=True), start=1):
+        inside = after // 4
+        for block in range(1, depth + 1):
+            unit = f"resnet/block{stage}/unit{block:02d}"
+            kernels = {"a": (1, before, inside), "b": (3, inside, inside), "c": (1, inside, after)}
+            for part, (size, inputs, outputs) in kernels.items():
+                shapes[f"{unit}/{part}/{conv}"] = (size, size, inputs, outputs)
+                shapes |= {f"{unit}/{part}/{norm}/{name}": (inputs,) for name in ("gamma", "beta")}
+            if block == 1:
+                shapes[f"{unit}/a/proj/{conv}"] = (1, 1, before, after)
+            before = after
+    shapes |= {f"resnet/{norm}/{name}": (before,) for name in ("gamma", "beta")}
+    return shapes | {
+        "resnet/head/conv2d/kernel": (1, 1, before, 4),
+        "resnet/head/conv2d/bias": (4,),
+    }
+
+
+def google_bit(path: Path) -> dict:
+    """The logits of a small network of Big Transfer's, loaded by timm from Google's layout."""
+    depths, channels, stem = (1, 2), (128, 256), 32
+    shapes = google_shapes(depths, channels, stem)
+    np.savez(path, **{name: generator.weight(name, shape) for name, shape in shapes.items()})
+    model = timm.models.resnetv2.ResNetV2(
+        depths,
+        channels,
+        num_classes=4,
+        stem_chs=stem,
+        stem_type="fixed",
+        conv_layer=functools.partial(timm.layers.StdConv2d, eps=1e-8),
+    ).eval()
+    model.load_pretrained(str(path))
+    with torch.no_grad():
+        logits = {size: model(images(size)).tolist() for size in (64, 61)}
+    arrays = {name: list(shape) for name, shape in shapes.items()}
+    return {"arrays": arrays, "timm": timm.__version__, "logits": logits}
+
+
 def main() -> None:
     """Writes one JSON file for each network."""
     OUTPUT.mkdir(exist_ok=True)
@@ -126,6 +171,9 @@ def main() -> None:
             config.save_pretrained(folder)
             record["config"] = json.loads((Path(folder) / "config.json").read_text())
         (OUTPUT / f"transformers_{name}.json").write_text(json.dumps(record) + "\n")
+    with tempfile.TemporaryDirectory() as folder:
+        record = google_bit(Path(folder) / "bit.npz")
+    (OUTPUT / "google_bit.json").write_text(json.dumps(record) + "\n")
 
 
 if __name__ == "__main__":
