@@ -48,7 +48,7 @@ def inference_copy(
 
     Args:
         model: a functional model.
-        fold: False keeps the normalizations; standardized kernels are computed in any case.
+        fold: False keeps the normalizations, those of kernels, too.
         precision: "float32", or "bfloat16" for bfloat16 kernels and arithmetic; statistics, the
             pool over the image and the classifier stay in float32. A classifier's kernel and
             everything in "float32" is what the model has, to the bit, where nothing is folded.
@@ -67,7 +67,7 @@ def inference_copy(
     def clone(layer):
         if layer.name in norms or isinstance(layer, _ONLY_IN_TRAINING):
             return keras.layers.Identity(name=layer.name)
-        plain = PLAIN_CONVOLUTIONS.get(type(layer))
+        plain = PLAIN_CONVOLUTIONS.get(type(layer)) if fold else None
         config = layer.plain_config() if plain else layer.get_config()
         config["dtype"] = _policy(layer, precision)
         if isinstance(layer, keras.layers.Activation):
@@ -92,7 +92,8 @@ def inference_copy(
             convolution = model.get_layer(layer.name)
             layer.set_weights(_folded_weights(convolution, folded[layer.name]))
         elif layer.weights:
-            layer.set_weights(_weights(model.get_layer(layer.name)))
+            original = model.get_layer(layer.name)
+            layer.set_weights(_weights(original) if fold else original.get_weights())
     return copy
 
 
