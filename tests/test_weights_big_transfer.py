@@ -20,7 +20,14 @@ from weights_helpers import (
 
 import keras_resnet
 from keras_resnet.architectures import ARCHITECTURES
-from keras_resnet.weights import WeightsError, WeightsNote, read_weights, schemes
+from keras_resnet.weights import (
+    Checkpoint,
+    WeightsError,
+    WeightsNote,
+    read_weights,
+    row_of,
+    schemes,
+)
 
 PREPROCESSOR = {  # as `transformers.BitImageProcessor` saves itself
     "crop_size": {"height": 64, "width": 64},
@@ -111,6 +118,21 @@ def test_google_s_own_files(tmp_path):
         bit(weights=tmp_path / "BiT-M-R50x1.npz", classes=7)
 
 
+@pytest.mark.parametrize(("name", "stem"), [("ResNet50x3_BiT", 192), ("ResNet152x2_BiT", 128)])
+def test_google_s_files_of_the_published_sizes_need_no_name(name, stem):
+    units = [
+        f"resnet/block{stage}/unit{block:02d}/a/group_norm/gamma"
+        for stage, depth in enumerate(ARCHITECTURES[name].depths, start=1)
+        for block in range(1, depth + 1)
+    ]
+    arrays = dict.fromkeys(units, np.zeros(1))
+    arrays["resnet/root_block/standardized_conv2d/kernel"] = np.zeros((7, 7, 3, stem))
+    assert row_of(Checkpoint("x.npz", arrays)).name == name
+    arrays["resnet/root_block/standardized_conv2d/kernel"] = np.zeros((7, 7, 3, 72))
+    with pytest.raises(WeightsError, match="does not say which network"):
+        row_of(Checkpoint("x.npz", arrays))
+
+
 @pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
 def test_timm_s_files_name_their_network(tmp_path, suffix):
     model = bit(**FOUR)
@@ -123,7 +145,7 @@ def test_timm_s_files_name_their_network(tmp_path, suffix):
         save_safetensors(arrays, path)
     config_beside(path, architecture="resnetv2_50x1_bit", crop_pct=1.0)
     checkpoint = read_weights(path)
-    assert keras_resnet.weights.row_of(checkpoint).name == "ResNet50x1_BiT"
+    assert row_of(checkpoint).name == "ResNet50x1_BiT"
     again = bit(**FOUR, weights=checkpoint)
     assert again.get_layer("stage1_block1_preact_norm").groups == 8
     kernel = arrays["stages.0.blocks.0.conv2.weight"]
