@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from keras_resnet.errors import nearest
-from keras_resnet.layers import BatchNormalization
+from keras_resnet.layers import BatchNormalization, GroupNormalization
 
 NormLayer = str | type[keras.layers.Layer] | Callable[[str], keras.layers.Layer]
 
@@ -23,11 +23,11 @@ NORM_LAYERS: dict[str, _Row] = {
     "batch": lambda channels, groups: (BatchNormalization, {}),
     # Wu and He 2018: 32 groups, or the most that divide both 32 and the channels.
     "group": lambda channels, groups: (
-        keras.layers.GroupNormalization,
+        GroupNormalization,
         {"groups": math.gcd(groups, channels)},
     ),
     # Ulyanov et al. 2016: every channel by itself.
-    "instance": lambda channels, groups: (keras.layers.GroupNormalization, {"groups": -1}),
+    "instance": lambda channels, groups: (GroupNormalization, {"groups": -1}),
     # Over the channels of each pixel, as in ConvNeXt (Liu et al. 2022).
     "layer": lambda channels, groups: (keras.layers.LayerNormalization, {}),
 }

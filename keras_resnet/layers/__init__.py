@@ -1,6 +1,7 @@
 """Keras layers of the residual-network family, serialized under the package `keras_resnet`."""
 
 from keras_resnet.layers.batch_normalization import BatchNormalization
+from keras_resnet.layers.group_normalization import GroupNormalization
 from keras_resnet.layers.moving_statistics import (
     average_moving_statistics,
     defer_moving_statistics,
@@ -17,6 +18,7 @@ from keras_resnet.layers.stochastic_depth import StochasticDepth
 
 __all__ = [
     "BatchNormalization",
+    "GroupNormalization",
     "NormalizeImages",
     "PadChannels",
     "PaddedMaxPool",
