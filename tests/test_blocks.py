@@ -175,6 +175,52 @@ def test_preact_bottleneck_block(rank, kind):
     close(y, squeeze_excite(net, branch) + shortcut(net, preact, 12, 2, kind, normalized=False))
 
 
+@pytest.mark.parametrize("kind", ["B", "D"])
+@pytest.mark.parametrize("normalized", [True, False])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_projection_of_what_has_the_shape_already(kind, normalized, stride):
+    model, x, y = built(
+        lambda t: blocks.basic_block(
+            t,
+            4,
+            stride,
+            shortcut=kind,
+            projection="always",
+            shortcut_norm=normalized,
+            use_bias=True,
+            name="b",
+        ),
+        2,
+    )
+    net = Numpy(model, "b")
+    branch = net.conv_norm(relu(net.conv_norm(x, 1, stride=stride)), 2)
+    close(y, relu(branch + shortcut(net, x, 4, stride, kind, normalized=normalized)))
+
+
+@pytest.mark.parametrize(
+    ("projection", "stride", "projects"),
+    [
+        ("auto", 2, False),
+        ("shape", 1, False),
+        ("shape", 2, True),
+        ("always", 1, True),
+        ("always", 2, True),
+    ],
+)
+def test_projections_of_preactivation_blocks(projection, stride, projects):
+    model, x, y = built(
+        lambda t: blocks.preact_basic_block(t, 4, stride, projection=projection, name="b"), 2
+    )
+    net = Numpy(model, "b")
+    preact = relu(net.norm(x, "preact_norm"))
+    branch = net.conv(relu(net.conv_norm(preact, 1, stride=stride)), "conv2")
+    side = subsample(x, stride)
+    if projects:
+        side = shortcut(net, preact, 4, stride, "B", normalized=False)
+    close(y, branch + side)
+    assert projects == any("shortcut_conv" in layer.name for layer in model.layers)
+
+
 def test_dilation_of_a_stage_whose_stride_it_replaces():
     model, x, y = built(
         lambda t: blocks.basic_block(t, 4, dilation=4, first_dilation=2, name="b"), 2
@@ -288,6 +334,10 @@ def test_channels_first_equals_channels_last():
         ({"filters": 8, "data_format": "NHWC"}, "received 'NHWC'"),
         ({"filters": 8, "norm": {"eps": 1e-3}}, "received 'eps'; did you mean 'epsilon'"),
         ({"filters": 8, "drop_path_rate": 1.0}, "1.0"),
+        ({"filters": 8, "projection": "first"}, "`projection` is 'auto'.* received 'first'"),
+        ({"filters": 8, "projection": "always", "shortcut": "A"}, "shortcut='A' adds zero"),
+        ({"filters": 8, "weight_standardization": 1e-5}, "True or False, received 1e-05"),
+        ({"filters": 8, "norm": {"groups": 4}}, "groups=4, which BatchNormalization does not"),
     ],
 )
 def test_bad_arguments(arguments, message):
@@ -304,7 +354,12 @@ def test_bad_shapes(shape):
 
 
 def test_default_options():
-    assert LayerOptions().norm == {"momentum": 0.9, "epsilon": 1e-5, "synchronized": False}
+    assert LayerOptions().norm == {
+        "momentum": 0.9,
+        "epsilon": 1e-5,
+        "synchronized": False,
+        "groups": 32,
+    }
 
 
 @pytest.mark.parametrize("rank", [1, 2])

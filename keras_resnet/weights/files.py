@@ -56,8 +56,11 @@ def _read_folder(folder: Path) -> Checkpoint:
             "the file in it."
         )
     checkpoint, head = read_file(found), folder / _HEAD_IN_FOLDER
-    if found.name == "model.weights.h5" and head.is_file():
-        checkpoint.arrays |= read_file(head).arrays
+    if found.name == "model.weights.h5":
+        if head.is_file():
+            checkpoint.arrays |= read_file(head).arrays
+        if (folder / "config.json").is_file():
+            library_config.read_into(checkpoint, folder / "config.json")
     return checkpoint
 
 

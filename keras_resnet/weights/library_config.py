@@ -4,14 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from keras_resnet.weights import timm_config, transformers_config
+from keras_resnet.weights import keras_hub_config, timm_config, transformers_config
 from keras_resnet.weights.checkpoint import Checkpoint, WeightsError
 
 
 def read_into(checkpoint: Checkpoint, path: Path) -> None:
     """Adds to a checkpoint what a `config.json` says, and the preprocessor's file beside it.
 
-    One that is neither timm's nor transformers' says nothing.
+    One that is neither timm's nor transformers' nor KerasHub's says nothing.
 
     Raises:
         WeightsError: if a file is no JSON, or asks for what we do not have.
@@ -25,6 +25,8 @@ def read_into(checkpoint: Checkpoint, path: Path) -> None:
             transformers_config.read_preprocessor(checkpoint, settings, preprocessor)
     elif "architecture" in config:
         timm_config.read_config(checkpoint, config, path)
+    elif network := keras_hub_config.network_of(config, str(path)):
+        checkpoint.network = network
 
 
 def read_json(path: Path) -> dict[str, Any]:
