@@ -159,17 +159,7 @@ def build_model(
         row = network_for(row, weights, given)
         channels = weights.channels or channels
     data_format = keras.config.image_data_format() if data_format is None else data_format
-    options = {
-        "norm": {"epsilon": row.epsilon, "groups": row.norm_groups, **(norm or {})},
-        "norm_layer": row.norm_layer,
-        "activation": row.activation,
-        "data_format": data_format,
-        "dtype": keras.dtype_policies.get(dtype) if dtype is not None else None,
-    }
-    if row.padding != "symmetric":  # not all blocks of one's own have the choice
-        options["padding"] = row.padding
-    if row.weight_standardization:  # blocks of the caller's own need not know it otherwise
-        options["weight_standardization"] = row.weight_standardization
+    options = _layer_options(row, norm, data_format, dtype)
     shape = input_shape
     if shape is None:
         shape = default_shape(row, include_top, channels, data_format)
@@ -199,6 +189,23 @@ def build_model(
         if own and model.preprocessing is not None:
             model.preprocessing = model.preprocessing.replace(**own)
     return model
+
+
+def _layer_options(row: Architecture, norm, data_format: str, dtype) -> dict[str, Any]:
+    """What `keras_resnet.blocks.common.LayerOptions` is made of."""
+    options = {
+        "norm": {"epsilon": row.epsilon, "groups": row.norm_groups, **(norm or {})},
+        "norm_layer": row.norm_layer,
+        "activation": row.activation,
+        "data_format": data_format,
+        "dtype": keras.dtype_policies.get(dtype) if dtype is not None else None,
+    }
+    # Blocks of the caller's own need not know these otherwise.
+    if row.padding != "symmetric":
+        options["padding"] = row.padding
+    if row.weight_standardization:
+        options["weight_standardization"] = True
+    return options
 
 
 def _features(row: Architecture, x, plans, options):
