@@ -163,8 +163,9 @@ class Layout:
         names = [split.name for split in self.splits]
         if self.kind == "table" and len(names) == 1:
             return f"a table of images with {classes}"
-        what = "splits" if self.kind == "splits" else "a table with the splits"
-        return f"{what} {listed(names)}; {classes}"
+        plural = "" if len(names) == 1 else "s"
+        what = "split" if self.kind == "splits" else "a table with the split"
+        return f"{what}{plural} {listed(names)}; {classes}"
 
     def _names_in(self, split: Split) -> list[str]:
         if split.name not in self._names:
