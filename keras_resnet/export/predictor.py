@@ -22,9 +22,10 @@ from keras_resnet.input_pipeline.corrupt_images import describe
 from keras_resnet.input_pipeline.image_listing import list_images
 from keras_resnet.models import create_model
 from keras_resnet.models.loading import load_model
-from keras_resnet.storage import in_bucket
+from keras_resnet.storage import in_bucket, read_json
 from keras_resnet.training.evaluation import load_model_of_workdir
 from keras_resnet.training.workdir import WorkDir
+from keras_resnet.weights.checkpoint import WeightsError
 from keras_resnet.weights.files import are_weights
 
 BATCH = 32
@@ -177,9 +178,10 @@ def _model_of_weights(path: str | os.PathLike) -> keras.Model:
     try:
         return create_model(weights=path if os.fspath(path).startswith("hf://") else Path(path))
     except (TypeError, ValueError) as error:
-        raise UserError(
-            f"{error} `keras-resnet convert` makes a .keras file of weights, and takes what they "
-            "do not say: --model=NAME, --shortcut, --mean, --class_names and others."
+        raise WeightsError(
+            f"{error.args[0]} `keras-resnet convert` makes a .keras file of weights, and takes "
+            "what they do not say: --model=NAME, --shortcut, --mean, --class_names and others.",
+            getattr(error, "details", ""),
         ) from error
 
 
@@ -195,7 +197,13 @@ def _is_workdir(path: str | os.PathLike) -> bool:
     if in_bucket(path):
         return folder.is_begun()
     exported = (folder.path / "saved_model.pb").exists() or list_versions(folder.path)
-    return not exported and (folder.is_begun() or folder.model.is_file())
+    return not exported and (_is_begun(folder) or folder.model.is_file())
+
+
+def _is_begun(folder: WorkDir) -> bool:
+    """Whether there is the config of a run; timm and transformers call theirs the same."""
+    record = read_json(folder.config)
+    return folder.is_begun() and (record is None or "data" in record)
 
 
 def _served(folder: Path, top: int | None) -> Answer:
