@@ -8,8 +8,8 @@ crop out of 4 pixels of padding and a flip, SGD with Nesterov momentum 0.9, L2 o
 one epoch of warm-up and a cosine. `--init=ours` has the initial distributions of this project
 (convolutions by fan out, gamma one, the classifier by fan in), `--init=pytorch` those that PyTorch
 gives a network by itself. Only the random numbers differ. Needs torch, numpy and Pillow; images are
-decoded once and kept in memory. Prints a line of JSON an epoch: epoch, step, loss, top1 (on all
-test images), images_per_second (training alone).
+decoded once and kept in the memory of the device. Prints a line of JSON an epoch: epoch, step, loss
+and top1 of training, top1 on all test images, images_per_second (training alone).
 """
 
 import argparse
@@ -78,7 +78,7 @@ def read_split(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def normalize(pixels: torch.Tensor) -> torch.Tensor:
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
+    mean, std = (torch.tensor(v, device=pixels.device).view(1, 3, 1, 1) for v in (MEAN, STD))
     return ((pixels / 255.0 - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
@@ -90,6 +90,7 @@ def augment(pixels: torch.Tensor) -> torch.Tensor:
     rows, columns = top + torch.arange(size), left + torch.arange(size)
     columns = torch.where(torch.rand(count, 1) < 0.5, columns.flip(1), columns)
     index = torch.arange(count).view(-1, 1, 1)
+    rows, columns = rows.to(pixels.device), columns.to(pixels.device)
     # Advanced indices around a slice put the channels last.
     return padded[index, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
@@ -124,11 +125,13 @@ def main() -> None:
     parser.add_argument("--init", choices=["ours", "pytorch"], default="ours")
     parser.add_argument("--learning-rate", type=float, default=0.1)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, …")
     options = parser.parse_args()
     torch.manual_seed(options.seed)
-    train_pixels, train_labels = read_split(options.data / "train")
-    test = read_split(options.data / "test")
-    network = make_network(options.depth, residual=not options.plain, init=options.init)
+    device = torch.device(options.device)
+    train_pixels, train_labels = (x.to(device) for x in read_split(options.data / "train"))
+    test = tuple(x.to(device) for x in read_split(options.data / "test"))
+    network = make_network(options.depth, residual=not options.plain, init=options.init).to(device)
     kernels = [p for p in network.parameters() if p.ndim > 1]
     others = [p for p in network.parameters() if p.ndim == 1]
     optimizer = torch.optim.SGD(
@@ -140,7 +143,7 @@ def main() -> None:
     count = len(train_labels)
     steps, warmup = count * options.epochs // BATCH, round(count / BATCH)
     ends = {count * epoch // BATCH: epoch for epoch in range(1, options.epochs + 1)}
-    loss_sum, images, seconds = 0.0, 0, 0.0
+    loss_sum, right, images, seconds = 0.0, 0, 0, 0.0
     for step, index in enumerate(batches(count, steps)):
         begin = time.perf_counter()
         network.train()
@@ -154,17 +157,19 @@ def main() -> None:
         loss.backward()
         optimizer.step()
         loss_sum, images = loss_sum + loss.item() * len(index), images + len(index)
+        right += (logits.argmax(1) == train_labels[index]).sum().item()
         seconds += time.perf_counter() - begin
         if step + 1 in ends:
             row = {
                 "epoch": ends[step + 1],
                 "step": step + 1,
                 "loss": loss_sum / images,
+                "train_top1": right / images,
                 "top1": accuracy(network, *test),
                 "images_per_second": images / seconds,
             }
             print(json.dumps(row), flush=True)
-            loss_sum, images, seconds = 0.0, 0, 0.0
+            loss_sum, right, images, seconds = 0.0, 0, 0, 0.0
 
 
 if __name__ == "__main__":

@@ -125,7 +125,7 @@ def training_chunks(
         raise DataError(f"start_step is {start_step}; it must be in 0..{num_steps} (num_steps).")
     augment = check_augment(augment)
     check_batch(augment, size)
-    chunk = _chunk_size(image_size, size)
+    chunks = _chunk_sizes(image_size, size)
 
     def add_random_numbers(step, ids):
         numbers = random_numbers(
@@ -146,8 +146,8 @@ def training_chunks(
     )
     steps = tf.data.Dataset.range(start_step, num_steps)
     batches = tf.data.Dataset.zip(steps, ids).map(add_random_numbers)
-    load = _training_loader(source, augment, chunk, image_size, stage)
-    return batches.rebatch(chunk).map(
+    load = _training_loader(source, augment, max(chunks), image_size, stage)
+    return batches.rebatch(chunks).map(
         skip_corrupt(load, source), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
     )
 
@@ -208,42 +208,42 @@ def evaluation_batches(
     num_batches = -(-source.num_examples // batch_size)
     if source.is_synthetic:
         return _synthetic_evaluation(source, size, image_size, stop - start, num_batches)
-    chunk = _chunk_size(image_size, size)
+    chunk_sizes = _chunk_sizes(image_size, size)
 
     def load(ids):
         encoded, labels = source.fetch(ids)
         images = _map_images(
             lambda file: evaluation_image(file, preprocessing),
             encoded,
-            chunk,
+            max(chunk_sizes),
             image_size=image_size,
             keeps_fitting=preprocessing["crop_ratio"] == 1,
         )
         return {"image": images, "label": labels, "mask": tf.ones_like(labels, tf.float32)}
 
-    padding = tf.data.Dataset.from_tensors(_blank(image_size)).repeat(
-        num_batches * size - (stop - start)
-    )
     source.prepare()
     ids = source.evaluation_order(shard_index=shard_index, num_shards=num_shards)
-    chunks = ids.batch(chunk)
+    chunks = ids.batch(size).rebatch(chunk_sizes)
     chunks = chunks.map(
         skip_corrupt(load, source), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
     )
     if source.skipped is not None:
         chunks = chunks.map(_mask_skipped)
-    chunks = chunks.concatenate(padding.batch(size))
+    chunks = chunks.concatenate(_padding(image_size, num_batches * size - (stop - start), size))
     batches = chunks.rebatch(size, drop_remainder=True)
     return _finish(batches.apply(tf.data.experimental.assert_cardinality(num_batches)))
 
 
-def _blank(image_size: int) -> dict[str, tf.Tensor]:
-    """What fills up the last batches: an example that does not count."""
-    return {
+def _padding(image_size: int, count: int, batch_size: int) -> tf.data.Dataset:
+    """What fills up the last batches: chunks of `count` examples in all that do not count."""
+    blank = {
         "image": tf.zeros([image_size, image_size, 3], tf.uint8),
         "label": tf.zeros([], tf.int32),
         "mask": tf.zeros([], tf.float32),
     }
+    blanks = tf.data.Dataset.from_tensors(blank)
+    rest, full = count % batch_size, count - count % batch_size
+    return blanks.repeat(rest).batch(batch_size).concatenate(blanks.repeat(full).batch(batch_size))
 
 
 def _mask_skipped(chunk: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -272,8 +272,15 @@ def _map_images(
     return map_files(function, chunk, **options)
 
 
-def _chunk_size(image_size: int, batch_size: int) -> int:
-    return max(1, min(batch_size, _CHUNK_PIXELS // image_size**2))
+def _chunk_sizes(image_size: int, batch_size: int) -> list[int]:
+    """Sizes of the chunks that make up one batch exactly.
+
+    No chunk runs across the border of a batch: TensorFlow 2.21 prints an error line for each part
+    of a chunk that `rebatch` has to put together ("Tensor RefCount not reliable …").
+    """
+    size = max(1, min(batch_size, _CHUNK_PIXELS // image_size**2))
+    whole, rest = divmod(batch_size, size)
+    return [size] * whole + ([rest] if rest else [])
 
 
 def _finish(batches: tf.data.Dataset) -> tf.data.Dataset:

@@ -62,6 +62,18 @@ def test_tflite_files_answer_like_the_model(
     assert (entry["dtype"], list(entry["shape"])) == (np.float32, [1, 32, 32, 3])
 
 
+@pytest.mark.ci
+def test_a_tflite_file_of_a_network_with_keras_padding(images, tmp_path):
+    padded = {"padding": "same", "stem_pool_padding": "end", "block_kernel_size": (3, 4)}
+    model = tiny_classifier("ResNet50D", **padded)
+    assert export_file(model, tmp_path / "x.tflite", format="tflite").relative < 1e-5
+    interpreter = tf.lite.Interpreter(str(tmp_path / "x.tflite"))
+    answer = interpreter.get_signature_runner("serving_default")
+    inputs = input_pipeline.normalize(tf.constant(images), model.preprocessing)
+    answers = [answer(images=i[None].astype("float32"))["probabilities"] for i in images]
+    np.testing.assert_allclose(np.concatenate(answers), model(inputs, training=False), atol=1e-5)
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_onnx_files_answer_like_the_model(model, images, expected, tmp_path):
     runtime = pytest.importorskip("onnxruntime")

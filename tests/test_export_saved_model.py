@@ -123,6 +123,17 @@ def test_the_cpp_loader_answers_what_keras_does(model, exported, tmp_path):
         assert empty[0] == INVALID_ARGUMENT
 
 
+@pytest.mark.ci
+def test_a_network_with_keras_padding_is_served_as_it_is(tmp_path):
+    padded = {"padding": "same", "stem_pool_padding": "end", "block_kernel_size": (3, 4)}
+    model = tiny_classifier("ResNet18D", **padded)
+    exported = export_saved_model(model, tmp_path / "exported")
+    pixels, probabilities = _expected(model, FILES)
+    request = [("predict_images", {"images": pixels.astype("float32")})]
+    (answer,) = serve(exported.path, request, tmp_path)["answers"]
+    np.testing.assert_allclose(answer["probabilities"], probabilities, rtol=1e-4, atol=1e-6)
+
+
 def test_without_folding_the_numbers_are_those_of_keras(exported):
     if ONEDNN:  # it computes the same sums in another order where weights are constants
         assert exported.difference.relative < 1e-6

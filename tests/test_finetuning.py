@@ -127,6 +127,18 @@ def test_a_file_of_ours_names_its_own_network(pretrained, photos, tmp_path, caps
     run.train(config, tmp_path)  # resumed with the same command
 
 
+def test_a_file_of_keras_says_its_padding(tmp_path):
+    x = keras.Input((32, 32, 3))
+    y = keras.layers.Conv2D(8, 3, 2, "same", name="conv2_block1_1_conv")(x)
+    keras.Model(x, y).save(tmp_path / "x.keras")
+    config = tiny_config(model__weights=str(tmp_path / "x.keras"))
+    taken = take_over_preprocessing(config, WorkDir(tmp_path / "new"))
+    assert (config.model.padding, taken.model.padding) == (None, "same")
+    config = tiny_config(model__weights=str(tmp_path / "x.keras"), model__padding="symmetric")
+    taken = take_over_preprocessing(config, WorkDir(tmp_path / "new"))
+    assert taken.model.padding == "symmetric"
+
+
 def test_weights_of_another_architecture(pretrained, photos, tmp_path):
     config = _finetune(pretrained, photos, model__widths=(16, 32, 32))
     with pytest.raises(UserError, match="are not those of CifarResNet20"):
@@ -154,7 +166,9 @@ def test_classes_that_are_not_the_networks(pretrained, photos, capsys):
 
 def test_a_run_begun_with_the_older_bicubic_keeps_it(tmp_path):
     config = tiny_config(data__interpolation="bicubic")
-    (tmp_path / "config.json").write_text(configs.to_json(config).replace(": 2,", ": 1,", 1))
+    (tmp_path / "config.json").write_text(
+        configs.to_json(config).replace(f": {configs.CONFIG_VERSION},", ": 1,", 1)
+    )
     workdir = WorkDir(tmp_path)
     assert workdir.read_config().data.interpolation == "bicubic_float"
     with pytest.raises(UserError, match=r"data\.interpolation: 'bicubic_float' -> 'bicubic'"):

@@ -1,17 +1,21 @@
 """Which devices a run gets, and what is said where they are not there."""
 
+import contextlib
 import json
 import os
 import socket
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 from test_training_equality import free_ports
 
+from keras_resnet.config import default_config
 from keras_resnet.errors import UsageError, UserError
-from keras_resnet.training.tensorflow import cluster, strategy
+from keras_resnet.training.introduction import introduction_of
+from keras_resnet.training.tensorflow import cluster, meeting, strategy
 
 
 def tf_config(workers, index=0, kind="worker", **jobs):
@@ -103,7 +107,7 @@ def test_slurm(monkeypatch):
 def test_dead_hosts_are_named_after_the_time_out():
     ours, dead = (f"127.0.0.1:{port}" for port in free_ports(2))
     with pytest.raises(UserError, match=rf"no answer from {dead} \(.*\) within 0.3 s"):
-        cluster.wait_for_hosts(cluster.Cluster((ours, dead), 0), timeout=0.3)
+        meeting.wait_for_hosts(cluster.Cluster((ours, dead), 0), 0.3, {})
 
 
 def test_a_taken_port_is_named():
@@ -112,7 +116,103 @@ def test_a_taken_port_is_named():
         other.listen()
         address = f"127.0.0.1:{other.getsockname()[1]}"
         with pytest.raises(UserError, match=f"our own address {address} cannot be taken"):
-            cluster.wait_for_hosts(cluster.Cluster((address, "127.0.0.1:1"), 0), timeout=1)
+            meeting.wait_for_hosts(cluster.Cluster((address, "127.0.0.1:1"), 0), 1, {})
+
+
+def bound(address):
+    """A server at the address, as TensorFlow's is once the hosts have met."""
+    return socket.create_server(("", int(address.rpartition(":")[2])))
+
+
+def meet(*introductions, timeout=20):
+    """What each of the hosts with these introductions gets to hear; None if all is well."""
+    addresses = tuple(f"127.0.0.1:{port}" for port in free_ports(len(introductions)))
+    heard = [None] * len(introductions)
+
+    def host(index):
+        try:
+            meeting.wait_for_hosts(cluster.Cluster(addresses, index), timeout, introductions[index])
+        except UserError as error:
+            heard[index] = str(error)
+
+    threads = [threading.Thread(target=host, args=(i,)) for i in range(len(introductions))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return addresses, heard
+
+
+def test_hosts_that_agree_meet():
+    config = default_config()
+    _, heard = meet(*[introduction_of(config)] * 5)
+    assert heard == [None] * 5
+
+
+def test_every_host_hears_which_one_differs_in_which_key():
+    config, other = default_config(), default_config()
+    other.optimizer.learning_rate = 0.7
+    other.data.path, other.connect_timeout = "/elsewhere", 7.0  # these are a host's own affair
+    addresses, heard = meet(
+        introduction_of(config), introduction_of(other), introduction_of(config)
+    )
+    for index, differs in ((0, addresses[1]), (2, addresses[1]), (1, addresses[0])):
+        assert f"this host and {differs} do not train the same" in heard[index]
+        assert "config.optimizer.learning_rate is 0." in heard[index]
+        assert "0.7" in heard[index]
+        assert "data.path" not in heard[index]
+        assert "connect_timeout is" not in heard[index]
+
+
+def test_another_code_is_named():
+    ours = introduction_of(default_config())
+    _, heard = meet(ours, {**ours, "the code of keras_resnet": "0.0.1 0123"})
+    assert all("the code of keras_resnet is " in line for line in heard)
+
+
+@pytest.mark.parametrize("words", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"[]\n", b"x" * 50])
+def test_a_stranger_at_the_address_does_not_hold_us(words):
+    """Something accepts the call and says nothing, or something else, for ever."""
+    (ours,) = (f"127.0.0.1:{port}" for port in free_ports(1))
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        address = f"127.0.0.1:{stranger.getsockname()[1]}"
+        held = []
+
+        def accept():
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = stranger.accept()
+                    held.append(connection)
+                    connection.sendall(words)
+
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        begin = time.monotonic()
+        with pytest.raises(UserError, match=f"{address}.*something else than keras-resnet"):
+            meeting.wait_for_hosts(cluster.Cluster((ours, address), 0), 0.5, {})
+        assert time.monotonic() - begin < 10  # at 0.5 s it hung for ever
+        for connection in held:
+            connection.close()
+
+
+def test_strangers_that_call_do_not_disturb():
+    """A scanner holds lines open and talks nonsense at our address while the hosts meet."""
+    addresses = tuple(f"127.0.0.1:{port}" for port in free_ports(2))
+    first = threading.Thread(
+        target=meeting.wait_for_hosts, args=(cluster.Cluster(addresses, 0), 20, {})
+    )
+    first.start()
+    host, port = addresses[0].split(":")
+    lines = []
+    for words in (b"", b"GET / HTTP/1.1\r\n\r\n", b"\xff\xfe\n", b"{}\n", b"null\n"):
+        with contextlib.suppress(OSError):
+            lines.append(socket.create_connection((host, int(port)), 5))
+            lines[-1].sendall(words)
+    meeting.wait_for_hosts(cluster.Cluster(addresses, 1), 20, {})
+    first.join(20)
+    assert not first.is_alive()
+    for line in lines:
+        line.close()
 
 
 def test_hosts_wait_for_each_other():
@@ -121,8 +221,8 @@ def test_hosts_wait_for_each_other():
     through = [threading.Event(), threading.Event()]
 
     def start(index):
-        cluster.wait_for_hosts(cluster.Cluster(addresses, index), timeout=30)
-        with cluster._listening(addresses[index]):
+        meeting.wait_for_hosts(cluster.Cluster(addresses, index), 30, {"config.seed": 1})
+        with bound(addresses[index]):
             through[index].set()
             through[1 - index].wait(30)
 

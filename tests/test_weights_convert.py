@@ -107,6 +107,41 @@ def test_arguments_of_the_model_preprocessing_and_class_names(cifar_file, tmp_pa
     np.testing.assert_array_equal(loaded.predict_on_batch(images), model.predict_on_batch(images))
 
 
+def test_sizes_for_each_axis_and_keras_padding_in_the_shell(tmp_path, capsys):
+    arguments = {
+        "depths": (1, 1),
+        "widths": (8, 16),
+        "stem_width": 8,
+        "classes": 3,
+        "input_shape": (5, 32, 32, 2),
+        "padding": "same",
+        "block_kernel_size": ((1, 3, 3), (3, 3, 3)),
+        "stage_stride": (1, 2, 2),
+        "stem_kernel_size": (3, 7, 7),
+        "stem_stride": (1, 2, 2),
+        "stem_pool_size": 2,
+        "stem_pool_stride": (1, 2, 2),
+        "stem_pool_padding": "end",
+    }
+    model = keras_resnet.ResNet18(**arguments)
+    arrays = arrays_for(model, schemes.TORCHVISION)
+    apply_weights(model, Checkpoint("x", arrays), variant="ResNet18")
+    np.savez(tmp_path / "x.npz", **arrays)
+    flags = [f"--{key}={value}".replace(" ", "") for key, value in arguments.items()]
+    flags += [f"--weights={tmp_path / 'x.npz'}", f"--output={tmp_path / 'x.keras'}"]
+    assert commands.main(["convert", "--model=ResNet18", *flags]) == 0
+    assert "3 classes, no image preprocessing" in capsys.readouterr().out
+    loaded = keras.saving.load_model(tmp_path / "x.keras")
+    x = np.random.default_rng(0).normal(size=(2, 5, 32, 32, 2)).astype("float32")
+    np.testing.assert_array_equal(loaded.predict_on_batch(x), model.predict_on_batch(x))
+    # What the file says of its network is enough to convert it again.
+    again = [f"--weights={tmp_path / 'x.keras'}", f"--output={tmp_path / 'y.keras'}"]
+    assert commands.main(["convert", *again, "--input_shape=5,32,32,2"]) == 0
+    loaded = keras.saving.load_model(tmp_path / "y.keras")
+    assert loaded.architecture == model.architecture
+    np.testing.assert_array_equal(loaded.predict_on_batch(x), model.predict_on_batch(x))
+
+
 def test_a_file_of_ours_needs_no_name(cifar_file, tmp_path):
     path, model = cifar_file
     first, second = tmp_path / "1.keras", tmp_path / "2.keras"

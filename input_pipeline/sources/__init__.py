@@ -43,8 +43,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="path",
         default="",
-        help="The folder of the data, or for image_folder a table of paths and labels; for tfds its "
-        "data_dir, or '' for its own default.",
+        help="The folder of the data, for image_folder also a table of paths and labels; for tfds "
+        "its data_dir, or '' for its own default.",
     ),
     *(setting for kind in SOURCES.values() for setting in kind.settings),
     Setting(

@@ -5,6 +5,7 @@ from typing import Any
 
 from keras_resnet.architectures import ARCHITECTURES, Architecture
 from keras_resnet.architectures.row import CHANGEABLE
+from keras_resnet.axes import frozen
 from keras_resnet.preprocessing import Preprocessing
 
 
@@ -23,8 +24,12 @@ def describe(row: Architecture) -> dict[str, Any] | None:
     }
     if not all(isinstance(value, (str, int, float, tuple)) for value in changed.values()):
         return None
-    lists = {key: list(v) if isinstance(v, tuple) else v for key, v in changed.items()}
-    return {"name": row.name, **lists}
+    return {"name": row.name, **{key: _lists(value) for key, value in changed.items()}}
+
+
+def _lists(value: Any) -> Any:
+    """Tuples as lists, as far down as they go: Keras stores tuples in a form of its own."""
+    return list(map(_lists, value)) if isinstance(value, tuple) else value
 
 
 def fields_of(description: Any) -> dict[str, Any]:
@@ -32,8 +37,4 @@ def fields_of(description: Any) -> dict[str, Any]:
     if not isinstance(description, dict) or description.get("name") not in ARCHITECTURES:
         return {}
     known = CHANGEABLE | {"name"}
-    return {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in description.items()
-        if key in known
-    }
+    return {key: frozen(value) for key, value in description.items() if key in known}

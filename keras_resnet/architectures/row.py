@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from keras_resnet.axes import PerAxis, PerStage, frozen
 from keras_resnet.errors import did_you_mean
 from keras_resnet.preprocessing import Preprocessing
 
@@ -99,6 +100,12 @@ class Architecture:
         mean, std: of pixels scaled to 0..1, in the order of `channel_order`.
         channel_order: "rgb" or "bgr".
         resize: the rule for the sides of the resized image, see `keras_resnet.preprocessing`.
+        padding: what strided kernels and pools find around their input, "symmetric" (PyTorch's) or
+            "same" (Keras'), see `keras_resnet.blocks.common.LayerOptions`.
+        block_kernel_size: of the blocks' spatial convolutions; None is 3.
+        stage_stride: from each stage to the next.
+        stem_kernel_size, stem_stride, stem_pool_size, stem_pool_stride, stem_pool_padding: see
+            `keras_resnet.blocks.stem`.
     """
 
     name: str
@@ -137,6 +144,14 @@ class Architecture:
     std: tuple[float, ...] = IMAGENET_STD
     channel_order: str = "rgb"
     resize: str = "round"
+    padding: str = "symmetric"
+    block_kernel_size: PerStage | None = None
+    stage_stride: PerStage = 2
+    stem_kernel_size: PerAxis | None = None
+    stem_stride: PerAxis | None = None
+    stem_pool_size: PerAxis | None = None
+    stem_pool_stride: PerAxis | None = None
+    stem_pool_padding: str | None = None
 
     @property
     def bottleneck(self) -> bool:
@@ -147,15 +162,6 @@ class Architecture:
     def as_in(self) -> str:
         """Where to find the same network: a library and the name there, or the paper."""
         return f"{self.library} {self.reference}" if self.library else self.source
-
-    @property
-    def stem_stride(self) -> int:
-        return 1 if self.stem == "cifar" else 4
-
-    @property
-    def stride(self) -> int:
-        """Pixels of the input per pixel of the last feature map, without dilation."""
-        return self.stem_stride * 2 ** (len(self.depths) - 1)
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -211,6 +217,14 @@ class Architecture:
         std: Sequence[float] | None = None,
         channel_order: str | None = None,
         resize: str | None = None,
+        padding: str | None = None,
+        block_kernel_size: PerStage | None = None,
+        stage_stride: PerStage | None = None,
+        stem_kernel_size: PerAxis | None = None,
+        stem_stride: PerAxis | None = None,
+        stem_pool_size: PerAxis | None = None,
+        stem_pool_stride: PerAxis | None = None,
+        stem_pool_padding: str | None = None,
     ) -> "ResNet":
         """Builds the network. The first arguments are those of keras.applications.
 
@@ -283,6 +297,20 @@ class Architecture:
             channel_order: "rgb" or "bgr".
             resize: the rule for the sides of the resized image: "round", "floor", "shortest_edge"
                 or "plain", see `keras_resnet.preprocessing.Preprocessing`.
+            padding: what strided kernels and pools find around their input: "symmetric", as many
+                pixels before it as after it (PyTorch, keras.applications), or "same", Keras' and
+                TensorFlow's padding of that name, which has more of them at the end.
+            block_kernel_size: of the blocks' 3×3 convolutions: a number, one for each spatial
+                axis, such as (1, 3, 3), or a sequence of such sequences, one for each stage. Odd,
+                unless `padding="same"`.
+            stage_stride: from each stage to the next, likewise. With an entry for each stage the
+                first one is the stride of the first stage, which otherwise has none.
+            stem_kernel_size: of the stem's convolutions, a number or one for each spatial axis.
+            stem_stride: of its first convolution, likewise.
+            stem_pool_size: of its pool's window, likewise.
+            stem_pool_stride: of its pool (deep_strided: of its last convolution), likewise.
+            stem_pool_padding: "symmetric"; "same"; or "end", pixels at the end only, as in Caffe
+                and in PyTorch's `ceil_mode=True`. None is `padding`.
 
         Returns:
             A `ResNet`. Its input is a float tensor, normalized with `model.preprocessing`; its
@@ -326,6 +354,7 @@ class Architecture:
                     f"`block` and `bottleneck` say the same: leave bottleneck={bottleneck!r} out."
                 )
             fields["block"] = "bottleneck" if bottleneck else "basic"
+        fields = {key: frozen(value) for key, value in fields.items()}
         for key in ("depths", "widths"):
             if key in fields:
                 fields[key] = _positive_integers(key, fields[key])

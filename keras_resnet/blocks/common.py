@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from keras_resnet.axes import PerAxis, compact, per_axis
 from keras_resnet.blocks.normalization import (
     NORM_DEFAULTS,
     NormLayer,
@@ -22,6 +23,8 @@ Activation = str | Callable[..., Any] | type[keras.layers.Layer]
 # Option A of He et al. 2015, section 3.3, by where `PadChannels` puts the zeros.
 ZERO_SHORTCUTS = {"A": "behind", "A-centered": "centered", "A-pooled": "pooled"}
 SHORTCUTS = (*ZERO_SHORTCUTS, "B", "D")
+# What strided kernels and pools find around their input.
+PADDINGS = ("symmetric", "same")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +46,9 @@ class LayerOptions:
         data_format: "channels_last" or "channels_first"; None takes
             `keras.config.image_data_format()`.
         dtype: dtype or dtype policy of every layer; None takes the global policy.
+        padding: "symmetric": strided kernels have as many pixels before the input as after it, as
+            in PyTorch and keras.applications; "same": Keras' and TensorFlow's padding of that
+            name, which has one more at the end where the number is odd.
     """
 
     norm: Mapping[str, Any] | None = None
@@ -50,8 +56,14 @@ class LayerOptions:
     activation: Activation = "relu"
     data_format: str | None = None
     dtype: Any = None
+    padding: str = "symmetric"
 
     def __post_init__(self) -> None:
+        if self.padding not in PADDINGS:
+            raise ValueError(
+                "`padding` is 'symmetric' (PyTorch's) or 'same' (Keras' for strides: more at the "
+                f"end); received {self.padding!r}."
+            )
         check_norm(self.norm_layer, self.norm or {})
         data_format = self.data_format or keras.config.image_data_format()
         if data_format not in ("channels_last", "channels_first"):
@@ -105,6 +117,10 @@ class Builder:
     def channels(self, x) -> int:
         return x.shape[self.axis]
 
+    def per_axis(self, value, argument: str) -> tuple[int, ...]:
+        """A number for each spatial axis."""
+        return per_axis(value, self.rank, argument)
+
     def layer(self, kind: str, *args, **kwargs):
         """A Keras layer that exists once per rank, such as `Conv1D`, `Conv2D`, `Conv3D`."""
         cls = getattr(keras.layers, f"{kind}{self.rank}D")
@@ -114,22 +130,29 @@ class Builder:
     def conv(
         self, x, filters, kernel_size, stride=1, dilation=1, groups=1, use_bias=False, *, name
     ):
-        """Convolution with the symmetric padding of PyTorch's `padding=dilation*(k//2)`.
+        """Convolution, padded as `LayerOptions.padding` says.
 
         Keras' "same" pads an even size with stride 2 on one side only, which shifts the grid by
-        a pixel against every published weight file; a strided kernel is padded by a layer of its
-        own. Kernels are drawn as in He et al., "Delving Deep into Rectifiers" (2015), section
-        2.2, backward form (fan out), as torchvision does.
+        a pixel against every weight file that comes from PyTorch; for "symmetric", PyTorch's
+        `padding=dilation*(k//2)`, a strided kernel is padded by a layer of its own. Kernels are
+        drawn as in He et al., "Delving Deep into Rectifiers" (2015), section 2.2, backward form
+        (fan out), as torchvision does.
         """
-        if stride > 1 and kernel_size > 1:
-            x = self.layer("ZeroPadding", dilation * (kernel_size // 2), name=f"{name}_pad")(x)
+        kernel = self.per_axis(kernel_size, "kernel_size")
+        strides = self.per_axis(stride, "stride")
+        dilations = self.per_axis(dilation, "dilation")
+        self._check_kernel(kernel, strides, dilations)
+        symmetric = self.options.padding == "symmetric"
+        if symmetric and max(strides) > 1 and max(kernel) > 1:
+            border = [d * (k // 2) for k, d in zip(kernel, dilations, strict=True)]
+            x = self.layer("ZeroPadding", compact(border), name=f"{name}_pad")(x)
         return self.layer(
             "Conv",
             filters,
-            kernel_size,
-            strides=stride,
-            padding="valid" if stride > 1 else "same",
-            dilation_rate=dilation,
+            kernel,
+            strides=strides,
+            padding="valid" if symmetric and max(strides) > 1 else "same",
+            dilation_rate=dilations,
             groups=groups,
             use_bias=use_bias,
             kernel_initializer=keras.initializers.VarianceScaling(
@@ -137,6 +160,19 @@ class Builder:
             ),
             name=name,
         )(x)
+
+    def _check_kernel(self, kernel, strides, dilations) -> None:
+        if self.options.padding == "symmetric" and any(size % 2 == 0 for size in kernel):
+            raise ValueError(
+                f"`kernel_size` is {compact(kernel)!r}: an even kernel has no middle for symmetric "
+                "padding. padding='same' takes it."
+            )
+        if max(kernel) > 1 and max(strides) > 1 and max(dilations) > 1:
+            raise ValueError(
+                f"A kernel cannot have the stride {compact(strides)!r} and the dilation "
+                f"{compact(dilations)!r} at once: take an `output_stride` (or a `dilation`) with "
+                "which no stage needs both."
+            )
 
     def normalize(self, x, *, zero_gamma=False, name):
         options = self.options
@@ -193,19 +229,24 @@ class Builder:
             name=name,
         )(x)
 
-    def average_pool_for_shortcut(self, x, stride, *, name):
+    def average_pool_for_shortcut(self, x, strides, dilated, *, name):
         """The pooling before the projection of ResNet-D (He et al. 2019, section 4.2).
 
-        Windows that reach over the border average what is inside. Where dilation took the place
-        of the stride, windows of 2 with stride 1 follow on a border of zeros, as in timm.
+        Windows that reach over the border average what is inside. Along the axes where dilation
+        took the place of the stride (`dilated`), windows of 2 with stride 1 follow on a border of
+        zeros, as in timm; with Keras' padding they average what is inside.
         """
-        if stride > 1:
-            return self.layer("AveragePooling", stride, strides=stride, padding="same", name=name)(
-                x
-            )
-        padding = ((0, 1),) * self.rank if self.rank > 1 else (0, 1)
-        x = self.layer("ZeroPadding", padding, name=f"{name}_pad")(x)
-        return self.layer("AveragePooling", 2, strides=1, name=name)(x)
+        if max(strides) > 1:
+            pool = self.layer("AveragePooling", strides, strides=strides, padding="same", name=name)
+            x, name = pool(x), f"{name}_dilated"
+        if not any(dilated):
+            return x
+        window = [2 if axis else 1 for axis in dilated]
+        if self.options.padding == "same":
+            return self.layer("AveragePooling", window, strides=1, padding="same", name=name)(x)
+        border = tuple((0, size - 1) for size in window)
+        pad = self.layer("ZeroPadding", border if self.rank > 1 else border[0], name=f"{name}_pad")
+        return self.layer("AveragePooling", window, strides=1, name=name)(pad(x))
 
     def squeeze_excite(self, x, ratio, *, name):
         """Gate the channels (Hu et al. 2018, section 3).
@@ -237,12 +278,11 @@ def block_name(name: str | None, kind: str) -> str:
 
 
 def check_block(
-    filters: int, stride: int, shortcut: str, residual: bool, drop_path_rate: float
+    filters: int, stride: PerAxis, shortcut: str, residual: bool, drop_path_rate: float
 ) -> None:
     """Refuse what no block can do, quoting the value."""
-    for argument, value in (("filters", filters), ("stride", stride)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"`{argument}` must be a positive integer, received {value!r}.")
+    if isinstance(filters, bool) or not isinstance(filters, int) or filters < 1:
+        raise ValueError(f"`filters` must be a positive integer, received {filters!r}.")
     if shortcut not in SHORTCUTS:
         raise ValueError(
             "`shortcut` is 'A' (subsampling, zero channels behind), 'A-centered' (half of the "
@@ -260,10 +300,10 @@ def check_block(
 def conv_norm_act(
     x: keras.KerasTensor,
     filters: int,
-    kernel_size: int = 3,
-    stride: int = 1,
+    kernel_size: PerAxis = 3,
+    stride: PerAxis = 1,
     *,
-    dilation: int = 1,
+    dilation: PerAxis = 1,
     groups: int = 1,
     use_bias: bool = False,
     name: str | None = None,
@@ -274,14 +314,15 @@ def conv_norm_act(
     Args:
         x: Keras tensor of rank 3, 4 or 5: batch, 1 to 3 spatial axes, channels.
         filters: number of output channels.
-        kernel_size: odd kernel size, the same along every spatial axis.
-        stride: stride; n pixels become ceil(n / stride), padding is symmetric.
-        dilation: spacing of the kernel's taps.
+        kernel_size: kernel size, a number or one for each spatial axis; odd unless `padding` is
+            "same".
+        stride: stride, likewise; n pixels become ceil(n / stride).
+        dilation: spacing of the kernel's taps, likewise.
         groups: number of groups of channels that are convolved apart.
         use_bias: whether the convolution has a bias.
         name: prefix of the layers `_conv`, `_norm` and `_act`.
-        **layer_options: `norm`, `norm_layer`, `activation`, `data_format`, `dtype` as in
-            `LayerOptions`.
+        **layer_options: `norm`, `norm_layer`, `activation`, `data_format`, `dtype`, `padding` as
+            in `LayerOptions`.
 
     Returns:
         A Keras tensor with `filters` channels.
@@ -307,8 +348,8 @@ def norm_act(
     Args:
         x: Keras tensor of rank 3, 4 or 5.
         name: prefix of the layers `_norm` and `_act`.
-        **layer_options: `norm`, `norm_layer`, `activation`, `data_format`, `dtype` as in
-            `LayerOptions`.
+        **layer_options: `norm`, `norm_layer`, `activation`, `data_format`, `dtype`, `padding` as
+            in `LayerOptions`.
 
     Returns:
         A Keras tensor of the shape of `x`.

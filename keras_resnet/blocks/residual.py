@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from keras_resnet.axes import PerAxis, compact
 from keras_resnet.blocks.common import ZERO_SHORTCUTS, Builder, block_name, check_block
 
 EXPANSION = 4  # He et al. 2015, section 4.1: a bottleneck's output has 4 times its width
@@ -14,10 +15,11 @@ EXPANSION = 4  # He et al. 2015, section 4.1: a bottleneck's output has 4 times 
 def basic_block(
     x: keras.KerasTensor,
     filters: int,
-    stride: int = 1,
+    stride: PerAxis = 1,
     *,
-    dilation: int = 1,
-    first_dilation: int | None = None,
+    kernel_size: PerAxis = 3,
+    dilation: PerAxis = 1,
+    first_dilation: PerAxis | None = None,
     shortcut: str = "B",
     residual: bool = True,
     se_ratio: float = 0.0,
@@ -32,8 +34,10 @@ def basic_block(
     Args:
         x: Keras tensor of rank 3, 4 or 5: batch, 1 to 3 spatial axes, channels.
         filters: number of channels of both convolutions and of the output.
-        stride: stride of the first convolution; n pixels become ceil(n / stride).
-        dilation: spacing of the taps of the kernels after the place of the stride.
+        stride: stride of the first convolution, a number or one for each spatial axis; n pixels
+            become ceil(n / stride).
+        kernel_size: of both convolutions, likewise; odd unless `padding` is "same".
+        dilation: spacing of the taps of the kernels after the place of the stride, likewise.
         first_dilation: spacing of the taps of the strided kernel itself; None is `dilation`.
             Where a dilation replaces a stride, this is the dilation of the stage before.
         shortcut: what the shortcut does where the shape changes: "A" subsamples and appends zero
@@ -48,8 +52,8 @@ def basic_block(
             as the identity (Goyal et al. 2017, section 5.1). Without effect if not `residual`.
         use_bias: whether the convolutions have biases.
         name: prefix of the layers' names.
-        **layer_options: `norm`, `norm_layer`, `activation`, `data_format`, `dtype` as in
-            `keras_resnet.blocks.common.LayerOptions`.
+        **layer_options: `norm`, `norm_layer`, `activation`, `data_format`, `dtype`, `padding` as
+            in `keras_resnet.blocks.common.LayerOptions`.
 
     Returns:
         A Keras tensor with `filters` channels.
@@ -62,12 +66,19 @@ def basic_block(
     first_dilation = first_dilation or dilation
     build = Builder(x, layer_options)
     y = build.conv_norm_act(
-        x, filters, 3, stride, dilation=first_dilation, use_bias=use_bias, name=name, index=1
+        x,
+        filters,
+        kernel_size,
+        stride,
+        dilation=first_dilation,
+        use_bias=use_bias,
+        name=name,
+        index=1,
     )
     y = build.conv_norm_act(
         y,
         filters,
-        3,
+        kernel_size,
         dilation=dilation,
         use_bias=use_bias,
         zero_gamma=zero_init_last_gamma and residual,
@@ -75,7 +86,7 @@ def basic_block(
         name=name,
         index=2,
     )
-    side = _Shortcut(x, stride, dilation != first_dilation, shortcut, use_bias)
+    side = _Shortcut(x, stride, (first_dilation, dilation), shortcut, use_bias)
     return _join(
         build, y, side if residual else None, se_ratio, drop_path_rate, name, activate=True
     )
@@ -84,13 +95,14 @@ def basic_block(
 def bottleneck_block(
     x: keras.KerasTensor,
     filters: int,
-    stride: int = 1,
+    stride: PerAxis = 1,
     *,
+    kernel_size: PerAxis = 3,
     groups: int = 1,
     width: int | None = None,
     stride_in_1x1: bool = False,
-    dilation: int = 1,
-    first_dilation: int | None = None,
+    dilation: PerAxis = 1,
+    first_dilation: PerAxis | None = None,
     shortcut: str = "B",
     residual: bool = True,
     se_ratio: float = 0.0,
@@ -107,6 +119,7 @@ def bottleneck_block(
         filters: nominal width; the output has `4 * filters` channels.
         stride: stride of the 3×3 convolution (v1.5, Goyal et al. 2017, section 5.1), or of the
             first 1×1 convolution if `stride_in_1x1` (the paper of 2015).
+        kernel_size: of the 3×3 convolution, a number or one for each spatial axis.
         groups: groups of the 3×3 convolution (ResNeXt, Xie et al. 2017).
         width: channels inside the block; None is `filters`. ResNeXt and wide nets have more.
         dilation: see `basic_block`, as for all arguments not listed here.
@@ -127,7 +140,7 @@ def bottleneck_block(
     y = build.conv_norm_act(
         y,
         width,
-        3,
+        kernel_size,
         strides[1],
         dilation=dilation if stride_in_1x1 else first_dilation,
         groups=groups,
@@ -145,7 +158,7 @@ def bottleneck_block(
         name=name,
         index=3,
     )
-    side = _Shortcut(x, stride, dilation != first_dilation, shortcut, use_bias)
+    side = _Shortcut(x, stride, (first_dilation, dilation), shortcut, use_bias)
     return _join(
         build, y, side if residual else None, se_ratio, drop_path_rate, name, activate=True
     )
@@ -154,10 +167,11 @@ def bottleneck_block(
 def preact_basic_block(
     x: keras.KerasTensor,
     filters: int,
-    stride: int = 1,
+    stride: PerAxis = 1,
     *,
-    dilation: int = 1,
-    first_dilation: int | None = None,
+    kernel_size: PerAxis = 3,
+    dilation: PerAxis = 1,
+    first_dilation: PerAxis | None = None,
     shortcut: str = "B",
     preact_shortcut: bool = False,
     residual: bool = True,
@@ -177,8 +191,10 @@ def preact_basic_block(
     Args:
         x: Keras tensor of rank 3, 4 or 5: batch, 1 to 3 spatial axes, channels.
         filters: number of channels of both convolutions and of the output.
-        stride: stride of the first convolution; n pixels become ceil(n / stride).
-        dilation: spacing of the taps of the kernels after the place of the stride.
+        stride: stride of the first convolution, a number or one for each spatial axis; n pixels
+            become ceil(n / stride).
+        kernel_size: of both convolutions, likewise; odd unless `padding` is "same".
+        dilation: spacing of the taps of the kernels after the place of the stride, likewise.
         first_dilation: spacing of the taps of the strided kernel itself; None is `dilation`.
         shortcut: what changes the number of channels: "A" appends zero channels ("A-centered" and
             "A-pooled" as in `basic_block`), "B" is a 1×1 convolution, "D" the same after an
@@ -192,8 +208,8 @@ def preact_basic_block(
         use_bias: biases on the convolutions that no normalization follows (the last one and the
             shortcut's).
         name: prefix of the layers' names.
-        **layer_options: `norm`, `norm_layer`, `activation`, `data_format`, `dtype` as in
-            `keras_resnet.blocks.common.LayerOptions`.
+        **layer_options: `norm`, `norm_layer`, `activation`, `data_format`, `dtype`, `padding` as
+            in `keras_resnet.blocks.common.LayerOptions`.
 
     Returns:
         A Keras tensor with `filters` channels, neither normalized nor activated.
@@ -206,11 +222,15 @@ def preact_basic_block(
     first_dilation = first_dilation or dilation
     build = Builder(x, layer_options)
     preact = build.norm_act(x, name=f"{name}_preact")
-    y = build.conv_norm_act(preact, filters, 3, stride, dilation=first_dilation, name=name, index=1)
+    y = build.conv_norm_act(
+        preact, filters, kernel_size, stride, dilation=first_dilation, name=name, index=1
+    )
     y = _dropout(build, y, dropout_rate, name)
-    y = build.conv(y, filters, 3, dilation=dilation, use_bias=use_bias, name=f"{name}_conv2")
+    y = build.conv(
+        y, filters, kernel_size, dilation=dilation, use_bias=use_bias, name=f"{name}_conv2"
+    )
     side = _Shortcut(
-        x, stride, dilation != first_dilation, shortcut, use_bias, preact, preact_shortcut
+        x, stride, (first_dilation, dilation), shortcut, use_bias, preact, preact_shortcut
     )
     return _join(
         build, y, side if residual else None, se_ratio, drop_path_rate, name, activate=False
@@ -220,13 +240,14 @@ def preact_basic_block(
 def preact_bottleneck_block(
     x: keras.KerasTensor,
     filters: int,
-    stride: int = 1,
+    stride: PerAxis = 1,
     *,
+    kernel_size: PerAxis = 3,
     groups: int = 1,
     width: int | None = None,
     stride_in_1x1: bool = False,
-    dilation: int = 1,
-    first_dilation: int | None = None,
+    dilation: PerAxis = 1,
+    first_dilation: PerAxis | None = None,
     shortcut: str = "B",
     preact_shortcut: bool = False,
     residual: bool = True,
@@ -246,6 +267,7 @@ def preact_bottleneck_block(
         filters: nominal width; the output has `4 * filters` channels.
         stride: stride of the 3×3 convolution, or of the first 1×1 convolution if
             `stride_in_1x1` (the paper's authors' code).
+        kernel_size: of the 3×3 convolution, a number or one for each spatial axis.
         groups: groups of the 3×3 convolution.
         width: channels inside the block; None is `filters`.
         dilation: see `preact_basic_block`, as for all arguments not listed here.
@@ -267,7 +289,7 @@ def preact_bottleneck_block(
     y = build.conv_norm_act(
         y,
         width,
-        3,
+        kernel_size,
         strides[1],
         dilation=dilation if stride_in_1x1 else first_dilation,
         groups=groups,
@@ -277,7 +299,7 @@ def preact_bottleneck_block(
     y = _dropout(build, y, dropout_rate, name)
     y = build.conv(y, EXPANSION * filters, 1, use_bias=use_bias, name=f"{name}_conv3")
     side = _Shortcut(
-        x, stride, dilation != first_dilation, shortcut, use_bias, preact, preact_shortcut
+        x, stride, (first_dilation, dilation), shortcut, use_bias, preact, preact_shortcut
     )
     return _join(
         build, y, side if residual else None, se_ratio, drop_path_rate, name, activate=False
@@ -310,33 +332,41 @@ class _Shortcut:
     """
 
     x: keras.KerasTensor  # the block's input
-    stride: int
-    dilated: bool
+    stride: PerAxis
+    dilations: tuple[PerAxis, PerAxis]  # of the strided kernel, and of those after it
     kind: str
     use_bias: bool
     preact: keras.KerasTensor | None = None  # `x` normalized and activated; None: post-activation
     preact_identity: bool = False
 
     def build(self, build: Builder, filters: int, name: str) -> keras.KerasTensor:
-        stride, preact = self.stride, self.preact
-        if build.channels(self.x) == filters and (stride == 1 or preact is not None):
+        stride, preact = build.per_axis(self.stride, "stride"), self.preact
+        strided = max(stride) > 1
+        if build.channels(self.x) == filters and (not strided or preact is not None):
             x = preact if self.preact_identity else self.x
-            if stride == 1:
+            if not strided:
                 return x
             return build.layer("MaxPooling", 1, strides=stride, name=f"{name}_pool")(x)
         source = self.x if preact is None else preact
         if self.kind in ZERO_SHORTCUTS:
             placement = ZERO_SHORTCUTS[self.kind]
-            return build.pad_channels(source, filters, stride, placement, name=name)
-        if self.kind == "D" and (stride > 1 or self.dilated):
-            source = build.average_pool_for_shortcut(source, stride, name=f"{name}_pool")
-            stride = 1
+            return build.pad_channels(source, filters, compact(stride), placement, name=name)
+        dilated = self._dilated(build, stride)
+        if self.kind == "D" and (strided or any(dilated)):
+            pool_name = f"{name}_pool"
+            source = build.average_pool_for_shortcut(source, stride, dilated, name=pool_name)
+            stride = (1,) * build.rank
         if preact is not None:
             conv_name = f"{name}_conv"
             return build.conv(source, filters, 1, stride, use_bias=self.use_bias, name=conv_name)
         return build.conv_norm_act(
             source, filters, 1, stride, use_bias=self.use_bias, activate=False, name=name
         )
+
+    def _dilated(self, build: Builder, stride: tuple[int, ...]) -> list[bool]:
+        """The axes along which a dilation took the place of the stride."""
+        first, then = (build.per_axis(value, "dilation") for value in self.dilations)
+        return [s == 1 and a != b for s, a, b in zip(stride, first, then, strict=True)]
 
 
 def _join(build: Builder, y, shortcut: _Shortcut | None, se_ratio, drop_path_rate, name, activate):

@@ -4,10 +4,19 @@ from typing import Any
 
 import keras
 
+from keras_resnet.axes import PerAxis, compact, per_axis
 from keras_resnet.blocks.common import Builder, block_name
 from keras_resnet.layers import PaddedMaxPool
 
-STEMS = ("cifar", "imagenet", "deep", "deep_strided")
+# Kernel size, stride of the first convolution, and of the pool or of what takes its place.
+_DEFAULTS = {
+    "cifar": (3, 1, None),
+    "imagenet": (7, 2, 2),
+    "deep": (3, 2, 2),
+    "deep_strided": (3, 2, 2),
+}
+STEMS = tuple(_DEFAULTS)
+POOLED_STEMS = ("imagenet", "deep")
 
 
 def stem(
@@ -18,6 +27,11 @@ def stem(
     preactivation: bool = False,
     zero_pad_pool: bool = True,
     use_bias: bool = False,
+    kernel_size: PerAxis | None = None,
+    stride: PerAxis | None = None,
+    pool_size: PerAxis | None = None,
+    pool_stride: PerAxis | None = None,
+    pool_padding: str | None = None,
     name: str | None = "stem",
     **layer_options: Any,
 ) -> keras.KerasTensor:
@@ -34,41 +48,75 @@ def stem(
         preactivation: end with the bare convolution (and pool), whose normalization and
             activation are the first block's (He et al. 2016).
         zero_pad_pool: pad the pool with zeros; False pads with minus infinity, which differs in
-            a pre-activation network only.
+            a pre-activation network only. The borders "same" and "end" of a pool never win.
         use_bias: whether the convolutions have biases.
+        kernel_size: of the convolutions, a number or one for each spatial axis; None as above.
+        stride: of the first convolution, likewise.
+        pool_size: of the pool's window, likewise.
+        pool_stride: of the pool, or of the fourth convolution in its place, likewise.
+        pool_padding: "symmetric", "same" or "end" (Caffe's), see
+            `keras_resnet.layers.PaddedMaxPool`; None as the convolutions' `padding`.
         name: prefix of the layers' names.
-        **layer_options: `norm`, `norm_layer`, `activation`, `data_format`, `dtype` as in
-            `keras_resnet.blocks.common.LayerOptions`.
+        **layer_options: `norm`, `norm_layer`, `activation`, `data_format`, `dtype`, `padding` as
+            in `keras_resnet.blocks.common.LayerOptions`.
 
     Returns:
-        A Keras tensor with `filters` channels, at the resolution of the input ("cifar") or a
-        quarter of it.
+        A Keras tensor with `filters` channels, with the strides above at the resolution of the
+        input ("cifar") or a quarter of it.
 
     Raises:
-        ValueError: for an unknown `kind`.
+        ValueError: for an unknown `kind`, or an argument outside the ranges above.
+    """
+    build = Builder(x, layer_options)
+    first, later = stem_strides(kind, stride, pool_stride, build.rank)
+    if kind not in POOLED_STEMS and (pool_size is not None or pool_padding is not None):
+        raise ValueError(f"The stem {kind!r} has no pool whose size or padding could be chosen.")
+    name = block_name(name, "stem")
+    size = _DEFAULTS[kind][0] if kernel_size is None else kernel_size
+    specs: list[tuple[int, PerAxis, int | str]]  # filters, stride, index
+    if kind in ("cifar", "imagenet"):
+        specs = [(filters, first, "")]
+    else:
+        specs = [(filters // 2, first, 1), (filters // 2, 1, 2), (filters, 1, 3)]
+        if kind == "deep_strided":
+            specs.append((filters, later, 4))
+    for width, step, index in specs:
+        if preactivation and index == specs[-1][-1]:
+            x = build.conv(x, width, size, step, use_bias=use_bias, name=f"{name}_conv{index}")
+        else:
+            x = build.conv_norm_act(x, width, size, step, use_bias=use_bias, name=name, index=index)
+    if kind not in POOLED_STEMS:
+        return x
+    options = build.options
+    return PaddedMaxPool(
+        zero_pad_pool,
+        options.data_format,
+        pool_size=3 if pool_size is None else pool_size,
+        strides=compact(later),
+        padding=pool_padding or options.padding,
+        dtype=options.dtype,
+        name=f"{name}_pool",
+    )(x)
+
+
+def stem_strides(
+    kind: str, stride: PerAxis | None, pool_stride: PerAxis | None, rank: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Strides of a stem's first convolution and of its pool (or what is there instead).
+
+    Args:
+        kind, stride, pool_stride: as for `stem`.
+        rank: number of spatial axes.
+
+    Raises:
+        ValueError: as `stem`.
     """
     if kind not in STEMS:
         raise ValueError(f"`kind` of a stem is one of {', '.join(STEMS)}; received {kind!r}.")
-    name = block_name(name, "stem")
-    build = Builder(x, layer_options)
-    specs: list[tuple[int, int, int, int | str]]  # filters, kernel size, stride, index
-    if kind in ("cifar", "imagenet"):
-        specs = [(filters, 3, 1, "") if kind == "cifar" else (filters, 7, 2, "")]
-    else:
-        specs = [(filters // 2, 3, 2, 1), (filters // 2, 3, 1, 2), (filters, 3, 1, 3)]
-        if kind == "deep_strided":
-            specs.append((filters, 3, 2, 4))
-    for width, kernel_size, stride, index in specs:
-        if preactivation and index == specs[-1][-1]:
-            conv_name = f"{name}_conv{index}"
-            x = build.conv(x, width, kernel_size, stride, use_bias=use_bias, name=conv_name)
-        else:
-            x = build.conv_norm_act(
-                x, width, kernel_size, stride, use_bias=use_bias, name=name, index=index
-            )
-    return _pool(build, x, zero_pad_pool, name) if kind in ("imagenet", "deep") else x
-
-
-def _pool(build: Builder, x, zero_pad, name):
-    options = build.options
-    return PaddedMaxPool(zero_pad, options.data_format, dtype=options.dtype, name=f"{name}_pool")(x)
+    _, first, later = _DEFAULTS[kind]
+    if later is None and pool_stride is not None:
+        raise ValueError(f"The stem {kind!r} has no pool, received a stride of {pool_stride!r}.")
+    return (
+        per_axis(first if stride is None else stride, rank, "stem_stride"),
+        per_axis((later or 1) if pool_stride is None else pool_stride, rank, "stem_pool_stride"),
+    )

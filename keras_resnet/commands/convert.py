@@ -126,8 +126,10 @@ def _describe(model) -> str:
     head = f"{outputs:,} classes" if _has_classifier(model) else "no classifier"
     preprocessing, architecture = model.preprocessing, model.architecture or {}
     name = architecture.get("name", model.name)
+    what = f"{name}, {model.count_params():,} parameters, {head}"
+    if preprocessing is None:
+        return f"{what}, no image preprocessing"
     return (
-        f"{name}, {model.count_params():,} parameters, {head}, "
-        f"{preprocessing.image_size} pixels, {preprocessing.interpolation}, "
+        f"{what}, {preprocessing.image_size} pixels, {preprocessing.interpolation}, "
         f"crop {preprocessing.crop_ratio}"
     )

@@ -18,6 +18,11 @@ def _numbers(text: str) -> tuple[Any, ...]:
     return values
 
 
+def _sizes(text: str) -> Any:
+    """A whole number, several, or several for each stage."""
+    return ast.literal_eval(text.strip())
+
+
 def _truth(text: str) -> bool:
     return {"true": True, "false": False}[text.lower()]
 
@@ -52,6 +57,18 @@ MODEL_FLAGS: dict[str, _Row] = {
     "epsilon": (float, "1e-5", "Epsilon of the normalizations."),
     "residual": (_truth, "false", "false makes the plain twin, without shortcuts."),
     "se_ratio": (float, "0.0625", "Relative width of the squeeze-and-excitation gate."),
+    "padding": (str, "same", "Padding where there are strides: symmetric (PyTorch), same (Keras)."),
+    "block_kernel_size": (_sizes, "1,3,3", "Kernel of the 3×3 convolutions of the blocks."),
+    "stage_stride": (_sizes, "1,2,2", "Stride from each stage to the next."),
+    "stem_kernel_size": (_sizes, "3,7,7", "Kernel of the stem's convolutions."),
+    "stem_stride": (_sizes, "1,2,2", "Stride of the stem's first convolution."),
+    "stem_pool_size": (_sizes, "1,3,3", "Size of the stem's pool."),
+    "stem_pool_stride": (_sizes, "1,2,2", "Stride of the stem's pool."),
+    "stem_pool_padding": (
+        str,
+        "end",
+        "Padding of the stem's pool, or end (Caffe).",
+    ),
     "image_size": (int, "32", "Pixels of what the network sees."),
     "crop_ratio": (float, "0.875", "The share of the resized image that is kept."),
     "interpolation": (str, "bicubic", "How images are resized: bilinear or bicubic."),

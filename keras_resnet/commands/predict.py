@@ -5,10 +5,10 @@ Prints the most probable classes of each image. --model is a .keras, .tflite or 
 SavedModel, a folder of exported versions, of which the newest is taken, or weights that name their
 network (a file, a folder of transformers, hf://OWNER/REPOSITORY). --workdir is the work directory
 of a run: its finished model.keras is taken, or its newest checkpoint. Of a folder of images every
-image file below it is taken. --format: text, jsonl (one JSON object a line, with "image" and "predictions", a
-list of {"class", "class_id", "probability"}; --json is short for it) or csv (image, class_1,
-class_id_1, probability_1, ...). A file that cannot be read gets an "error" in its row, and the exit
-code is 1 at the end."""
+image file below it is taken. --format: text, jsonl (one JSON object a line, with "image" and
+"predictions", a list of {"class", "class_id", "probability"}; --json is short for it) or csv
+(image, class_1, class_id_1, probability_1, ...). A file that cannot be read gets an "error" in its
+row, and the exit code is 1 at the end."""
 
 import contextlib
 import csv

@@ -54,6 +54,7 @@ class Key:
         range: what a number must be; None for no limit.
         accepted: what it must be in words, for a key that the pipeline checks.
         resume: NO, NOTED or FREELY.
+        per_host: whether the hosts of one run may have different values.
         kind: the type, if `default` does not show it.
         example: a value for messages, where the default is none.
         since: the first version of config.json that has the key.
@@ -70,6 +71,7 @@ class Key:
     range: Range | None = None
     accepted: str = ""
     resume: str = NO
+    per_host: bool = False
     kind: type | None = None
     example: Any = None
     since: int = 1

@@ -23,7 +23,7 @@ from keras_resnet.input_pipeline.sources import SETTINGS
 from keras_resnet.preprocessing import CHANNEL_ORDERS, INTERPOLATIONS, RESIZES
 
 # Of config.json. Files that name no version are 1.
-CONFIG_VERSION = 2
+CONFIG_VERSION = 3
 
 NOT_NEGATIVE = Range(low=0)
 ONE_OR_MORE = Range(low=1)
@@ -34,6 +34,8 @@ PART = Range(low=0, high=1, open_low=True)
 # Of what `open_source` takes; the images and labels must stay what they are.
 _RESUME_SOURCE = {"path": NOTED, "class_names": NOTED, "on_error": NOTED, "max_broken_share": NOTED,
                   "cache": FREELY, "cache_path": FREELY}  # fmt: skip
+# A host may have the data on a disk of its own; what is there is compared.
+_PER_HOST_SOURCE = ("path", "cache", "cache_path")
 
 # fmt: off
 _ROWS = (
@@ -47,13 +49,13 @@ _ROWS = (
         help="Which devices train; auto: several hosts if there are, else TPU, GPUs, GPU, CPU."),
     Key("devices", 0, range=Range(low=0, high=4096), resume=NOTED,
         help="How many GPUs mirrored uses, or parts it splits a CPU into; 0 takes all."),
-    Key("connect_timeout", 300.0, range=NOT_NEGATIVE, resume=FREELY,
+    Key("connect_timeout", 300.0, range=NOT_NEGATIVE, resume=FREELY, per_host=True,
         help="Seconds that multi_worker waits for the other hosts."),
     Key("precision", "float32", choices=("float32", "mixed_bfloat16", "mixed_float16"),
         help="Type of the numbers it computes with; the mixed ones keep variables in float32."),
     Key("xla", "auto", choices=("auto", "on", "off"), resume=NOTED,
         help="Whether XLA compiles the step; auto: on GPU and TPU, where it is faster."),
-    Key("xla_cache", "", resume=FREELY,
+    Key("xla_cache", "", resume=FREELY, per_host=True,
         help="Folder that keeps what XLA compiled for the next start; empty for none."),
     Key("libtpu_init_args", "", resume=NOTED,
         help="Flags of the TPU compiler; run_tpu.sh puts them into LIBTPU_INIT_ARGS."),
@@ -97,11 +99,15 @@ _ROWS = (
     Key("model.classifier_initializer", None, kind=str, example="fan_in", since=2,
         absent={1: "normal"}, choices=Registry("models.head", "CLASSIFIER_INITIALIZERS"),
         help="How the classifier starts (docs/blocks.md); none takes the network's own, fan_in."),
+    Key("model.padding", None, kind=str, example="same", since=3, absent={1: None, 2: None},
+        choices=Registry("blocks.common", "PADDINGS"),
+        help="Padding of what has strides: symmetric (PyTorch) or same (Keras); none: its own."),
     Key("model.rematerialize", False, resume=NOTED,
         help="Computes activations again in the backward pass: less memory, more time."),
 
     *(Key(f"data.{row.name}", row.default, help=row.help, choices=row.choices,
-          accepted=row.accepted, resume=_RESUME_SOURCE.get(row.name, NO))
+          accepted=row.accepted, resume=_RESUME_SOURCE.get(row.name, NO),
+          per_host=row.name in _PER_HOST_SOURCE)
       for row in SETTINGS),
     Key("data.train_split", "train",
         help="The images to train on, as TFDS writes splits: train, train[:80%]."),

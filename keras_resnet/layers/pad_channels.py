@@ -4,6 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_resnet.axes import PerAxis, frozen, per_axis
+
 PLACEMENTS = ("behind", "centered", "pooled")
 STORED_PLACEMENT = "placement"  # the key of an index of PLACEMENTS in files; absent: "behind"
 
@@ -27,7 +29,7 @@ class PadChannels(keras.layers.Layer):
 
     Args:
         filters: number of output channels, at least that of the input.
-        stride: positive integer, the same along every spatial axis; position 0 is kept.
+        stride: positive integer, or one for each spatial axis; position 0 is kept.
         placement: "behind" has all zeros after the input's channels; "centered" half of them in
             front (rounded down) and the rest behind; "pooled" as "centered", after the mean over
             windows of `stride` positions instead of one position of each (a window that reaches
@@ -44,13 +46,14 @@ class PadChannels(keras.layers.Layer):
     def __init__(
         self,
         filters: int,
-        stride: int = 1,
+        stride: PerAxis = 1,
         data_format: str | None = None,
         placement: str = "behind",
         **kwargs,
     ):
         super().__init__(**kwargs)
-        for argument, value in (("filters", filters), ("stride", stride)):
+        stride = frozen(stride)
+        for argument, value in (("filters", filters), *(("stride", s) for s in _numbers(stride))):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(
                     f"PadChannels needs a positive integer as `{argument}`, received {value!r}."
@@ -90,7 +93,7 @@ class PadChannels(keras.layers.Layer):
 
     def call(self, inputs):
         axis = self._channel_axis(inputs.shape)
-        if self.stride > 1:
+        if max(_numbers(self.stride)) > 1:
             inputs = self._subsample(inputs, axis)
         zeros = self.filters - inputs.shape[axis]
         if not zeros:
@@ -99,22 +102,27 @@ class PadChannels(keras.layers.Layer):
         sides = (before, zeros - before)
         return ops.pad(inputs, [sides if i == axis else (0, 0) for i in range(len(inputs.shape))])
 
+    def _strides(self, shape, axis: int) -> list[int]:
+        """The stride along each axis of an input, its channels at `axis`."""
+        strides = list(per_axis(self.stride, len(shape) - 2, "stride"))
+        strides.insert(axis - 1, 1)
+        return [1, *strides]
+
     def _subsample(self, inputs, axis: int):
+        strides = self._strides(inputs.shape, axis)
         if self.placement == "pooled":
-            return ops.average_pool(
-                inputs, self.stride, self.stride, padding="same", data_format=self.data_format
-            )
-        return inputs[
-            tuple(
-                slice(None) if i in (0, axis) else slice(None, None, self.stride)
-                for i in range(len(inputs.shape))
-            )
-        ]
+            window = tuple(strides[i] for i in range(1, len(strides)) if i != axis)
+            return ops.average_pool(inputs, window, window, "same", self.data_format)
+        return inputs[tuple(slice(None, None, s) if s > 1 else slice(None) for s in strides)]
 
     def compute_output_shape(self, input_shape):
         axis = self._channel_axis(input_shape)
-        shape = [size if size is None else -(-size // self.stride) for size in input_shape]
-        shape[0], shape[axis] = input_shape[0], self.filters
+        strides = self._strides(input_shape, axis)
+        shape = [
+            size if size is None else -(-size // stride)
+            for size, stride in zip(input_shape, strides, strict=True)
+        ]
+        shape[axis] = self.filters
         return tuple(shape)
 
     # No variable tells the placements apart: files of weights alone say it beside them.
@@ -140,3 +148,7 @@ class PadChannels(keras.layers.Layer):
             "data_format": self.data_format,
             "placement": self.placement,
         }
+
+
+def _numbers(stride) -> tuple:
+    return stride if isinstance(stride, tuple) else (stride,)

@@ -1,6 +1,6 @@
 """Max pooling that pads inside its window, for XLA. Only imported on the TensorFlow backend."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -10,30 +10,38 @@ import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla
 
 
-def windowed_max_pool(inputs, axes: Sequence[int], zero_pad: bool):
-    """Max pool of 3 with stride 2 and a border of one, without a padded copy.
+def windowed_max_pool(
+    inputs, windows: Mapping[int, tuple[int, int, tuple[int, int]]], zero_pad: bool
+):
+    """Max pool with a border, without a padded copy.
 
     XLA only. Where several values of a window are equal and largest, the first one gets the
     gradient, as with TensorFlow's own operation.
 
     Args:
-        inputs: float tensor, static along `axes`.
-        axes: those that are pooled.
+        inputs: float tensor, static along the axes that are pooled.
+        windows: those axes, and for each the size and stride of the window and the pixels before
+            and after the input.
         zero_pad: a border of 0 instead of one that never wins.
 
     Returns:
-        A tensor of the inputs' type, ceil(n / 2) long where it was n.
+        A tensor of the inputs' type.
     """
     rank = inputs.shape.rank
-    window = {
-        "window_dimensions": [3 if axis in axes else 1 for axis in range(rank)],
-        "window_strides": [2 if axis in axes else 1 for axis in range(rank)],
-        # Behind an even size no window reaches the border.
-        "padding": [
-            [1, inputs.shape[axis] % 2] if axis in axes else [0, 0] for axis in range(rank)
-        ],
-    }
-    shape = [(size + 1) // 2 if axis in axes else size for axis, size in enumerate(inputs.shape)]
+    shape = list(inputs.shape)
+    sizes, strides, padding = [1] * rank, [1] * rank, [[0, 0] for _ in range(rank)]
+    touches = np.zeros([1] * rank, bool)
+    for axis, (size, stride, (before, after)) in windows.items():
+        pixels = inputs.shape[axis]
+        count = (pixels + before + after - size) // stride + 1
+        starts = np.arange(count) * stride - before
+        # Pixels that no window reaches are left out.
+        beyond = max(int(starts[-1]) + size - pixels, 0)
+        sizes[axis], strides[axis], padding[axis] = size, stride, [before, beyond]
+        shape[axis] = count
+        ends = (starts < 0) | (starts + size > pixels)
+        touches = touches | ends.reshape([-1 if i == axis else 1 for i in range(rank)])
+    window = {"window_dimensions": sizes, "window_strides": strides, "padding": padding}
     maximum, add, at_least = (
         _of_two_scalars(operation, inputs.dtype)
         for operation in (tf.maximum, tf.add, tf.greater_equal)
@@ -61,13 +69,6 @@ def windowed_max_pool(inputs, axes: Sequence[int], zero_pad: bool):
     outputs = pool(inputs)
     if not zero_pad:
         return outputs
-    touches = np.zeros([1] * rank, bool)
-    for axis in axes:
-        size = inputs.shape[axis]
-        ends = np.zeros((size + 1) // 2, bool)
-        ends[0] = True
-        ends[-1] |= bool(size % 2)
-        touches = touches | ends.reshape([-1 if i == axis else 1 for i in range(rank)])
     return tf.where(touches, tf.nn.relu(outputs), outputs)
 
 

@@ -11,6 +11,7 @@ from keras_resnet import blocks
 from keras_resnet.architectures import Architecture, get_architecture
 from keras_resnet.architectures.description import describe
 from keras_resnet.architectures.row import explain_arguments
+from keras_resnet.axes import PerAxis, PerStage
 from keras_resnet.errors import nearest
 from keras_resnet.models.head import make_head
 from keras_resnet.models.inputs import default_shape, make_input, preprocessing_for
@@ -68,6 +69,14 @@ def create_model(
     std: Sequence[float] | None = None,
     channel_order: str | None = None,
     resize: str | None = None,
+    padding: str | None = None,
+    block_kernel_size: PerStage | None = None,
+    stage_stride: PerStage | None = None,
+    stem_kernel_size: PerAxis | None = None,
+    stem_stride: PerAxis | None = None,
+    stem_pool_size: PerAxis | None = None,
+    stem_pool_stride: PerAxis | None = None,
+    stem_pool_padding: str | None = None,
 ) -> ResNet:
     """A residual network by name: `create_model("ResNet50", classes=10)`.
 
@@ -145,7 +154,6 @@ def build_model(
             weights = read_weights(weights, variant=row.name, include_top=include_top)
         row = network_for(row, weights, given)
         channels = weights.channels or channels
-    plans = plan_blocks(row, output_stride)
     data_format = keras.config.image_data_format() if data_format is None else data_format
     options = {
         "norm": {"epsilon": row.epsilon, **(norm or {})},
@@ -154,10 +162,13 @@ def build_model(
         "data_format": data_format,
         "dtype": keras.dtype_policies.get(dtype) if dtype is not None else None,
     }
+    if row.padding != "symmetric":  # not all blocks of one's own have the choice
+        options["padding"] = row.padding
     shape = input_shape
     if shape is None:
         shape = default_shape(row, include_top, channels, data_format)
     inputs = make_input(row, input_tensor, shape, data_format)
+    plans = plan_blocks(row, len(inputs.shape) - 2, output_stride)
     preprocessing = preprocessing_for(row, inputs, data_format)
     features = _features(row, inputs, plans, options)
     top = {"include_top": include_top, "pooling": pooling, "activation": classifier_activation}
@@ -174,7 +185,9 @@ def build_model(
         rematerialize=rematerialize,
     )
     if weights is not None:
-        apply_weights(model, weights, variant=row.name, given={"shortcut"})
+        apply_weights(
+            model, weights, variant=row.name, given={"shortcut", "padding", "stem_pool_padding"}
+        )
         if input_shape is not None or input_tensor is not None:
             own.pop("image_size", None)  # the input's
         if own and model.preprocessing is not None:
@@ -192,6 +205,11 @@ def _features(row: Architecture, x, plans, options):
         preactivation=preactivation,
         zero_pad_pool=row.zero_pad_pool,
         use_bias=row.use_bias,
+        kernel_size=row.stem_kernel_size,
+        stride=row.stem_stride,
+        pool_size=row.stem_pool_size,
+        pool_stride=row.stem_pool_stride,
+        pool_padding=row.stem_pool_padding,
         **options,
     )
     for plan in plans:
@@ -236,7 +254,11 @@ def _check_options_of(make: Callable[..., Any], options: Mapping[str, Any]) -> N
 
 
 # Argument of a block -> the field of the row that it comes from, where their names differ.
-_FIELDS = {"width": "base_width", "dropout_rate": "block_dropout_rate"}
+_FIELDS = {
+    "width": "base_width",
+    "dropout_rate": "block_dropout_rate",
+    "kernel_size": "block_kernel_size",
+}
 
 
 def _arguments(row: Architecture, make, plan: BlockPlan) -> dict[str, Any]:
@@ -253,6 +275,7 @@ def _arguments(row: Architecture, make, plan: BlockPlan) -> dict[str, Any]:
         "groups": (row.groups, 1),
         "width": (inside, width),
         "stride_in_1x1": (row.stride_in_1x1, False),
+        "kernel_size": (plan.kernel_size, None),
         "dilation": (plan.dilation, 1),
         "first_dilation": (plan.first_dilation, 1),
         "shortcut": (row.shortcut, "B"),
@@ -270,7 +293,8 @@ def _arguments(row: Architecture, make, plan: BlockPlan) -> dict[str, Any]:
                 f"`{field}` is {getattr(row, field, value)!r}, but {row.name} has "
                 f"{_kind_of(row)} blocks, which have no such choice."
             )
-    arguments = {argument: value for argument, (value, _) in wanted.items()}
+    # None leaves a kernel size to the block.
+    arguments = {argument: value for argument, (value, _) in wanted.items() if value is not None}
     arguments["preact_shortcut"] = row.preact_first_shortcut and first
     arguments["zero_init_last_gamma"] = row.zero_init_last_gamma
     return {argument: value for argument, value in arguments.items() if argument in known}

@@ -6,6 +6,9 @@ from typing import Any
 
 import keras
 
+from keras_resnet.architectures import ARCHITECTURES
+from keras_resnet.architectures.description import fields_of
+from keras_resnet.axes import PerAxis, compact, frozen, per_axis
 from keras_resnet.blocks.common import Builder
 from keras_resnet.layers.keras_internals import run_through_graph
 from keras_resnet.models.resnet import ResNet
@@ -65,10 +68,18 @@ def _output(model, lasts: dict[int, list[keras.layers.Layer]], stage: int) -> ke
     """Of a stage, from the layers of every stage's last block in the order they run in."""
     if stage == max(lasts) and any(layer.name == "final_act" for layer in model.layers):
         return model.get_layer("final_act").output
-    # The first stage has the stem's resolution, unless strides come in last blocks.
-    if _is_strided(lasts[min(lasts)]) and _is_strided(lasts[stage]):
+    if _strides_come_last(model, lasts) and _is_strided(lasts[stage]):
         return lasts[stage][0].input
     return lasts[stage][-1].output
+
+
+def _strides_come_last(model, lasts: dict[int, list[keras.layers.Layer]]) -> bool:
+    fields = fields_of(getattr(model, "architecture", None))
+    if fields:
+        own = ARCHITECTURES[fields["name"]].stride_in_last_block
+        return bool(fields.get("stride_in_last_block", own))
+    # The first stage has the stem's resolution, unless strides come in last blocks.
+    return _is_strided(lasts[min(lasts)])
 
 
 def _is_strided(layers: list[keras.layers.Layer]) -> bool:
@@ -125,9 +136,16 @@ def feature_pyramid(
     build = _builder_like(model, next(iter(maps.values())))
     last = min(max(maps), coarsest)
     maps = {k: maps[k] for k in maps if k >= finest}
-    strides = _strides_of_levels(features, build)
-    pyramid = _top_down(build, {k: maps[k] for k in maps if k <= last}, strides, filters)
-    _add_coarse_levels(build, model, pyramid, maps[max(maps)], last, coarsest, filters, coarse)
+    sizes = _sizes_of_levels(features, build)
+    pyramid = _top_down(build, {k: maps[k] for k in maps if k <= last}, sizes, filters)
+    # Axes that the network never strides from level to level are not strided beyond it either.
+    ends = sizes[min(sizes)], sizes[max(sizes)]
+    stride = tuple(1 if fine == coarse else 2 for fine, coarse in zip(*ends, strict=True))
+    if max(stride) == 1:
+        stride = (2,) * build.rank
+    _add_coarse_levels(
+        build, model, pyramid, maps[max(maps)], (last, coarsest), stride, filters, coarse
+    )
     outputs = {f"P{k}": pyramid[k] for k in sorted(pyramid)}
     return ResNet(
         features.inputs[0] if len(features.inputs) == 1 else features.inputs,
@@ -155,14 +173,19 @@ def _activation_like(build: Builder, model, name: str) -> keras.layers.Layer:
     return type(layer).from_config(config)
 
 
-def _top_down(build: Builder, maps: dict, strides: dict, filters: int) -> dict:
+def _top_down(build: Builder, maps: dict, sizes: dict, filters: int) -> dict:
     pyramid, above = {}, None
     for level in sorted(maps, reverse=True):
         x = build.conv(maps[level], filters, 1, use_bias=True, name=f"fpn_lateral{level}")
         if above is not None:
-            if strides[level + 1] > strides[level]:
+            pairs = zip(sizes[level], sizes[level + 1], strict=True)
+            factors = [round(fine / coarse) for fine, coarse in pairs]
+            if max(factors) > 1:
                 above = UpsampleLike(
-                    build.options.data_format, dtype=build.options.dtype, name=f"fpn_up{level}"
+                    build.options.data_format,
+                    compact(factors),
+                    dtype=build.options.dtype,
+                    name=f"fpn_up{level}",
                 )([above, x])
             x = build.add(x, above, name=f"fpn{level}")
         above = x
@@ -170,8 +193,8 @@ def _top_down(build: Builder, maps: dict, strides: dict, filters: int) -> dict:
     return pyramid
 
 
-def _strides_of_levels(features: ResNet, build: Builder) -> dict[int, int]:
-    """Pixels of the input per pixel of each level, from the shapes for an input of 1024 pixels."""
+def _sizes_of_levels(features: ResNet, build: Builder) -> dict[int, tuple[int, ...]]:
+    """Sizes of each level for an input of 1024 pixels along every axis."""
     shape = [1024 if size is None else size for size in features.inputs[0].shape]
     first = 1 if build.axis == -1 else 2
     for axis in range(first, first + build.rank):
@@ -179,8 +202,8 @@ def _strides_of_levels(features: ResNet, build: Builder) -> dict[int, int]:
     shape[0] = 1
     example = keras.KerasTensor(tuple(shape))
     outputs = run_through_graph(features, [example], lambda layer: layer.compute_output_spec)
-    sizes = [tensor.shape[first] for tensor in keras.tree.flatten(outputs)]
-    return {int(key[1:]): 1024 // size for key, size in zip(features.output, sizes, strict=True)}
+    sizes = [tensor.shape[first : first + build.rank] for tensor in keras.tree.flatten(outputs)]
+    return {int(key[1:]): size for key, size in zip(features.output, sizes, strict=True)}
 
 
 def _add_coarse_levels(
@@ -188,33 +211,39 @@ def _add_coarse_levels(
     model,
     pyramid: dict,
     last_map,
-    last: int,
-    coarsest: int,
+    levels: tuple[int, int],
+    stride: tuple[int, ...],
     filters: int,
     coarse: str,
 ) -> None:
     x = last_map
+    last, coarsest = levels
     for level in range(last + 1, coarsest + 1):
         if coarse == "pool":
-            pool = build.layer("MaxPooling", 1, strides=2, name=f"P{level}")
+            pool = build.layer("MaxPooling", 1, strides=stride, name=f"P{level}")
             pyramid[level] = pool(pyramid[level - 1])
             continue
         if level > last + 1:
             x = _activation_like(build, model, f"fpn_act{level}")(x)
-        x = build.conv(x, filters, 3, stride=2, use_bias=True, name=f"P{level}")
+        x = build.conv(x, filters, 3, stride=stride, use_bias=True, name=f"P{level}")
         pyramid[level] = x
 
 
 @keras.saving.register_keras_serializable(package="keras_resnet")
 class UpsampleLike(keras.layers.Layer):
-    """Repeat each pixel of the first tensor twice along every axis, cropped to the second's size.
+    """Repeat each pixel of the first tensor `factors` times, cropped to the second's size.
 
-    Input: two float tensors of rank 3, 4 or 5, the first half as large (rounded up) along every
-    spatial axis. Output: the first one's channels at the second one's size.
+    Input: two float tensors of rank 3, 4 or 5, the first smaller by `factors` (rounded up) along
+    the spatial axes. Output: the first one's channels at the second one's size.
+
+    Args:
+        data_format: "channels_last" or "channels_first"; None takes Keras' global setting.
+        factors: a number for all spatial axes, or one for each.
     """
 
-    def __init__(self, data_format: str | None = None, **kwargs: Any):
+    def __init__(self, data_format: str | None = None, factors: PerAxis = 2, **kwargs: Any):
         super().__init__(**kwargs)
+        self.factors = frozen(factors)
         self.data_format = data_format or keras.config.image_data_format()
         self.built = True
 
@@ -225,10 +254,13 @@ class UpsampleLike(keras.layers.Layer):
         coarse, fine = inputs
         sizes = keras.ops.shape(fine)
         rank = len(coarse.shape)
-        for axis in self._axes(rank):
-            doubled = keras.ops.repeat(coarse, 2, axis=axis)
+        factors = per_axis(self.factors, rank - 2, "factors")
+        for axis, factor in zip(self._axes(rank), factors, strict=True):
+            if factor == 1:
+                continue
+            repeated = keras.ops.repeat(coarse, factor, axis=axis)
             ends = [slice(sizes[i]) if i == axis else slice(None) for i in range(rank)]
-            coarse = doubled[tuple(ends)]
+            coarse = repeated[tuple(ends)]
         return coarse
 
     def compute_output_shape(self, input_shape):
@@ -238,4 +270,8 @@ class UpsampleLike(keras.layers.Layer):
         return tuple(coarse)
 
     def get_config(self):
-        return {**super().get_config(), "data_format": self.data_format}
+        return {
+            **super().get_config(),
+            "data_format": self.data_format,
+            "factors": self.factors,
+        }

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import keras
 
 from keras_resnet.architectures import Architecture
+from keras_resnet.axes import compact
+from keras_resnet.models.plans import total_strides
 from keras_resnet.preprocessing import Preprocessing
 
 
@@ -28,12 +30,18 @@ def make_input(row: Architecture, input_tensor, input_shape, data_format):
             f"{shape}."
         )
     space = _space(shape, data_format)
+    strides = total_strides(row, len(space))
     # A video's frames, the first axis of three, may be as few as there are.
-    pixels = space[1:] if len(space) == 3 else space
-    if any(size is not None and size < row.stride for size in pixels):
+    least = (1, *strides[1:]) if len(space) == 3 else strides
+    if any(size is not None and size < n for size, n in zip(space, least, strict=True)):
+        one = compact(strides)
+        wanted = (
+            f"{one} pixels along each spatial axis"
+            if isinstance(one, int)
+            else (f"{' × '.join(map(str, least))} pixels")
+        )
         raise ValueError(
-            f"{row.name} needs at least {row.stride} pixels along each spatial axis, received the "
-            f"shape {shape} ({data_format})."
+            f"{row.name} needs at least {wanted}, received the shape {shape} ({data_format})."
         )
     return input_tensor
 

@@ -148,6 +148,9 @@ class Engine(Protocol):
     def any_host(self, value: bool) -> bool:
         """Returns whether `value` is true on some host."""
 
+    def hosts_that_differ(self, digest: bytes) -> list[str]:
+        """Returns the addresses of the hosts that call this with another digest (16 bytes)."""
+
     def wait_for_hosts(self) -> None:
         """Returns when every host has called this."""
 

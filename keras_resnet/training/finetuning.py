@@ -25,7 +25,7 @@ from keras_resnet.weights import (
 from keras_resnet.weights.network import OF_TRAINING
 
 # Of a network, what a config can say.
-_NETWORK_KEYS = ("depths", "widths", "shortcut", "residual")
+_NETWORK_KEYS = ("depths", "widths", "shortcut", "residual", "padding")
 _CLASSIFIER = "predictions"
 
 
@@ -84,13 +84,14 @@ def take_over_preprocessing(config: ConfigDict, workdir: WorkDir) -> ConfigDict:
 
 
 def _may_name_network(weights: str) -> bool:
-    """Whether it is a file of this project, which says which network it holds; or a folder."""
-    return weights.endswith(".keras") or not re.search(r"\.\w+$", weights)
+    """Whether it is a file of Keras, which may say which network it holds; or a folder."""
+    return weights.endswith((".keras", ".h5")) or not re.search(r"\.\w+$", weights)
 
 
 def _with_network(config: ConfigDict, weights: Checkpoint) -> ConfigDict:
     """Takes the network that weights name, but for what the config says of it."""
-    if "name" not in weights.network:
+    if "name" not in weights.network:  # one of Keras says how it is padded
+        config.model.padding = config.model.padding or weights.network.get("padding")
         return config
     row = get_architecture(weights.network["name"])
     config.model.name = row.name
@@ -132,7 +133,7 @@ def load_pretrained(
         say(f"note: {weights.origin} names its network, {config.model.name}, which is trained.")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        given = {"shortcut"} if config.model.shortcut else ()
+        given = [key for key in ("shortcut", "padding") if config.model[key]]
         apply_weights(model, weights, variant=config.model.name, given=given)
     for warning in caught:
         say(f"note: {warning.message}")

@@ -28,6 +28,7 @@ from keras_resnet.training.evaluation import (
 )
 from keras_resnet.training.finetuning import read_pretrained, take_over_preprocessing
 from keras_resnet.training.interruption import Interruption, exit_code
+from keras_resnet.training.introduction import check_same_data
 from keras_resnet.training.metrics import Window
 from keras_resnet.training.progress import Progress, Timeline
 from keras_resnet.training.reporting import Reporter, to_json
@@ -121,6 +122,7 @@ def _prepare(config: ConfigDict, path: str | os.PathLike, closing: contextlib.Ex
 
     # Data
     train_source, eval_source = open_sources(config)
+    check_same_data(engine, train_source, eval_source)
     timeline = Timeline(config, train_source.num_examples)
 
     # Model

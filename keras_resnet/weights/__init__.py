@@ -17,6 +17,7 @@ from keras_resnet.weights.checkpoint import Checkpoint, WeightsError, WeightsNot
 from keras_resnet.weights.defaults import HUB, default_weights
 from keras_resnet.weights.files import read_file
 from keras_resnet.weights.hub import read_hub, read_keras_default
+from keras_resnet.weights.keras_padding import check_padding
 from keras_resnet.weights.naming import renamed
 from keras_resnet.weights.network import (
     check_architecture,
@@ -63,7 +64,8 @@ def apply_weights(
         variant: the model's name in the table.
         include_top: whether the model has its classifier.
         given: arguments of `create_model` that the model was built with on purpose. With
-            "shortcut" among them, option A's zero channels are taken to be where they should be.
+            "shortcut" among them, option A's zero channels are taken to be where they should be;
+            "padding" and "stem_pool_padding" likewise.
         names, match: as for `read_weights`, if `weights` are read here.
 
     Raises:
@@ -79,6 +81,7 @@ def apply_weights(
         )
     check_architecture(weights, variant)
     check_zero_channels(model, weights, given, variant)
+    check_padding(model, weights, given, variant)
     load_into(model, weights, variant)
 
 

@@ -14,6 +14,7 @@ from keras_resnet.blocks.common import ZERO_SHORTCUTS
 from keras_resnet.layers.pad_channels import PLACEMENTS, STORED_PLACEMENT
 from keras_resnet.preprocessing import NewerVersionError, Preprocessing
 from keras_resnet.weights.checkpoint import Checkpoint, WeightsError
+from keras_resnet.weights.keras_padding import padding_of_config, padding_of_text
 from keras_resnet.weights.own_config import network_of_config
 
 # Variables are stored by number, in the order in which a layer makes them.
@@ -43,7 +44,9 @@ def read_keras_archive(path: Path) -> Checkpoint:
     checkpoint = _read_layers(weights, path)
     checkpoint.preprocessing = preprocessing
     checkpoint.class_names = config.get("class_names")
-    checkpoint.network = {**network_of_config(config), **checkpoint.network}
+    told = network_of_config(config)
+    padding = {} if told else padding_of_config(config, str(path))
+    checkpoint.network = {**padding, **told, **checkpoint.network}
     return checkpoint
 
 
@@ -60,12 +63,13 @@ def read_legacy_h5(path: Path) -> Checkpoint:
             if "layers" in file:
                 return _read_layers(path, path)
             raise WeightsError(f"{path} is no weight file of Keras: it has no layer_names.")
+        network = padding_of_text(file.attrs.get("model_config"), str(path))
         arrays = {}
         for layer in map(_text, groups.attrs["layer_names"]):
             for name in map(_text, groups[layer].attrs["weight_names"]):
                 variable = name.split("/")[-1].partition(":")[0]
                 arrays[f"{layer}/{variable}"] = _array(groups[layer], name, path)
-    return Checkpoint(str(path), _rename_classifier(arrays))
+    return Checkpoint(str(path), _rename_classifier(arrays), network=network)
 
 
 def _read_layers(file: Path | io.BytesIO, path: Path) -> Checkpoint:

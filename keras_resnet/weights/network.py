@@ -8,6 +8,7 @@ import keras
 from keras_resnet.architectures import ARCHITECTURES, Architecture
 from keras_resnet.architectures.row import CHANGEABLE
 from keras_resnet.blocks.common import ZERO_SHORTCUTS
+from keras_resnet.blocks.stems import POOLED_STEMS
 from keras_resnet.layers import PadChannels
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.weights import schemes
@@ -59,6 +60,8 @@ def network_for(row: Architecture, checkpoint: Checkpoint, given: Collection[str
             f"the command line --model={named} or none."
         )
     left_out = {"name", "classes", *OF_TRAINING, *given}
+    if row.stem not in POOLED_STEMS:  # a pool of the file's is none of the stem's
+        left_out.add("stem_pool_padding")
     told = {
         key: value
         for key, value in checkpoint.network.items()

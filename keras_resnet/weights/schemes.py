@@ -132,6 +132,9 @@ TORCHVISION = NameScheme(
         (r"^layer_(\d)", r"layer\1"),
         (r"\b(conv|bn|norm)_(\d)\b", r"\1\2"),
         (r"\bnorm(\d)\b", r"bn\1"),
+        # torchvision's networks of videos: a convolution and its normalization in one.
+        (r"^(layer\d\.\d+)\.conv(\d)\.0\.", r"\1.conv\2."),
+        (r"^(layer\d\.\d+)\.conv(\d)\.1\.", r"\1.bn\2."),
         (r"^stem\.(?:conv\.|0\.|conv1\.)", r"conv1."),
         (r"^stem\.(?:bn\.|norm\.|1\.|bn1\.)", r"bn1."),
         (r"\.(?:shortcut|skip|skip_connection|identity_downsample|projection)\.", r".downsample."),

@@ -48,10 +48,6 @@ def _network(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
     hidden = tuple(config.get("hidden_sizes", (256, 512, 1024, 2048)))
     if kind not in _ROWS:
         raise WeightsError(f"{path} has layer_type={kind!r}; there are basic and bottleneck here.")
-    if config.get("downsample_in_first_stage", False):
-        raise WeightsError(
-            f"{path} has downsample_in_first_stage=true; the first stage has no stride here."
-        )
     # Its blocks have ReLU inside whatever `hidden_act` is, which holds for their outputs alone.
     if config.get("hidden_act", "relu") != "relu":
         raise WeightsError(
@@ -62,7 +58,9 @@ def _network(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
     if any(size % share for size in hidden) or len(hidden) != len(depths):
         raise WeightsError(f"{path} has hidden_sizes={list(hidden)} for depths={list(depths)}.")
     same = (row.name for row in ARCHITECTURES.values() if _is_plain(row, kind, depths))
+    strided = {"stage_stride": ((2,),) * len(depths)}  # the first stage, too
     return {
+        **(strided if config.get("downsample_in_first_stage", False) else {}),
         "name": next(same, _ROWS[kind]),
         "block": kind,
         "depths": depths,

@@ -1,8 +1,11 @@
 """Makes elsewhere/: what networks of PyTorch code that is no library give, and transformers'.
 
+And what torchvision's networks give with a window that the library of images does not have: those
+of videos, and one with the max pool of networks that came from Caffe.
+
 In an environment of its own (none of this is a dependency of the project), Python 3.11:
 
-    pip install torch==2.13.0 numpy==2.4.6 pillow safetensors transformers
+    pip install torch==2.13.0 torchvision==0.28.0 numpy==2.4.6 pillow safetensors transformers
     python tests/references/make_elsewhere.py
 """
 
@@ -13,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torchvision
 import transformers
 from torch import nn
 from torch.nn import functional
@@ -31,7 +35,13 @@ TRANSFORMERS = {
         "hidden_sizes": [32, 64],
         "downsample_in_bottleneck": True,
     },
+    "downsample_in_first_stage": {
+        "depths": [1, 2],
+        "hidden_sizes": [32, 64],
+        "downsample_in_first_stage": True,
+    },
 }
+CLIP = (2, 3, 9, 40, 48)
 
 
 class Block(nn.Module):
@@ -99,6 +109,22 @@ def main() -> None:
         with torch.no_grad():
             record["logits"] = {size: model(images(size)).tolist() for size in (32, 29)}
         (OUTPUT / f"cifar_{kind}.json").write_text(json.dumps(record) + "\n")
+    video = torchvision.models.video.resnet
+    model = video.VideoResNet(
+        video.BasicBlock, [video.Conv3DSimple] * 4, [1, 1, 1, 1], video.BasicStem, num_classes=7
+    ).eval()
+    record = {"arrays": fill(model), "torchvision": torchvision.__version__.split("+")[0]}
+    with torch.no_grad():
+        record["logits"] = {
+            "clip": model(torch.from_numpy(generator.uniform("clip", CLIP))).tolist()
+        }
+    (OUTPUT / "video.json").write_text(json.dumps(record) + "\n")
+    model = torchvision.models.ResNet(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1], 7).eval()
+    model.maxpool = nn.MaxPool2d(3, 2, ceil_mode=True)
+    record = {"arrays": fill(model), "torchvision": torchvision.__version__.split("+")[0]}
+    with torch.no_grad():
+        record["logits"] = {size: model(images(size)).tolist() for size in (64, 97)}
+    (OUTPUT / "caffe_pool.json").write_text(json.dumps(record) + "\n")
     for name, arguments in TRANSFORMERS.items():
         labels = {number: f"animal {number}" for number in range(4)}
         config = transformers.ResNetConfig(embedding_size=16, id2label=labels, **arguments)

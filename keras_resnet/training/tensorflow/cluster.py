@@ -1,7 +1,7 @@
-"""The hosts of a `multi_worker` run: who they are, and whether they are there.
+"""The hosts of a `multi_worker` run: who they are, and which of them is lost.
 
-TensorFlow itself waits for missing hosts without end and without a word, and takes a broken
-TF_CONFIG for no cluster at all. So both are looked at before it starts.
+TensorFlow takes a broken TF_CONFIG for no cluster at all, so it is looked at before that starts;
+meeting.py then waits for the hosts.
 """
 
 import contextlib
@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import socket
-import time
 from collections.abc import Iterator
 
 import tensorflow as tf
@@ -135,36 +134,6 @@ def _from_slurm() -> Cluster:
     return Cluster(addresses, index)
 
 
-def wait_for_hosts(cluster: Cluster, timeout: float) -> None:
-    """Returns when every host of the cluster answers at its address.
-
-    Each listens at its own address and knocks at the others' until all have answered.
-
-    Args:
-        cluster: who is waited for.
-        timeout: seconds.
-
-    Raises:
-        UserError: some do not answer in time, or our own address cannot be taken; names them.
-    """
-    deadline = time.monotonic() + timeout
-    missing = {a: "" for i, a in enumerate(cluster.addresses) if i != cluster.index}
-    with _listening(cluster.addresses[cluster.index]):
-        while missing:
-            for address in list(missing):
-                missing[address] = _knock(address)
-                if not missing[address]:
-                    del missing[address]
-            if missing and time.monotonic() > deadline:
-                names = ", ".join(f"{address} ({why})" for address, why in missing.items())
-                raise UserError(
-                    f"strategy=multi_worker: no answer from {names} within {timeout:g} s; start "
-                    "the same command on every host of TF_CONFIG, or raise config.connect_timeout"
-                )
-            if missing:
-                time.sleep(0.2)
-
-
 @contextlib.contextmanager
 def explain_lost_hosts() -> Iterator[None]:
     """Turns TensorFlow's error about a host that went away into a UserError with its address."""
@@ -182,24 +151,6 @@ def explain_lost_hosts() -> Iterator[None]:
             f"strategy=multi_worker: lost {', '.join(lost)} ({reason}); start the same command on "
             "every host again, it resumes at the newest checkpoint"
         ) from error
-
-
-@contextlib.contextmanager
-def _listening(address: str) -> Iterator[None]:
-    host, _, port = address.rpartition(":")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as server:
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            server.bind(("", int(port)))  # as TensorFlow's server, on every interface
-            server.listen(128)
-        except OSError as error:
-            raise UserError(
-                f"strategy=multi_worker: our own address {address} cannot be taken "
-                f"({error.strerror}); another process may hold the port"
-            ) from error
-        yield
-        # Whoever has knocked was answered by the operating system; nobody has to be accepted.
 
 
 def _knock(address: str) -> str:

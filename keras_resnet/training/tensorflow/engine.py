@@ -224,6 +224,9 @@ class TensorFlowEngine(Engine):
     def any_host(self, value: bool) -> bool:
         return hosts.any_host(self.strategy, value)
 
+    def hosts_that_differ(self, digest: bytes) -> list[str]:
+        return hosts.hosts_that_differ(self.strategy, digest)
+
     def wait_for_hosts(self) -> None:
         hosts.wait_for_all(self.strategy)
 

@@ -1,17 +1,22 @@
 """From the config key `strategy` to a `tf.distribute.Strategy`."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import tensorflow as tf
 from ml_collections import ConfigDict
 
 from keras_resnet.errors import UsageError, UserError
-from keras_resnet.training.tensorflow import cluster
+from keras_resnet.training.introduction import introduction_of
+from keras_resnet.training.tensorflow import cluster, meeting
 
 
 def make_strategy(
-    name: str, devices: int = 0, connect_timeout: float = 300.0
+    name: str,
+    devices: int = 0,
+    connect_timeout: float = 300.0,
+    introduction: Mapping[str, Any] | None = None,
 ) -> tf.distribute.Strategy:
     """Returns the strategy called `name`; "auto" takes what `STRATEGIES` can use best.
 
@@ -20,28 +25,31 @@ def make_strategy(
         devices: number of GPUs for mirrored, or of logical CPUs into which the CPU is split where
             there are none; 0 takes what there is.
         connect_timeout: seconds that multi_worker waits for the other hosts.
+        introduction: what must be the same on every host of multi_worker, by name.
 
     Raises:
         UsageError: `devices` does not fit the strategy.
-        UserError: the devices or hosts it needs are not there.
+        UserError: the devices or hosts it needs are not there, or a host differs.
     """
     if name == "auto":
         name = _best_available(devices)
     make, used = STRATEGIES[name]
     if devices > 1 and used:
         raise UsageError(f"config.devices={devices} is for strategy=mirrored; {name} uses {used}")
-    return make(devices, connect_timeout)
+    return make(devices, connect_timeout, introduction or {})
 
 
 def strategy_of(config: ConfigDict) -> tf.distribute.Strategy:
-    """Returns the strategy of `strategy`, `devices` and `connect_timeout`.
+    """Returns the strategy of `strategy`, `devices` and `connect_timeout`; hosts compare `config`.
 
     The first call that touches TensorFlow's devices in a process: only before its runtime starts
     can the CPU be split and XLA's cache (`xla_cache`) be set.
     """
     if config.xla_cache:
         _keep_compiled_code(config.xla_cache)
-    return make_strategy(config.strategy, config.devices, config.connect_timeout)
+    return make_strategy(
+        config.strategy, config.devices, config.connect_timeout, introduction_of(config)
+    )
 
 
 def check_pod(config: ConfigDict, workdir: str | os.PathLike) -> None:
@@ -119,7 +127,7 @@ def _one_device(*_) -> tf.distribute.Strategy:
     return tf.distribute.OneDeviceStrategy("/gpu:0" if gpus else "/cpu:0")
 
 
-def _mirrored(devices: int, _) -> tf.distribute.Strategy:
+def _mirrored(devices: int, *_) -> tf.distribute.Strategy:
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         if devices > len(gpus):
@@ -151,10 +159,12 @@ def _split_cpu(devices: int) -> None:
         ) from error
 
 
-def _multi_worker(_, connect_timeout: float) -> tf.distribute.Strategy:
+def _multi_worker(
+    _, connect_timeout: float, introduction: Mapping[str, Any]
+) -> tf.distribute.Strategy:
     hosts = cluster.resolve()
     if len(hosts.addresses) > 1:
-        cluster.wait_for_hosts(hosts, connect_timeout)
+        meeting.wait_for_hosts(hosts, connect_timeout, introduction)
     try:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
         # The hosts have equally many full batches. Not to be asked before each batch whether all
@@ -192,9 +202,9 @@ def _keep_compiled_code(folder: str) -> None:
         os.environ["TF_XLA_FLAGS"] = f"{flags} {flag}".strip()
 
 
-# Name -> (what makes it of `devices` and `connect_timeout`, the devices it takes in words; "" where
-# config.devices says which).
-STRATEGIES: dict[str, tuple[Callable[[int, float], tf.distribute.Strategy], str]] = {
+# Name -> (what makes it of the further arguments of `make_strategy`, the devices it takes in words;
+# "" where config.devices says which).
+STRATEGIES: dict[str, tuple[Callable[..., tf.distribute.Strategy], str]] = {
     "cpu": (_cpu, "one"),
     "one_device": (_one_device, "one"),
     "mirrored": (_mirrored, ""),
