@@ -101,9 +101,15 @@ def test_only_the_splits_asked_for_are_checked(tmp_path):
     ("files", "message"),
     [
         # Trained as the classes Testing and Training once.
-        (["Training/1.jpg", "Testing/2.jpg"], "has Testing, Training: by the name no class but a"),
-        (["cat/1.jpg", "dog/1.jpg", "Test/3.jpg"], "has Test, beside cat, dog: by the name no"),
-        (["train/1.jpg", "val/1.jpg", "car/1.jpg"], "has train, val, beside car: by the name no"),
+        (
+            ["Training/1.jpg", "Testing/2.jpg"],
+            "Testing, Training look like splits by name but hold no",
+        ),
+        (
+            ["cat/1.jpg", "dog/1.jpg", "Test/3.jpg"],
+            r"Test looks like a split .* \(beside cat, dog\)",
+        ),
+        (["train/1.jpg", "val/1.jpg", "car/1.jpg"], r"train, val look like .* \(beside car\)"),
         (["dev/x/1.jpg", "prod/1.jpg"], "dev looks like a split, prod like classes"),
     ],
 )

@@ -155,8 +155,7 @@ def load_predictor(
 
     Raises:
         UserError: there is nothing at `path` that predicts, or `class_names` are not one for each
-            class.
-        ImportError: naming the extra to install, if a package for such weights is missing.
+            class, or a package that such a file needs is missing; names the extra to install.
     """
     name = os.fspath(path)
     file = Path(path).expanduser()
@@ -177,6 +176,8 @@ def load_predictor(
 def _model_of_weights(path: str | os.PathLike) -> keras.Model:
     try:
         return create_model(weights=path if os.fspath(path).startswith("hf://") else Path(path))
+    except ImportError as error:  # names the extra to install
+        raise WeightsError(str(error)) from error
     except (TypeError, ValueError) as error:
         raise WeightsError(
             f"{error.args[0]} `keras-resnet convert` makes a .keras file of weights, and takes "
@@ -202,8 +203,10 @@ def _is_workdir(path: str | os.PathLike) -> bool:
 
 def _is_begun(folder: WorkDir) -> bool:
     """Whether there is the config of a run; timm and transformers call theirs the same."""
+    if not folder.is_begun():
+        return False
     record = read_json(folder.config)
-    return folder.is_begun() and (record is None or "data" in record)
+    return record is None or "data" in record
 
 
 def _served(folder: Path, top: int | None) -> Answer:

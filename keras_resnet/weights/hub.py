@@ -196,7 +196,7 @@ def _server() -> str:
     return require("huggingface_hub.constants", "hf", "Fetching weights").ENDPOINT
 
 
-def _words(error: Exception) -> str:
+def _words(error: BaseException) -> str:
     return " ".join(str(error).split())[:300].rstrip(" .")
 
 
