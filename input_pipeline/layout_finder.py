@@ -111,8 +111,8 @@ def _check_told_apart(
         one = len(names) == 1
         beside = f" (beside {listed(others)})" if others else ""
         raise DataError(
-            f"{root}: {listed(names)} {'looks like a split' if one else 'look like splits'} by name "
-            f"but {'holds' if one else 'hold'} no class folders{beside}, so its images have no "
+            f"{root}: {listed(names)} {'looks like a split' if one else 'look like splits'} by "
+            f"name but {'holds' if one else 'hold'} no class folders{beside}, so its images have no "
             "labels. Put the images of each class in a folder of their own, as in "
             f"{root}/{names[0]}/cat/1.jpg; if it is a class, give its folder another name."
         )
