@@ -108,12 +108,13 @@ def _check_told_apart(
     """Raises DataError if folders that look like splits cannot be, or may be classes as well."""
     names = [name for name, _ in labelled + unlabelled]
     if not labelled:
-        one = len(names) == 1
         beside = f" (beside {listed(others)})" if others else ""
+        one = len(names) == 1
+        looks = "looks like a split" if one else "look like splits"
+        holds = "holds" if one else "hold"
         raise DataError(
-            f"{root}: {listed(names)} {'looks like a split' if one else 'look like splits'} by "
-            f"name but {'holds' if one else 'hold'} no class folders{beside}, so its images have no "
-            "labels. Put the images of each class in a folder of their own, as in "
+            f"{root}: {listed(names)} {looks} by name but {holds} no class folders{beside}, so its "
+            "images have no labels. Put the images of each class in a folder of their own, as in "
             f"{root}/{names[0]}/cat/1.jpg; if it is a class, give its folder another name."
         )
     several = len({role_of(name) for name in names}) > 1
