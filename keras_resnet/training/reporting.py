@@ -58,6 +58,8 @@ class Reporter:
         trainable = sum(math.prod(variable.shape) for variable in self._model.trainable_variables)
         self._say(f"model      {config.model.name}, {trainable:,} trainable parameters")
         self._say(f"device     {devices}, {config.precision}, xla {config.xla}")
+        if train_source.layout:
+            self._say(f"data       {train_source.layout}")
         self._say(f"training   {train_source.description}")
         self._say(f"evaluation {eval_source.description}")
         self._say(

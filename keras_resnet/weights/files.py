@@ -64,6 +64,18 @@ def _read_folder(folder: Path) -> Checkpoint:
     return checkpoint
 
 
+def are_weights(path: Path) -> bool:
+    """Whether `read_file` would read what is at `path`, by its name or the names in the folder."""
+    if path.is_dir():
+        return any((path / name).is_file() for name in _IN_FOLDERS)
+    return path.is_file() and has_known_ending(path.name)
+
+
+def has_known_ending(name: str) -> bool:
+    """Whether a file of this name is one of weights."""
+    return name.endswith(tuple(_READERS))
+
+
 def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file."""
     with open(path, "rb") as file:
