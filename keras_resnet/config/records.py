@@ -19,7 +19,9 @@ from keras_resnet.errors import UsageError, UserError
 Changes = dict[str, tuple[Any, Any]]
 
 _VERSION, _HISTORY = "config_version", "history"
-_RESTORE = "restore the file or start elsewhere"
+_RESTORE = (
+    "put a copy of it in its place, or remove it and give --config with all that the run began with"
+)
 
 
 def to_json(config: ConfigDict, history: list[dict[str, Any]] | None = None) -> str:
@@ -149,7 +151,7 @@ def check_resumption(recorded: ConfigDict, config: ConfigDict, where: str) -> Ch
         may = ", ".join(key for key, row in KEYS.items() if row.resume in (NOTED, FREELY))
         raise UserError(
             f"{where} belongs to a run with another config: {describe_changes(refused)}. Take "
-            "another folder, or leave --config out to go on with the config it began with; of a "
-            f"run that resumes only {may} may change"
+            "another folder, or give --workdir alone, without --config and without these keys, to "
+            f"go on with the config it began with; of a run that resumes only {may} may change"
         )
     return changed

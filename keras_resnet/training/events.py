@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.plugins.histogram.summary_v2 import histogram_pb
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+from keras_resnet import storage
 
 
 class EventWriter:
@@ -20,6 +22,11 @@ class EventWriter:
     def __init__(self, folder: Path):
         self._folder = folder
         self._writer: EventFileWriter | None = None
+        self._restart_after: int | None = None
+
+    def restart_after(self, step: int) -> None:
+        """Lets what follows replace all that earlier files, or this one, have past `step`."""
+        self._restart_after = step
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Writes a number for each tag."""
@@ -42,5 +49,11 @@ class EventWriter:
 
     def _add(self, step: int, summary: Any) -> None:
         if self._writer is None:
-            self._writer = EventFileWriter(str(self._folder))
+            with storage.plainly_named(self._folder.parent) as parent:
+                self._writer = EventFileWriter(str(parent / self._folder.name))
+        if self._restart_after is not None:
+            # TensorBoard drops the points from this step on that it has read so far.
+            restart = SessionLog(status=SessionLog.START)
+            first, self._restart_after = self._restart_after + 1, None
+            self._writer.add_event(Event(wall_time=time.time(), step=first, session_log=restart))
         self._writer.add_event(Event(wall_time=time.time(), step=step, summary=summary))
