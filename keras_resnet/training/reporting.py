@@ -50,8 +50,7 @@ class Reporter:
         self.rows = workdir.rewind_metrics(start)
         self._bar: tqdm.tqdm | None = None
         self._events = EventWriter(workdir.tensorboard)
-        if start:
-            self._events.restart_after(start)
+        self._events.restart_after(start)
         self._first_call = True
         self._judged = False
 

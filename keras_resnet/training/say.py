@@ -42,12 +42,14 @@ class Say:
         """Prints a line without tearing the progress bar."""
         if not self.enabled:
             return
-        self._unlogged.append(f"{datetime.datetime.now():%Y-%m-%d %H:%M:%S} {line}\n")
+        now = f"{datetime.datetime.now():%Y-%m-%d %H:%M:%S}"
+        self._unlogged.append(f"{now} {_in_encoding(line, 'utf-8')}\n")
         self._write_log()
         if sys.stdout is None:  # closed by whoever started the process
             return
         try:
-            tqdm.tqdm.write(_printable(line), file=sys.stdout)
+            encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+            tqdm.tqdm.write(_in_encoding(line, encoding), file=sys.stdout)
             sys.stdout.flush()
         except (OSError, ValueError) as error:  # ValueError: a closed file
             self.failure = self.failure or error
@@ -99,16 +101,15 @@ class Say:
         if self._log is None:
             return
         try:
-            with explain_bucket_errors(self._log), self._log.open("a") as file:
+            with explain_bucket_errors(self._log), self._log.open("a", encoding="utf-8") as file:
                 file.write("".join(self._unlogged))
         except (OSError, UserError):  # another line tries again
             return
         self._unlogged.clear()
 
 
-def _printable(line: str) -> str:
-    """Returns `line` with escapes for what the encoding of standard output does not have."""
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+def _in_encoding(line: str, encoding: str) -> str:
+    """Returns `line` with escapes for what the encoding does not have."""
     return line.encode(encoding, "backslashreplace").decode(encoding)
 
 
