@@ -43,6 +43,8 @@ def from_json(text: str, where: str) -> ConfigDict:
     values = _parse(text, where)
     version = _version_of(values, where)
     values = {name: value for name, value in values.items() if name not in (_VERSION, _HISTORY)}
+    if not values:
+        raise UsageError(f"{where} holds no key of a config; {_RESTORE}")
     config = default_config()
     present = dict(flatten(values))
     for name, key in KEYS.items():
