@@ -121,7 +121,7 @@ def test_two_runs_cannot_share_a_bucket(monkeypatch):
     workdir.path.mkdir(parents=True)
     with (
         workdir.locked(),
-        pytest.raises(UserError, match="another process is training here .process"),
+        pytest.raises(UserError, match=r"another process is training here .process"),
         WorkDir(workdir.path).locked(),
     ):
         pass

@@ -323,15 +323,15 @@ def test_a_key_of_a_later_version_means_in_older_files_what_the_table_says(monke
         ),
         (
             "1",
-            f"must be an integer from 1 to {configs.CONFIG_VERSION}; put a copy of it in its place",
+            f"must be an integer from 1 to {configs.CONFIG_VERSION}; put a copy of it",
         ),
         (
             0,
-            f"must be an integer from 1 to {configs.CONFIG_VERSION}; put a copy of it in its place",
+            f"must be an integer from 1 to {configs.CONFIG_VERSION}; put a copy of it",
         ),
         (
             None,
-            f"must be an integer from 1 to {configs.CONFIG_VERSION}; put a copy of it in its place",
+            f"must be an integer from 1 to {configs.CONFIG_VERSION}; put a copy of it",
         ),
     ],
 )

@@ -149,10 +149,10 @@ def test_a_closed_terminal_saves(tmp_path):
         "from keras_resnet.commands import main\nsys.exit(main())"
     )
     delta = {**TINY, "epochs": 4000, "evaluate_every_epochs": 4000}
-    arguments = [f"--config.{key}={value}" for key, value in delta.items()]
+    arguments = ["train", "--config=smoke", f"--workdir={tmp_path}"]
+    arguments += [f"--config.{key}={value}" for key, value in delta.items()]
     process = subprocess.Popen(
-        [sys.executable, "-c", program, "train", "--config=smoke", f"--workdir={tmp_path}"]
-        + arguments,
+        [sys.executable, "-c", program, *arguments],
         stdin=slave,
         stdout=slave,
         stderr=slave,

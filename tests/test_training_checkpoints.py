@@ -192,7 +192,7 @@ def test_weights_that_are_not_finite_are_never_written(value, tmp_path):
     state = State(20)
     kernel = state.model.trainable_variables[0]
     kernel.assign(np.where(np.eye(4, 3) > 0, value, kernel.numpy()))
-    with pytest.raises(NonFiniteWeights, match="holds a NaN or an infinity$"):
+    with pytest.raises(NonFiniteWeights, match=r"holds a NaN or an infinity$"):
         state.checkpoints(tmp_path).save(Progress(step=20))
     assert State(0).checkpoints(tmp_path).steps() == [10]
 
