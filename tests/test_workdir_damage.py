@@ -139,7 +139,7 @@ def test_damage_is_repaired_or_one_line(file, kind, command, finished, tmp_path,
     after = _contents(workdir)
     if command != "train" or refused:
         lost = {name for name in before if after.get(name) != before[name]}
-        assert lost <= {".lock", "train.log", f"checkpoints/ckpt-{STEP}.index"} - {file}
+        assert lost <= {".lock"} - {file}
         return
     # It ends in the very weights of the run that nobody damaged, with all files whole.
     assert final_weights(workdir) == weights

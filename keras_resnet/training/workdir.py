@@ -91,7 +91,7 @@ class WorkDir:
     def _check_kinds(self) -> None:
         """Raises UserError where a folder stands in the place of a file, or the reverse."""
         folders = (self.checkpoints, self.tensorboard)
-        for path in vars(self).values():
+        for path in (*vars(self).values(), *self.checkpoints.glob("ckpt-*")):
             if path is self.path or not path.exists() or path.is_dir() == (path in folders):
                 continue
             is_, belongs = ("file", "folder") if path in folders else ("folder", "file")
