@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.plugins.histogram.summary_v2 import histogram_pb
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from keras_resnet import storage
 
@@ -22,11 +24,21 @@ class EventWriter:
     def __init__(self, folder: Path):
         self._folder = folder
         self._writer: EventFileWriter | None = None
-        self._restart_after: int | None = None
 
-    def restart_after(self, step: int) -> None:
-        """Lets what follows replace all that earlier files, or this one, have past `step`."""
-        self._restart_after = step
+    def drop_after(self, step: int) -> None:
+        """Removes what earlier files, and this one, have past `step`, which comes again.
+
+        TensorBoard has a mark for that, but not all that read event files heed it.
+        """
+        self.close()
+        self._writer = None
+        if not self._folder.is_dir():
+            return
+        for path in self._folder.iterdir():
+            if path.name.startswith(".events."):  # of a process that was killed right here
+                path.unlink()
+            elif path.name.startswith("events."):
+                _drop_after(path, step)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Writes a number for each tag."""
@@ -51,9 +63,18 @@ class EventWriter:
         if self._writer is None:
             with storage.plainly_named(self._folder.parent) as parent:
                 self._writer = EventFileWriter(str(parent / self._folder.name))
-        if self._restart_after is not None:
-            # TensorBoard drops the points from this step on that it has read so far.
-            restart = SessionLog(status=SessionLog.START)
-            first, self._restart_after = self._restart_after + 1, None
-            self._writer.add_event(Event(wall_time=time.time(), step=first, session_log=restart))
         self._writer.add_event(Event(wall_time=time.time(), step=step, summary=summary))
+
+
+def _drop_after(path: Path, step: int) -> None:
+    """Writes an event file again without the events past `step`, if it has any."""
+    with storage.plainly_named(path.parent) as folder:
+        # Up to where a kill has cut the file.
+        records = list(RawEventFileLoader(str(folder / path.name)).Load())
+    kept = [record for record in records if Event.FromString(record).step <= step]
+    if len(kept) == len(records):
+        return
+    with storage.replacing(path) as temporary, temporary.open("wb") as file:
+        writer = RecordWriter(file)
+        for record in kept:
+            writer.write(record)

@@ -50,7 +50,7 @@ class Reporter:
         self.rows = workdir.rewind_metrics(start)
         self._bar: tqdm.tqdm | None = None
         self._events = EventWriter(workdir.tensorboard)
-        self._events.restart_after(start)
+        self._events.drop_after(start)
         self._first_call = True
         self._judged = False
 
@@ -150,7 +150,7 @@ class Reporter:
     def rolled_back(self, step: int, failed_step: int, learning_rate: float) -> None:
         """Records a roll-back to `step`; rows past it are dropped, they come again."""
         self.rows = self.workdir.rewind_metrics(step)
-        self._events.restart_after(step)
+        self._events.drop_after(step)
         row: dict[str, Any] = {
             "kind": "rollback",
             "step": step,
