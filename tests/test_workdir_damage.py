@@ -55,10 +55,10 @@ def _damage(path, kind):
         path.write_bytes(CONTENTS[kind])
     elif kind == "truncated":
         path.write_bytes(content[: len(content) // 2])
-    elif kind == "flipped":
+    elif kind == "flipped" and content:
         middle = len(content) // 2
         path.write_bytes(content[:middle] + bytes([content[middle] ^ 0x55]) + content[middle + 1 :])
-    else:
+    elif kind != "flipped":
         path.unlink()
         if kind == "a folder":
             path.mkdir()
