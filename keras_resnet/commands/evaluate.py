@@ -11,8 +11,8 @@ paths and labels; its test images are taken, else its validation images, else al
 Labels are matched to the classes of the model by name. Prints the accuracy of each class as well;
 --format=json (short: --json) prints one object, csv a line for each class.
 
-With --workdir alone the newest checkpoint, or the best, is evaluated on the evaluation split of the
-run; overrides are then for what may have moved since, for example --config.data.path=DIR."""
+With --workdir alone a checkpoint, the newest or the best, is evaluated on the evaluation split of
+the run; overrides are then for what may have moved since, for example --config.data.path=DIR."""
 
 import contextlib
 import json
@@ -26,7 +26,13 @@ import tqdm
 from absl import flags as absl_flags
 
 from keras_resnet.commands.model_flags import read_class_names
-from keras_resnet.commands.options import check_folder_of, define_json_switch, define_strings
+from keras_resnet.commands.options import (
+    check_checkpoint,
+    check_folder_of,
+    define_checkpoint,
+    define_json_switch,
+    define_strings,
+)
 from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.config import KEYS, check, default_config, overrides, source_options
 from keras_resnet.errors import UsageError
@@ -58,12 +64,6 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
         workdir="Work directory of a training run.",
     )
     for name, default, choices, meaning in (
-        (
-            "checkpoint",
-            "newest",
-            ["newest", "best"],
-            "Which checkpoint to evaluate; best: the one with the highest top-1 so far.",
-        ),
         ("format", "text", ["text", "json", "csv"], "What to print of --model."),
         (
             "on_error",
@@ -73,6 +73,7 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
         ),
     ):
         absl_flags.DEFINE_enum(name, default, choices, meaning, flag_values=flags)
+    define_checkpoint(flags)
     define_json_switch(flags)
     overrides.define(flags)
 
@@ -89,6 +90,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
         raise UsageError(
             f"--model=PATH with --data=FOLDER, or --workdir=DIR is missing; for example {_EXAMPLE}"
         )
+    check_checkpoint(flags)
     if flags.workdir and not flags.data:
         return _run_workdir(flags)
     return _run_model(flags)

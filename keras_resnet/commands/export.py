@@ -6,7 +6,7 @@ for TF Serving, beside serving_config/) and others, for which PATH is a file. Ev
 after it is written and compared with the model; one that differs beyond its tolerance is not kept.
 Model and export are compared on the images of --images, or on the evaluation split of the work
 directory. From a work directory the finished model is taken, or the newest checkpoint of a run that
-still goes on."""
+still goes on, or with --checkpoint=best the one with the highest top-1."""
 
 import re
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from absl import flags as absl_flags
 
 from keras_resnet import backend
+from keras_resnet.commands.options import check_checkpoint, define_checkpoint
 from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.errors import UsageError, UserError
 from keras_resnet.export.formats import FORMATS, PRECISIONS
@@ -61,6 +62,7 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
         ),
     ):
         absl_flags.DEFINE_enum(name, default, list(choices), meaning, flag_values=flags)
+    define_checkpoint(flags)
     absl_flags.DEFINE_boolean(
         "fold",
         True,
@@ -93,7 +95,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     from keras_resnet.training.evaluation import load_model_of_workdir
 
     if flags.workdir:
-        model = load_model_of_workdir(WorkDir(flags.workdir), say=say)
+        model = load_model_of_workdir(WorkDir(flags.workdir), flags.checkpoint, say=say)
     else:
         model = load_model(Path(flags.model))
     samples = _samples(flags, config, model, labels)
@@ -109,6 +111,7 @@ def _check_usage(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
         raise UsageError(
             "it takes --output=PATH, and --workdir=DIR or --model=FILE.keras, and no other argument"
         )
+    check_checkpoint(flags)
     row = FORMATS[flags.format]
     if flags.precision not in row.tolerances:
         raise UsageError(

@@ -30,6 +30,24 @@ def define_json_switch(flags: absl_flags.FlagValues) -> None:
     )
 
 
+def define_checkpoint(flags: absl_flags.FlagValues) -> None:
+    """Defines --checkpoint for commands that take the network of a work directory."""
+    absl_flags.DEFINE_enum(
+        "checkpoint",
+        None,
+        ["newest", "best"],
+        "Which checkpoint of --workdir to take; best: the one with the highest top-1. Without it, "
+        "the one that config.checkpoint.model says: newest, unless it was changed.",
+        flag_values=flags,
+    )
+
+
+def check_checkpoint(flags: absl_flags.FlagValues) -> None:
+    """Raises UsageError where --checkpoint stands without --workdir."""
+    if flags.checkpoint and not flags.workdir:
+        raise UsageError(f"--checkpoint={flags.checkpoint} goes with --workdir")
+
+
 def check_folder_of(flags: absl_flags.FlagValues, *names: str) -> None:
     """Raises UserError if the folder of a file that flags name, if they do, is not there."""
     for name in names:

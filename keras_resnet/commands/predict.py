@@ -1,10 +1,11 @@
 """usage: keras-resnet predict (--model=PATH | --workdir=DIR) [--top=5] [--format=FORMAT]
-                            [--output=FILE] IMAGES_OR_FOLDERS...
+                            [--checkpoint=best] [--output=FILE] IMAGES_OR_FOLDERS...
 
 Prints the most probable classes of each image. --model is a .keras, .tflite or .onnx file, a
 SavedModel, a folder of exported versions, of which the newest is taken, or weights that name their
 network (a file, a folder of transformers, hf://OWNER/REPOSITORY). --workdir is the work directory
-of a run: its finished model.keras is taken, or its newest checkpoint. Of a folder of images every
+of a run: its finished model.keras is taken, or its newest checkpoint, or with --checkpoint=best the
+one with the highest top-1. Of a folder of images every
 image file below it is taken. --format: text, jsonl (one JSON object a line, with "image" and
 "predictions", a list of {"class", "class_id", "probability"}; --json is short for it) or csv
 (image, class_1, class_id_1, probability_1, ...). A file that cannot be read gets an "error" in its
@@ -21,6 +22,7 @@ from typing import IO, TYPE_CHECKING
 import tqdm
 from absl import flags as absl_flags
 
+from keras_resnet.commands.options import check_checkpoint, define_checkpoint
 from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.errors import UsageError, UserError
 from keras_resnet.export.labels import read_labels
@@ -35,7 +37,7 @@ SUMMARY = "Classify image files or folders of them."
 
 
 def define_flags(flags: absl_flags.FlagValues) -> None:
-    """Defines --model, --workdir, --labels, --top, --format, --json and --output."""
+    """Defines --model, --workdir, --checkpoint, --labels, --top, --format, --json and --output."""
     for name, meaning in (
         ("model", "A .keras file, an export, or weights that name their network."),
         ("workdir", "Work directory of a training run."),
@@ -43,6 +45,7 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
         ("output", "File to write instead of printing."),
     ):
         absl_flags.DEFINE_string(name, None, meaning, flag_values=flags)
+    define_checkpoint(flags)
     absl_flags.DEFINE_integer(
         "top", 5, "Number of classes to print for each image.", lower_bound=1, flag_values=flags
     )
@@ -58,6 +61,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
         raise UsageError("--model=PATH or --workdir=DIR is missing")
     if flags.workdir and flags.model:
         raise UsageError("it takes --model or --workdir, not both")
+    check_checkpoint(flags)
     if not arguments:
         raise UsageError("name one image file, or folder of images, or more")
     if flags.workdir and not WorkDir(flags.workdir).model.exists():
@@ -95,7 +99,7 @@ def _predictor(flags: absl_flags.FlagValues, labels: list[str] | None) -> "Predi
     from keras_resnet.training.evaluation import load_model_of_workdir
 
     model = load_model_of_workdir(
-        WorkDir(flags.workdir), say=lambda line: print(line, file=sys.stderr)
+        WorkDir(flags.workdir), flags.checkpoint, say=lambda line: print(line, file=sys.stderr)
     )
     return Predictor.of_model(model, flags.top, labels)
 

@@ -40,7 +40,8 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, float]:
         workdir: a folder of this machine, or gs://BUCKET/FOLDER.
 
     Returns:
-        The content of result.json: top1, top5, loss, examples, step, train_images_per_second
+        The content of result.json: top1, top5, loss and examples of model.keras, the last step of
+        the run, model_step, from which model.keras is, best_step, train_images_per_second
         (None if a damaged metrics.jsonl cannot tell), and
         with data.on_error=skip skipped_train_images and skipped_eval_images: the images that could
         not be read on this host since the run was started or resumed.
@@ -58,14 +59,14 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, float]:
 
 def evaluate(
     workdir: str | os.PathLike,
-    checkpoint: Literal["newest", "best"] = "newest",
+    checkpoint: Literal["newest", "best"] | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
     """Evaluates the "newest" or "best" checkpoint; returns top1, top5, loss, examples and step.
 
     Args:
         workdir: of a run.
-        checkpoint: which one.
+        checkpoint: which one; None: what the run's `checkpoint.model` says.
         overrides: for what has moved since, such as {"data.path": ...}.
 
     Raises:
@@ -81,17 +82,22 @@ def evaluate(
 
 
 def predict(
-    workdir: str | os.PathLike, paths: Iterable[str | os.PathLike], top: int = 5
+    workdir: str | os.PathLike,
+    paths: Iterable[str | os.PathLike],
+    top: int = 5,
+    checkpoint: Literal["newest", "best"] | None = None,
 ) -> Iterator[tuple[str, list[dict[str, Any]] | str]]:
     """Yields (path, answer) for each image with the network of a run.
 
-    That is model.keras if the run is finished, else its newest checkpoint. It is the predictor of
-    `keras_resnet.export`, which takes exports as well.
+    That is model.keras if the run is finished, else its newest checkpoint, or the best where
+    `checkpoint.model` says so. It is the predictor of `keras_resnet.export`, which takes exports as
+    well.
 
     Args:
         workdir: of a run.
         paths: image files, and folders of which every image file is taken.
         top: number of classes.
+        checkpoint: "newest" or "best", to take that one.
 
     Yields:
         The path and a list of {"class": name, "class_id": index, "probability": 0..1}, the most
@@ -105,4 +111,4 @@ def predict(
     from keras_resnet.export.predictor import Predictor
     from keras_resnet.training.evaluation import load_model_of_workdir
 
-    return Predictor.of_model(load_model_of_workdir(folder), top).predict(paths)
+    return Predictor.of_model(load_model_of_workdir(folder, checkpoint), top).predict(paths)

@@ -94,7 +94,7 @@ def make_steps_per_call(engine: Engine) -> StepsPerCall:
     return StepsPerCall(engine.mean if engine.several_hosts else None)
 
 
-def evaluate(config: ConfigDict, workdir: WorkDir, checkpoint: Which = "newest") -> dict:
+def evaluate(config: ConfigDict, workdir: WorkDir, checkpoint: Which | None = None) -> dict:
     """Evaluates a checkpoint (see `restore`); returns top1, top5, loss, examples and step.
 
     Raises:
@@ -120,14 +120,15 @@ def describe_result(result: dict[str, float], classes: int) -> str:
 
 
 def restore(
-    config: ConfigDict, workdir: WorkDir, checkpoint: Which = "newest"
+    config: ConfigDict, workdir: WorkDir, checkpoint: Which | None = None
 ) -> tuple[Engine, int]:
     """Returns an engine for inference with a checkpoint of `workdir`, and its step.
 
     Args:
         config: the run's, with what has moved since.
         workdir: of the run.
-        checkpoint: "newest", or "best": the one with the highest top-1 in evaluation.
+        checkpoint: "newest", or "best": the one with the highest top-1 in evaluation; None: what
+            `checkpoint.model` says.
 
     Raises:
         UserError: there is none, or it cannot be used.
@@ -137,7 +138,7 @@ def restore(
     with engine.explain_lost_hosts():
         engine.build(class_names)
         checkpoints = engine.checkpoints(workdir.checkpoints, Say(engine.is_chief))
-        best = checkpoint == "best"
+        best = (checkpoint or config.checkpoint.model) == "best"
         progress = checkpoints.restore_best() if best else checkpoints.restore_newest()
     if progress is None:
         raise UserError(f"{workdir.checkpoints}: no checkpoint yet; train first")
@@ -161,16 +162,17 @@ def inference_model(engine: Engine) -> keras.Model:
 
 
 def load_model_of_workdir(
-    workdir: WorkDir, checkpoint: Which = "newest", say: Callable[[str], None] = silence
+    workdir: WorkDir, checkpoint: Which | None = None, say: Callable[[str], None] = silence
 ) -> keras.Model:
     """Returns the trained network of a run, which gives probabilities.
 
     That is model.keras where the run is finished, or has left no checkpoint to restore, or nothing
-    but model.keras is there; else the network of its newest checkpoint, or of the best.
+    but model.keras is there; else, and where model.keras is not the one asked for, the network of
+    its newest checkpoint, or of the best.
 
     Args:
         workdir: of the run.
-        checkpoint: "newest" or "best".
+        checkpoint: "newest" or "best"; None: what `checkpoint.model` says.
         say: told that the run is not finished, and which checkpoint is taken.
 
     Raises:
@@ -178,7 +180,7 @@ def load_model_of_workdir(
     """
     steps = checkpoint_steps(workdir.checkpoints)
     damage = None
-    if checkpoint == "newest" and _is_newest(workdir, steps):
+    if _is_in_model_file(workdir, checkpoint, steps):
         damage = find_damage_of_keras_file(workdir.model)
         if damage is None or not steps:
             with local_copy(workdir.model) as file:
@@ -190,11 +192,17 @@ def load_model_of_workdir(
     return inference_model(engine)
 
 
-def _is_newest(workdir: WorkDir, steps: list[int]) -> bool:
-    """Returns whether nothing newer than model.keras is there, such as checkpoints of `steps`."""
+def _is_in_model_file(workdir: WorkDir, checkpoint: Which | None, steps: list[int]) -> bool:
+    """Returns whether model.keras is what is asked for; `steps` are those of the checkpoints."""
     if not workdir.model.exists():
         return False
-    if not steps or not workdir.is_begun():  # it was copied, with or without the rest of its run
-        return True
     result = workdir.read_result()
-    return result is not None and result["step"] >= steps[-1]
+    # Otherwise it was copied, with or without the rest of its run.
+    if steps and workdir.is_begun() and (result is None or result["step"] < steps[-1]):
+        return False
+    if checkpoint is None:
+        return True
+    if result is None:
+        return checkpoint == "newest"
+    step = result.get("model_step", result["step"])
+    return step == (result["step"] if checkpoint == "newest" else result.get("best_step"))

@@ -12,6 +12,7 @@ from keras import ops
 from ml_collections import ConfigDict
 
 from keras_resnet.layers import keras_internals
+from keras_resnet.training.schedules import plateau_of
 
 DECAYED_LAYERS = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 
@@ -169,6 +170,8 @@ def make_optimizer(config: ConfigDict, schedule, model: keras.Model) -> keras.op
         schedule: learning rate, a float or a schedule.
         model: what it will train.
     """
+    if plateau := plateau_of(schedule):
+        plateau.build()
     options = config.optimizer
     kind, keys = OPTIMIZERS[options.name]
     optimizer = kind(

@@ -17,6 +17,9 @@ class Progress:
         rollbacks: how often the run was rolled back.
         best_step: the step of the best evaluation so far, None before the first.
         best_top1: its top-1 accuracy.
+        evaluated_step: the step of the last evaluation, None before the first.
+        waited: evaluations since the best one.
+        rate_reductions: how often the plateau schedule has lowered the learning rate.
     """
 
     step: int = 0
@@ -24,13 +27,30 @@ class Progress:
     rollbacks: int = 0
     best_step: int | None = None
     best_top1: float | None = None
+    evaluated_step: int | None = None
+    waited: int = 0
+    rate_reductions: int = 0
 
-    def evaluated(self, top1: float) -> bool:
-        """Takes note of an evaluation at `step`; says whether it is the best so far."""
-        if self.best_top1 is not None and top1 <= self.best_top1:
-            return False
-        self.best_step, self.best_top1 = self.step, top1
-        return True
+    def evaluated(self, top1: float, rate_patience: int = 0) -> bool:
+        """Takes note of an evaluation at `step`; says whether it is the best so far.
+
+        Args:
+            top1: its top-1 accuracy.
+            rate_patience: evaluations without a better one after which the learning rate falls, and
+                falls again after as many more; 0 leaves it alone.
+        """
+        again, self.evaluated_step = self.evaluated_step == self.step, self.step
+        if self.best_top1 is None or top1 > self.best_top1:
+            self.best_step, self.best_top1, self.waited = self.step, top1, 0
+            return True
+        if not again:  # where metrics.jsonl was damaged it is evaluated again, and counts once
+            self.waited += 1
+            self.rate_reductions += bool(rate_patience) and self.waited % rate_patience == 0
+        return False
+
+    def stops_early(self, patience: int) -> bool:
+        """Says whether `patience` evaluations have brought nothing better; 0 never stops."""
+        return 0 < patience <= self.waited
 
 
 class Timeline:

@@ -34,6 +34,7 @@ class Reporter:
         start: the step the run starts or resumes at. Rows of later steps are dropped, they come
             again.
         say: how it speaks.
+        is_over: whether nothing is left to train.
     """
 
     def __init__(
@@ -44,8 +45,9 @@ class Reporter:
         timeline: Timeline,
         start: int,
         say: Say,
+        is_over: bool = False,
     ):
-        self.workdir, self.start = workdir, start
+        self.workdir, self.start, self._is_over = workdir, start, is_over
         self._config, self._model, self._timeline, self._say = config, model, timeline, say
         self.rows = workdir.rewind_metrics(start)
         self._bar: tqdm.tqdm | None = None
@@ -69,11 +71,11 @@ class Reporter:
             f"{config.schedule.name}, peak rate {config.optimizer.learning_rate:g}"
         )
         self._say(f"work dir   {self.workdir.path}")
-        if 0 < self.start < total:
+        if self.start and not self._is_over:
             self._say(f"resuming   at step {self.start:,} of {total:,}")
 
     def __enter__(self) -> "Reporter":
-        if self.start < self._timeline.total_steps:
+        if not self._is_over:
             self._bar = self._say.progress_bar(self._timeline.total_steps, self.start)
         return self
 
@@ -213,6 +215,8 @@ class Reporter:
             f"Done: {describe_accuracy(result, len(self._model.class_names))}  "
             f"loss {result['loss']:.4f}  on {result['examples']:,} held-out examples{speed}"
         )
+        if (model_step := result.get("model_step")) not in (None, result.get("step")):
+            self._say(f"model.keras has the weights of step {model_step:,}, the best evaluated.")
         if skipped := sum(result.get(f"skipped_{split}_images", 0) for split in ("train", "eval")):
             self._say(f"{skipped:,} broken images were skipped; the first ten were named.")
         self._say("Next:")

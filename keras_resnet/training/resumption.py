@@ -37,6 +37,9 @@ def describe_resumption(
     if step >= total:
         yield f"schedule   {ends}; it is at step {step:,}, so it ends here"
         return
+    if config.schedule.name == "plateau":  # the evaluations decide
+        yield f"schedule   {ends}"
+        return
     now = learning_rate_at(make_schedule(config, timeline), step)
     was = learning_rate_at(make_schedule(before, former), step)
     yield (

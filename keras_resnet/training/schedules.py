@@ -43,6 +43,53 @@ class Warmup(schedules.LearningRateSchedule):
         return cls(schedule, config["warmup_steps"], config.get("delay", 0))
 
 
+@keras.saving.register_keras_serializable("keras_resnet")
+class Plateau(schedules.LearningRateSchedule):
+    """The peak, times `factor` each time that evaluations have brought nothing better for a while.
+
+    Keras' `ReduceLROnPlateau` with `min_delta=0`; the rate follows no step but `reduced`. When, is
+    counted in `Progress`, so that a checkpoint has it.
+
+    Args:
+        peak: the learning rate at the start.
+        factor: what each reduction multiplies it by.
+        end_learning_rate: it does not fall below.
+    """
+
+    def __init__(self, peak: float, factor: float, end_learning_rate: float = 0.0):
+        self.peak, self.factor, self.end_learning_rate = peak, factor, end_learning_rate
+        self._rate = peak
+        self._variable: keras.Variable | None = None
+
+    def build(self) -> None:
+        """Makes the variable that compiled steps read; call it where the optimizer is made."""
+        self._variable = keras.Variable(self._rate, trainable=False, dtype="float32", name="rate")
+
+    def reduced(self, times: int) -> None:
+        """Sets the rate to what it is after so many reductions in all."""
+        lowest = min(self.end_learning_rate, self.peak)
+        self._rate = max(self.peak * self.factor**times, lowest)
+        if self._variable is not None:
+            self._variable.assign(self._rate)
+
+    def __call__(self, step):
+        rate = self._rate if self._variable is None else self._variable
+        return keras.ops.convert_to_tensor(rate, "float32")
+
+    def get_config(self):
+        return {
+            "peak": self.peak,
+            "factor": self.factor,
+            "end_learning_rate": self.end_learning_rate,
+        }
+
+
+def plateau_of(schedule) -> Plateau | None:
+    """Returns the part of a schedule that evaluations lower, None where steps alone decide."""
+    shape = schedule.schedule if isinstance(schedule, Warmup) else schedule
+    return shape if isinstance(shape, Plateau) else None
+
+
 def make_schedule(config: ConfigDict, timeline: Timeline) -> schedules.LearningRateSchedule:
     """Returns the rate over steps: `schedule.*` is its shape, `peak_learning_rate` its peak.
 
@@ -104,9 +151,15 @@ def _exponential(options, peak, *, steps_per_epoch, **_):
     return schedules.ExponentialDecay(peak, options.decay_epochs * steps_per_epoch, options.factor)
 
 
+def _plateau(options, peak, **_):
+    """The peak until `patience` evaluations bring nothing better, then times `factor`."""
+    return Plateau(peak, options.factor, options.end_learning_rate)
+
+
 SCHEDULES: dict[str, Callable[..., schedules.LearningRateSchedule]] = {
     "cosine": _cosine,
     "step": _step,
     "polynomial": _polynomial,
     "exponential": _exponential,
+    "plateau": _plateau,
 }

@@ -114,7 +114,9 @@ class Checkpoints:
             return None
         step = newest.best_step
         if step is None:
-            raise UserError(f"{self.folder}: no evaluation yet, so no best checkpoint")
+            raise UserError(
+                f"{self.folder}: no evaluation yet, so no best checkpoint; take the newest"
+            )
         damage = "missing" if step not in self.steps() else find_damage(self._seen_path(step))
         if damage is not None:
             raise UserError(

@@ -1,0 +1,156 @@
+"""What a run consists of, and how it comes together: devices, data, model, restore.
+
+`run.py` trains with it. What is asked of a run while it goes on stands here as `Run`.
+"""
+
+import contextlib
+import dataclasses
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from keras_resnet.errors import UserError
+from keras_resnet.training.data import open_sources, remember_dataset
+from keras_resnet.training.engine import Checkpoints, Engine, find_engine
+from keras_resnet.training.evaluation import Evaluation, make_steps_per_call
+from keras_resnet.training.finetuning import read_pretrained, take_over_preprocessing
+from keras_resnet.training.interruption import Interruption
+from keras_resnet.training.introduction import check_same_data
+from keras_resnet.training.progress import Progress, Timeline
+from keras_resnet.training.reporting import Reporter
+from keras_resnet.training.resumption import describe_resumption
+from keras_resnet.training.say import Say
+from keras_resnet.training.schedules import make_schedule, plateau_of
+from keras_resnet.training.steps_per_call import StepsPerCall
+from keras_resnet.training.workdir import WorkDir
+
+
+@dataclasses.dataclass
+class Run:
+    """What a run consists of, and how far it is."""
+
+    config: ConfigDict
+    outputs: WorkDir  # the work directory, or on other hosts than the first a copy nobody reads
+    engine: Engine
+    say: Say
+    train_source: Any
+    eval_source: Any
+    timeline: Timeline
+    schedule: Any
+    checkpoints: Checkpoints
+    progress: Progress
+    reporter: Reporter
+    interruption: Interruption
+    check_lock: Callable[[], None]  # raises if another process has taken over
+    train_steps_per_call: StepsPerCall
+    eval_steps_per_call: StepsPerCall
+    saved_step: int
+    rollbacks_in_a_row: int = 0
+    stopping: bool = False
+    evaluation: Evaluation | None = None  # the last one
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether evaluations have brought nothing better for `early_stopping.patience`."""
+        return self.progress.stops_early(self.config.early_stopping.patience)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is no step left to train."""
+        return self.stopped_early or self.progress.step >= self.timeline.total_steps
+
+    def follow_evaluations(self) -> None:
+        """Gives the learning rate what `progress` says of reductions by the plateau schedule."""
+        if plateau := plateau_of(self.schedule):
+            plateau.reduced(self.progress.rate_reductions)
+
+
+def prepare(
+    config: ConfigDict, path: str | os.PathLike, closing: contextlib.ExitStack, say: Say
+) -> Run:
+    """Returns a run that is ready to train; what has to be left at its end goes on `closing`."""
+    # Devices, after all that can be refused without them.
+    engine_type = find_engine()
+    engine_type.check(config, path)
+    workdir = WorkDir(path)
+    config = take_over_preprocessing(workdir.keep_older_defaults(config), workdir)
+    workdir.check(config)
+    engine = engine_type(config)
+    closing.enter_context(engine.explain_lost_hosts())
+    say.enabled = say.enabled and engine.is_chief
+
+    # Data
+    train_source, eval_source = open_sources(config)
+    check_same_data(engine, train_source, eval_source)
+    timeline = Timeline(config, train_source.num_examples)
+
+    # Model
+    schedule = make_schedule(config, timeline)
+    begun = workdir.is_begun()
+    weights = None if begun or not config.model.weights else read_pretrained(config)
+    engine.build(train_source.class_names, schedule, weights, say)
+    checkpoints = engine.checkpoints(workdir.checkpoints, say)
+
+    # Restore. Only now: a start that failed on a wrong path must not bind the folder to its config.
+    outputs = closing.enter_context(_outputs(workdir, engine.is_chief))
+    check_lock = closing.enter_context(outputs.locked(say))
+    say.keep_log(outputs.log)
+    outputs.remove_leftovers()
+    changed = outputs.claim(config)
+    changed |= remember_dataset(outputs, train_source, eval_source)
+    progress = checkpoints.restore_newest() or Progress()
+    for line in describe_resumption(config, changed, timeline, progress.step):
+        say(line)
+    _check_same_step(engine, progress.step)
+    if config.on_nonfinite == "rollback" and not checkpoints.steps():
+        checkpoints.save(progress)  # there must be something to go back to
+
+    over = progress.step >= timeline.total_steps
+    over = over or progress.stops_early(config.early_stopping.patience)
+    reporter = Reporter(outputs, config, engine.model, timeline, progress.step, say, over)
+    reporter.introduce(engine.description, train_source, eval_source)
+    run = Run(
+        config=config,
+        outputs=outputs,
+        engine=engine,
+        say=say,
+        train_source=train_source,
+        eval_source=eval_source,
+        timeline=timeline,
+        schedule=schedule,
+        checkpoints=checkpoints,
+        progress=progress,
+        reporter=reporter,
+        interruption=Interruption(say),
+        check_lock=check_lock,
+        train_steps_per_call=make_steps_per_call(engine),
+        eval_steps_per_call=make_steps_per_call(engine),
+        saved_step=progress.step,
+    )
+    run.follow_evaluations()
+    return run
+
+
+@contextlib.contextmanager
+def _outputs(workdir: WorkDir, is_chief: bool) -> Iterator[WorkDir]:
+    """Yields where this host writes: the work directory, or a copy that nobody will read."""
+    if is_chief:
+        yield workdir
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = WorkDir(folder)
+        if workdir.metrics.exists():
+            copy.metrics.write_text(workdir.metrics.read_text())
+        yield copy
+
+
+def _check_same_step(engine: Engine, step: int) -> None:
+    """Raises UserError unless all hosts begin at the same step."""
+    if engine.any_host(engine.mean(float(step)) != step):
+        raise UserError(
+            f"this host begins at step {step:,}, another one elsewhere: --workdir must be a folder "
+            "that all hosts share"
+        )
