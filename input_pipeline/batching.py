@@ -49,6 +49,7 @@ def train_batches(
     augment: Mapping[str, Any],
     shard_index: int = 0,
     num_shards: int = 1,
+    sampler: str = "shuffle",
 ) -> tf.data.Dataset:
     """The training batches start_step … num_steps - 1 of a run.
 
@@ -69,6 +70,8 @@ def train_batches(
         shard_index: this host's number among `num_shards`. From sources that seek, the hosts get
             consecutive parts of the batch that one host would get; from record streams, each
             host reads a fixed part of the data.
+        sampler: "shuffle", or "balanced" for every class equally often (`balanced`). An epoch is
+            then as many images as before, the rarer of them more than once.
 
     Returns:
         num_steps - start_step elements {"image": uint8[b, image_size, image_size, 3],
@@ -93,6 +96,7 @@ def train_batches(
         augment=augment,
         shard_index=shard_index,
         num_shards=num_shards,
+        sampler=sampler,
     )
     batches = chunks.rebatch(size, drop_remainder=True)
     if source.skipped is not None:
@@ -112,6 +116,7 @@ def training_chunks(
     augment: Mapping[str, Any],
     shard_index: int = 0,
     num_shards: int = 1,
+    sampler: str = "shuffle",
     stage: str = "augment",
 ) -> tf.data.Dataset:
     """What `train_batches` cuts into batches; with an earlier `stage`, to time it by itself.
@@ -143,6 +148,7 @@ def training_chunks(
         start_step=start_step,
         shard_index=shard_index,
         num_shards=num_shards,
+        sampler=sampler,
     )
     steps = tf.data.Dataset.range(start_step, num_steps)
     batches = tf.data.Dataset.zip(steps, ids).map(add_random_numbers)

@@ -69,6 +69,7 @@ def measure_stages(
     seed: int,
     image_size: int,
     augment: Mapping[str, Any],
+    sampler: str = "shuffle",
     seconds: float = 3.0,
     rounds: int = 3,
 ) -> Measurement:
@@ -79,7 +80,7 @@ def measure_stages(
     processor time they take and the cores there are.
 
     Args:
-        source, batch_size, seed, image_size, augment: as for `train_batches`.
+        source, batch_size, seed, image_size, augment, sampler: as for `train_batches`.
         seconds: for each stage in each round.
 
     Raises:
@@ -93,6 +94,7 @@ def measure_stages(
         "num_steps": 2**40,
         "image_size": image_size,
         "augment": augment,
+        "sampler": sampler,
     }
     pipelines = {
         stage: iter(training_chunks(source, stage=stage, **options).prefetch(2)) for stage in STAGES

@@ -12,6 +12,9 @@ from typing import Any
 
 from keras_resnet.input_pipeline.errors import DataError, unknown_name
 
+# In which order training takes the examples; `augment.repeats.training_ids` says what they are.
+SAMPLERS = ("shuffle", "balanced")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Setting:

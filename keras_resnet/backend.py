@@ -58,6 +58,14 @@ def prefer_onednn() -> None:
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
+def cpu_multiplies_bfloat16() -> bool:
+    """Whether the processor has units for products of bfloat16 matrices (AMX), which pay off."""
+    try:
+        return "amx_bf16" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+
+
 def cpu_has_bfloat16() -> bool:
     """Whether the processor computes in bfloat16; True where that cannot be told."""
     try:

@@ -27,11 +27,13 @@ class Source(abc.ABC):
         layout: for people, one line on how files were found to lie; "" where nothing was to find.
         skipped: where corrupt images are noted and skipped; None stops at the first one.
         is_synthetic: there are no files, and batches are made without decoding.
+        labels_at_hand: `labels` costs no reading beyond what training reads anyway.
     """
 
     layout = ""
     skipped: SkippedImages | None = None
     is_synthetic = False
+    labels_at_hand = False
 
     def __init__(self, *, title: str, num_examples: int, class_names: tuple[str, ...]):
         self.num_examples = num_examples
@@ -92,6 +94,15 @@ class Source(abc.ABC):
     def chunks(self) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
         """What `fetch` gives of all examples, a few hundred at a time, in the order of records."""
         raise NotImplementedError(f"{type(self).__name__} cannot be cached.")
+
+    def labels(self) -> np.ndarray:
+        """int32[num_examples], in the order of records; most sources read all examples for it."""
+        with tf.init_scope():
+            return np.concatenate([labels.numpy() for _, labels in self.chunks()])
+
+    def class_counts(self) -> np.ndarray:
+        """int64[classes]: the examples of each class."""
+        return np.bincount(self.labels(), minlength=len(self.class_names))
 
 
 class RandomAccessSource(Source):

@@ -67,6 +67,8 @@ def memory_needed(source: Source) -> int:
 class _Cached(RandomAccessSource):
     """Any order of what another source reads in one order."""
 
+    labels_at_hand = True
+
     def __init__(self, source: Source):
         super().__init__(
             title=source.title, num_examples=source.num_examples, class_names=source.class_names
@@ -122,6 +124,9 @@ class InMemory(_Cached):
     def prepare(self) -> None:
         self._tensors  # noqa: B018 (its first use reads the files)
 
+    def labels(self) -> np.ndarray:
+        return self._tensors[1].numpy()
+
     def fetch(self, ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         encoded, labels = self._tensors
         return tf.gather(encoded, ids), tf.gather(labels, ids)
@@ -142,6 +147,9 @@ class PackedFile(_Cached):
     def __del__(self):
         if hasattr(self, "_file"):
             os.close(self._file)
+
+    def labels(self) -> np.ndarray:
+        return self._labels.numpy()
 
     def fetch(self, ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         # TensorFlow reads whole files only. Python's read at an offset lets other threads run.

@@ -17,6 +17,8 @@ from keras_resnet.input_pipeline.sources.base import RandomAccessSource
 class ImageFolder(RandomAccessSource):
     """Files, read when they are needed."""
 
+    labels_at_hand = True
+
     def __init__(
         self, *, title: str, examples: list[tuple[str, int]], class_names: tuple[str, ...]
     ):
@@ -29,6 +31,9 @@ class ImageFolder(RandomAccessSource):
     def fetch(self, ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         encoded = tf.map_fn(tf.io.read_file, tf.gather(self._file_tensor, ids))
         return encoded, tf.gather(self._labels, ids)
+
+    def labels(self) -> np.ndarray:
+        return self._labels.numpy()
 
     def records(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
         return ((file, functools.partial(_read, file)) for file in self._files)

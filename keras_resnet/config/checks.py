@@ -49,7 +49,8 @@ def _check_tuples(config: ConfigDict) -> None:
             f"config.schedule.boundaries={boundaries!r} must be epochs in rising order"
         )
     weights = config.loss.class_weights
-    if not all(isinstance(weight, int | float) and weight >= 0 for weight in weights):
+    named = isinstance(weights, str)
+    if not named and not all(isinstance(entry, int | float) and entry >= 0 for entry in weights):
         raise UsageError(f"config.loss.class_weights={weights!r} must be numbers of 0 or more")
     if config.schedule.name == "step" and not boundaries:
         raise UsageError(

@@ -56,6 +56,7 @@ class Key:
         resume: NO, NOTED or FREELY.
         per_host: whether the hosts of one run may have different values.
         kind: the type, if `default` does not show it.
+        words: what may stand for a value of its type, too.
         example: a value for messages, where the default is none.
         since: the first version of config.json that has the key.
         absent: for each older version what the absence of the key means in its files.
@@ -73,6 +74,7 @@ class Key:
     resume: str = NO
     per_host: bool = False
     kind: type | None = None
+    words: tuple[str, ...] = ()
     example: Any = None
     since: int = 1
     absent: Mapping[int, Any] = dataclasses.field(default_factory=dict)
@@ -88,6 +90,8 @@ class Key:
         """Returns in words what it may be set to, "" if every value of its type."""
         if allowed := self.allowed():
             return f"one of {', '.join(choice or repr(choice) for choice in allowed)}"
+        if self.words:
+            return f"{_PARSERS[self.type][1]}, or {' or '.join(self.words)}"
         return self.accepted if self.type is not bool and self.accepted else str(self.range or "")
 
     def allowed(self) -> tuple[str, ...]:
@@ -100,6 +104,8 @@ class Key:
         Raises:
             UsageError: it has another type; `where` says whose value it is.
         """
+        if self.words and isinstance(value, str):
+            return value  # `check` says whether it is one of them
         if self.type is tuple and isinstance(value, list):
             value = tuple(value)
         if self.type is float and type(value) is int:
@@ -123,6 +129,8 @@ class Key:
         """
         if self.default is None and text.lower() == "none":
             return None
+        if self.words and text.strip().isidentifier():
+            return text.strip()
         parse, what = _PARSERS[self.type]
         try:
             return parse(text)
@@ -136,6 +144,9 @@ class Key:
     def check(self, value: Any) -> None:
         """Raises UsageError unless `value`, which has the key's type, can be used."""
         if value is None and self.default is None:
+            return
+        if isinstance(value, str) and self.words:
+            self._check_word(value)
             return
         allowed = self.allowed()
         given = f"config.{self.name}={value!r}"
@@ -151,6 +162,14 @@ class Key:
             raise UsageError(f"{given} is not a finite number")
         if self.range is not None and value not in self.range:
             raise UsageError(f"{given} must be {self.range}")
+
+    def _check_word(self, value: str) -> None:
+        if value not in self.words:
+            raise UsageError(
+                f"config.{self.name}={value!r} is not {_PARSERS[self.type][1]}, for example "
+                f"'{self._example()}', nor {' or '.join(self.words)}."
+                f"{did_you_mean(value, self.words)}"
+            )
 
     def _example(self) -> Any:
         return self.default if self.example is None else self.example

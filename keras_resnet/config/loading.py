@@ -108,7 +108,8 @@ def set_value(config: ConfigDict, name: str, value: Any) -> None:
     *groups, last = name.split(".")
     for group in groups:
         config = config[group]
-    config[last] = value
+    with config.ignore_type():  # its key has checked it, and may take a word for a tuple
+        config[last] = value
 
 
 def check_key(name: str, where: str) -> Key:

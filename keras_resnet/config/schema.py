@@ -19,6 +19,7 @@ from keras_resnet.architectures import ARCHITECTURES
 from keras_resnet.config.key import FREELY, NO, NOTED, Key, Range
 from keras_resnet.config.registries import Registry
 from keras_resnet.input_pipeline.augment.settings import AUGMENTATIONS
+from keras_resnet.input_pipeline.settings import SAMPLERS
 from keras_resnet.input_pipeline.sources import SETTINGS
 from keras_resnet.preprocessing import CHANNEL_ORDERS, INTERPOLATIONS, RESIZES
 
@@ -51,8 +52,10 @@ _ROWS = (
         help="How many GPUs mirrored uses, or parts it splits a CPU into; 0 takes all."),
     Key("connect_timeout", 300.0, range=NOT_NEGATIVE, resume=FREELY, per_host=True,
         help="Seconds that multi_worker waits for the other hosts."),
-    Key("precision", "float32", choices=("float32", "mixed_bfloat16", "mixed_float16"),
-        help="Type of the numbers it computes with; the mixed ones keep variables in float32."),
+    # A run records what auto came to.
+    Key("precision", "float32", choices=("auto", "float32", "mixed_bfloat16", "mixed_float16"),
+        help="Type of the numbers it computes with, the mixed ones with variables in float32; "
+        "auto: mixed_bfloat16 where the device multiplies it natively, else float32."),
     Key("xla", "auto", choices=("auto", "on", "off"), resume=NOTED,
         help="Whether XLA compiles the step; auto: on GPU and TPU, where it is faster."),
     Key("xla_cache", "", resume=FREELY, per_host=True,
@@ -114,6 +117,9 @@ _ROWS = (
         help="The images to train on, as TFDS writes splits: train, train[:80%]."),
     Key("data.eval_split", "test",
         help="The images to evaluate on."),
+    Key("data.sampler", "shuffle", choices=SAMPLERS, since=3,
+        absent={1: "shuffle", 2: "shuffle"},
+        help="shuffle: every image once an epoch; balanced: every class equally often."),
     Key("data.image_size", 32, range=ONE_OR_MORE,
         help="Height and width, in pixels, of what the network sees."),
     Key("data.train_image_size", 0, range=NOT_NEGATIVE,
@@ -187,8 +193,8 @@ _ROWS = (
         help="For binary: targets above it become 1, others 0; 0 leaves them as they are."),
     Key("loss.sum_classes", False,
         help="For binary: sums over the classes instead of taking the mean."),
-    Key("loss.class_weights", (), example=(1.0, 3.0),
-        help="One weight for each class; () weighs all alike."),
+    Key("loss.class_weights", (), example=(1.0, 3.0), words=("balanced",),
+        help="One weight for each class; balanced: by its share of the training images; () none."),
 
     # To train on, or to end earlier, as with epochs.
     Key("early_stopping.patience", 0, range=NOT_NEGATIVE, resume=NOTED, since=3,

@@ -63,6 +63,8 @@ def lower_train_step(config: ConfigDict, *, batch: int, classes: int) -> Lowered
 
     config = config.copy_and_resolve_references()
     config.batch_size = batch * config.accumulate_steps
+    if config.precision == "auto":
+        config.precision = "mixed_bfloat16"  # what it is on every TPU
     config.xla = "off"  # the whole step is compiled here
     timeline = Timeline(config, max(IMAGENET_TRAIN, config.batch_size))
     engine = TensorFlowEngine(config, tf.distribute.OneDeviceStrategy("/cpu:0"))

@@ -67,7 +67,7 @@ class Engine(Protocol):
     Several hosts run the same program: each calls the same functions in the same order.
 
     Attributes:
-        config: of the run.
+        config: of the run; in place of precision=auto with what that is on the devices.
         description: strategy and devices in words.
         is_chief: whether this host writes the files and speaks.
         several_hosts: whether other processes take part in the run.
@@ -93,6 +93,7 @@ class Engine(Protocol):
         schedule: Any = None,
         weights: Checkpoint | None = None,
         say: Callable[[str], None] = ...,
+        class_weights: Sequence[float] | None = None,
     ) -> None:
         """Makes network, optimizer and averages from `config` and its seed.
 
@@ -101,6 +102,8 @@ class Engine(Protocol):
             schedule: the learning rate; None builds for inference, without an optimizer.
             weights: to start from instead of random ones.
             say: told what the person should know of them.
+            class_weights: of the loss, one for each class, () for none; None: `loss.class_weights`,
+                of which "balanced" is none without the images.
         """
 
     def train_batches(self, source: Any, first: int, end: int) -> Any:

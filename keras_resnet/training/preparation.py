@@ -12,7 +12,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from keras_resnet.config import merge
 from keras_resnet.errors import UserError
+from keras_resnet.training.class_balance import class_weights, describe_balance
 from keras_resnet.training.data import open_sources, remember_dataset
 from keras_resnet.training.engine import Checkpoints, Engine, find_engine
 from keras_resnet.training.evaluation import Evaluation, make_steps_per_call
@@ -77,8 +79,10 @@ def prepare(
     engine_type.check(config, path)
     workdir = WorkDir(path)
     config = take_over_preprocessing(workdir.keep_older_defaults(config), workdir)
+    config, begun = _keep_precision(config, workdir), workdir.is_begun()
     workdir.check(config)
     engine = engine_type(config)
+    resolved, config = engine.config is not config, engine.config
     closing.enter_context(engine.explain_lost_hosts())
     say.enabled = say.enabled and engine.is_chief
 
@@ -89,9 +93,10 @@ def prepare(
 
     # Model
     schedule = make_schedule(config, timeline)
-    begun = workdir.is_begun()
     weights = None if begun or not config.model.weights else read_pretrained(config)
-    engine.build(train_source.class_names, schedule, weights, say)
+    engine.build(
+        train_source.class_names, schedule, weights, say, class_weights(config, train_source)
+    )
     checkpoints = engine.checkpoints(workdir.checkpoints, say)
 
     # Restore. Only now: a start that failed on a wrong path must not bind the folder to its config.
@@ -112,6 +117,10 @@ def prepare(
     over = over or progress.stops_early(config.early_stopping.patience)
     reporter = Reporter(outputs, config, engine.model, timeline, progress.step, say, over)
     reporter.introduce(engine.description, train_source, eval_source)
+    if resolved:
+        say(_describe_precision(config.precision))
+    for line in describe_balance(config, train_source):
+        say(line)
     run = Run(
         config=config,
         outputs=outputs,
@@ -132,6 +141,22 @@ def prepare(
     )
     run.follow_evaluations()
     return run
+
+
+def _keep_precision(config: ConfigDict, workdir: WorkDir) -> ConfigDict:
+    """Returns `config`, in place of precision=auto with what it came to when the run began."""
+    if config.precision != "auto" or not workdir.is_begun():
+        return config
+    recorded = {"precision": workdir.read_config().precision}
+    return merge(config.copy_and_resolve_references(), recorded, str(workdir.config))
+
+
+def _describe_precision(precision: str) -> str:
+    how = "multiplies" if precision == "mixed_bfloat16" else "does not multiply"
+    return (
+        f"precision  {precision}, as precision=auto: the device {how} bfloat16 natively. The run "
+        "keeps it, wherever it resumes"
+    )
 
 
 @contextlib.contextmanager

@@ -71,6 +71,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
         seed=resolved.seed,
         image_size=image_size,
         augment=data.augment.to_dict(),
+        sampler=data.sampler,
         seconds=flags.seconds,
         rounds=flags.rounds,
     )

@@ -55,7 +55,7 @@ def measure_step(config: ConfigDict, *, steps: int, rounds: int) -> dict[str, An
         "image_size": training_image_size(config),
         "batch_size": config.batch_size,
         "device": engine.description,
-        "precision": config.precision,
+        "precision": engine.config.precision,
         "xla": config.xla,
         "steps": steps,
         "rounds": rounds,

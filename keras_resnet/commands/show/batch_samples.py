@@ -12,6 +12,7 @@ from keras_resnet.config import preprocessing, training_image_size
 from keras_resnet.input_pipeline.augment.mixing import mix_images, neighbors
 from keras_resnet.training.data import open_source
 from keras_resnet.training.tensorflow.broken_images import explain_broken_images
+from keras_resnet.training.tensorflow.precision import precision_here
 
 
 @dataclasses.dataclass
@@ -50,6 +51,7 @@ def training_sample(config: ConfigDict, count: int) -> Sample:
             num_steps=-(-count // config.batch_size),
             image_size=training_image_size(config),
             augment=config.data.augment.to_dict(),
+            sampler=config.data.sampler,
         )
         labels, shown = _read(batches, count)
     return _sample(config, source, "training, as augmented", labels, shown)
@@ -101,7 +103,7 @@ def _sample(
     shown: list[np.ndarray],
 ) -> Sample:
     pixels, own, partners, shares = shown
-    dtype = "bfloat16" if config.precision == "mixed_bfloat16" else "float32"
+    dtype = "bfloat16" if precision_here(config) == "mixed_bfloat16" else "float32"
     normalized = input_pipeline.normalize(pixels, preprocessing(config), dtype=dtype)
     captions = [
         caption(source.class_names, *example) for example in zip(own, partners, shares, strict=True)

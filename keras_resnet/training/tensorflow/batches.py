@@ -62,6 +62,7 @@ class HostBatches:
             batch_size=self.batch_size,
             seed=self.options["seed"],
             start_step=first,
+            sampler=self.options.get("sampler", "shuffle"),
             **shard,
         )
 

@@ -31,6 +31,7 @@ from keras_resnet.training.tensorflow.broken_images import explain_broken_images
 from keras_resnet.training.tensorflow.checkpoints import Checkpoints
 from keras_resnet.training.tensorflow.cluster import explain_lost_hosts
 from keras_resnet.training.tensorflow.ema import WeightAverage
+from keras_resnet.training.tensorflow.precision import resolve_precision
 from keras_resnet.training.tensorflow.step import Steps
 from keras_resnet.training.tensorflow.strategy import check_pod, describe, is_chief, strategy_of
 from keras_resnet.weights import Checkpoint
@@ -45,8 +46,8 @@ class TensorFlowEngine(Engine):
     """
 
     def __init__(self, config: ConfigDict, strategy: tf.distribute.Strategy | None = None):
-        self.config = config
         self.strategy = strategy_of(config) if strategy is None else strategy
+        self.config = resolve_precision(config, self.strategy)
         self.description = describe(self.strategy)
         self.is_chief = is_chief(self.strategy)
         self.several_hosts = hosts.several_hosts(self.strategy)
@@ -62,9 +63,13 @@ class TensorFlowEngine(Engine):
         schedule: Any = None,
         weights: Checkpoint | None = None,
         say: Callable[[str], None] = say,
+        class_weights: Sequence[float] | None = None,
     ) -> None:
         config, trains = self.config, schedule is not None
-        self._check(len(class_names), trains)
+        if class_weights is None:
+            balanced = config.loss.class_weights == "balanced"
+            class_weights = () if balanced else config.loss.class_weights
+        self._check(len(class_names), trains, class_weights)
         if config.deterministic and trains:
             tf.config.experimental.enable_op_determinism()
         # Data ops must not land on the accelerator, so only what holds variables is in the scope.
@@ -78,10 +83,12 @@ class TensorFlowEngine(Engine):
             self.average = None
             if config.ema.decay:
                 self.average = WeightAverage(self.model, config.ema.decay, config.ema.warmup)
-        self.steps = Steps(self.model, self.optimizer, self.strategy, config, self.average)
+        self.steps = Steps(
+            self.model, self.optimizer, self.strategy, config, self.average, class_weights
+        )
         self._evaluation_data: tuple[HostBatches, Any] | None = None
 
-    def _check(self, classes: int, trains: bool) -> None:
+    def _check(self, classes: int, trains: bool, weights: Sequence[float]) -> None:
         """Raises UsageError where config, replicas and data do not fit each other."""
         config, replicas = self.config, self.strategy.num_replicas_in_sync
         micro_batches = config.accumulate_steps if trains else 1
@@ -102,7 +109,6 @@ class TensorFlowEngine(Engine):
                 "looks at the gradients of the first replica only, an overflow on another one "
                 "would reach the weights; take mixed_bfloat16, or one replica"
             )
-        weights = config.loss.class_weights
         if weights and len(weights) != classes:
             raise UsageError(
                 f"config.loss.class_weights has {len(weights)} numbers, but the data has {classes} "
@@ -123,6 +129,7 @@ class TensorFlowEngine(Engine):
                 "num_steps": end,
                 "image_size": training_image_size(self.config),
                 "augment": self.config.data.augment.to_dict(),
+                "sampler": self.config.data.sampler,
             },
         )
         if source.is_synthetic:

@@ -1,5 +1,7 @@
 """Losses of single examples, from labels or soft targets."""
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 from ml_collections import ConfigDict
 
@@ -28,14 +30,14 @@ def example_losses(
 
 
 def example_weights(
-    options: ConfigDict, labels: tf.Tensor, mix: tf.Tensor | None = None
+    class_weights: Sequence[float], labels: tf.Tensor, mix: tf.Tensor | None = None
 ) -> tf.Tensor:
-    """Returns the weight of each example's loss, float32[b]: `class_weights` of its label.
+    """Returns the weight of each example's loss, float32[b]: that of its label's class.
 
     A mixed example has the mean of its two labels' weights, by their shares. As in Keras, the
     weighted losses are divided by the number of examples; PyTorch divides by the sum of weights.
     """
-    weights = tf.gather(tf.constant(options.class_weights, tf.float32), labels)
+    weights = tf.gather(tf.constant(class_weights, tf.float32), labels)
     return weights if mix is None else mixing.mix_targets(weights[:, None], mix)[:, 0]
 
 

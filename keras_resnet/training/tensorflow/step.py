@@ -5,6 +5,7 @@ where).
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -63,6 +64,7 @@ class Steps:
         strategy: where it runs; model and optimizer were created in its scope.
         config: reads `batch_size`, `accumulate_steps`, `xla`, `loss`, `model.synchronized_norm`.
         average: the moving average of the weights that training updates, if any.
+        class_weights: of the loss, one for each class; () for none.
     """
 
     def __init__(
@@ -72,10 +74,11 @@ class Steps:
         strategy: tf.distribute.Strategy,
         config: ConfigDict,
         average: WeightAverage | None = None,
+        class_weights: Sequence[float] = (),
     ):
         self.model, self.strategy, self.config = model, strategy, config
         self.optimizer: Any = optimizer  # None is never asked to train
-        self.average = average
+        self.average, self.class_weights = average, tuple(class_weights)
         self._forward_backward = self.forward_backward
         self._train_step, self._accumulate_step = self.train_step, self.accumulate_step
         self._update_step = self.update_step
@@ -110,8 +113,8 @@ class Steps:
         with tf.GradientTape() as tape:
             logits = self.model(self._normalize(images), training=True)
             losses = self.losses(labels, logits, mix)
-            if self.config.loss.class_weights:
-                losses *= example_weights(self.config.loss, labels, mix)
+            if self.class_weights:
+                losses *= example_weights(self.class_weights, labels, mix)
             loss = tf.reduce_sum(losses) / self.config.batch_size
             loss = self.optimizer.scale_loss(loss)  # float16 only
         gradients = tape.gradient(loss, [variable.value for variable in variables])

@@ -60,7 +60,8 @@ def check_pod(config: ConfigDict, workdir: str | os.PathLike) -> None:
 
     Raises:
         UserError: the work directory or the data are not in a bucket, or the workers would have to
-            ask this host for images (a cache) or to run Python (data.on_error=skip).
+            ask this host for images (a cache) or to run Python (data.on_error=skip,
+            data.sampler=balanced).
     """
     name, data = os.environ.get("TPU_NAME", "local"), config.data
     if name in ("", "local") or config.strategy not in ("auto", "tpu"):
@@ -76,7 +77,12 @@ def check_pod(config: ConfigDict, workdir: str | os.PathLike) -> None:
                 f"no common disk. {local}"
             )
     # "auto" may come to hold the images in the memory of this host.
-    for key, value, needed in (("cache", data.cache, "none"), ("on_error", data.on_error, "stop")):
+    needs = (
+        ("cache", data.cache, "none"),
+        ("on_error", data.on_error, "stop"),
+        ("sampler", data.sampler, "shuffle"),
+    )
+    for key, value, needed in needs:
         if value != needed and data.source != "synthetic":
             raise UserError(
                 f"TPU_NAME={name!r} is a pod: config.data.{key}={value!r} must be {needed!r}, as "
