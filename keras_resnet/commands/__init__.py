@@ -32,6 +32,7 @@ COMMANDS = {
     "train": "keras_resnet.commands.train",
     "evaluate": "keras_resnet.commands.evaluate",
     "predict": "keras_resnet.commands.predict",
+    "find-lr": "keras_resnet.commands.find_lr",
     "config": "keras_resnet.commands.config",
     "convert": "keras_resnet.commands.convert",
     "show": "keras_resnet.commands.show",

@@ -1,11 +1,11 @@
-"""The commands `train`, `evaluate` and `predict` as functions.
+"""The commands `train`, `evaluate`, `predict` and `find-lr` as functions.
 
 What loads TensorFlow is imported inside of them, after a check that it is there.
 """
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ml_collections import ConfigDict
 
@@ -13,6 +13,9 @@ from keras_resnet.backend import require_tensorflow
 from keras_resnet.config import check, merge
 from keras_resnet.config import load_config as read_config
 from keras_resnet.training.workdir import WorkDir
+
+if TYPE_CHECKING:
+    from keras_resnet.training.learning_rate_finder import LearningRateCurve
 
 
 def load_config(name_or_path: str, overrides: Mapping[str, Any] | None = None) -> ConfigDict:
@@ -55,6 +58,27 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, float]:
     from keras_resnet.training import run
 
     return run.train(check(config), workdir)
+
+
+def find_learning_rate(config: ConfigDict, **options: Any) -> "LearningRateCurve":
+    """Trains with a rising learning rate and suggests one; writes nothing.
+
+    Args:
+        config: of `load_config`.
+        **options: `start`, `end` and `steps` of
+            `keras_resnet.training.learning_rate_finder.find_learning_rate`.
+
+    Returns:
+        The curve: `suggestion` for `optimizer.learning_rate`, `rates`, `losses`, `smoothed`, and
+        `draw(path)`.
+
+    Raises:
+        UserError, input_pipeline.DataError: as `train`.
+    """
+    require_tensorflow()
+    from keras_resnet.training import learning_rate_finder
+
+    return learning_rate_finder.find_learning_rate(check(config), **options)
 
 
 def evaluate(
