@@ -90,9 +90,9 @@ class LearningRateCurve:
         if self.suggestion is not None:
             rate = self.suggestion * self.scale
             axes.axvline(rate, color="#ee6677", linewidth=1, label=f"suggested: {rate:.3g}")
-        top = max(self.smoothed)
         axes.set(xlabel="learning rate", ylabel="loss", xscale="log", title=title)
-        axes.set_ylim(0.9 * min(self.smoothed), 1.1 * top)
+        # What explodes in the end would hide what fell before.
+        axes.set_ylim(0.9 * min(self.smoothed), 1.5 * self.smoothed[0])
         axes.grid(alpha=0.3)
         axes.legend()
         with replacing(path) as temporary:
