@@ -16,6 +16,7 @@ from keras_resnet.config.schema import KEYS
 from keras_resnet.errors import UserError
 from keras_resnet.input_pipeline.errors import DataError
 from keras_resnet.training import run
+from keras_resnet.training.engine import find_engine
 from keras_resnet.training.workdir import WorkDir
 
 PHOTOS = 24
@@ -106,7 +107,7 @@ def test_other_classes_are_another_data_set(photos, tmp_path):
 @pytest.mark.parametrize("epochs", [1, pytest.param(2, marks=pytest.mark.ci)])
 def test_a_loss_that_is_not_finite(epochs, tmp_path, monkeypatch):
     """The advice holds with a checkpoint and before the first one."""
-    engine = run.find_engine()
+    engine = find_engine()
     train, calls = engine.train, []
 
     def poison(self, batches, steps):

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import mirrored_strategy
-from run_helpers import final_weights, start, tiny_config
+from run_helpers import final_weights, kill, start, tiny_config, wait_for
 from test_resume import DIES
+from test_training_equality import free_ports
 
 from keras_resnet import training
 from keras_resnet.commands import main
@@ -140,6 +141,50 @@ def test_killed_and_resumed_it_stops_at_the_same_step_with_the_same_bits(tmp_pat
     assert results[0] == results[1]
     assert (results[0]["step"], results[0]["model_step"]) == (179, 112)
     assert final_weights(tmp_path / "whole") == final_weights(tmp_path / "killed")
+
+
+def _two_hosts(workdir):
+    """Starts two processes that train together over loopback."""
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    changes = {
+        "epochs": 16,
+        "batch_size": 32,
+        "strategy": "multi_worker",
+        "deterministic": False,
+        "early_stopping__patience": 2,
+        "schedule__name": "plateau",
+        "schedule__patience": 1,
+        "schedule__factor": 0.5,
+        "checkpoint__every_epochs": 3,
+        "data__sampler": "balanced",
+        "data__train_split": "train[:40%]",
+        "data__eval_split": "test[:60]",
+    }
+    processes = []
+    for index in range(2):
+        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        prelude = f"import os\nos.environ['TF_CONFIG'] = {json.dumps(task)!r}"
+        processes.append(start(workdir, prelude, **changes))
+    return processes
+
+
+@pytest.mark.slow  # each process traces for itself: minutes on two cores
+def test_two_hosts_stop_at_the_same_step_after_a_kill_too(tmp_path):
+    evaluations = []
+    for folder, killed in ((tmp_path / "whole", False), (tmp_path / "killed", True)):
+        workdir = WorkDir(folder)
+        if killed:
+            processes = _two_hosts(folder)
+            index = workdir.checkpoints / "ckpt-71.index"
+            assert wait_for(index.exists, processes[0], seconds=300)
+            for process in processes:
+                kill(process)
+        for process in _two_hosts(folder):
+            output, _ = process.communicate(timeout=600)
+            assert process.returncode == 0, output
+        evaluations.append([row for row in workdir.read_metrics() if row["kind"] == "eval"])
+        assert workdir.read_result()["step"] == evaluations[-1][-1]["step"] < 287
+    assert evaluations[0] == evaluations[1]
 
 
 @pytest.fixture(scope="module")
