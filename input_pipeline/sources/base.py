@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from keras_resnet.input_pipeline import order
 from keras_resnet.input_pipeline.corrupt_images import SkippedImages
+from keras_resnet.preprocessing import MAX_PIXELS
 
 _CHUNK = 256
 
@@ -25,10 +26,15 @@ class Source(abc.ABC):
         class_names: position i names label i.
         description: for people, as in "digits train: 1,437 images, 10 classes".
         skipped: where corrupt images are noted and skipped; None stops at the first one.
+        upright: whether training turns images as their EXIF says. (Evaluation does what the
+            preprocessing of the model says.)
+        max_pixels: how many pixels an image may claim to have, see `formats.limits`.
         is_synthetic: there are no files, and batches are made without decoding.
     """
 
     skipped: SkippedImages | None = None
+    upright = False
+    max_pixels = MAX_PIXELS
     is_synthetic = False
 
     def __init__(self, *, title: str, num_examples: int, class_names: tuple[str, ...]):
