@@ -163,7 +163,7 @@ def _training_loader(
             return {"label": labels, "bytes": tf.strings.length(encoded)}
         images = _map_images(
             lambda example: training_image(
-                *example, augment, image_size, source.upright, source.max_pixels
+                example[0], example[1], augment, image_size, source.upright, source.max_pixels
             ),
             (encoded, numbers),
             chunk,

@@ -20,6 +20,8 @@ from keras_resnet.input_pipeline.formats.limits import MAX_PIXELS
 LARGE_WINDOW = 40_000_000
 RATIOS = (1, 2, 4, 8)
 
+_KINDS = (png, gif, bmp, webp)
+
 # From int32[2], height and width of an image, to a window of it: int32[4], top, left, height and
 # width in pixels.
 Window = Callable[[tf.Tensor], tf.Tensor]
@@ -168,17 +170,41 @@ def _place_of_ratio(window: tf.Tensor, wanted: int) -> tf.Tensor:
     return tf.clip_by_value(place, 0, len(RATIOS) - 1)
 
 
+def claimed_pixels(encoded: tf.Tensor) -> tf.Tensor:
+    """float32: about how many pixels decoding a file takes memory for; 0 where it is no image.
+
+    As its first bytes say, without a search in it. A frame that is larger than its canvas is not
+    decoded where it is larger than `limits.SMALL_FRAME`, either.
+    """
+
+    def of_jpeg():
+        return tf.image.extract_jpeg_shape(encoded)[:2]
+
+    @not_inlined
+    def of_other(encoded):
+        matches = [tf.strings.substr(encoded, 0, len(kind.START)) == kind.START for kind in _KINDS]
+        return tf.switch_case(
+            tf.argmax(tf.stack([*matches, True]), output_type=tf.int32),
+            [
+                *[lambda claimed=kind.claimed_size: claimed(encoded) for kind in _KINDS],
+                lambda: tf.zeros([2], tf.int32),
+            ],
+        )
+
+    size = tf.cond(is_jpeg(encoded), of_jpeg, lambda: of_other(encoded))
+    return tf.reduce_prod(tf.cast(tf.abs(size), tf.float32))
+
+
 @not_inlined
 def decode_other(encoded: tf.Tensor, max_pixels: int = MAX_PIXELS) -> tf.Tensor:
     """As `decode_image`, for files that are no JPEG."""
-    kinds = [png, gif, bmp, webp]
     matches = tf.stack(
-        [tf.strings.substr(encoded, 0, len(kind.START)) == kind.START for kind in kinds] + [True]
+        [tf.strings.substr(encoded, 0, len(kind.START)) == kind.START for kind in _KINDS] + [True]
     )
     image = tf.switch_case(
         tf.cast(tf.argmax(matches), tf.int32),
         [
-            *[lambda decode=kind.decode: decode(encoded, max_pixels) for kind in kinds],
+            *[lambda decode=kind.decode: decode(encoded, max_pixels) for kind in _KINDS],
             lambda: _refuse(encoded),
         ],
     )

@@ -1,5 +1,7 @@
 """Resizing as PIL does it, of no more than the window that is kept."""
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 # Our names for the antialiasing kernels of tf.raw_ops.ScaleAndTranslate. Its Keys cubic has
@@ -13,8 +15,8 @@ _BITS = 22
 _BLOCK = 32
 # Pixels from which on less memory counts more than time: those of 12 megapixels take 415 MB.
 LARGE = 12 * 2**20
-# Lines of a large image that bicubic resizes at a time.
-_STRIP = 512
+# Pixels of a large image that bicubic resizes at a time.
+_STRIP = 2**21
 # Rows that a block of a result may be made of, with all the other blocks at once.
 _MOST_ROWS = 8192
 
@@ -140,14 +142,12 @@ def _bicubic(image: tf.Tensor, resized, top_left, size: int, whole, origin) -> t
         return tf.transpose(tf.reshape(weigh(1, turned), tf.stack([3 * size, count])))
 
     def rows_first():
-        parts = lambda first: image[:, first : first + _STRIP]  # noqa: E731
-        lines = _in_strips(of_columns, parts, image, width, 3 * size)
+        lines = _in_strips(of_columns, image, 1, 3 * size)
         square = tf.cast(tf.reshape(weigh(1, lines), [3 * size, size]), tf.uint8)
         return tf.reshape(tf.transpose(square), [size, size, 3])
 
     def columns_first():
-        parts = lambda first: image[first : first + _STRIP]  # noqa: E731
-        square = weigh(0, _in_strips(of_rows, parts, image, height, 3 * size))
+        square = weigh(0, _in_strips(of_rows, image, 0, 3 * size))
         return tf.reshape(tf.cast(square, tf.uint8), [size, size, 3])
 
     # Pillow 13 begins with the rows where that removes more; up to Pillow 12 it never did. Where
@@ -156,20 +156,25 @@ def _bicubic(image: tf.Tensor, resized, top_left, size: int, whole, origin) -> t
     return tf.cond((removed[0] > 0) & (removed[0] > 2 * removed[1]), rows_first, columns_first)
 
 
-def _in_strips(function, part_from, image: tf.Tensor, lines: tf.Tensor, width: int) -> tf.Tensor:
-    """float32[lines, width]: `function` of the image, of a large one strip by strip."""
+def _in_strips(function: Callable, image: tf.Tensor, axis: int, width: int) -> tf.Tensor:
+    """float32[lines, width]: `function` of an image, whose lines stand along `axis`.
+
+    It gives as many rows as its part of the image has lines; of a large image the parts are strips.
+    """
 
     def strips():
-        starts = tf.range(0, lines, _STRIP)
+        lines, length = tf.shape(image)[axis], tf.shape(image)[1 - axis]
+        step = tf.maximum(_STRIP // length, 1)
+        starts = tf.range(0, lines, step)
         results = tf.TensorArray(tf.float32, tf.size(starts), element_shape=[None, width])
+
+        def add(index, results):
+            lines = slice(starts[index], starts[index] + step)
+            part = image[:, lines] if axis else image[lines]
+            return index + 1, results.write(index, function(part))
+
         _, results = tf.while_loop(
-            lambda index, _: index < tf.size(starts),
-            lambda index, results: (
-                index + 1,
-                results.write(index, function(part_from(starts[index]))),
-            ),
-            [0, results],
-            parallel_iterations=1,
+            lambda index, _: index < tf.size(starts), add, [0, results], parallel_iterations=1
         )
         return results.concat()
 

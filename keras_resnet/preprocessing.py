@@ -219,14 +219,18 @@ class Preprocessing(Mapping[str, Any]):
         return len(self.names())
 
     def __eq__(self, other: object) -> bool:
-        """Equality of the fields, also with a mapping that holds the same, as lists or tuples."""
+        """Equality of the fields, also with a mapping that holds the same, as lists or tuples.
+
+        Fields that the mapping lacks mean what their absence does in `from_dict`.
+        """
         if not isinstance(other, Mapping):
             return NotImplemented
-        return dict(self) == {
+        given = {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in other.items()
             if key != "version"
         }
+        return dict(self) == {**self.MEANING_OF_ABSENCE, **given}
 
     def __hash__(self) -> int:
         return hash(tuple(getattr(self, name) for name in self.names()))

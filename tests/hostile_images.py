@@ -213,8 +213,8 @@ def progressive_jpeg(
     last = 0 if frame == 0xC2 else 63
     bits_of_block = 1 if frame == 0xC2 else 2
 
-    def scan(names, first, last, data):
-        head = bytes([len(names), *(b for n in names for b in (n, 0)), first, last, 0])
+    def scan(names, first, last, data, shifts=0):
+        head = bytes([len(names), *(b for n in names for b in (n, 0)), first, last, shifts])
         return _segment(0xDA, head) + data
 
     if interleaved:
@@ -224,7 +224,7 @@ def progressive_jpeg(
     runs = ("0" + "1" * 14) * -(-blocks[1] // 32_767)
     runs += "1" * (-len(runs) % 8)
     data = int(runs, 2).to_bytes(len(runs) // 8, "big").replace(b"\xff", b"\xff\0")
-    parts.append(scan([1], 1, 63, data) * extra_scans)
+    parts.append(scan([1], 1, 63, data, 0x10) * extra_scans)  # each refines all 63 of every block
     return b"".join(parts) + b"\xff\xd9"
 
 

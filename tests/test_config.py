@@ -242,7 +242,12 @@ def _plain(values):
 
 
 # What later versions changed: a new key's value in older files, and another default.
-LATER = {"model.classifier_initializer": "normal", "data.resize": "round"}
+LATER = {
+    "model.classifier_initializer": "normal",
+    "data.resize": "round",
+    "data.exif": "ignore",
+    "data.max_pixels": 2**28,
+}
 OTHER_DEFAULTS = {"model.zero_init_last_gamma": True}
 
 
@@ -253,7 +258,7 @@ def test_defaults_are_those_of_the_first_version_but_for_what_the_table_says():
     now = dict(configs.flatten(_plain(configs.default_config().to_dict())))
     assert {name: KEYS[name].absent[1] for name in LATER} == LATER
     assert {name: KEYS[name].formerly[1] for name in OTHER_DEFAULTS} == OTHER_DEFAULTS
-    today = {"model.classifier_initializer": None, "data.resize": "round"}
+    today = {**LATER, "model.classifier_initializer": None, "data.exif": "auto"}
     assert {**now, **OTHER_DEFAULTS} == {**recorded, **today}
     assert now["model.zero_init_last_gamma"] is None
     assert [name for name, key in KEYS.items() if key.formerly] == list(OTHER_DEFAULTS)
@@ -273,7 +278,7 @@ def test_config_json_of_the_first_version_is_read_unchanged():
     again = configs.from_json(configs.to_json(config), "config.json")
     assert again == config
     recorded["model"]["classifier_initializer"] = "normal"
-    recorded["data"]["resize"] = "round"
+    recorded["data"].update(resize="round", exif="ignore", max_pixels=2**28)
     assert json.loads(configs.to_json(config)) == {
         "config_version": configs.CONFIG_VERSION,
         **recorded,

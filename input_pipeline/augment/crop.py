@@ -85,7 +85,7 @@ def random_resized_crop(
     """
 
     def window(whole):
-        return crop_window(*tf.unstack(whole), numbers)
+        return crop_window(whole[0], whole[1], numbers)
 
     crop, _, _ = decode_window(
         encoded, window, window, wanted=size, upright=upright, max_pixels=max_pixels

@@ -7,17 +7,19 @@ from keras_resnet.input_pipeline.formats import data, limits
 START = b"BM"
 
 
+def claimed_size(encoded: tf.Tensor) -> tf.Tensor:
+    """int32[2]: height, negative where the rows stand from top to bottom, and width."""
+    is_old = data.numbers(encoded, 14, 1, 4)[0] == 12  # OS/2: sides of 16 bits, colors of 3 bytes
+    return tf.cond(
+        is_old, lambda: data.numbers(encoded, 18, 2, 2), lambda: data.numbers(encoded, 18, 2, 4)
+    )[::-1]
+
+
 def decode(encoded: tf.Tensor, max_pixels: int) -> tf.Tensor:
     """uint8[height, width, 3]."""
     pixels, header = tf.unstack(data.numbers(encoded, 10, 2, 4))
-    is_old = header == 12  # OS/2: sides of 16 bits, colors of 3 bytes
-    width, height = tf.unstack(
-        tf.cond(
-            is_old,
-            lambda: data.numbers(encoded, 18, 2, 2),
-            lambda: data.numbers(encoded, 18, 2, 4),
-        )
-    )
+    is_old = header == 12
+    height, width = tf.unstack(claimed_size(encoded))
     bits = data.numbers(encoded, tf.where(is_old, 24, 28), 1, 2)[0]
     compression = tf.cond(is_old, lambda: 0, lambda: data.numbers(encoded, 30, 1, 4)[0])
     upside_down = height > 0

@@ -11,19 +11,21 @@ _STEP = 1024
 _MOST_STEPS = 4096
 
 
+def claimed_size(encoded: tf.Tensor) -> tf.Tensor:
+    """int32[2]: height and width of the canvas."""
+    return data.numbers(encoded, 6, 2, 2)[::-1]
+
+
 def decode(encoded: tf.Tensor, max_pixels: int) -> tf.Tensor:
     """uint8[height, width, 3], of an animation the first frame."""
     content = tf.io.decode_raw(encoded, tf.uint8)
     start, steps = _first_frame(content)
-    canvas = data.numbers(encoded, 6, 2, 2)
-    frame = data.numbers(encoded, start + 5, 2, 2)
+    canvas, frame = claimed_size(encoded), data.numbers(encoded, start + 5, 2, 2)[::-1]
     end, steps = _skip_parts(content, start + 11 + _color_bytes(content[start + 9]), steps)
-    checks = [
-        limits.check_size(*tf.unstack(side)[::-1], max_pixels, limits.WHOLE)
-        for side in (canvas, frame)
-    ]
-    checks.append(limits.check_parts(steps < _MOST_STEPS, "blocks of a GIF"))
-    with tf.control_dependencies(checks):
+    with tf.control_dependencies([limits.check_parts(steps < _MOST_STEPS, "blocks of a GIF")]):
+        sizes = [tf.unstack(tf.identity(size)) for size in (canvas, frame)]
+    checks = [limits.check_size(*size, max_pixels, limits.WHOLE) for size in sizes]
+    with tf.control_dependencies([*checks, limits.check_frame(canvas, *sizes[1])]):
         # The trailer right after the first frame ends the file for the decoder.
         first = tf.strings.join([tf.strings.substr(encoded, 0, end), b"\x3b"])
     return tf.io.decode_gif(first)[0]

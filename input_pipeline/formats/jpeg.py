@@ -2,24 +2,49 @@
 
 import tensorflow as tf
 
-from keras_resnet.input_pipeline.formats import data, limits
+from keras_resnet.input_pipeline.formats import limits
 
 START = b"\xff\xd8\xff"
 _SCAN = b"\xff\xda"
 # A JPEG of several scans (a progressive one has about ten) is held as coefficients until the last
 # of them is read: 3 to 8 bytes for a pixel, and each scan walks over all of it.
-_SEVERAL_SCANS = 4.0
+_SEVERAL_SCANS = 5.0
 _SCANS_FOR_EACH_TIME = 4.0
 
 
 def size(encoded: tf.Tensor, max_pixels: int) -> tuple[tf.Tensor, tf.Tensor]:
     """int32 (height, width) that the header claims, checked (see `limits.check_size`)."""
     height, width, channels = tf.unstack(tf.image.extract_jpeg_shape(encoded))
-    scans = tf.cast(data.count(encoded, _SCAN), tf.float32)
-    several = tf.maximum(_SEVERAL_SCANS, scans / _SCANS_FOR_EACH_TIME)
-    times = tf.where(scans > 1.0, several * tf.where(channels == 4, 2.0, 1.0), 1.0)
+    scans = tf.strings.split(encoded, _SCAN)[1:]
+    many = tf.cast(tf.size(scans), tf.float32) / _SCANS_FOR_EACH_TIME
+    pixels = tf.cast(height, tf.float32) * tf.cast(width, tf.float32)
+    # Thumbnails and the second pictures of phones have scans, too, so of what is large it is read
+    # what kind they are of.
+    times = tf.cond(
+        pixels * tf.maximum(2 * _SEVERAL_SCANS, many) <= float(max_pixels),
+        lambda: 1.0,
+        lambda: _times(scans, many, channels),
+    )
     with tf.control_dependencies([limits.check_size(height, width, max_pixels, times)]):
         return tf.identity(height), tf.identity(width)
+
+
+def _times(scans: tf.Tensor, many: tf.Tensor, channels: tf.Tensor) -> tf.Tensor:
+    """float32: how many times a pixel counts.
+
+    Args:
+        scans: string[n], what follows each mark of a scan.
+        many: float32, what their number makes it.
+    """
+    # A scan begins with 2 bytes of length, the number of its channels, 2 bytes for each of them,
+    # and the first and the last coefficient that it holds: of a plain JPEG 0 and 63.
+    heads = tf.strings.join([tf.strings.substr(scans, 0, 14), bytes(14)])
+    heads = tf.io.decode_raw(tf.strings.substr(heads, 0, 14), tf.uint8)
+    inside = tf.cast(tf.reshape(heads, [-1, 14])[:, 2], tf.int32)
+    last = tf.gather(heads, tf.clip_by_value(4 + 2 * inside, 0, 13), axis=1, batch_dims=1)
+    several = tf.reduce_any((inside < channels) | (last != 63))
+    for_all = tf.where(channels == 4, 2.0, 1.0) * _SEVERAL_SCANS
+    return tf.where(several, tf.maximum(for_all, many), 1.0)
 
 
 def decode(encoded: tf.Tensor) -> tf.Tensor:

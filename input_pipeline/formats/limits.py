@@ -10,8 +10,6 @@ import tensorflow as tf
 
 from keras_resnet.preprocessing import MAX_PIXELS
 
-__all__ = ["ABSURD", "MAX_PIXELS", "TOO_LARGE", "UNSUPPORTED", "WHOLE", "check_parts", "check_size"]
-
 TOO_LARGE = "claims more pixels than are decoded"
 UNSUPPORTED = "unsupported kind of"
 ABSURD = "is cut into an absurd number of parts"
@@ -19,7 +17,10 @@ ABSURD = "is cut into an absurd number of parts"
 # is libpng's limit as well.
 SIDE = 256.0
 # What can only be decoded as a whole: 3 bytes for a pixel, and as many for what its decoder holds.
-WHOLE = 4.0
+WHOLE = 5.0
+
+# Pixels of a frame that may be larger than the canvas that it is for.
+SMALL_FRAME = 2**22
 
 
 def check_size(
@@ -52,3 +53,10 @@ def check_size(
 def check_parts(condition: tf.Tensor, what: str) -> tf.Operation | None:
     """Fails in the graph unless `condition`; the message holds ABSURD and `what` it was."""
     return tf.raw_ops.Assert(condition=condition, data=[ABSURD, what])
+
+
+def check_frame(canvas: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Operation | None:
+    """Fails in the graph for a large frame that does not fit on its canvas, int32[2]."""
+    pixels = tf.cast(height, tf.float32) * tf.cast(width, tf.float32)
+    allowed = tf.maximum(tf.reduce_prod(tf.cast(canvas, tf.float32)), SMALL_FRAME)
+    return check_parts(pixels <= allowed, "a frame larger than the canvas")

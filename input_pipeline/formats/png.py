@@ -10,11 +10,16 @@ _PACKED = (b"zTXt", b"iTXt", b"iCCP")
 _MOST_PACKED = 16
 
 
+def claimed_size(encoded: tf.Tensor) -> tf.Tensor:
+    """int32[2]: height and width in the header."""
+    # Bytes 16 to 23 hold width and height, the most significant byte first.
+    return data.numbers(encoded, 16, 2, 4, big_endian=True)[::-1]
+
+
 def decode(encoded: tf.Tensor, max_pixels: int) -> tf.Tensor:
     """uint8[height, width, 3]."""
-    # Bytes 16 to 23 hold width and height, the most significant byte first; then come the bits of
-    # a value, the kind of color, and at last whether it is interlaced.
-    width, height = tf.unstack(data.numbers(encoded, 16, 2, 4, big_endian=True))
+    height, width = tf.unstack(claimed_size(encoded))
+    # Then come the bits of a value, the kind of color, and at last whether it is interlaced.
     bits, color, _, _, interlaced = tf.unstack(data.numbers(encoded, 24, 5, 1))
     channels = tf.gather([1, 1, 3, 1, 2, 1, 4, 1], color % 8)
     unpacked = tf.maximum(1.0, tf.cast(bits * channels, tf.float32) / 24.0)

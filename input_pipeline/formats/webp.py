@@ -11,7 +11,21 @@ _TIMES = 2.0 * limits.WHOLE
 _MOST_CHUNKS = 256
 
 
+def claimed_size(encoded: tf.Tensor) -> tf.Tensor:
+    """int32[2]: height and width of the canvas, or of the one image of the simple forms."""
+
+    def canvas():
+        sides = data.numbers(encoded, 24, 6, 1)
+        return tf.reduce_sum(tf.reshape(sides, [2, 3]) * [1, 2**8, 2**16], axis=1) + 1
+
+    def simple():
+        return tf.stack(_sides(data.bytes_at(encoded, 12, 18))[::-1])
+
+    return tf.cond(data.bytes_at(encoded, 12, 4) == b"VP8X", canvas, simple)[::-1]
+
+
 def decode(encoded: tf.Tensor, max_pixels: int) -> tf.Tensor:
+    """uint8[height, width, 3], of an animation the first frame."""
     if not hasattr(tf.io, "decode_webp"):
         return _without_webp(encoded)
     end = tf.strings.length(encoded)
@@ -30,16 +44,18 @@ def decode(encoded: tf.Tensor, max_pixels: int) -> tf.Tensor:
     )
     length = data.numbers(encoded, place + 4, 1, 4)[0]
     chunk = data.bytes_at(encoded, place, 8 + length + length % 2)
-    header = data.numbers(chunk, 8, 10, 1)
-    width, height = tf.cond(
-        tf.strings.substr(chunk, 0, 4) == b"VP8L", lambda: _vp8l(header), lambda: _vp8(header)
-    )
-    with tf.control_dependencies([limits.check_size(height, width, max_pixels, _TIMES)]):
+    height, width = _sides(chunk)
+    checks = [
+        limits.check_size(height, width, max_pixels, _TIMES),
+        limits.check_frame(claimed_size(encoded), height, width),
+    ]
+    with tf.control_dependencies(checks):
         size = tf.strings.length(chunk) + 4
     single = tf.strings.join([b"RIFF", _four_bytes(size), b"WEBP", chunk])
     # A bit after the size in "VP8L" says that the image is transparent, which the decoder wants
     # to hand on. (What makes "VP8 " transparent is a chunk of its own, left out here.)
-    is_transparent = (tf.strings.substr(chunk, 0, 4) == b"VP8L") & (header[4] // 16 % 2 == 1)
+    flags = data.numbers(chunk, 12, 1, 1)[0]
+    is_transparent = (tf.strings.substr(chunk, 0, 4) == b"VP8L") & (flags // 16 % 2 == 1)
     return tf.cond(
         is_transparent,
         lambda: tf.io.decode_webp(single, channels=4)[0, ..., :3],
@@ -62,6 +78,14 @@ def _find_chunk(encoded: tf.Tensor, place, end: tf.Tensor, names: list[bytes]) -
     place, passed = tf.while_loop(is_other, following, [place, 0])
     with tf.control_dependencies([limits.check_parts(passed <= _MOST_CHUNKS, "chunks of a WebP")]):
         return tf.identity(place)
+
+
+def _sides(chunk: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """int32 (height, width) of the image in a chunk that begins with its name."""
+    header = data.numbers(chunk, 8, 10, 1)
+    is_lossless = tf.strings.substr(chunk, 0, 4) == b"VP8L"
+    width, height = tf.cond(is_lossless, lambda: _vp8l(header), lambda: _vp8(header))
+    return height, width
 
 
 def _vp8(header: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -63,4 +63,4 @@ def _open_split(path: str, split: str) -> "Source":
     return image_files.ImageFolder(title=title, examples=examples, class_names=tuple(class_names))
 
 
-SOURCE = SourceKind("image_folder", "a folder for each class", open_split)
+SOURCE = SourceKind("image_folder", "a folder for each class", open_split, exif="apply")

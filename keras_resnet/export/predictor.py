@@ -16,9 +16,12 @@ import tensorflow as tf
 from keras_resnet.errors import UserError
 from keras_resnet.export import signatures
 from keras_resnet.export.versions import list_versions, newest_version
-from keras_resnet.input_pipeline.corrupt_images import describe
+from keras_resnet.input_pipeline.corrupt_images import describe, problem
+from keras_resnet.input_pipeline.errors import DataError
 from keras_resnet.input_pipeline.image_listing import list_images
+from keras_resnet.input_pipeline.other_formats import as_png, suffixes_read
 from keras_resnet.models.loading import load_model
+from keras_resnet.preprocessing import MAX_PIXELS
 from keras_resnet.storage import in_bucket
 from keras_resnet.training.evaluation import load_model_of_workdir
 from keras_resnet.training.workdir import WorkDir
@@ -37,10 +40,12 @@ class Predictor:
 
     Args:
         answer: classifies a batch.
+        max_pixels: how many pixels an image may claim to have (`Preprocessing.max_pixels`), where
+            that is known.
     """
 
-    def __init__(self, answer: Answer):
-        self._answer = answer
+    def __init__(self, answer: Answer, max_pixels: int = MAX_PIXELS):
+        self._answer, self._max_pixels = answer, max_pixels
 
     @classmethod
     def of_model(
@@ -49,15 +54,17 @@ class Predictor:
         """Predicts with a Keras model, through the functions that its export would have."""
         network = signatures.make_network(model, fold=False, class_names=class_names)
         made = signatures.make_signatures(network, network, top=top, on_error="flag")
-        return cls(made["serving_default"])
+        return cls(made["serving_default"], network.preprocessing.max_pixels)
 
     def predict(
-        self, paths: Iterable[str | os.PathLike], batch_size: int = BATCH
+        self,
+        paths: str | os.PathLike | Iterable[str | os.PathLike],
+        batch_size: int = BATCH,
     ) -> Iterator[tuple[str, list[dict] | str]]:
         """Yields (path, answer) for every image, reading a batch at a time.
 
         Args:
-            paths: image files, and folders of which every image file is taken.
+            paths: one path or several: image files, and folders of which every image file is taken.
 
         Yields:
             The path and a list of {"class": name, "class_id": index, "probability": 0..1}, the most
@@ -66,9 +73,15 @@ class Predictor:
         Raises:
             UserError: a path does not exist.
         """
-        files = list_images(paths)
+        yield from self.predict_files(list_images(paths, also=suffixes_read()), batch_size)
+
+    def predict_files(
+        self, files: Iterable[Path], batch_size: int = BATCH
+    ) -> Iterator[tuple[str, list[dict] | str]]:
+        """As `predict`, for files alone; one that is not there any more gets an answer, too."""
+        files = iter(files)
         while chunk := list(itertools.islice(files, batch_size)):
-            contents, problems = _read(chunk)
+            contents, problems = _read(chunk, self._max_pixels)
             answers = self._answers(contents)
             for file in chunk:
                 yield str(file), problems.get(file) or answers[file]
@@ -81,19 +94,25 @@ class Predictor:
         except tf.errors.InvalidArgumentError as error:
             if len(contents) == 1:
                 ((file, encoded),) = contents.items()
-                return {file: describe(encoded, ValueError(_reason(error)))}
-            # The SavedModel refuses the whole batch for one image: find out which.
-            answers: dict[Path, list[dict] | str] = {}
-            for file, encoded in contents.items():
-                answers |= self._answers({file: encoded})
-            return answers
+                return {file: self._problem(encoded, _reason(error))}
+            # The SavedModel refuses the whole batch for one image, or because it is too long.
+            files = list(contents)
+            half = len(files) // 2
+            return self._answers({file: contents[file] for file in files[:half]}) | self._answers(
+                {file: contents[file] for file in files[half:]}
+            )
         values = {key: value.numpy() for key, value in outputs.items()}
         valid = values.get("valid", np.ones(len(contents), bool))
         rows = zip(values["classes"], values["class_ids"], values["probabilities"], strict=True)
         return {
-            file: _rows(*row) if ok else describe(encoded, ValueError(UNDECODABLE))
+            file: _rows(*row) if ok else self._problem(encoded, UNDECODABLE)
             for (file, encoded), row, ok in zip(contents.items(), rows, valid, strict=True)
         }
+
+    def _problem(self, encoded: bytes, said: str) -> str:
+        # A graph that flags images does not say why: what it refuses, it refuses here as well.
+        found = problem(lambda: encoded, self._max_pixels) if said == UNDECODABLE else None
+        return found or describe(encoded, ValueError(said))
 
 
 def load_predictor(
@@ -151,18 +170,20 @@ def _served(folder: Path, top: int | None) -> Answer:
     return answer
 
 
-def _read(files: list[Path]) -> tuple[dict[Path, bytes], dict[Path, str]]:
+def _read(files: list[Path], max_pixels: int) -> tuple[dict[Path, bytes], dict[Path, str]]:
     contents, problems = {}, {}
     for file in files:
         try:
-            contents[file] = file.read_bytes()
+            contents[file] = as_png(file.read_bytes(), max_pixels)
         except OSError as error:
             problems[file] = f"cannot be read: {error.strerror or error}"
+        except DataError as error:
+            problems[file] = str(error)
     return contents, problems
 
 
 def _reason(error: tf.errors.OpError) -> str:
-    return UNDECODABLE if signatures.UNREADABLE[:20] in error.message else error.message
+    return UNDECODABLE if signatures.UNREADABLE in error.message else error.message
 
 
 def _rows(classes: np.ndarray, ids: np.ndarray, probabilities: np.ndarray) -> list[dict]:
