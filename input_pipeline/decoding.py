@@ -22,9 +22,9 @@ RATIOS = (1, 2, 4, 8)
 
 _KINDS = (png, gif, bmp, webp)
 
-# From int32[2], height and width of an image, to a window of it: int32[4], top, left, height and
-# width in pixels.
-Window = Callable[[tf.Tensor], tf.Tensor]
+# From int32[2], height and width of an image at the size at which it is decoded, and the same as it
+# is stored, to a window of the former: int32[4], top, left, height and width in pixels.
+Window = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 def is_jpeg(encoded: tf.Tensor) -> tf.Tensor:
@@ -75,7 +75,7 @@ def decode_image(encoded: tf.Tensor, max_pixels: int = MAX_PIXELS) -> tf.Tensor:
     return image
 
 
-def whole_image(size: tf.Tensor) -> tf.Tensor:
+def whole_image(size: tf.Tensor, full_size: tf.Tensor) -> tf.Tensor:
     """The `Window` that is all of it."""
     return tf.concat([[0, 0], size], 0)
 
@@ -85,24 +85,24 @@ def decode_window(
     of_jpeg: Window,
     of_other: Window,
     *,
-    wanted: int | None = None,
+    wanted: int,
     upright: bool = False,
     max_pixels: int = MAX_PIXELS,
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """Decodes a part of an image: of a JPEG no more than that, and turned as EXIF says.
 
     Args:
         encoded: scalar string, the bytes of the file.
         of_jpeg: the part wanted of a JPEG.
         of_other: the part wanted of another image.
-        wanted: pixels of the sides that the window will be resized to. If it is given, a JPEG's
-            window of more than LARGE_WINDOW pixels is decoded at a part of its size.
+        wanted: pixels of the sides that the window will be resized to: a JPEG's window of more than
+            LARGE_WINDOW pixels is decoded at a part of its size.
         upright: whether EXIF's orientation is applied; windows are those of the upright image.
         max_pixels: see `formats.limits`.
 
     Returns:
-        uint8[h, w, 3]; int32[2], height and width of the whole image that they are a part of; and
-        int32[2], the part's top and left.
+        uint8[h, w, 3]; int32[2], the part's top and left; int32[2], height and width of the image
+        that it is a part of; and int32[2], the same of the image as it is stored, upright.
 
     Raises:
         tf.errors.InvalidArgumentError: as `decode_image`.
@@ -112,26 +112,24 @@ def decode_window(
         size = tf.stack(jpeg.size(encoded, max_pixels))
         turned = exif.orientation(encoded) if upright else None
         whole = exif.turned_size(size, turned) if upright else size
-        window = of_jpeg(whole)
+        window = of_jpeg(whole, whole)
 
-        def decode(whole, window, ratio=1):
-            stored = exif.stored_window(window, whole, turned) if upright else window
+        def decode(size, window, whole, ratio=1):
+            stored = exif.stored_window(window, size, turned) if upright else window
             pixels = jpeg.decode_window(encoded, stored, ratio)
-            return (exif.turn(pixels, turned) if upright else pixels), whole, window[:2]
+            return (exif.turn(pixels, turned) if upright else pixels), window[:2], size, whole
 
         @not_inlined
         def reduced(whole, window):
             def at(ratio):
                 smaller = (whole + ratio - 1) // ratio
-                return decode(smaller, of_jpeg(smaller), ratio)
+                return decode(smaller, of_jpeg(smaller, whole), whole, ratio)
 
             ways = [lambda ratio=ratio: at(ratio) for ratio in RATIOS]
             return tf.switch_case(_place_of_ratio(window, wanted), ways)
 
-        if wanted is None:
-            return decode(whole, window)
         is_large = _area(window) > LARGE_WINDOW
-        return tf.cond(is_large, lambda: reduced(whole, window), lambda: decode(whole, window))
+        return tf.cond(is_large, lambda: reduced(whole, window), lambda: decode(whole, window, whole))
 
     @not_inlined
     def from_other(encoded):
@@ -139,16 +137,16 @@ def decode_window(
         size = tf.shape(image)[:2]
         turned = exif.orientation(encoded) if upright else None
         whole = exif.turned_size(size, turned) if upright else size
-        window = of_other(whole)
+        window = of_other(whole, whole)
         top, left, height, width = tf.unstack(
             exif.stored_window(window, whole, turned) if upright else window
         )
         pixels = tf.slice(image, tf.stack([top, left, 0]), tf.stack([height, width, 3]))
-        return (exif.turn(pixels, turned) if upright else pixels), whole, window[:2]
+        return (exif.turn(pixels, turned) if upright else pixels), window[:2], whole, whole
 
-    pixels, whole, corner = tf.cond(is_jpeg(encoded), from_jpeg, lambda: from_other(encoded))
+    pixels, *places = tf.cond(is_jpeg(encoded), from_jpeg, lambda: from_other(encoded))
     pixels.set_shape([None, None, 3])
-    return pixels, whole, corner
+    return pixels, *places
 
 
 def _area(window: tf.Tensor) -> tf.Tensor:

@@ -71,30 +71,30 @@ def resize_and_center_crop(
     def place(whole):
         return _place(whole, image_size, crop_ratio, resize)
 
-    def needed(whole):
+    def needed(size, whole):
         resized, top_left = place(whole)
-        scale = tf.cast(resized, tf.float32) / tf.cast(whole, tf.float32)
+        scale = tf.cast(resized, tf.float32) / tf.cast(size, tf.float32)
         reach = RADIUS[interpolation] * tf.maximum(1 / scale, 1) + _MARGIN
         corner = tf.cast(top_left, tf.float32)
         first = tf.cast(tf.math.floor(corner / scale - reach), tf.int32)
         last = tf.cast(tf.math.ceil((corner + image_size) / scale + reach), tf.int32)
-        first, last = tf.maximum(first, 0), tf.minimum(last, whole)
+        first, last = tf.maximum(first, 0), tf.minimum(last, size)
         return tf.concat([first, last - first], 0)
 
-    def needed_if_large(whole):
+    def needed_if_large(size, whole):
         # In a part places are sums of other numbers, which round in another way in float32.
-        height, width = tf.unstack(tf.cast(whole, tf.float32))
+        height, width = tf.unstack(tf.cast(size, tf.float32))
         is_small = tf.maximum(height, image_size) * tf.maximum(width, image_size) <= LARGE
-        return tf.cond(is_small, lambda: whole_image(whole), lambda: needed(whole))
+        return tf.cond(is_small, lambda: whole_image(size, whole), lambda: needed(size, whole))
 
-    image, whole, origin = decode_window(
+    image, origin, size, whole = decode_window(
         encoded, needed, needed_if_large,
         wanted=image_size, upright=upright, max_pixels=max_pixels,
     )  # fmt: skip
     resized, top_left = place(whole)
     return resize_window(
         image, resized=resized, top_left=top_left, size=image_size,
-        interpolation=interpolation, whole=whole, origin=origin,
+        interpolation=interpolation, whole=size, origin=origin,
     )  # fmt: skip
 
 

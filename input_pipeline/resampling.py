@@ -166,7 +166,7 @@ def _in_strips(function: Callable, image: tf.Tensor, axis: int, width: int) -> t
         lines, length = tf.shape(image)[axis], tf.shape(image)[1 - axis]
         step = tf.maximum(_STRIP // length, 1)
         starts = tf.range(0, lines, step)
-        results = tf.TensorArray(tf.float32, tf.size(starts), element_shape=[None, width])
+        results = tf.TensorArray(tf.float32, tf.size(starts), infer_shape=False)
 
         def add(index, results):
             lines = slice(starts[index], starts[index] + step)
@@ -176,7 +176,7 @@ def _in_strips(function: Callable, image: tf.Tensor, axis: int, width: int) -> t
         _, results = tf.while_loop(
             lambda index, _: index < tf.size(starts), add, [0, results], parallel_iterations=1
         )
-        return results.concat()
+        return tf.ensure_shape(results.concat(), [None, width])
 
     return tf.cond(tf.size(image) > 3 * LARGE, strips, lambda: function(image))
 

@@ -84,10 +84,10 @@ def random_resized_crop(
         max_pixels: see `formats.limits`.
     """
 
-    def window(whole):
-        return crop_window(whole[0], whole[1], numbers)
+    def window(size, _):
+        return crop_window(size[0], size[1], numbers)
 
-    crop, _, _ = decode_window(
+    crop, *_ = decode_window(
         encoded, window, window, wanted=size, upright=upright, max_pixels=max_pixels
     )
 

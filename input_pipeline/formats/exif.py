@@ -11,8 +11,8 @@ import tensorflow as tf
 from keras_resnet.input_pipeline.formats import data, jpeg, png, webp
 
 _ORIENTATION = 0x0112
-# TIFF's types of whole numbers: bytes of each, and which are signed makes no difference in 1..8.
-_TYPE_BYTES = (0, 1, 0, 2, 4, 0, 1, 0, 2, 4)
+# TIFF's types of numbers: bytes of each that PIL takes for a number. Signs make no difference here.
+_TYPE_BYTES = (0, 0, 0, 2, 4, 0, 1, 0, 2, 4)
 _JPEG_MARK = b"Exif\0\0"
 
 
@@ -83,9 +83,11 @@ def _of_tiff(block: tf.Tensor, big: tf.Tensor) -> tf.Tensor:
         widths = tf.where(kind < len(_TYPE_BYTES), widths, 0)
         one, two, four = field(8, 1), field(8, 2), field(8, 4)
         value = tf.where(widths == 1, one, tf.where(widths == 2, two, four))
-        used = (field(0, 2) == _ORIENTATION) & (widths > 0) & (field(4, 4) == 1)
-        # Of several the last one counts, as in PIL.
-        return tf.concat([[1], tf.boolean_mask(value, used)], 0)[-1]
+        number = field(4, 4)
+        inside = (number >= 1) & (number <= 4) & (number * widths <= 4)
+        used = (field(0, 2) == _ORIENTATION) & (widths > 0) & inside
+        # Of several the first one counts, as in PIL.
+        return tf.concat([tf.boolean_mask(value, used), [1]], 0)[0]
 
     found = tf.cond(reachable, read, lambda: 1)
     return tf.where((found >= 1) & (found <= 8), found, 1)

@@ -23,8 +23,8 @@ def decode(encoded: tf.Tensor, max_pixels: int) -> tf.Tensor:
     canvas, frame = claimed_size(encoded), data.numbers(encoded, start + 5, 2, 2)[::-1]
     end, steps = _skip_parts(content, start + 11 + _color_bytes(content[start + 9]), steps)
     with tf.control_dependencies([limits.check_parts(steps < _MOST_STEPS, "blocks of a GIF")]):
-        sizes = [tf.unstack(tf.identity(size)) for size in (canvas, frame)]
-    checks = [limits.check_size(*size, max_pixels, limits.WHOLE) for size in sizes]
+        sizes = [tf.unstack(tf.identity(size), num=2) for size in (canvas, frame)]
+    checks = [limits.check_size(h, w, max_pixels, limits.WHOLE) for h, w in sizes]
     with tf.control_dependencies([*checks, limits.check_frame(canvas, *sizes[1])]):
         # The trailer right after the first frame ends the file for the decoder.
         first = tf.strings.join([tf.strings.substr(encoded, 0, end), b"\x3b"])
