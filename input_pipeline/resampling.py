@@ -4,6 +4,12 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from keras_resnet.input_pipeline.transposition import (
+    transpose_image,
+    transposed_bytes,
+    transposed_floats,
+)
+
 # Our names for the antialiasing kernels of tf.raw_ops.ScaleAndTranslate. Its Keys cubic has
 # a = -0.5, as PIL's bicubic filter.
 _KERNELS = {"bilinear": "triangle", "bicubic_float": "keyscubic"}
@@ -80,15 +86,14 @@ def _resample(image: tf.Tensor, size: int, scale, shift, interpolation: str) -> 
         rows = _resize_rows(pixels, size, scale[axes[0]], shift[axes[0]], interpolation)
         turned = tf.reshape(tf.transpose(rows), tf.stack([second, 3 * size]))
         columns = _resize_rows(turned, size, scale[axes[1]], shift[axes[1]], interpolation)
-        rounded = tf.round(columns)
         if interpolation != "bilinear":  # its negative weights may lead out of the range
-            rounded = tf.clip_by_value(rounded, 0.0, 255.0)
-        back = tf.transpose(tf.reshape(tf.cast(rounded, tf.uint8), [3 * size, size]))
+            columns = tf.clip_by_value(columns, 0.0, 255.0)
+        back = transposed_bytes(tf.reshape(columns, [3 * size, size]))
         return tf.reshape(back, [size, size, 3])
 
     def columns_first():
-        turned = rows_first(tf.transpose(image, [1, 0, 2]), axes=(1, 0))
-        return tf.transpose(turned, [1, 0, 2])
+        turned = rows_first(transpose_image(image), axes=(1, 0))
+        return transpose_image(turned)
 
     # What is left after the first pass, and a copy in float32: each no more than 12 bytes for each
     # of LARGE pixels. Another order of the passes changes what float32 rounds, so only then.
@@ -137,14 +142,14 @@ def _bicubic(image: tf.Tensor, resized, top_left, size: int, whole, origin) -> t
 
     def of_rows(part):
         count = tf.shape(part)[0]
-        turned = tf.transpose(tf.reshape(part, tf.stack([count, 3 * width])))
-        turned = tf.reshape(tf.cast(turned, tf.float32), tf.stack([width, 3 * count]))
+        turned = transposed_floats(tf.reshape(part, tf.stack([count, 3 * width])))
+        turned = tf.reshape(turned, tf.stack([width, 3 * count]))
         return tf.transpose(tf.reshape(weigh(1, turned), tf.stack([3 * size, count])))
 
     def rows_first():
         lines = _in_strips(of_columns, image, 1, 3 * size)
-        square = tf.cast(tf.reshape(weigh(1, lines), [3 * size, size]), tf.uint8)
-        return tf.reshape(tf.transpose(square), [size, size, 3])
+        square = transposed_bytes(tf.reshape(weigh(1, lines), [3 * size, size]))
+        return tf.reshape(square, [size, size, 3])
 
     def columns_first():
         square = weigh(0, _in_strips(of_rows, image, 0, 3 * size))

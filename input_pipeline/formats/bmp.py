@@ -10,9 +10,10 @@ START = b"BM"
 def claimed_size(encoded: tf.Tensor) -> tf.Tensor:
     """int32[2]: height, negative where the rows stand from top to bottom, and width."""
     is_old = data.numbers(encoded, 14, 1, 4)[0] == 12  # OS/2: sides of 16 bits, colors of 3 bytes
-    return tf.cond(
+    sides = tf.cond(
         is_old, lambda: data.numbers(encoded, 18, 2, 2), lambda: data.numbers(encoded, 18, 2, 4)
-    )[::-1]
+    )
+    return data.swapped(sides)
 
 
 def decode(encoded: tf.Tensor, max_pixels: int) -> tf.Tensor:

@@ -27,3 +27,11 @@ def count(encoded: tf.Tensor, mark: bytes) -> tf.Tensor:
 def find(encoded: tf.Tensor, mark: bytes) -> tf.Tensor:
     """int32: where `mark` occurs first; the length of the file where it does not."""
     return tf.strings.length(tf.strings.split(encoded, mark, maxsplit=1)[0])
+
+
+def swapped(size: tf.Tensor) -> tf.Tensor:
+    """int32[2]: width and height as height and width, or the other way round.
+
+    Not `size[::-1]`: of a shape with a negative stride TensorFlow 2.21 prints an error of its own.
+    """
+    return tf.reverse(size, [0])

@@ -9,6 +9,7 @@ not the copy of the number that XMP may hold, nor EXIF inside of the texts of a 
 import tensorflow as tf
 
 from keras_resnet.input_pipeline.formats import data, jpeg, png, webp
+from keras_resnet.input_pipeline.transposition import transpose_image
 
 _ORIENTATION = 0x0112
 # TIFF's types of numbers: bytes of each that PIL takes for a number. Signs make no difference here.
@@ -75,7 +76,7 @@ def _of_tiff(block: tf.Tensor, big: tf.Tensor) -> tf.Tensor:
 
         def field(begin, length):
             digits = rows[:, begin : begin + length]
-            powers = tf.constant([256**n for n in range(length)])
+            powers = [256**n for n in range(length)]
             return tf.reduce_sum(digits * tf.where(big, powers[::-1], powers), axis=1)
 
         kind = field(2, 2)
@@ -105,7 +106,7 @@ def _steps(turned: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
 
 def turned_size(size: tf.Tensor, turned: tf.Tensor) -> tf.Tensor:
     """int32[2], height and width of the upright image, of one that is stored with size `size`."""
-    return tf.where(turned >= 5, size[::-1], size)
+    return tf.where(turned >= 5, data.swapped(size), size)
 
 
 def stored_window(window: tf.Tensor, upright: tf.Tensor, turned: tf.Tensor) -> tf.Tensor:
@@ -122,7 +123,7 @@ def turn(image: tf.Tensor, turned: tf.Tensor) -> tf.Tensor:
 
     def steps():
         swapped, upside_down, mirrored = _steps(turned)
-        pixels = tf.cond(swapped, lambda: tf.transpose(image, [1, 0, 2]), lambda: image)
+        pixels = tf.cond(swapped, lambda: transpose_image(image), lambda: image)
         pixels = tf.cond(upside_down, lambda: tf.reverse(pixels, [0]), lambda: pixels)
         return tf.cond(mirrored, lambda: tf.reverse(pixels, [1]), lambda: pixels)
 

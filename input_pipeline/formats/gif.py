@@ -13,14 +13,14 @@ _MOST_STEPS = 4096
 
 def claimed_size(encoded: tf.Tensor) -> tf.Tensor:
     """int32[2]: height and width of the canvas."""
-    return data.numbers(encoded, 6, 2, 2)[::-1]
+    return data.swapped(data.numbers(encoded, 6, 2, 2))
 
 
 def decode(encoded: tf.Tensor, max_pixels: int) -> tf.Tensor:
     """uint8[height, width, 3], of an animation the first frame."""
     content = tf.io.decode_raw(encoded, tf.uint8)
     start, steps = _first_frame(content)
-    canvas, frame = claimed_size(encoded), data.numbers(encoded, start + 5, 2, 2)[::-1]
+    canvas, frame = claimed_size(encoded), data.swapped(data.numbers(encoded, start + 5, 2, 2))
     end, steps = _skip_parts(content, start + 11 + _color_bytes(content[start + 9]), steps)
     with tf.control_dependencies([limits.check_parts(steps < _MOST_STEPS, "blocks of a GIF")]):
         sizes = [tf.unstack(tf.identity(size), num=2) for size in (canvas, frame)]

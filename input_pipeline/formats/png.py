@@ -13,7 +13,7 @@ _MOST_PACKED = 16
 def claimed_size(encoded: tf.Tensor) -> tf.Tensor:
     """int32[2]: height and width in the header."""
     # Bytes 16 to 23 hold width and height, the most significant byte first.
-    return data.numbers(encoded, 16, 2, 4, big_endian=True)[::-1]
+    return data.swapped(data.numbers(encoded, 16, 2, 4, big_endian=True))
 
 
 def decode(encoded: tf.Tensor, max_pixels: int) -> tf.Tensor:

@@ -21,7 +21,7 @@ def claimed_size(encoded: tf.Tensor) -> tf.Tensor:
     def simple():
         return tf.stack(_sides(data.bytes_at(encoded, 12, 18))[::-1])
 
-    return tf.cond(data.bytes_at(encoded, 12, 4) == b"VP8X", canvas, simple)[::-1]
+    return data.swapped(tf.cond(data.bytes_at(encoded, 12, 4) == b"VP8X", canvas, simple))
 
 
 def decode(encoded: tf.Tensor, max_pixels: int) -> tf.Tensor:
