@@ -1,12 +1,22 @@
 """Which files are images, and the image files of a folder. Loads TensorFlow for buckets only."""
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from keras_resnet.errors import UserError
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
+# What systems and their tools leave in folders, in lower case; hidden files are passed over anyway.
+_LITTER = {
+    name.lower(): name
+    for name in (
+        *("desktop.ini", "Thumbs.db", "ehthumbs.db", "__MACOSX", "Icon\r"),
+        *("@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"),
+    )
+}
+_HIDDEN = {name.lower(): name for name in (".DS_Store", ".ipynb_checkpoints", ".git")}
 
 
 def is_image_name(name: str) -> bool:
@@ -14,24 +24,76 @@ def is_image_name(name: str) -> bool:
     return name.lower().endswith(IMAGE_SUFFIXES)
 
 
-def walk(folder: str) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Yields (folder, its folders, its files) like os.walk, of buckets too, without hidden ones.
+def litter_kind(name: str) -> str | None:
+    """What kind of litter a file or folder of this name is, such as "Thumbs.db"; None if none."""
+    if not name.startswith("."):
+        return _LITTER.get(name.lower())
+    return "._*" if name.startswith("._") else _HIDDEN.get(name.lower(), "hidden")
+
+
+def walk(
+    folder: str, passed_over: Counter[str] | None = None
+) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Yields (folder, its folders, its files) like os.walk, of buckets too, without litter.
+
+    Links to folders are followed, but none twice, none back up, and none to what lies below
+    `folder` anyway: so this ends, and no file is met twice by way of links.
 
     In a bucket only what does not look like an image costs a request of its own.
+
+    Args:
+        folder: where to start.
+        passed_over: counts what is left out, by kind.
+    """
+    passed_over = Counter() if passed_over is None else passed_over
+    if "://" not in folder:
+        yield from _walk_local(folder, passed_over)
+        return
+    folders, files = list_folder(folder, passed_over)
+    yield folder, folders, files
+    for name in folders:
+        yield from walk(f"{folder}/{name}", passed_over)
+
+
+def list_folder(folder: str, passed_over: Counter[str]) -> tuple[list[str], list[str]]:
+    """The names of the folders and of the files right in `folder`, each sorted, without litter.
+
+    Links are what they lead to. `passed_over` counts the litter, by kind.
     """
     if "://" not in folder:
-        for parent, folders, files in os.walk(folder):
-            folders[:] = _visible(folders)
-            yield parent, folders, _visible(files)
-        return
-    import tensorflow as tf
+        names = _visible(os.listdir(folder), passed_over)
+        is_folder = os.path.isdir
+    else:
+        import tensorflow as tf
 
-    names = _visible(name.rstrip("/") for name in tf.io.gfile.listdir(folder))
-    others = [name for name in names if not is_image_name(name)]
-    folders = [name for name in others if tf.io.gfile.isdir(f"{folder}/{name}")]
-    yield folder, folders, [name for name in names if name not in folders]
-    for name in folders:
-        yield from walk(f"{folder}/{name}")
+        entries = [name.rstrip("/") for name in tf.io.gfile.listdir(folder)]
+        names, is_folder = _visible(entries, passed_over), tf.io.gfile.isdir
+    others = [name for name in names if "://" not in folder or not is_image_name(name)]
+    folders = [name for name in others if is_folder(f"{folder}/{name}")]
+    return folders, [name for name in names if name not in set(folders)]
+
+
+def _walk_local(top: str, passed_over: Counter[str]) -> Iterator[tuple[str, list[str], list[str]]]:
+    followed = [os.path.realpath(top)]
+    # `followlinks` asks for what is left in `folders`, after they were yielded.
+    for parent, folders, files in os.walk(top, followlinks=True):
+        folders[:] = _visible(folders, passed_over)
+        for name in list(folders):
+            path = os.path.join(parent, name)
+            if not os.path.islink(path):
+                continue
+            target = os.path.realpath(path)
+            if any(_overlap(target, one) for one in followed):
+                folders.remove(name)
+                passed_over["links to folders that are counted already"] += 1
+            else:
+                followed.append(target)
+        yield parent, folders, _visible(files, passed_over)
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether one of two folders is the other or lies in it."""
+    return os.path.commonpath([one, other]) in (one, other)
 
 
 def list_images(paths: Iterable[str | os.PathLike]) -> Iterator[Path]:
@@ -50,5 +112,12 @@ def list_images(paths: Iterable[str | os.PathLike]) -> Iterator[Path]:
             raise UserError(f"{path}: no such file or folder")
 
 
-def _visible(names: Iterable[str]) -> list[str]:
-    return sorted(name for name in names if not name.startswith("."))
+def _visible(names: Iterable[str], passed_over: Counter[str]) -> list[str]:
+    kept = []
+    for name in names:
+        kind = litter_kind(name)
+        if kind is None:
+            kept.append(name)
+        else:
+            passed_over[kind] += 1
+    return sorted(kept)

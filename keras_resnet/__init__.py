@@ -18,6 +18,7 @@ import keras_resnet.architectures.variants as _variants
 from keras_resnet import blocks, export, input_pipeline, layers, models, training, weights
 from keras_resnet.architectures import ARCHITECTURES, get_architecture, list_models
 from keras_resnet.architectures.variants import *
+from keras_resnet.evaluation import evaluate
 from keras_resnet.images import decode_predictions, preprocess, preprocessing_layer
 from keras_resnet.models import ResNet, create_model
 from keras_resnet.models.costs import profile
@@ -30,6 +31,7 @@ __all__ = [
     "blocks",
     "create_model",
     "decode_predictions",
+    "evaluate",
     "export",
     "feature_extractor",
     "feature_pyramid",

@@ -5,8 +5,12 @@ What is in a bucket appears whole when its writer closes it, and there are no lo
 
 import json
 import os
+import re
+import secrets
 import shutil
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -102,11 +106,41 @@ def local_copy(path: Path) -> Iterator[Path]:
         yield copy
 
 
+# What TensorFlow's readers, or those of buckets, take for a pattern.
+PATTERN = re.compile(r"[][*?\\]")
+
+
+@contextmanager
+def plainly_named(folder: Path) -> Iterator[Path]:
+    """Yields a path to `folder` that TensorFlow can read: itself, or a link with another name.
+
+    TensorFlow's reader of checkpoints takes its argument for a pattern, in which a bracket or a
+    backslash does not mean itself, and no escape helps; and it takes no name that is not UTF-8.
+    """
+    text = os.fspath(folder)
+    if in_bucket(folder) or (_is_utf8(text) and not PATTERN.search(text)):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as links:
+        link = Path(links, "folder")
+        link.symlink_to(folder.absolute(), target_is_directory=True)
+        yield link
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
     """Returns the JSON object in `path`, or None if there is none to read."""
     try:
         value = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):  # ValueError: no JSON, or no text
+    # ValueError: no JSON, or no text; RecursionError: JSON of a thousand levels.
+    except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
@@ -132,12 +166,53 @@ def replacing(path: Path) -> Iterator[Path]:
         with explain_bucket_errors(path):
             path.write_bytes(content)
         return
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    temporary = _new_file_beside(path)
     try:
         yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _new_file_beside(path: Path) -> Path:
+    """Makes an empty file for what is to become `path`, with a name that nobody foresees."""
+    while True:
+        temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+        try:  # O_EXCL follows no link that somebody planted
+            os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        except FileExistsError:
+            continue
+        return temporary
+
+
+def remove_leftovers(path: Path) -> None:
+    """Removes what processes that were killed in `replacing(path)` have left beside it.
+
+    Nobody else may be writing `path`.
+    """
+    if in_bucket(path) or not path.parent.is_dir():
+        return
+    name = re.compile(rf"\.{re.escape(path.stem)}\.[0-9a-f]+{re.escape(path.suffix)}")
+    for entry in path.parent.iterdir():
+        if name.fullmatch(entry.name) and entry.is_file():
+            entry.unlink(missing_ok=True)
+
+
+def find_damage_of_keras_file(path: Path) -> str | None:
+    """Reads all of a `.keras` file; returns in words why it is not whole, None if it is."""
+    if path.is_dir():
+        return "is a folder"
+    if not path.exists():
+        return "missing"
+    try:
+        with local_copy(path) as file, zipfile.ZipFile(file) as archive:
+            missing = {"config.json", "model.weights.h5"} - {*archive.namelist()}
+            damaged = archive.testzip()  # reads all, checksums included
+    except (zipfile.BadZipFile, zlib.error, OSError, ValueError, RuntimeError, EOFError) as error:
+        return (str(error) or type(error).__name__).splitlines()[0]
+    if missing:
+        return f"no {min(missing)} in it"
+    return damaged and f"{damaged} in it is damaged"
 
 
 def check_keras_file(path: Path) -> Path:

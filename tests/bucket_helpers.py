@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import pytest
 from etils.epath import backend, gpath, register
 
+from keras_resnet.training.lock import Lease
+
 
 @contextmanager
 def buckets_in_memory():
@@ -27,4 +29,6 @@ def buckets_in_memory():
         patch.setitem(gpath._PREFIX_TO_BACKEND, "ram", backend.tf_backend)
         patch.setitem(register._URI_PREFIXES_TO_CLS, "ram://", gpath.PosixGPath)
         patch.setattr(backend.tf_backend, "open", open_anew)
+        # No write takes as long as one to a bucket may.
+        patch.setattr(Lease, "SETTLED", 0.01)
         yield

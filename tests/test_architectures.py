@@ -26,7 +26,7 @@ def cifar_v1(layers):
 
 def preact_bottlenecks(depths, widths, stem, classes):
     """He et al. 2016: pre-activation bottlenecks, a projection at the head of each stage."""
-    total, channels = stem, 16 if len(widths) == 3 else 64
+    total, channels = stem, widths[0]
     for depth, width in zip(depths, widths, strict=True):
         for block in range(depth):
             total += 2 * channels + channels * width  # normalization, 1×1
@@ -94,7 +94,23 @@ def test_rows_name_their_counterparts():
     assert all(bool(r.library) == bool(r.reference) for r in rows)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("layers", "factor"), [(50, 1), (50, 3), (101, 1), (101, 3), (152, 2), (152, 4)]
+)
+def test_big_transfer_has_the_parameters_of_preactivation_bottlenecks(layers, factor):
+    depths = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}[layers]
+    widths = [factor * width for width in (64, 128, 256, 512)]
+    count = preact_bottlenecks(depths, widths, 49 * 3 * 64 * factor, 1000)
+    assert count == LIBRARIES[f"ResNet{layers}x{factor}_BiT"]["parameters"]
+
+
+WIDE = ("ResNet50x3_BiT", "ResNet101x3_BiT", "ResNet152x2_BiT", "ResNet152x4_BiT")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] if n in WIDE else []) for n in ARCHITECTURES],
+)
 def test_parameters_block_by_block(name):
     """A stage's blocks between its first and its last are alike: build one, count it often."""
     depths = get_architecture(name).depths

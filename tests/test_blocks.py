@@ -1,12 +1,16 @@
 """Blocks and stems against the papers' figures, written out in numpy."""
 
+import os
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
 from model_helpers import images, max_pool, randomize, run, subsample
 
 from keras_resnet import blocks
-from keras_resnet.blocks.common import LayerOptions
+from keras_resnet.blocks.common import Builder, LayerOptions
 
 SIZES = {1: (13,), 2: (9, 10), 3: (5, 6, 7)}
 
@@ -171,6 +175,52 @@ def test_preact_bottleneck_block(rank, kind):
     close(y, squeeze_excite(net, branch) + shortcut(net, preact, 12, 2, kind, normalized=False))
 
 
+@pytest.mark.parametrize("kind", ["B", "D"])
+@pytest.mark.parametrize("normalized", [True, False])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_projection_of_what_has_the_shape_already(kind, normalized, stride):
+    model, x, y = built(
+        lambda t: blocks.basic_block(
+            t,
+            4,
+            stride,
+            shortcut=kind,
+            projection="always",
+            shortcut_norm=normalized,
+            use_bias=True,
+            name="b",
+        ),
+        2,
+    )
+    net = Numpy(model, "b")
+    branch = net.conv_norm(relu(net.conv_norm(x, 1, stride=stride)), 2)
+    close(y, relu(branch + shortcut(net, x, 4, stride, kind, normalized=normalized)))
+
+
+@pytest.mark.parametrize(
+    ("projection", "stride", "projects"),
+    [
+        ("auto", 2, False),
+        ("shape", 1, False),
+        ("shape", 2, True),
+        ("always", 1, True),
+        ("always", 2, True),
+    ],
+)
+def test_projections_of_preactivation_blocks(projection, stride, projects):
+    model, x, y = built(
+        lambda t: blocks.preact_basic_block(t, 4, stride, projection=projection, name="b"), 2
+    )
+    net = Numpy(model, "b")
+    preact = relu(net.norm(x, "preact_norm"))
+    branch = net.conv(relu(net.conv_norm(preact, 1, stride=stride)), "conv2")
+    side = subsample(x, stride)
+    if projects:
+        side = shortcut(net, preact, 4, stride, "B", normalized=False)
+    close(y, branch + side)
+    assert projects == any("shortcut_conv" in layer.name for layer in model.layers)
+
+
 def test_dilation_of_a_stage_whose_stride_it_replaces():
     model, x, y = built(
         lambda t: blocks.basic_block(t, 4, dilation=4, first_dilation=2, name="b"), 2
@@ -284,6 +334,10 @@ def test_channels_first_equals_channels_last():
         ({"filters": 8, "data_format": "NHWC"}, "received 'NHWC'"),
         ({"filters": 8, "norm": {"eps": 1e-3}}, "received 'eps'; did you mean 'epsilon'"),
         ({"filters": 8, "drop_path_rate": 1.0}, "1.0"),
+        ({"filters": 8, "projection": "first"}, "`projection` is 'auto'.* received 'first'"),
+        ({"filters": 8, "projection": "always", "shortcut": "A"}, "shortcut='A' adds zero"),
+        ({"filters": 8, "weight_standardization": 1e-5}, "True or False, received 1e-05"),
+        ({"filters": 8, "norm": {"groups": 4}}, "groups=4, which BatchNormalization does not"),
     ],
 )
 def test_bad_arguments(arguments, message):
@@ -300,4 +354,47 @@ def test_bad_shapes(shape):
 
 
 def test_default_options():
-    assert LayerOptions().norm == {"momentum": 0.9, "epsilon": 1e-5, "synchronized": False}
+    assert LayerOptions().norm == {
+        "momentum": 0.9,
+        "epsilon": 1e-5,
+        "synchronized": False,
+        "groups": 32,
+    }
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+def test_narrow_strided_pointwise_convolutions_pick_their_pixels_first(rank):
+    """TensorFlow's gradient of their kernels corrupts memory; the values stay those of a stride."""
+    x = np.random.default_rng(0).normal(size=(3, *[9] * rank, 8)).astype("float32")
+    inputs = keras.Input(x.shape[1:])
+    model = keras.Model(inputs, Builder(inputs, {}).conv(inputs, 16, 1, 2, name="shortcut"))
+    strided = [
+        layer
+        for layer in model.layers
+        if hasattr(layer, "kernel_size") and max(layer.strides) > 1 and max(layer.kernel_size) == 1
+    ]
+    assert not strided
+    kernel = model.get_layer("shortcut").get_weights()[0].reshape(8, 16)
+    picked = x[:, ::2, ::2] if rank == 2 else x[:, ::2]
+    np.testing.assert_allclose(run(model, x), picked @ kernel, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.ci
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's kernel")
+def test_narrow_networks_train_with_odd_batches():
+    """In a process of its own: glibc ends it where memory was written beyond its end."""
+    program = """if True:
+        import numpy as np, keras_resnet
+        model = keras_resnet.create_model(
+            "ResNet18", widths=(8, 16, 32, 64), classes=4, input_shape=(64, 64, 3)
+        )
+        model.compile("sgd", "sparse_categorical_crossentropy")
+        for batch in (1, 3, 5):
+            images = np.random.rand(4 * batch, 64, 64, 3).astype("float32")
+            model.fit(images, np.arange(4 * batch) % 4, batch_size=batch, epochs=3, verbose=0)
+        """
+    environment = {**os.environ, "MALLOC_CHECK_": "3", "MALLOC_PERTURB_": "7"}
+    process = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+    )
+    assert process.returncode == 0, process.stderr[-2000:]

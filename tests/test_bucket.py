@@ -16,6 +16,7 @@ from keras_resnet.commands import main
 from keras_resnet.errors import Interrupted, UserError
 from keras_resnet.training import run
 from keras_resnet.training.finetuning import read_pretrained
+from keras_resnet.training.lock import Lease
 from keras_resnet.training.reporting import Reporter
 from keras_resnet.training.workdir import WorkDir
 
@@ -110,6 +111,28 @@ def _check_weights_to_start_from(local, name):
     assert {name: array.tobytes() for name, array in ours.arrays.items()} == {
         name: array.tobytes() for name, array in theirs.arrays.items()
     }
+
+
+def test_two_runs_cannot_share_a_bucket(monkeypatch):
+    """The lease of a run that goes on is renewed, which the second one sees."""
+    monkeypatch.setattr(Lease, "RENEWED", 0.05)
+    monkeypatch.setattr(Lease, "PATIENCE", 5.0)
+    workdir = WorkDir("ram://bucket/runs/shared")
+    workdir.path.mkdir(parents=True)
+    with (
+        workdir.locked(),
+        pytest.raises(UserError, match=r"another process is training here .process"),
+        WorkDir(workdir.path).locked(),
+    ):
+        pass
+    with workdir.locked():
+        pass
+
+
+@pytest.mark.parametrize("name", ["a[1]", "a*", "a?"])
+def test_a_name_that_is_a_pattern_is_refused_in_a_bucket(name):
+    with pytest.raises(UserError, match="stands for a pattern in the name of a bucket's object"):
+        WorkDir(f"ram://bucket/{name}").check(tiny_config())
 
 
 def test_no_run_there(capsys):

@@ -326,9 +326,18 @@ def test_a_key_of_a_later_version_means_in_older_files_what_the_table_says(monke
             configs.CONFIG_VERSION + 1,
             "a newer one wrote it: pip install --upgrade keras-resnet-tpu",
         ),
-        ("1", f"must be an integer from 1 to {configs.CONFIG_VERSION}; restore the file"),
-        (0, f"must be an integer from 1 to {configs.CONFIG_VERSION}; restore the file"),
-        (None, f"must be an integer from 1 to {configs.CONFIG_VERSION}; restore the file"),
+        (
+            "1",
+            f"must be an integer from 1 to {configs.CONFIG_VERSION}; put a copy of it",
+        ),
+        (
+            0,
+            f"must be an integer from 1 to {configs.CONFIG_VERSION}; put a copy of it",
+        ),
+        (
+            None,
+            f"must be an integer from 1 to {configs.CONFIG_VERSION}; put a copy of it",
+        ),
     ],
 )
 def test_other_versions_of_config_json_are_refused(version, advice):
@@ -359,11 +368,11 @@ def test_what_may_change_when_a_run_resumes():
         "data.path": ("", "/elsewhere"),
     }
     assert records.select_changes(found, FREELY) == {"checkpoint.keep": (3, 7)}
-    changed.epochs = 31
+    changed.seed = 31
     with pytest.raises(UserError) as error:
         records.check_resumption(recorded, changed, "--workdir=w")
     message = str(error.value)
-    assert "--workdir=w belongs to a run with another config: epochs: 8 -> 31." in message
+    assert "--workdir=w belongs to a run with another config: seed: 0 -> 31." in message
     assert "only deterministic, strategy, devices, " in message
     assert "data.path" in message
 
@@ -372,7 +381,7 @@ def test_what_changes_the_mathematics_may_not_change():
     for name, key in KEYS.items():
         if name.startswith(("optimizer.", "schedule.", "loss.", "ema.", "data.augment.")):
             assert key.resume == NO, name
-    assert {KEYS[name].resume for name in ("seed", "batch_size", "epochs", "precision")} == {NO}
+    assert {KEYS[name].resume for name in ("seed", "batch_size", "precision")} == {NO}
 
 
 @pytest.mark.parametrize(
@@ -427,7 +436,7 @@ def test_config_marks_what_differs_and_takes_keys_and_groups(capsys):
     values = dict(configs.flatten(configs.load_config("digits")))
     marked = [line.split()[1] for line in printed.splitlines() if line.startswith("* ")]
     assert marked == ["seed", *[name for name in KEYS if values[name] != KEYS[name].default]]
-    assert "* epochs = 8  (at least 1 and at most 1,000,000; default 90)" in printed
+    assert "* epochs = 8  (at least 1 and at most 1,000,000; default 90; resume: noted)" in printed
     assert main(["config", "digits", "epochs", "data.augment"]) == 0
     printed = capsys.readouterr().out
     assert printed.count(" = ") == 1 + sum(name.startswith("data.augment.") for name in KEYS)

@@ -39,6 +39,7 @@ def test_both_branches_have_the_same_names(name):
         "keras_resnet.input_pipeline.augment.settings",
         "keras_resnet.input_pipeline.errors",
         "keras_resnet.input_pipeline.image_listing",
+        "keras_resnet.input_pipeline.layout_finder",
         "keras_resnet.preprocessing",
     ],
 )

@@ -22,6 +22,12 @@ from keras_resnet.training.metrics import describe_accuracy
         ({"input_shape": (224, 224)}, r"1-D network of 224 steps .* \(224, 224, 3\)"),
         ({"input_tensor": (32, 32, 3)}, r"Keras tensor, .*; received \(32, 32, 3\)"),
         ({"norm": "sync"}, r"`norm` is a dict .*'synchronized': True.*; received 'sync'"),
+        ({"projection": "always"}, r"'auto', 'shape' or 'first', received 'always'"),
+        ({"projection": "first", "shortcut": "A"}, r"'always', but shortcut='A' adds zero"),
+        ({"shortcut_norm": 1}, r"`shortcut_norm` is True or False, received 1"),
+        ({"weight_standardization": 1e-8}, r"`weight_standardization` is True or False"),
+        ({"norm_groups": 0}, r"`norm_groups` must be a positive integer, received 0"),
+        ({"norm_groups": 8}, r"groups=8, which BatchNormalization does not take"),
     ],
 )
 def test_slips_are_quoted_with_what_is_meant(arguments, message):

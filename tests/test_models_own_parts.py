@@ -60,6 +60,10 @@ def own_block(x, filters, stride, *, name, dilation=1, first_dilation=1, **layer
 CASES = {
     "group": ("CifarResNet20", {"norm_layer": "group"}),
     "layer": ("CifarResNet164V2", {"norm_layer": "layer"}),
+    "standardized kernels": (
+        "CifarResNet20",
+        {"norm_layer": "group", "weight_standardization": True, "shortcut": "B"},
+    ),
     "instance": ("ResNet50", {"norm_layer": "instance"}),
     "Keras class": ("CifarResNet20", {"norm_layer": keras.layers.UnitNormalization}),
     "own class": ("CifarResNet20", {"norm_layer": Whitening}),

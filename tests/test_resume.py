@@ -1,14 +1,19 @@
 """Runs that are killed or asked to stop end in the very bits of one that was left alone."""
 
+import os
+import pty
 import random
 import signal
+import subprocess
+import sys
+import time
 
 import pytest
-from run_helpers import final_weights, kill, start, tiny_config, wait_for
+from run_helpers import ROOT, TINY, final_weights, kill, start, tiny_config, wait_for
 
 from keras_resnet.errors import Interrupted, UserError
 from keras_resnet.training import run
-from keras_resnet.training.interruption import Interruption
+from keras_resnet.training.interruption import SIGNALS, Interruption, exit_code
 from keras_resnet.training.workdir import WorkDir
 
 # Ends the process as SIGKILL would at the moment in question, once.
@@ -97,9 +102,6 @@ def test_a_second_sigint_leaves_at_once():
         "    print('asked', flush=True)\n"
         "    ctypes.CDLL(None).sleep(60)\n"
     )
-    import subprocess
-    import sys
-
     process = subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -111,8 +113,61 @@ def test_a_second_sigint_leaves_at_once():
     assert "leaving at once" in process.stderr.read()
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGHUP, 129), (signal.SIGTERM, 143)])
+def test_a_signal_asks_and_one_ctrl_c_after_it_still_saves(number, code, capfd):
+    with Interruption() as asked:
+        signal.raise_signal(number)
+        while not asked():
+            pass
+        signal.raise_signal(signal.SIGINT)
+        while "Ctrl-C again" not in (said := capfd.readouterr().err):
+            time.sleep(0.01)
+    assert asked.signal == number
+    assert exit_code(number) == code
+    assert "saving at the next step" in said
+
+
+def test_what_nohup_ignores_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interruption() as asked:
+            signal.raise_signal(signal.SIGHUP)
+            time.sleep(0.1)
+            assert not asked()
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.ci
+def test_a_closed_terminal_saves(tmp_path):
+    """The terminal goes away: SIGHUP comes, and every write to it fails with EIO."""
+    master, slave = pty.openpty()
+    program = (
+        "import fcntl, os, sys, termios\n"
+        "os.setsid(); fcntl.ioctl(1, termios.TIOCSCTTY, 0)\n"
+        "from keras_resnet.commands import main\nsys.exit(main())"
+    )
+    delta = {**TINY, "epochs": 4000, "evaluate_every_epochs": 4000}
+    arguments = ["train", "--config=smoke", f"--workdir={tmp_path}"]
+    arguments += [f"--config.{key}={value}" for key, value in delta.items()]
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *arguments],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    os.close(slave)
+    assert wait_for(WorkDir(tmp_path).metrics.exists, process)
+    os.close(master)
+    assert process.wait(timeout=60) == 129
+    assert list((tmp_path / "checkpoints").glob("ckpt-*.index"))
+    assert "training   digits train" in (tmp_path / "train.log").read_text()
+
+
 def test_signals_are_as_before_afterwards():
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(number) for number in SIGNALS]
     with Interruption() as asked:
         assert not asked()
         signal.raise_signal(signal.SIGTERM)
@@ -120,7 +175,7 @@ def test_signals_are_as_before_afterwards():
         while not asked():
             pass
     assert asked.signal == signal.SIGTERM
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
 @pytest.mark.slow

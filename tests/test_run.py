@@ -35,7 +35,8 @@ def test_a_run_leaves_its_files(finished):
     assert all((workdir.path / name).stat().st_size > 0 for name in FILES)
     assert list(workdir.tensorboard.glob("events.out.tfevents.*"))
     assert list(workdir.checkpoints.glob("ckpt-*.index"))
-    assert not list(workdir.path.glob(".*"))  # no temporary file is left
+    # No temporary file is left.
+    assert [path.name for path in workdir.path.glob(".*")] == [".lock"]
     assert json.loads(workdir.result.read_text()) == result
     assert {"top1", "top5", "loss", "examples", "step", "train_images_per_second"} <= set(result)
     assert (result["examples"], result["step"]) == (360, 2 * 1437 // 128)

@@ -1,7 +1,9 @@
 """The loop of a run: losses that are not finite, roll-backs, what is recorded on the way."""
 
+import itertools
 import json
 import math
+import time
 from types import SimpleNamespace
 
 import keras
@@ -182,3 +184,30 @@ def test_the_example_in_the_docs(tmp_path, monkeypatch, capsys):
     Image.new("RGB", (8, 8)).save("digit.png")
     exec(compile(example.replace('"epochs": 5', small), "docs/training.md", "exec"), {})
     assert "digit.png" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_tensorboard_shows_each_point_once(tmp_path, monkeypatch):
+    """After kills and roll-backs the steps that come again replace those that were there."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from keras_resnet.training.events import EventWriter
+
+    clock = itertools.count(2_000_000_000)  # the names of the files are times in seconds
+    monkeypatch.setattr(time, "time", lambda: float(next(clock)))
+    starts = ((0, 9), (4, 9), (0, 3), (2, 6))  # from a checkpoint, up to a kill
+    for first, last in starts:
+        events = EventWriter(tmp_path)
+        events.drop_after(first)
+        for step in range(first + 1, last + 1):
+            events.scalars(step, {"loss": step + last / 100})
+        events.drop_after(5)
+        if last == 6:
+            events.scalars(6, {"loss": 6.5})
+        events.close()
+    found = EventAccumulator(str(tmp_path), size_guidance={"tensors": 0})
+    found.Reload()
+    points = [(event.step, tf.make_ndarray(event.tensor_proto)) for event in found.Tensors("loss")]
+    assert [step for step, _ in points] == [1, 2, 3, 4, 5, 6]
+    np.testing.assert_allclose(
+        [value for _, value in points], [1.03, 2.03, 3.06, 4.06, 5.06, 6.5], rtol=1e-6
+    )

@@ -246,6 +246,11 @@ def test_a_preprocessor_that_warps_resizes_plainly(tmp_path):
 
 # KerasHub
 
+HUB_KINDS = (
+    *("basic", "bottleneck", "v2", "vd", "basic_vd"),
+    *("v2_wide_stem", "v2_equal_widths"),
+)
+# What has to be said where the preset's config.json is not beside the weights.
 HUB_NETWORKS = {
     "basic": ("ResNet18", {}),
     "bottleneck": ("ResNet50", {}),
@@ -254,14 +259,62 @@ HUB_NETWORKS = {
         {"stride_in_last_block": False, "use_bias": False, "zero_pad_pool": False, "epsilon": 1e-5},
     ),
     "vd": ("ResNet50D", {}),
+    "basic_vd": ("ResNet18D", {"projection": "first"}),
 }
 
 
-@pytest.mark.parametrize("kind", HUB_NETWORKS)
-def test_a_preset_of_keras_hub(tmp_path, kind):
+def _save_preset(folder, kind):
     record, arrays = _record(f"keras_hub_{kind}")
-    _write_layers(tmp_path / "model.weights.h5", arrays, lambda name: name != "predictions")
-    _write_layers(tmp_path / "task.weights.h5", arrays, lambda name: name == "predictions")
+    _write_layers(folder / "model.weights.h5", arrays, lambda name: name != "predictions")
+    _write_layers(folder / "task.weights.h5", arrays, lambda name: name == "predictions")
+    (folder / "config.json").write_text(json.dumps(record["config"]))
+    return record
+
+
+@pytest.mark.parametrize("kind", HUB_KINDS)
+def test_a_preset_of_keras_hub_names_its_network(tmp_path, kind):
+    record = _save_preset(tmp_path, kind)
+    with pytest.warns(WeightsNote, match="depths="):
+        model = keras_resnet.create_model(
+            weights=tmp_path, input_shape=(64, 64, 3), classifier_activation=None
+        )
+    _assert_logits(model, record)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stackwise_num_strides": [2, 2]}, r"stackwise_num_strides=\[2, 2\]"),
+        ({"use_pre_activation": True}, "'basic_block_vd' with use_pre_activation=True"),
+        ({"input_conv_kernel_sizes": [5, 3, 3]}, r"input_conv_kernel_sizes=\[5, 3, 3\]"),
+    ],
+)
+def test_what_keras_hub_can_and_we_cannot(tmp_path, changes, message):
+    record = _save_preset(tmp_path, "basic_vd")
+    record["config"]["config"].update(changes)
+    (tmp_path / "config.json").write_text(json.dumps(record["config"]))
+    with pytest.raises(WeightsError, match=message):
+        keras_resnet.create_model(weights=tmp_path)
+
+
+def test_projections_that_the_model_lacks_are_named(tmp_path):
+    _save_preset(tmp_path, "basic_vd")
+    (tmp_path / "config.json").unlink()
+    shape = {"depths": (2, 1), "widths": (64, 128), "classes": 4}
+    with pytest.raises(WeightsError, match="projection='first' or --projection=first makes them"):
+        keras_resnet.ResNet18D(weights=tmp_path, **shape)
+    model = tiny("ResNet18", shortcut_norm=False)
+    model.save_weights(tmp_path / "x.weights.h5")
+    with pytest.raises(WeightsError, match="shortcut_norm=False or --shortcut_norm=false leaves"):
+        tiny("ResNet18", weights=tmp_path / "x.weights.h5")
+    again = tiny("ResNet18", shortcut_norm=False, weights=tmp_path / "x.weights.h5")
+    assert_equal(values(again), values(model))
+
+
+@pytest.mark.parametrize("kind", HUB_NETWORKS)
+def test_a_preset_of_keras_hub_without_its_description(tmp_path, kind):
+    record = _save_preset(tmp_path, kind)
+    (tmp_path / "config.json").unlink()
     variant, arguments = HUB_NETWORKS[kind]
     model = keras_resnet.create_model(
         variant,

@@ -43,7 +43,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="path",
         default="",
-        help="The folder of the data; for tfds its data_dir, or '' for its own default.",
+        help="The folder of the data, for image_folder also a table of paths and labels; for tfds "
+        "its data_dir, or '' for its own default.",
     ),
     *(setting for kind in SOURCES.values() for setting in kind.settings),
     Setting(
@@ -95,8 +96,8 @@ def open_source(
         source: a name in SOURCES.
         name: for "tfds" the data set, as in `digits` or `imagenet2012:5.1.0`; for "synthetic" the
             data set whose sizes are imitated; unused otherwise.
-        path: for "image_folder" and "tfrecord" the folder; for "tfds" its data_dir, "" for the
-            default one.
+        path: for "image_folder" the folder or the table, for "tfrecord" the folder; for "tfds" its
+            data_dir, "" for the default one.
         split: as TFDS writes it, e.g. "train", "train[:80%]", "train[80%:]".
         cache: "auto", "none", "memory" or "file", see `caching.cached`.
         cache_path: the folder for the prepared files of cache="file".
@@ -118,8 +119,9 @@ def open_source(
     from keras_resnet.input_pipeline.corrupt_images import SkippedImages
     from keras_resnet.input_pipeline.sources import caching
 
-    opened = kind.open_split(name=name, path=path, split=split, **options)
-    opened = caching.cached(opened, cache, cache_path)
+    split_of_kind = kind.open_split(name=name, path=path, split=split, **options)
+    opened = caching.cached(split_of_kind, cache, cache_path)
+    opened.layout = split_of_kind.layout
     if on_error == "skip":
         _BY_NAME["max_broken_share"].check(max_broken_share)
         opened.skipped = SkippedImages(opened.num_examples, max_broken_share)

@@ -24,10 +24,12 @@ class Source(abc.ABC):
         num_examples: at least 1.
         class_names: position i names label i.
         description: for people, as in "digits train: 1,437 images, 10 classes".
+        layout: for people, one line on how files were found to lie; "" where nothing was to find.
         skipped: where corrupt images are noted and skipped; None stops at the first one.
         is_synthetic: there are no files, and batches are made without decoding.
     """
 
+    layout = ""
     skipped: SkippedImages | None = None
     is_synthetic = False
 

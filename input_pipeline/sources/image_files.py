@@ -1,8 +1,7 @@
-"""Image files in class folders: which there are, in a fixed order, and reading them."""
+"""A source of image files that lie one by one: reading them."""
 
 import functools
 import hashlib
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,12 +10,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet.input_pipeline.errors import DataError, did_you_mean, reason
-from keras_resnet.input_pipeline.image_listing import IMAGE_SUFFIXES, is_image_name, walk
+from keras_resnet.input_pipeline.errors import DataError, reason
 from keras_resnet.input_pipeline.sources.base import RandomAccessSource
-
-_HELD_OUT = ("test", "val", "validation")
-_LITTER = ("desktop.ini", "thumbs.db")
 
 
 class ImageFolder(RandomAccessSource):
@@ -60,115 +55,3 @@ class ImageFolder(RandomAccessSource):
 
 def _read(file: str) -> bytes:
     return tf.io.read_file(file).numpy() if "://" in file else Path(file).read_bytes()
-
-
-def find_splits(path: str) -> dict[str, str]:
-    """Split name -> folder of classes.
-
-    Raises:
-        DataError: `path` is empty, missing, or no folder.
-    """
-    if not path:
-        raise DataError("The source image_folder needs a path: a folder of images (data.path).")
-    root = _root(path)
-    if not tf.io.gfile.isdir(root):
-        problem = "is a file" if tf.io.gfile.exists(root) else "does not exist"
-        raise DataError(f"The image folder {path} {problem}; give a folder of class folders.")
-    folders = {split: os.path.join(root, split) for split in ("train", *_HELD_OUT)}
-    return {split: folder for split, folder in folders.items() if tf.io.gfile.isdir(folder)} or {
-        "train": root
-    }
-
-
-def _root(path: str) -> str:
-    return path.rstrip("/") if "://" in path else str(Path(path).expanduser())
-
-
-def list_images(folder: str, class_names: list[str]) -> list[tuple[str, int]]:
-    """(file, label) of every image in `folder`, in the fixed stratified order of this source.
-
-    Raises:
-        DataError: a class folder holds no images, or something that is no image.
-    """
-    ordered = []
-    for label, class_name in enumerate(class_names):
-        files = _class_files(os.path.join(folder, class_name))
-        mixed = sorted(files, key=lambda file: hashlib.sha256(file.encode()).digest())
-        for rank, file in enumerate(mixed):
-            path = os.path.join(folder, class_name, file)
-            ordered.append(((rank + 0.5) / len(mixed), label, path))
-    return [(file, label) for _, label, file in sorted(ordered)]
-
-
-def _class_files(folder: str) -> list[str]:
-    # Paths relative to the class folder, with forward slashes; folders below it count as well.
-    files = []
-    for parent, _, names in walk(folder):
-        below = os.path.relpath(parent, folder)
-        for name in names:
-            if name.lower() in _LITTER:
-                continue
-            if not is_image_name(name):
-                raise DataError(
-                    f"{os.path.join(parent, name)} is no image of a supported format "
-                    f"({', '.join(IMAGE_SUFFIXES)}); convert or remove it."
-                )
-            files.append(name if below == "." else f"{Path(below).as_posix()}/{name}")
-    if not files:
-        raise DataError(f"The class folder {folder} holds no images.")
-    return files
-
-
-def _class_names(folder: str) -> list[str]:
-    _, names, _ = next(walk(folder))
-    if not names:
-        raise DataError(
-            f"The image folder {folder} holds no class folders; "
-            f"put the images of each class in a folder of their own, as in {folder}/cat/1.jpg."
-        )
-    return names
-
-
-def common_classes(folders: dict[str, str]) -> list[str]:
-    """The sorted names of the class folders, which every split must have.
-
-    Raises:
-        DataError: they differ, or there are none.
-    """
-    names = {split: _class_names(folder) for split, folder in folders.items()}
-    reference, *others = names
-    for split in others:
-        if names[split] != names[reference]:
-            differences = [
-                f"only in {one}: {', '.join(only)}"
-                for one, other in ((reference, split), (split, reference))
-                if (only := sorted(set(names[one]) - set(names[other])))
-            ]
-            raise DataError(
-                f"The classes of {folders[reference]} and {folders[split]} differ: "
-                f"{'; '.join(differences)}. Every split must have the same class folders."
-            )
-    return names[reference]
-
-
-def folder_of(name: str, folders: dict[str, str], path: str) -> str:
-    """The folder of the split `name` among those that `find_splits` found.
-
-    Raises:
-        DataError: there is no such split.
-    """
-    if name in folders:
-        return folders[name]
-    # One held-out split is the held-out split, whichever of its three names it goes by.
-    held_out = [split for split in folders if split in _HELD_OUT]
-    if name in _HELD_OUT and len(held_out) == 1:
-        return folders[held_out[0]]
-    if list(folders.values()) == [_root(path)]:
-        raise DataError(
-            f"{path} is one folder of classes, so it has no split {name!r}. State two slices of "
-            "'train', for instance 'train[:80%]' to train on and 'train[80%:]' to evaluate on."
-        )
-    raise DataError(
-        f"{path} has no split {name!r}.{did_you_mean(name, folders)} "
-        f"Its splits: {', '.join(folders)}."
-    )

@@ -1,22 +1,19 @@
-"""The source `image_folder`: images in folders, one folder per class.
+"""The source `image_folder`: image files in class folders, or named in a table with their labels.
 
-Two layouts are read, told by what `path` holds:
+How they lie is found by `layout_finder.find_layout`. `path` is of this machine or of a bucket (`gs://…`),
+from which every image is a request of its own.
 
-    path/train/CLASS/….jpg and path/test/CLASS/…  (or val, validation)   splits by folder
-    path/CLASS/….jpg                                                     one split, "train"
-
-`path` is a local folder or on a bucket (`gs://…`), from which every image is a request of its own.
-
-Labels number the class names in sorted order. A split has a fixed order that does not depend on
-the machine: within a class the images are mixed by a hash of their names, and the classes are
-dealt out in proportion, so that any slice such as `train[:80%]` and its rest hold every class in
-its share (to within one image).
+Labels number the class names of the training images in sorted order. A split has a fixed order
+that does not depend on the machine (`Layout.examples`), so that any slice such as `train[:80%]`
+and its rest hold every class in its share. Only the splits that are asked for are looked into.
 """
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_resnet.input_pipeline.errors import DataError, reason
+from keras_resnet.input_pipeline.errors import DataError
+from keras_resnet.input_pipeline.layout import Example
+from keras_resnet.input_pipeline.layout_finder import explain_listing, find_layout
 from keras_resnet.input_pipeline.sources import splits
 from keras_resnet.input_pipeline.sources.kind import SourceKind
 
@@ -28,28 +25,21 @@ def open_split(*, name: str, path: str, split: str) -> "Source":
     """Opens `split` of the images under `path`; `name` is not used.
 
     Raises:
-        DataError: see `image_files.find_splits` and `list_images`; an unknown or empty
-            split; a bucket that cannot be listed.
+        DataError: see `find_layout` and `Layout`; an unknown or empty split; a bucket that cannot
+            be listed.
     """
-    import tensorflow as tf
-
-    try:
+    with explain_listing(path):
         return _open_split(path, split)
-    except tf.errors.OpError as error:
-        raise DataError(f"The image folder {path} cannot be listed: {reason(error)}.") from error
 
 
 def _open_split(path: str, split: str) -> "Source":
-    from keras_resnet.input_pipeline.sources import image_files
+    from keras_resnet.input_pipeline.sources.image_files import ImageFolder
 
-    folders = image_files.find_splits(path)
-    class_names = image_files.common_classes(folders)
-    listed: dict[str, list[tuple[str, int]]] = {}
+    layout = find_layout(path)
+    listed: dict[str, list[Example]] = {}
 
     def size(name: str) -> int:
-        if name not in listed:
-            folder = image_files.folder_of(name, folders, path)
-            listed[name] = image_files.list_images(folder, class_names)
+        listed[name] = layout.examples(layout.find(name))
         return len(listed[name])
 
     examples = [
@@ -60,7 +50,11 @@ def _open_split(path: str, split: str) -> "Source":
     if not examples:
         raise DataError(f"The split {split!r} of {path} selects no images.")
     title = f"{Path(path).resolve().name} {split}"
-    return image_files.ImageFolder(title=title, examples=examples, class_names=tuple(class_names))
+    source = ImageFolder(title=title, examples=examples, class_names=layout.class_names())
+    source.layout = layout.describe()
+    return source
 
 
-SOURCE = SourceKind("image_folder", "a folder for each class", open_split)
+SOURCE = SourceKind(
+    "image_folder", "a folder for each class, or a table of paths and labels", open_split
+)

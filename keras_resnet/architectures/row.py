@@ -84,6 +84,11 @@ class Architecture:
         use_bias: biases on the convolutions; with `preactivation` only where no normalization
             follows directly.
         epsilon: epsilon of the normalizations.
+        norm_groups: groups of group normalization; the most that divide the channels, too.
+        weight_standardization: see `keras_resnet.blocks.common.LayerOptions`.
+        projection: "auto" or "shape", see `keras_resnet.blocks.basic_block` and
+            `preact_basic_block`, or "first": "always" in the first block of each stage.
+        shortcut_norm: normalize the projections of post-activation blocks.
         residual: False for the plain twin of the network.
         zero_init_last_gamma: start each post-activation block as the identity (Goyal et al. 2017,
             section 5.1, for batches of thousands); He et al. 2015 do not.
@@ -129,6 +134,10 @@ class Architecture:
     preact_first_shortcut: bool = False
     use_bias: bool = False
     epsilon: float = 1e-5
+    norm_groups: int = 32
+    weight_standardization: bool = False
+    projection: str = "auto"
+    shortcut_norm: bool = True
     residual: bool = True
     zero_init_last_gamma: bool = True
     classifier_initializer: Any = "fan_in"
@@ -205,6 +214,10 @@ class Architecture:
         preact_first_shortcut: bool | None = None,
         use_bias: bool | None = None,
         epsilon: float | None = None,
+        norm_groups: int | None = None,
+        weight_standardization: bool | None = None,
+        projection: str | None = None,
+        shortcut_norm: bool | None = None,
         residual: bool | None = None,
         se_ratio: float | None = None,
         dropout_rate: float | None = None,
@@ -284,6 +297,14 @@ class Architecture:
             preact_first_shortcut: the first block's identity shortcut starts after its activation.
             use_bias: biases on the convolutions.
             epsilon: epsilon of the normalizations.
+            norm_groups: groups of group normalization (`norm_layer="group"`); the most that
+                divide the channels, too.
+            weight_standardization: convolve with kernels of zero mean and unit variance for each
+                filter (Qiao et al. 2019), as Big Transfer does.
+            projection: where shortcuts are projections. "auto": where the shape changes, in
+                pre-activation networks only where the number of channels does. "shape": where
+                channels or stride change. "first": the same, and in the first block of each stage.
+            shortcut_norm: normalize the projections of post-activation blocks.
             residual: False for the plain twin of the network.
             se_ratio: relative width of the squeeze-and-excitation gate, 0 for none.
             dropout_rate: dropout before the classifier.

@@ -32,14 +32,20 @@ __all__ = [
     "ResNet50D",
     "ResNet50V1",
     "ResNet50V2",
+    "ResNet50x1_BiT",
+    "ResNet50x3_BiT",
     "ResNet101",
     "ResNet101D",
     "ResNet101V1",
     "ResNet101V2",
+    "ResNet101x1_BiT",
+    "ResNet101x3_BiT",
     "ResNet152",
     "ResNet152D",
     "ResNet152V1",
     "ResNet152V2",
+    "ResNet152x2_BiT",
+    "ResNet152x4_BiT",
     "ResNet200",
     "ResNet200D",
     "ResNet200V2",
@@ -147,8 +153,25 @@ _cifar_v1 = _cifar("He et al. 2015, section 4.2", shortcut="A")
 _cifar_v2 = _cifar("He et al. 2016, section 3 and appendix", preactivation=True)
 _wrn = _cifar("Zagoruyko and Komodakis 2016, section 2.3", preactivation=True)
 
+# Big Transfer's ResNet-v2; preprocessing of timm's weights fine-tuned on ImageNet-1k.
+_bit = _imagenet(
+    "Kolesnikov et al. 2020, section 3",
+    preactivation=True,
+    norm_layer="group",
+    weight_standardization=True,
+    projection="first",
+    image_size=448,
+    crop_ratio=1.0,
+    mean=(0.5, 0.5, 0.5),
+    std=(0.5, 0.5, 0.5),
+    resize="floor",
+)
+
 TV, TIMM, KERAS = "torchvision", "timm", "keras.applications"
 _BIG = {"image_size": 256, "crop_ratio": 0.95}
+_X2 = {"widths": (128, 256, 512, 1024), "stem_width": 128}
+_X3 = {"widths": (192, 384, 768, 1536), "stem_width": 192}
+_X4 = {"widths": (256, 512, 1024, 2048), "stem_width": 256, "image_size": 480}
 
 # fmt: off
 ResNet18 = _v1_5("ResNet18", (2, 2, 2, 2), TV, "resnet18", block="basic")
@@ -198,6 +221,12 @@ ResNetRS350 = _rs("ResNetRS350", (4, 36, 72, 4), TIMM, "resnetrs350", image_size
     drop_path_rate=0.1, dropout_rate=0.4)
 ResNetRS420 = _rs("ResNetRS420", (4, 44, 87, 4), TIMM, "resnetrs420", image_size=320,
     drop_path_rate=0.1, dropout_rate=0.4)
+ResNet50x1_BiT = _bit("ResNet50x1_BiT", (3, 4, 6, 3), TIMM, "resnetv2_50x1_bit")
+ResNet50x3_BiT = _bit("ResNet50x3_BiT", (3, 4, 6, 3), TIMM, "resnetv2_50x3_bit", **_X3)
+ResNet101x1_BiT = _bit("ResNet101x1_BiT", (3, 4, 23, 3), TIMM, "resnetv2_101x1_bit")
+ResNet101x3_BiT = _bit("ResNet101x3_BiT", (3, 4, 23, 3), TIMM, "resnetv2_101x3_bit", **_X3)
+ResNet152x2_BiT = _bit("ResNet152x2_BiT", (3, 8, 36, 3), TIMM, "resnetv2_152x2_bit", **_X2)
+ResNet152x4_BiT = _bit("ResNet152x4_BiT", (3, 8, 36, 3), TIMM, "resnetv2_152x4_bit", **_X4)
 CifarResNet20 = _cifar_v1("CifarResNet20", 3)
 CifarResNet32 = _cifar_v1("CifarResNet32", 5)
 CifarResNet44 = _cifar_v1("CifarResNet44", 7)

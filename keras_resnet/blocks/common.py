@@ -17,6 +17,7 @@ from keras_resnet.blocks.normalization import (
 )
 from keras_resnet.errors import nearest
 from keras_resnet.layers import PadChannels, StochasticDepth
+from keras_resnet.layers.standardized_conv import STANDARDIZED_CONVOLUTIONS
 
 Activation = str | Callable[..., Any] | type[keras.layers.Layer]
 
@@ -25,6 +26,7 @@ ZERO_SHORTCUTS = {"A": "behind", "A-centered": "centered", "A-pooled": "pooled"}
 SHORTCUTS = (*ZERO_SHORTCUTS, "B", "D")
 # What strided kernels and pools find around their input.
 PADDINGS = ("symmetric", "same")
+PROJECTIONS = ("auto", "shape", "always")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +34,9 @@ class LayerOptions:
     """How the layers of a block are made; the keyword arguments that all blocks share.
 
     Attributes:
-        norm: options of the normalizations: `momentum` (default 0.9), `epsilon` (1e-5) and
-            `synchronized` (False), each may be left out.
+        norm: options of the normalizations: `momentum` (default 0.9), `epsilon` (1e-5),
+            `synchronized` (False) and `groups` (32; the most that divide the channels, too),
+            each may be left out.
         norm_layer: which normalization: a name of `keras_resnet.blocks.NORM_LAYERS` ("batch",
             "group", "instance", "layer"); a Keras layer class, or a `functools.partial` of one,
             which is called with `name` and those of `axis`, `epsilon`, `momentum`, `synchronized`,
@@ -49,6 +52,8 @@ class LayerOptions:
         padding: "symmetric": strided kernels have as many pixels before the input as after it, as
             in PyTorch and keras.applications; "same": Keras' and TensorFlow's padding of that
             name, which has one more at the end where the number is odd.
+        weight_standardization: convolve with kernels of zero mean and unit variance for each
+            filter (Qiao et al. 2019), except in squeeze-and-excitation gates.
     """
 
     norm: Mapping[str, Any] | None = None
@@ -57,6 +62,7 @@ class LayerOptions:
     data_format: str | None = None
     dtype: Any = None
     padding: str = "symmetric"
+    weight_standardization: bool = False
 
     def __post_init__(self) -> None:
         if self.padding not in PADDINGS:
@@ -70,6 +76,11 @@ class LayerOptions:
             raise ValueError(
                 "`data_format` is 'channels_last', 'channels_first' or None, received "
                 f"{self.data_format!r}."
+            )
+        if not isinstance(self.weight_standardization, bool):
+            raise ValueError(
+                "`weight_standardization` is True or False, received "
+                f"{self.weight_standardization!r}."
             )
         if isinstance(self.activation, keras.layers.Layer):
             raise ValueError(
@@ -128,7 +139,17 @@ class Builder:
         return cls(*args, data_format=options.data_format, dtype=options.dtype, **kwargs)
 
     def conv(
-        self, x, filters, kernel_size, stride=1, dilation=1, groups=1, use_bias=False, *, name
+        self,
+        x,
+        filters,
+        kernel_size,
+        stride=1,
+        dilation=1,
+        groups=1,
+        use_bias=False,
+        *,
+        standardized=None,
+        name,
     ):
         """Convolution, padded as `LayerOptions.padding` says.
 
@@ -136,30 +157,48 @@ class Builder:
         a pixel against every weight file that comes from PyTorch; for "symmetric", PyTorch's
         `padding=dilation*(k//2)`, a strided kernel is padded by a layer of its own. Kernels are
         drawn as in He et al., "Delving Deep into Rectifiers" (2015), section 2.2, backward form
-        (fan out), as torchvision does.
+        (fan out), as torchvision does. They are standardized if the options say so, unless
+        `standardized` is False.
         """
+        options = self.options
         kernel = self.per_axis(kernel_size, "kernel_size")
         strides = self.per_axis(stride, "stride")
         dilations = self.per_axis(dilation, "dilation")
         self._check_kernel(kernel, strides, dilations)
-        symmetric = self.options.padding == "symmetric"
+        symmetric = options.padding == "symmetric"
         if symmetric and max(strides) > 1 and max(kernel) > 1:
             border = [d * (k // 2) for k, d in zip(kernel, dilations, strict=True)]
             x = self.layer("ZeroPadding", compact(border), name=f"{name}_pad")(x)
-        return self.layer(
-            "Conv",
+        if self._corrupts_memory(x, kernel, strides):
+            x = self.layer("AveragePooling", 1, strides=strides, name=f"{name}_subsample")(x)
+            strides = (1,) * self.rank
+        make = getattr(keras.layers, f"Conv{self.rank}D")
+        if options.weight_standardization and standardized is not False:
+            make = STANDARDIZED_CONVOLUTIONS[self.rank]
+        return make(
             filters,
             kernel,
             strides=strides,
             padding="valid" if symmetric and max(strides) > 1 else "same",
+            data_format=options.data_format,
             dilation_rate=dilations,
             groups=groups,
             use_bias=use_bias,
             kernel_initializer=keras.initializers.VarianceScaling(
                 2.0, "fan_out", "untruncated_normal"
             ),
+            dtype=options.dtype,
             name=name,
         )(x)
+
+    def _corrupts_memory(self, x, kernel, strides) -> bool:
+        """Whether TensorFlow 2.21 must not compute the gradient of this convolution's kernel.
+
+        On processors with AVX-512 oneDNN writes beyond the end of an array there, if a strided 1×1
+        convolution has fewer than 16 input channels: 24 of 104 shapes tried ended the process. The
+        same pixels picked by a layer of their own do not.
+        """
+        return max(kernel) == 1 < max(strides) and self.channels(x) < 16 and self.rank < 3
 
     def _check_kernel(self, kernel, strides, dilations) -> None:
         if self.options.padding == "symmetric" and any(size % 2 == 0 for size in kernel):
@@ -202,15 +241,17 @@ class Builder:
         dilation=1,
         groups=1,
         use_bias=False,
+        normalize=True,
         zero_gamma=False,
         activate=True,
         name,
         index="",
     ):
-        """Layers `{name}_conv{index}`, `{name}_norm{index}` and, if asked, `{name}_act{index}`."""
+        """Layers `{name}_conv{index}` and, if asked, `{name}_norm{index}`, `{name}_act{index}`."""
         conv_name = f"{name}_conv{index}"
         x = self.conv(x, filters, kernel_size, stride, dilation, groups, use_bias, name=conv_name)
-        x = self.normalize(x, zero_gamma=zero_gamma, name=f"{name}_norm{index}")
+        if normalize:
+            x = self.normalize(x, zero_gamma=zero_gamma, name=f"{name}_norm{index}")
         return self.activate(x, name=f"{name}_act{index}") if activate else x
 
     def norm_act(self, x, *, name):
@@ -257,9 +298,10 @@ class Builder:
         channels = self.channels(x)
         reduced = max(8, int(channels * ratio + 4) // 8 * 8)
         gate = self.layer("GlobalAveragePooling", keepdims=True, name=f"{name}_se_pool")(x)
-        gate = self.conv(gate, reduced, 1, use_bias=True, name=f"{name}_se_reduce")
+        plain = {"use_bias": True, "standardized": False}
+        gate = self.conv(gate, reduced, 1, **plain, name=f"{name}_se_reduce")
         gate = self.activate(gate, name=f"{name}_se_act")
-        gate = self.conv(gate, channels, 1, use_bias=True, name=f"{name}_se_expand")
+        gate = self.conv(gate, channels, 1, **plain, name=f"{name}_se_expand")
         dtype = self.options.dtype
         gate = keras.layers.Activation("sigmoid", dtype=dtype, name=f"{name}_se_gate")(gate)
         return keras.layers.Multiply(dtype=dtype, name=f"{name}_se_scale")([x, gate])
@@ -278,9 +320,24 @@ def block_name(name: str | None, kind: str) -> str:
 
 
 def check_block(
-    filters: int, stride: PerAxis, shortcut: str, residual: bool, drop_path_rate: float
+    filters: int,
+    stride: PerAxis,
+    shortcut: str,
+    residual: bool,
+    drop_path_rate: float,
+    projection: str,
 ) -> None:
     """Refuse what no block can do, quoting the value."""
+    if projection not in PROJECTIONS:
+        raise ValueError(
+            "`projection` is 'auto', 'shape' (where channels or stride change) or 'always'; "
+            f"received {projection!r}."
+        )
+    if projection != "auto" and shortcut in ZERO_SHORTCUTS:
+        raise ValueError(
+            f"`projection` is {projection!r}, but shortcut={shortcut!r} adds zero channels and has "
+            "no projection: shortcut='B' or 'D' have."
+        )
     if isinstance(filters, bool) or not isinstance(filters, int) or filters < 1:
         raise ValueError(f"`filters` must be a positive integer, received {filters!r}.")
     if shortcut not in SHORTCUTS:
@@ -321,8 +378,7 @@ def conv_norm_act(
         groups: number of groups of channels that are convolved apart.
         use_bias: whether the convolution has a bias.
         name: prefix of the layers `_conv`, `_norm` and `_act`.
-        **layer_options: `norm`, `norm_layer`, `activation`, `data_format`, `dtype`, `padding` as
-            in `LayerOptions`.
+        **layer_options: as in `LayerOptions`.
 
     Returns:
         A Keras tensor with `filters` channels.
@@ -348,8 +404,7 @@ def norm_act(
     Args:
         x: Keras tensor of rank 3, 4 or 5.
         name: prefix of the layers `_norm` and `_act`.
-        **layer_options: `norm`, `norm_layer`, `activation`, `data_format`, `dtype`, `padding` as
-            in `LayerOptions`.
+        **layer_options: as in `LayerOptions`.
 
     Returns:
         A Keras tensor of the shape of `x`.

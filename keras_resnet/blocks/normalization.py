@@ -10,22 +10,33 @@ from typing import Any
 import keras
 
 from keras_resnet.errors import nearest
-from keras_resnet.layers import BatchNormalization
+from keras_resnet.layers import BatchNormalization, GroupNormalization
 
 NormLayer = str | type[keras.layers.Layer] | Callable[[str], keras.layers.Layer]
 
-# Name -> the class and its arguments for a number of channels. One line registers another one.
-NORM_LAYERS: dict[str, Callable[[int], tuple[type[keras.layers.Layer], dict[str, Any]]]] = {
+_Row = Callable[[int, int], tuple[type[keras.layers.Layer], dict[str, Any]]]
+
+# Name -> the class and its arguments for a number of channels and one of groups. One line
+# registers another one.
+NORM_LAYERS: dict[str, _Row] = {
     # Ioffe and Szegedy 2015.
-    "batch": lambda channels: (BatchNormalization, {}),
+    "batch": lambda channels, groups: (BatchNormalization, {}),
     # Wu and He 2018: 32 groups, or the most that divide both 32 and the channels.
-    "group": lambda channels: (keras.layers.GroupNormalization, {"groups": math.gcd(32, channels)}),
+    "group": lambda channels, groups: (
+        GroupNormalization,
+        {"groups": math.gcd(groups, channels)},
+    ),
     # Ulyanov et al. 2016: every channel by itself.
-    "instance": lambda channels: (keras.layers.GroupNormalization, {"groups": -1}),
+    "instance": lambda channels, groups: (GroupNormalization, {"groups": -1}),
     # Over the channels of each pixel, as in ConvNeXt (Liu et al. 2022).
-    "layer": lambda channels: (keras.layers.LayerNormalization, {}),
+    "layer": lambda channels, groups: (keras.layers.LayerNormalization, {}),
 }
-NORM_DEFAULTS: dict[str, Any] = {"momentum": 0.9, "epsilon": 1e-5, "synchronized": False}
+NORM_DEFAULTS: dict[str, Any] = {
+    "momentum": 0.9,
+    "epsilon": 1e-5,
+    "synchronized": False,
+    "groups": 32,
+}
 
 _CLASSES = tuple(
     getattr(keras.layers, f"{kind}Normalization")
@@ -79,8 +90,9 @@ def make_normalization(
         norm_layer: as in `keras_resnet.blocks.common.LayerOptions`.
         channels: number of channels that it will normalize.
         axis: their axis.
-        norm: `momentum`, `epsilon` and `synchronized`, each may be left out. A layer without
-            epsilon keeps to its own; `momentum` and `synchronized` are batch normalization's.
+        norm: `momentum`, `epsilon`, `synchronized` and `groups`, each may be left out. A layer
+            without epsilon keeps to its own; `momentum` and `synchronized` are batch
+            normalization's, `groups` group normalization's.
         zero_gamma: start the scale at 0. A layer that has no `gamma_initializer` starts as it does.
         dtype: dtype or dtype policy of the layer.
         name: name of the layer.
@@ -92,13 +104,15 @@ def make_normalization(
     arguments: dict[str, Any] = {}
     kind = class_of(norm_layer)
     if isinstance(norm_layer, str):
-        kind, arguments = NORM_LAYERS[norm_layer](channels)
+        kind, arguments = NORM_LAYERS[norm_layer](channels, options["groups"])
     elif kind is None:
         return _made_by_function(norm_layer, options, zero_gamma, name)
     known = _parameters(kind)
     _refuse(options, known, kind.__name__)
     if isinstance(norm_layer, functools.partial):  # what it sets stays as it is
         known -= norm_layer.keywords.keys()
+    if isinstance(norm_layer, str) or options["groups"] == NORM_DEFAULTS["groups"]:
+        known -= {"groups"}  # the row's, or the class' own default
     options["axis"] = axis
     if zero_gamma:
         options["gamma_initializer"] = "zeros"
@@ -155,8 +169,8 @@ def _made_by_function(function, options, zero_gamma: bool, name: str) -> keras.l
 
 
 def _refuse(options: Mapping[str, Any], known, kind: str) -> None:
-    """`momentum` and `synchronized` for a layer that has none would be lost in silence."""
-    for key in ("momentum", "synchronized"):
+    """`momentum`, say, for a layer that has none would be lost in silence."""
+    for key in ("momentum", "synchronized", "groups"):
         if key not in known and options[key] != NORM_DEFAULTS[key]:
             raise ValueError(
                 f"`norm` has {key}={options[key]!r}, which {kind} does not take: leave it out."

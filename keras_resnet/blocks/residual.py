@@ -26,6 +26,8 @@ def basic_block(
     drop_path_rate: float = 0.0,
     zero_init_last_gamma: bool = True,
     use_bias: bool = False,
+    projection: str = "auto",
+    shortcut_norm: bool = True,
     name: str | None = None,
     **layer_options: Any,
 ) -> keras.KerasTensor:
@@ -51,9 +53,12 @@ def basic_block(
         zero_init_last_gamma: start the last normalization's gamma at 0, so that the block starts
             as the identity (Goyal et al. 2017, section 5.1). Without effect if not `residual`.
         use_bias: whether the convolutions have biases.
+        projection: where the shortcut is a projection: "auto" and "shape" have one where the
+            number of channels or the stride changes, "always" in any case, as KerasHub's
+            ResNet-vd has it in a network's first block.
+        shortcut_norm: normalize the projection.
         name: prefix of the layers' names.
-        **layer_options: `norm`, `norm_layer`, `activation`, `data_format`, `dtype`, `padding` as
-            in `keras_resnet.blocks.common.LayerOptions`.
+        **layer_options: as in `keras_resnet.blocks.common.LayerOptions`.
 
     Returns:
         A Keras tensor with `filters` channels.
@@ -61,7 +66,7 @@ def basic_block(
     Raises:
         ValueError: for an argument outside the ranges above.
     """
-    check_block(filters, stride, shortcut, residual, drop_path_rate)
+    check_block(filters, stride, shortcut, residual, drop_path_rate, projection)
     name = block_name(name, "basic_block")
     first_dilation = first_dilation or dilation
     build = Builder(x, layer_options)
@@ -86,7 +91,8 @@ def basic_block(
         name=name,
         index=2,
     )
-    side = _Shortcut(x, stride, (first_dilation, dilation), shortcut, use_bias)
+    dilations = (first_dilation, dilation)
+    side = _Shortcut(x, stride, dilations, shortcut, projection, use_bias, normalize=shortcut_norm)
     return _join(
         build, y, side if residual else None, se_ratio, drop_path_rate, name, activate=True
     )
@@ -109,6 +115,8 @@ def bottleneck_block(
     drop_path_rate: float = 0.0,
     zero_init_last_gamma: bool = True,
     use_bias: bool = False,
+    projection: str = "auto",
+    shortcut_norm: bool = True,
     name: str | None = None,
     **layer_options: Any,
 ) -> keras.KerasTensor:
@@ -130,7 +138,7 @@ def bottleneck_block(
     Raises:
         ValueError: for an argument outside the ranges above.
     """
-    check_block(filters, stride, shortcut, residual, drop_path_rate)
+    check_block(filters, stride, shortcut, residual, drop_path_rate, projection)
     name = block_name(name, "bottleneck_block")
     first_dilation = first_dilation or dilation
     width = width or filters
@@ -158,7 +166,8 @@ def bottleneck_block(
         name=name,
         index=3,
     )
-    side = _Shortcut(x, stride, (first_dilation, dilation), shortcut, use_bias)
+    dilations = (first_dilation, dilation)
+    side = _Shortcut(x, stride, dilations, shortcut, projection, use_bias, normalize=shortcut_norm)
     return _join(
         build, y, side if residual else None, se_ratio, drop_path_rate, name, activate=True
     )
@@ -179,6 +188,7 @@ def preact_basic_block(
     se_ratio: float = 0.0,
     drop_path_rate: float = 0.0,
     use_bias: bool = False,
+    projection: str = "auto",
     name: str | None = None,
     **layer_options: Any,
 ) -> keras.KerasTensor:
@@ -207,9 +217,11 @@ def preact_basic_block(
         drop_path_rate: probability of dropping the branch for an example while training.
         use_bias: biases on the convolutions that no normalization follows (the last one and the
             shortcut's).
+        projection: where the shortcut is a projection: "auto" has one where the number of channels
+            changes, "shape" where the stride changes, too (timm), "always" in any case, as Big
+            Transfer has it in the first block of each stage.
         name: prefix of the layers' names.
-        **layer_options: `norm`, `norm_layer`, `activation`, `data_format`, `dtype`, `padding` as
-            in `keras_resnet.blocks.common.LayerOptions`.
+        **layer_options: as in `keras_resnet.blocks.common.LayerOptions`.
 
     Returns:
         A Keras tensor with `filters` channels, neither normalized nor activated.
@@ -217,7 +229,7 @@ def preact_basic_block(
     Raises:
         ValueError: for an argument outside the ranges above.
     """
-    check_block(filters, stride, shortcut, residual, drop_path_rate)
+    check_block(filters, stride, shortcut, residual, drop_path_rate, projection)
     name = block_name(name, "preact_basic_block")
     first_dilation = first_dilation or dilation
     build = Builder(x, layer_options)
@@ -229,9 +241,8 @@ def preact_basic_block(
     y = build.conv(
         y, filters, kernel_size, dilation=dilation, use_bias=use_bias, name=f"{name}_conv2"
     )
-    side = _Shortcut(
-        x, stride, (first_dilation, dilation), shortcut, use_bias, preact, preact_shortcut
-    )
+    dilations, ways = (first_dilation, dilation), (preact, preact_shortcut)
+    side = _Shortcut(x, stride, dilations, shortcut, projection, use_bias, *ways)
     return _join(
         build, y, side if residual else None, se_ratio, drop_path_rate, name, activate=False
     )
@@ -255,6 +266,7 @@ def preact_bottleneck_block(
     se_ratio: float = 0.0,
     drop_path_rate: float = 0.0,
     use_bias: bool = False,
+    projection: str = "auto",
     name: str | None = None,
     **layer_options: Any,
 ) -> keras.KerasTensor:
@@ -278,7 +290,7 @@ def preact_bottleneck_block(
     Raises:
         ValueError: for an argument outside the ranges above.
     """
-    check_block(filters, stride, shortcut, residual, drop_path_rate)
+    check_block(filters, stride, shortcut, residual, drop_path_rate, projection)
     name = block_name(name, "preact_bottleneck_block")
     first_dilation = first_dilation or dilation
     width = width or filters
@@ -298,9 +310,8 @@ def preact_bottleneck_block(
     )
     y = _dropout(build, y, dropout_rate, name)
     y = build.conv(y, EXPANSION * filters, 1, use_bias=use_bias, name=f"{name}_conv3")
-    side = _Shortcut(
-        x, stride, (first_dilation, dilation), shortcut, use_bias, preact, preact_shortcut
-    )
+    dilations, ways = (first_dilation, dilation), (preact, preact_shortcut)
+    side = _Shortcut(x, stride, dilations, shortcut, projection, use_bias, *ways)
     return _join(
         build, y, side if residual else None, se_ratio, drop_path_rate, name, activate=False
     )
@@ -329,20 +340,31 @@ class _Shortcut:
 
     Post-activation blocks project wherever the shape changes, and normalize the projection.
     Pre-activation ones project where the number of channels changes, and only subsample otherwise.
+    `projection` asks for more.
     """
 
     x: keras.KerasTensor  # the block's input
     stride: PerAxis
     dilations: tuple[PerAxis, PerAxis]  # of the strided kernel, and of those after it
     kind: str
+    projection: str
     use_bias: bool
     preact: keras.KerasTensor | None = None  # `x` normalized and activated; None: post-activation
     preact_identity: bool = False
+    normalize: bool = True  # the projection of a post-activation block
+
+    def _projects(self, build: Builder, filters: int, strided: bool) -> bool:
+        """Whether the shortcut is more than an identity or a subsampling."""
+        if build.channels(self.x) != filters or self.projection == "always":
+            return True
+        if self.projection == "shape":
+            return strided or self.dilations[0] != self.dilations[1]
+        return strided and self.preact is None
 
     def build(self, build: Builder, filters: int, name: str) -> keras.KerasTensor:
         stride, preact = build.per_axis(self.stride, "stride"), self.preact
         strided = max(stride) > 1
-        if build.channels(self.x) == filters and (not strided or preact is not None):
+        if not self._projects(build, filters, strided):
             x = preact if self.preact_identity else self.x
             if not strided:
                 return x
@@ -359,9 +381,8 @@ class _Shortcut:
         if preact is not None:
             conv_name = f"{name}_conv"
             return build.conv(source, filters, 1, stride, use_bias=self.use_bias, name=conv_name)
-        return build.conv_norm_act(
-            source, filters, 1, stride, use_bias=self.use_bias, activate=False, name=name
-        )
+        options = {"use_bias": self.use_bias, "normalize": self.normalize, "activate": False}
+        return build.conv_norm_act(source, filters, 1, stride, **options, name=name)
 
     def _dilated(self, build: Builder, stride: tuple[int, ...]) -> list[bool]:
         """The axes along which a dilation took the place of the stride."""

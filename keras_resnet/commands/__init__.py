@@ -17,6 +17,7 @@ from types import ModuleType
 
 from absl import flags as absl_flags
 
+from keras_resnet.commands import standard_streams
 from keras_resnet.commands.options import command_help
 from keras_resnet.errors import (
     UsageError,
@@ -43,8 +44,9 @@ COMMANDS = {
 }
 HELP = ("--help", "-h", "-help", "--helpfull")
 EXIT_CODES = """\
-exit codes: 0 success, 1 something is wrong with files, data or devices, 2 usage, 130 interrupted
-(SIGINT), 143 terminated (SIGTERM); after the last two the same command resumes"""
+exit codes: 0 success, 1 something is wrong with files, data, devices or the output, 2 usage, 130
+interrupted (SIGINT), 143 terminated (SIGTERM), 129 the terminal was closed (SIGHUP); after these
+three the same command resumes; 141 the reader of the output, such as `head`, has left"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,14 +54,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     # TensorFlow's own start-up chatter would bury the lines that matter; errors still show.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    standard_streams.open_missing()
+    code = _run(argv)
+    if (error := standard_streams.failure_of_output()) is not None:
+        code = code or _fail_output(argv, error)
+    standard_streams.give_up()
+    return code
+
+
+def _run(argv: list[str]) -> int:
     try:
         run = _parse(argv)
         return run()
     except UserError as error:
         return _fail(argv, error, error.code)
-    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except BrokenPipeError as error:
+        return _fail_output(argv, error)
     except OSError as error:
         return _fail(argv, error, code=1)
     except KeyboardInterrupt:
@@ -174,7 +184,14 @@ def _fail(argv: list[str], error: object, code: int) -> int:
     name = f" {argv[0]}" if argv and argv[0] in COMMANDS else ""
     details = getattr(error, "details", "")
     message = " ".join(str(error).removesuffix(details).split())
-    print(f"keras-resnet{name}: {message}", file=sys.stderr)
+    standard_streams.print_error(f"keras-resnet{name}: {message}")
     if details:
-        print(details, file=sys.stderr)
+        standard_streams.print_error(details)
     return code
+
+
+def _fail_output(argv: list[str], error: OSError) -> int:
+    """The end of a command whose output cannot be written."""
+    if isinstance(error, BrokenPipeError):  # the reader has seen enough; it is not told so
+        return standard_streams.BROKEN_PIPE
+    return _fail(argv, f"standard output cannot be written ({error.strerror})", code=1)

@@ -4,9 +4,9 @@ Makes a .keras file of trained weights, with the preprocessing that goes with th
 file (.safetensors, .pth, .pt, .th, .ckpt, .npz, .keras, .weights.h5, .h5 of keras.applications), a
 folder that transformers or KerasHub saved, an address hf://OWNER/REPOSITORY[@REVISION][/FILE] or
 "imagenet".
-Weights of timm, transformers and this project name their network; others need --model. The number
-of classes is that of the weights; weights without a classifier make a model without one. In Python,
-`import keras_resnet`, then `keras.saving.load_model("FILE.keras")`."""
+Weights of timm, transformers, KerasHub and this project name their network; others need --model.
+The number of classes is that of the weights; weights without a classifier make a model without one.
+In Python, `import keras_resnet`, then `keras.saving.load_model("FILE.keras")`."""
 
 import warnings
 from pathlib import Path

@@ -1,13 +1,14 @@
 """usage: keras-resnet predict (--model=PATH | --workdir=DIR) [--top=5] [--format=FORMAT]
                             [--output=FILE] IMAGES_OR_FOLDERS...
 
-Prints the most probable classes of each image. --model is a .keras file, a SavedModel, or a folder
-of exported versions, of which the newest is taken. --workdir is the work directory of a run: its
-finished model.keras is taken, or its newest checkpoint. Of a folder of images every image file
-below it is taken. --format: text, jsonl (one JSON object a line, with "image" and "predictions", a
-list of {"class", "class_id", "probability"}; --json is short for it) or csv (image, class_1,
-class_id_1, probability_1, ...). A file that cannot be read gets an "error" in its row, and the exit
-code is 1 at the end."""
+Prints the most probable classes of each image. --model is a .keras, .tflite or .onnx file, a
+SavedModel, a folder of exported versions, of which the newest is taken, or weights that name their
+network (a file, a folder of transformers, hf://OWNER/REPOSITORY). --workdir is the work directory
+of a run: its finished model.keras is taken, or its newest checkpoint. Of a folder of images every
+image file below it is taken. --format: text, jsonl (one JSON object a line, with "image" and
+"predictions", a list of {"class", "class_id", "probability"}; --json is short for it) or csv
+(image, class_1, class_id_1, probability_1, ...). A file that cannot be read gets an "error" in its
+row, and the exit code is 1 at the end."""
 
 import contextlib
 import csv
@@ -36,7 +37,7 @@ SUMMARY = "Classify image files or folders of them."
 def define_flags(flags: absl_flags.FlagValues) -> None:
     """Defines --model, --workdir, --labels, --top, --format, --json and --output."""
     for name, meaning in (
-        ("model", "A .keras file, a SavedModel or a folder of exported versions."),
+        ("model", "A .keras file, an export, or weights that name their network."),
         ("workdir", "Work directory of a training run."),
         ("labels", "File of class names, one a line, for a .keras file that has none."),
         ("output", "File to write instead of printing."),

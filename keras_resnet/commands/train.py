@@ -5,6 +5,7 @@ alone, with the config that the run began with. It leaves in DIR:
 
   config.json       every key of the config, and what was changed when the run was resumed
   dataset.json      class names and sizes of the splits
+  train.log         what it says, with the time of each line
   metrics.jsonl     a line for each report of training and each evaluation
   tensorboard/      the same for TensorBoard
   checkpoints/      the newest checkpoints and the best one
@@ -49,6 +50,9 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
         config = overrides.resolve(flags)
     start_tensorflow()
     from keras_resnet.training import run as training_run
+    from keras_resnet.training.say import Say
 
-    training_run.train(config, flags.workdir)
+    say = Say()
+    training_run.train(config, flags.workdir, say)
+    say.check_output()
     return 0

@@ -19,7 +19,9 @@ from keras_resnet.errors import UsageError, UserError
 Changes = dict[str, tuple[Any, Any]]
 
 _VERSION, _HISTORY = "config_version", "history"
-_RESTORE = "restore the file or start elsewhere"
+_RESTORE = (
+    "put a copy of it in its place, or remove it and give --config with all that the run began with"
+)
 
 
 def to_json(config: ConfigDict, history: list[dict[str, Any]] | None = None) -> str:
@@ -41,6 +43,8 @@ def from_json(text: str, where: str) -> ConfigDict:
     values = _parse(text, where)
     version = _version_of(values, where)
     values = {name: value for name, value in values.items() if name not in (_VERSION, _HISTORY)}
+    if not values:
+        raise UsageError(f"{where} holds no key of a config; {_RESTORE}")
     config = default_config()
     present = dict(flatten(values))
     for name, key in KEYS.items():
@@ -149,7 +153,7 @@ def check_resumption(recorded: ConfigDict, config: ConfigDict, where: str) -> Ch
         may = ", ".join(key for key, row in KEYS.items() if row.resume in (NOTED, FREELY))
         raise UserError(
             f"{where} belongs to a run with another config: {describe_changes(refused)}. Take "
-            "another folder, or leave --config out to go on with the config it began with; of a "
-            f"run that resumes only {may} may change"
+            "another folder, or give --workdir alone, without --config and without these keys, to "
+            f"go on with the config it began with; of a run that resumes only {may} may change"
         )
     return changed

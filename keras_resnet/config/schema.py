@@ -65,7 +65,8 @@ _ROWS = (
     Key("accumulate_steps", 1, range=ONE_OR_MORE, resume=NOTED,
         help="Computes a batch in so many parts, one after the other, to need less memory."),
     # The timeline lists the evaluations and checkpoints of all epochs.
-    Key("epochs", 90, range=Range(low=1, high=10**6),
+    # To train on, or to end earlier: the run says what it does to the schedule.
+    Key("epochs", 90, range=Range(low=1, high=10**6), resume=NOTED,
         help="How often the run sees every training image; the schedule stretches with it."),
     Key("evaluate_every_epochs", 1, range=ONE_OR_MORE, resume=FREELY,
         help="Epochs from one evaluation to the next."),

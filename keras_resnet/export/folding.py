@@ -5,6 +5,7 @@ import numpy as np
 
 from keras_resnet.blocks.normalization import is_normalization
 from keras_resnet.layers import StochasticDepth, keras_internals
+from keras_resnet.layers.standardized_conv import PLAIN_CONVOLUTIONS
 
 _CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 _ONLY_IN_TRAINING = (keras.layers.Dropout, StochasticDepth)
@@ -24,7 +25,8 @@ def fold_batch_normalization(model: keras.Model) -> keras.Model:
     gamma / sqrt(variance + epsilon) goes into the kernel, the rest into a bias (Jacob et al. 2018,
     section 3.2), computed in float64. Outputs equal those of `model` in inference to rounding. A
     normalization that comes first, as at the start of a pre-activation block, has no convolution
-    to go into and stays. Dropout and stochastic depth are left out.
+    to go into and stays. Dropout and stochastic depth are left out. Convolutions with weight
+    standardization become plain ones with the standardized kernel.
 
     Args:
         model: a functional model of any rank, as `keras_resnet.create_model` makes them.
@@ -46,7 +48,7 @@ def inference_copy(
 
     Args:
         model: a functional model.
-        fold: False keeps the normalizations.
+        fold: False keeps the normalizations, those of kernels, too.
         precision: "float32", or "bfloat16" for bfloat16 kernels and arithmetic; statistics, the
             pool over the image and the classifier stay in float32. A classifier's kernel and
             everything in "float32" is what the model has, to the bit, where nothing is folded.
@@ -65,7 +67,8 @@ def inference_copy(
     def clone(layer):
         if layer.name in norms or isinstance(layer, _ONLY_IN_TRAINING):
             return keras.layers.Identity(name=layer.name)
-        config = layer.get_config()
+        plain = PLAIN_CONVOLUTIONS.get(type(layer)) if fold else None
+        config = layer.plain_config() if plain else layer.get_config()
         config["dtype"] = _policy(layer, precision)
         if isinstance(layer, keras.layers.Activation):
             config["activation"] = layer.activation  # a function that is not registered, too
@@ -73,7 +76,7 @@ def inference_copy(
             config["use_bias"] = True
         if turned:
             _turn(layer, config)
-        return type(layer).from_config(config)
+        return (plain or type(layer)).from_config(config)
 
     def call(layer, *args, **kwargs):
         if isinstance(layer, keras.layers.Identity):
@@ -89,7 +92,8 @@ def inference_copy(
             convolution = model.get_layer(layer.name)
             layer.set_weights(_folded_weights(convolution, folded[layer.name]))
         elif layer.weights:
-            layer.set_weights(model.get_layer(layer.name).get_weights())
+            original = model.get_layer(layer.name)
+            layer.set_weights(_weights(original) if fold else original.get_weights())
     return copy
 
 
@@ -155,6 +159,20 @@ def _normalizes_channels(layer, convolution) -> bool:
     return axis % rank == channels
 
 
+def _kernel(convolution):
+    """What a convolution convolves with."""
+    standardized = type(convolution) in PLAIN_CONVOLUTIONS
+    return convolution.standardized_kernel() if standardized else convolution.kernel
+
+
+def _weights(layer) -> list[np.ndarray]:
+    """A layer's weights; of a standardized convolution those of the plain one in its place."""
+    weights = layer.get_weights()
+    if type(layer) in PLAIN_CONVOLUTIONS:
+        weights[0] = keras.ops.convert_to_numpy(_kernel(layer))
+    return weights
+
+
 def _folded_weights(convolution, norm) -> list[np.ndarray]:
     """Kernel and bias of both layers together."""
 
@@ -167,6 +185,6 @@ def _folded_weights(convolution, norm) -> list[np.ndarray]:
     beta = numbers(norm.beta if norm.center else None)
     factor = gamma / np.sqrt(numbers(norm.moving_variance) + norm.epsilon)
     bias = numbers(convolution.bias if convolution.use_bias else None)
-    kernel = numbers(convolution.kernel) * factor  # filters are the kernel's last axis, always
+    kernel = numbers(_kernel(convolution)) * factor  # filters are the kernel's last axis, always
     bias = beta + (bias - numbers(norm.moving_mean)) * factor
     return [kernel.astype(np.float32), bias.astype(np.float32)]

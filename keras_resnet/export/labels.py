@@ -4,6 +4,9 @@ from pathlib import Path
 
 from keras_resnet.errors import UserError
 
+# The asset of a SavedModel that names its classes, one a line.
+LABELS = "labels.txt"
+
 
 def read_labels(path: Path) -> list[str]:
     """Class names, one a line.

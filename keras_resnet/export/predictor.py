@@ -4,9 +4,10 @@ Images that cannot be read get an answer that says why, whatever predicts. Proba
 the rule of `make_network`.
 """
 
+import dataclasses
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import keras
@@ -14,22 +15,41 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.errors import UserError
-from keras_resnet.export import signatures
+from keras_resnet.export import file_predictors, signatures
+from keras_resnet.export.labels import LABELS
 from keras_resnet.export.versions import list_versions, newest_version
 from keras_resnet.input_pipeline.corrupt_images import describe
 from keras_resnet.input_pipeline.image_listing import list_images
+from keras_resnet.models import create_model
 from keras_resnet.models.loading import load_model
-from keras_resnet.storage import in_bucket
+from keras_resnet.storage import in_bucket, read_json
 from keras_resnet.training.evaluation import load_model_of_workdir
 from keras_resnet.training.workdir import WorkDir
+from keras_resnet.weights.checkpoint import WeightsError
+from keras_resnet.weights.files import are_weights
 
 BATCH = 32
 TOP = 5
 UNDECODABLE = "it cannot be decoded"
 
-# string tensor [n] -> `classes`, `class_ids`, `probabilities`, [n, k] each, and perhaps `valid`,
-# bool [n].
+# string tensor [n] -> `class_ids`, `probabilities`, [n, k] each, and perhaps `valid`, bool [n], and
+# `classes`, which is not looked at.
 Answer = Callable[[tf.Tensor], dict[str, tf.Tensor]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Classified:
+    """The most probable classes of some images, the most probable first.
+
+    Attributes:
+        class_ids: int32 [n, k].
+        probabilities: float32 [n, k].
+        problems: place -> why an image cannot be read; its rows are without meaning.
+    """
+
+    class_ids: np.ndarray
+    probabilities: np.ndarray
+    problems: dict[int, str]
 
 
 class Predictor:
@@ -37,10 +57,12 @@ class Predictor:
 
     Args:
         answer: classifies a batch.
+        class_names: of all classes, by number.
     """
 
-    def __init__(self, answer: Answer):
+    def __init__(self, answer: Answer, class_names: Sequence[str]):
         self._answer = answer
+        self.class_names = tuple(class_names)
 
     @classmethod
     def of_model(
@@ -49,7 +71,7 @@ class Predictor:
         """Predicts with a Keras model, through the functions that its export would have."""
         network = signatures.make_network(model, fold=False, class_names=class_names)
         made = signatures.make_signatures(network, network, top=top, on_error="flag")
-        return cls(made["serving_default"])
+        return cls(made["serving_default"], network.class_names)
 
     def predict(
         self, paths: Iterable[str | os.PathLike], batch_size: int = BATCH
@@ -76,46 +98,98 @@ class Predictor:
     def _answers(self, contents: dict[Path, bytes]) -> dict[Path, list[dict] | str]:
         if not contents:
             return {}
-        try:
-            outputs = self._answer(tf.constant(list(contents.values())))
-        except tf.errors.InvalidArgumentError as error:
-            if len(contents) == 1:
-                ((file, encoded),) = contents.items()
-                return {file: describe(encoded, ValueError(_reason(error)))}
-            # The SavedModel refuses the whole batch for one image: find out which.
-            answers: dict[Path, list[dict] | str] = {}
-            for file, encoded in contents.items():
-                answers |= self._answers({file: encoded})
-            return answers
-        values = {key: value.numpy() for key, value in outputs.items()}
-        valid = values.get("valid", np.ones(len(contents), bool))
-        rows = zip(values["classes"], values["class_ids"], values["probabilities"], strict=True)
+        found = self.classify(list(contents.values()))
         return {
-            file: _rows(*row) if ok else describe(encoded, ValueError(UNDECODABLE))
-            for (file, encoded), row, ok in zip(contents.items(), rows, valid, strict=True)
+            file: found.problems.get(place)
+            or _rows(self.class_names, found.class_ids[place], found.probabilities[place])
+            for place, file in enumerate(contents)
         }
+
+    def classify(self, encoded: Sequence[bytes]) -> Classified:
+        """Classifies the contents of image files, at least one, as one batch."""
+        try:
+            outputs = self._answer(tf.constant(encoded))
+        except tf.errors.InvalidArgumentError as error:
+            if len(encoded) == 1:
+                nothing = np.zeros((1, 1))
+                problem = describe(encoded[0], ValueError(_reason(error)))
+                return Classified(nothing.astype("int32"), nothing.astype("float32"), {0: problem})
+            # The SavedModel refuses the whole batch for one image: find out which.
+            return _joined([self.classify([image]) for image in encoded])
+        values = {key: outputs[key].numpy() for key in outputs if key != "classes"}
+        valid = values.get("valid", np.ones(len(encoded), bool))
+        problems = {
+            place: describe(encoded[place], ValueError(UNDECODABLE))
+            for place in np.flatnonzero(~valid).tolist()
+        }
+        return Classified(values["class_ids"], values["probabilities"], problems)
+
+
+def _joined(parts: list[Classified]) -> Classified:
+    """One after the other, of as many classes as the widest has."""
+    width = max(part.class_ids.shape[1] for part in parts)
+
+    def stack(rows: list[np.ndarray]) -> np.ndarray:
+        return np.concatenate([np.pad(row, ((0, 0), (0, width - row.shape[1]))) for row in rows])
+
+    return Classified(
+        stack([part.class_ids for part in parts]),
+        stack([part.probabilities for part in parts]),
+        {place: part.problems[0] for place, part in enumerate(parts) if part.problems},
+    )
 
 
 def load_predictor(
     path: str | os.PathLike, top: int | None = None, class_names: list[str] | None = None
 ) -> Predictor:
-    """A predictor from whatever this package writes.
+    """A predictor from whatever this package writes or reads.
 
     Args:
-        path: a `.keras` file, a SavedModel, a folder of versions (of which the newest is taken), or
-            the work directory of a run (see `load_model_of_workdir`).
+        path: a `.keras` file, a SavedModel, a folder of versions (of which the newest is taken), a
+            `.tflite` or `.onnx` file of `export_file`, the work directory of a run (see
+            `load_model_of_workdir`), or trained weights that name their network: a file, a folder
+            of transformers or an address `hf://OWNER/REPOSITORY` (see `weights.read_weights`).
         top: number of classes, 5 by default; a SavedModel returns as many as it was exported with,
             or fewer if `top` says so.
-        class_names: instead of those of a `.keras` file or a work directory.
+        class_names: instead of the model's own.
 
     Raises:
-        UserError: there is nothing at `path` that predicts.
+        UserError: there is nothing at `path` that predicts, or `class_names` are not one for each
+            class, or a package that such a file needs is missing; names the extra to install.
     """
-    if Path(path).suffix == ".keras":
+    name = os.fspath(path)
+    file = Path(path).expanduser()
+    if file.suffix == ".keras" and not name.startswith("hf://"):
         return Predictor.of_model(load_model(Path(path)), top or TOP, class_names)
-    if _is_workdir(path):
+    if file.suffix in file_predictors.SUFFIXES:
+        answer, own = file_predictors.load(file, top or TOP)
+        return Predictor(answer, _checked(class_names, own, name))
+    if not name.startswith("hf://") and _is_workdir(path):
         return Predictor.of_model(load_model_of_workdir(WorkDir(path)), top or TOP, class_names)
-    return Predictor(_served(newest_version(Path(path).expanduser()), top))
+    if name.startswith("hf://") or are_weights(file):
+        return Predictor.of_model(_model_of_weights(path), top or TOP, class_names)
+    folder = newest_version(file)
+    answer = _served(folder, top)
+    return Predictor(answer, _checked(class_names, _served_names(folder), name))
+
+
+def _model_of_weights(path: str | os.PathLike) -> keras.Model:
+    try:
+        return create_model(weights=path if os.fspath(path).startswith("hf://") else Path(path))
+    except ImportError as error:  # names the extra to install
+        raise WeightsError(str(error)) from error
+    except (TypeError, ValueError) as error:
+        raise WeightsError(
+            f"{error.args[0]} `keras-resnet convert` makes a .keras file of weights, and takes "
+            "what they do not say: --model=NAME, --shortcut, --mean, --class_names and others.",
+            getattr(error, "details", ""),
+        ) from error
+
+
+def _checked(given: list[str] | None, own: Sequence[str], path: str) -> Sequence[str]:
+    if given is not None and len(given) != len(own):
+        raise UserError(f"{len(given)} class names for the {len(own)} classes of {path}")
+    return own if given is None else given
 
 
 def _is_workdir(path: str | os.PathLike) -> bool:
@@ -124,7 +198,15 @@ def _is_workdir(path: str | os.PathLike) -> bool:
     if in_bucket(path):
         return folder.is_begun()
     exported = (folder.path / "saved_model.pb").exists() or list_versions(folder.path)
-    return not exported and folder.is_begun()
+    return not exported and (_is_begun(folder) or folder.model.is_file())
+
+
+def _is_begun(folder: WorkDir) -> bool:
+    """Whether there is the config of a run; timm and transformers call theirs the same."""
+    if not folder.is_begun():
+        return False
+    record = read_json(folder.config)
+    return record is None or "data" in record
 
 
 def _served(folder: Path, top: int | None) -> Answer:
@@ -151,6 +233,15 @@ def _served(folder: Path, top: int | None) -> Answer:
     return answer
 
 
+def _served_names(folder: Path) -> list[str]:
+    """The labels that an export has as an asset, one a line."""
+    file = folder / "assets" / LABELS
+    try:
+        return file.read_text().splitlines()
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror})") from error
+
+
 def _read(files: list[Path]) -> tuple[dict[Path, bytes], dict[Path, str]]:
     contents, problems = {}, {}
     for file in files:
@@ -165,8 +256,8 @@ def _reason(error: tf.errors.OpError) -> str:
     return UNDECODABLE if signatures.UNREADABLE[:20] in error.message else error.message
 
 
-def _rows(classes: np.ndarray, ids: np.ndarray, probabilities: np.ndarray) -> list[dict]:
+def _rows(names: Sequence[str], ids: np.ndarray, probabilities: np.ndarray) -> list[dict]:
     return [
-        {"class": name.decode(), "class_id": int(index), "probability": float(value)}
-        for name, index, value in zip(classes, ids, probabilities, strict=True)
+        {"class": names[index], "class_id": int(index), "probability": float(value)}
+        for index, value in zip(ids, probabilities, strict=True)
     ]

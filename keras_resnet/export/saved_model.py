@@ -14,6 +14,7 @@ import tensorflow as tf
 from keras_resnet.errors import UserError
 from keras_resnet.export import comparison, sample_images, warmup
 from keras_resnet.export.formats import find_format
+from keras_resnet.export.labels import LABELS
 from keras_resnet.export.serving_config import BATCH_SIZES, write_serving_config
 from keras_resnet.export.signatures import (
     Network,
@@ -30,7 +31,6 @@ LOADER_TOLERANCES = {"float32": 1e-4, "bfloat16": 0.03}
 LOADER_IMAGES = 4
 # A graph is one protocol buffer, which holds less than 2 GiB.
 MAX_GRAPH_BYTES = 2_000_000_000
-LABELS = "labels.txt"
 
 
 @dataclasses.dataclass

@@ -11,6 +11,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from keras_resnet import input_pipeline
 from keras_resnet.errors import UserError
+from keras_resnet.export.description import Description
 from keras_resnet.export.folding import inference_copy
 from keras_resnet.input_pipeline.errors import DataError
 from keras_resnet.input_pipeline.preprocessing import check_preprocessing
@@ -47,6 +48,11 @@ class Network:
     def image_shape(self) -> tuple[int | None, ...]:
         """(height, width, 3) of the images, None where open."""
         return tuple(self.model.inputs[0].shape[1:])
+
+    @property
+    def description(self) -> Description:
+        """What a file in which it is exported says of itself."""
+        return Description(self.preprocessing, self.class_names, self.is_multilabel)
 
     def __call__(self, pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """float32 [batch, height, width, 3], RGB values 0..255 -> (features, logits)."""

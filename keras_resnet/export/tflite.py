@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.errors import UserError
+from keras_resnet.export.description import add_to_tflite
 from keras_resnet.export.formats import Job
 from keras_resnet.export.signatures import Network, freeze, make_network
 
@@ -19,6 +20,8 @@ def write(job: Job) -> "Runner":
 
     Its signature `serving_default` takes `images`, float32 [1, size, size, 3], RGB values 0..255,
     and returns `probabilities` and `logits`, float32 [1, classes], whatever the precision inside.
+    How images are prepared and what the classes are called stands behind the model
+    (`description`).
 
     Precisions: "float32"; "float16" stores the weights in 16 bits; "int8" computes in 8 bits
     (kernels by channel; Jacob et al. 2018) and learns the ranges of activations from the job's
@@ -40,6 +43,7 @@ def write(job: Job) -> "Runner":
     except (RuntimeError, ValueError, tf.errors.OpError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"TensorFlow Lite cannot convert {network.model.name}: {reason}") from error
+    add_to_tflite(job.path, network.description)
     return Runner(job.path)
 
 
@@ -68,13 +72,16 @@ def _one_by_one(images: np.ndarray) -> Iterator[list[np.ndarray]]:
 
 
 class Runner:
-    """Images -> logits with TensorFlow Lite's interpreter."""
+    """Images -> logits with TensorFlow Lite's interpreter; UserError for what is no such file."""
 
     def __init__(self, path: Path):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it announces its own removal, in a version gone by
-            interpreter = tf.lite.Interpreter(str(path))
-        self._run = interpreter.get_signature_runner("serving_default")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # it announces its own removal, in a version past
+                interpreter = tf.lite.Interpreter(str(path))
+            self._run = interpreter.get_signature_runner("serving_default")
+        except (OSError, ValueError, RuntimeError) as error:
+            raise UserError(f"{path}: cannot be loaded by TensorFlow Lite ({error})") from error
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         answers = [self._run(images=image) for (image,) in _one_by_one(images)]

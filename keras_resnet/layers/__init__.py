@@ -1,6 +1,7 @@
 """Keras layers of the residual-network family, serialized under the package `keras_resnet`."""
 
 from keras_resnet.layers.batch_normalization import BatchNormalization
+from keras_resnet.layers.group_normalization import GroupNormalization
 from keras_resnet.layers.moving_statistics import (
     average_moving_statistics,
     defer_moving_statistics,
@@ -8,13 +9,22 @@ from keras_resnet.layers.moving_statistics import (
 from keras_resnet.layers.normalize_images import NormalizeImages
 from keras_resnet.layers.pad_channels import PadChannels
 from keras_resnet.layers.padded_max_pool import PaddedMaxPool, compiled_for_tpu
+from keras_resnet.layers.standardized_conv import (
+    StandardizedConv1D,
+    StandardizedConv2D,
+    StandardizedConv3D,
+)
 from keras_resnet.layers.stochastic_depth import StochasticDepth
 
 __all__ = [
     "BatchNormalization",
+    "GroupNormalization",
     "NormalizeImages",
     "PadChannels",
     "PaddedMaxPool",
+    "StandardizedConv1D",
+    "StandardizedConv2D",
+    "StandardizedConv3D",
     "StochasticDepth",
     "average_moving_statistics",
     "compiled_for_tpu",

@@ -57,6 +57,10 @@ def create_model(
     preact_first_shortcut: bool | None = None,
     use_bias: bool | None = None,
     epsilon: float | None = None,
+    norm_groups: int | None = None,
+    weight_standardization: bool | None = None,
+    projection: str | None = None,
+    shortcut_norm: bool | None = None,
     residual: bool | None = None,
     se_ratio: float | None = None,
     dropout_rate: float | None = None,
@@ -155,15 +159,7 @@ def build_model(
         row = network_for(row, weights, given)
         channels = weights.channels or channels
     data_format = keras.config.image_data_format() if data_format is None else data_format
-    options = {
-        "norm": {"epsilon": row.epsilon, **(norm or {})},
-        "norm_layer": row.norm_layer,
-        "activation": row.activation,
-        "data_format": data_format,
-        "dtype": keras.dtype_policies.get(dtype) if dtype is not None else None,
-    }
-    if row.padding != "symmetric":  # not all blocks of one's own have the choice
-        options["padding"] = row.padding
+    options = _layer_options(row, norm, data_format, dtype)
     shape = input_shape
     if shape is None:
         shape = default_shape(row, include_top, channels, data_format)
@@ -193,6 +189,23 @@ def build_model(
         if own and model.preprocessing is not None:
             model.preprocessing = model.preprocessing.replace(**own)
     return model
+
+
+def _layer_options(row: Architecture, norm, data_format: str, dtype) -> dict[str, Any]:
+    """What `keras_resnet.blocks.common.LayerOptions` is made of."""
+    options = {
+        "norm": {"epsilon": row.epsilon, "groups": row.norm_groups, **(norm or {})},
+        "norm_layer": row.norm_layer,
+        "activation": row.activation,
+        "data_format": data_format,
+        "dtype": keras.dtype_policies.get(dtype) if dtype is not None else None,
+    }
+    # Blocks of the caller's own need not know these otherwise.
+    if row.padding != "symmetric":
+        options["padding"] = row.padding
+    if row.weight_standardization:
+        options["weight_standardization"] = True
+    return options
 
 
 def _features(row: Architecture, x, plans, options):
@@ -284,6 +297,8 @@ def _arguments(row: Architecture, make, plan: BlockPlan) -> dict[str, Any]:
         "dropout_rate": (row.block_dropout_rate, 0),
         "drop_path_rate": (row.drop_path_rate * plan.depth_fraction, 0),
         "use_bias": (row.use_bias, False),
+        "projection": (_projection(row, plan), "auto"),
+        "shortcut_norm": (row.shortcut_norm or row.preactivation, True),
     }
     known = inspect.signature(make).parameters
     for argument, (value, without) in wanted.items():
@@ -298,6 +313,12 @@ def _arguments(row: Architecture, make, plan: BlockPlan) -> dict[str, Any]:
     arguments["preact_shortcut"] = row.preact_first_shortcut and first
     arguments["zero_init_last_gamma"] = row.zero_init_last_gamma
     return {argument: value for argument, value in arguments.items() if argument in known}
+
+
+def _projection(row: Architecture, plan: BlockPlan) -> str:
+    if row.projection != "first":
+        return row.projection
+    return "always" if plan.block == 1 else "shape"
 
 
 def _kind_of(row: Architecture) -> str:
@@ -320,6 +341,17 @@ def _check(row: Architecture, pooling, input_tensor, norm) -> None:
         )
     if isinstance(row.classes, bool) or not isinstance(row.classes, int) or row.classes < 1:
         raise ValueError(f"`classes` must be a positive integer, received {row.classes!r}.")
+    if isinstance(row.norm_groups, bool) or not (
+        isinstance(row.norm_groups, int) and row.norm_groups > 0
+    ):
+        raise ValueError(f"`norm_groups` must be a positive integer, received {row.norm_groups!r}.")
+    if row.projection not in ("auto", "shape", "first"):
+        raise ValueError(
+            f"`projection` is 'auto', 'shape' or 'first', received {row.projection!r}."
+        )
+    for key in ("weight_standardization", "shortcut_norm"):
+        if not isinstance(value := getattr(row, key), bool):
+            raise ValueError(f"`{key}` is True or False, received {value!r}.")
     if pooling not in (None, "avg", "max"):
         raise ValueError(f"`pooling` is None, 'avg' or 'max', received {pooling!r}.")
     for key in ("dropout_rate", "block_dropout_rate", "drop_path_rate"):

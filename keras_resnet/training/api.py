@@ -32,14 +32,16 @@ def load_config(name_or_path: str, overrides: Mapping[str, Any] | None = None) -
 def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, float]:
     """Trains in `workdir`, from its newest checkpoint if there is one.
 
-    Ctrl-C and SIGTERM save and raise `keras_resnet.errors.Interrupted`; calling it again resumes.
+    Ctrl-C, SIGTERM and SIGHUP save and raise `keras_resnet.errors.Interrupted`; calling it again
+    resumes. Output that cannot be written does not end it; train.log has every line.
 
     Args:
         config: of `load_config`.
         workdir: a folder of this machine, or gs://BUCKET/FOLDER.
 
     Returns:
-        The content of result.json: top1, top5, loss, examples, step, train_images_per_second, and
+        The content of result.json: top1, top5, loss, examples, step, train_images_per_second
+        (None if a damaged metrics.jsonl cannot tell), and
         with data.on_error=skip skipped_train_images and skipped_eval_images: the images that could
         not be read on this host since the run was started or resumed.
 

@@ -2,7 +2,9 @@
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,24 +14,49 @@ LABELED = 40  # classes up to which the picture names them; numbers in the cells
 WORST = 5  # classes on the terminal
 
 
-def write_table(matrix: np.ndarray, names: list[str], path: Path) -> None:
-    """Writes a line per class: class, examples, correct, accuracy, most_confused_with, times.
+def class_rows(matrix: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Returns for each class its class, examples, correct, accuracy, most_confused_with, times.
 
     Args:
         matrix: int[classes, classes], row the label, column the prediction.
         names: of the classes.
-        path: the CSV file; accuracy is empty for a class without examples.
+
+    Returns:
+        A dict with these keys for each; accuracy is None for a class without examples, and
+        most_confused_with for one that was never taken for another.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["class", "examples", "correct", "accuracy", "most_confused_with", "times"])
+    rows = []
     for index, name in enumerate(names):
         examples, correct = int(matrix[index].sum()), int(matrix[index, index])
-        accuracy = f"{correct / examples:.6f}" if examples else ""
         other, times = _most_confused(matrix, index)
-        confused = names[other] if times else ""
-        writer.writerow([name, examples, correct, accuracy, confused, times])
-    write_text(path, text.getvalue())
+        rows.append(
+            {
+                "class": name,
+                "examples": examples,
+                "correct": correct,
+                "accuracy": correct / examples if examples else None,
+                "most_confused_with": names[other] if times else None,
+                "times": times,
+            }
+        )
+    return rows
+
+
+def table_text(matrix: np.ndarray, names: Sequence[str]) -> str:
+    """Returns `class_rows` as CSV, with an empty cell for None."""
+    text = io.StringIO()
+    rows = class_rows(matrix, names)
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        accuracy = row["accuracy"]
+        writer.writerow({**row, "accuracy": None if accuracy is None else f"{accuracy:.6f}"})
+    return text.getvalue()
+
+
+def write_table(matrix: np.ndarray, names: list[str], path: Path) -> None:
+    """Writes `table_text` to a CSV file."""
+    write_text(path, table_text(matrix, names))
 
 
 def worst_classes(matrix: np.ndarray, names: list[str]) -> list[str]:

@@ -15,14 +15,19 @@ def draw(rows: list[dict], path: Path, title: str) -> str | None:
     figure.suptitle(title)
     loss, accuracy = figure.subplots(1, 2)
     for kind, label, style in (("train", "training", "-"), ("eval", "held out", "o-")):
-        points = [row for row in rows if row["kind"] == kind and row["loss"] is not None]
+        points = [row for row in rows if row["kind"] == kind]
+        # A loss that is not finite is null; a damaged line may lack anything.
+        points = [row for row in points if None not in map(row.get, ("epoch", "loss", "top1"))]
         epochs = [row["epoch"] for row in points]
         loss.plot(epochs, [row["loss"] for row in points], style, markersize=3, label=label)
         accuracy.plot(epochs, [row["top1"] for row in points], style, markersize=3, label=label)
     # Loss spans decades; accuracy is read near 1.
     loss.set(xlabel="epoch", ylabel="cross-entropy", yscale="log")
     accuracy.set(xlabel="epoch", ylabel="top-1 accuracy")
-    best = max((row["top1"] for row in rows if row["kind"] == "eval"), default=None)
+    best = max(
+        (row["top1"] for row in rows if row["kind"] == "eval" and row.get("top1") is not None),
+        default=None,
+    )
     if best is not None:
         accuracy.axhline(best, color="gray", linewidth=0.5)
         accuracy.set_title(f"best held out {best:.4f}", fontsize="small")

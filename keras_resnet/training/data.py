@@ -6,8 +6,9 @@ from ml_collections import ConfigDict
 
 from keras_resnet import input_pipeline
 from keras_resnet.config import source_options
+from keras_resnet.config.records import Changes
 from keras_resnet.errors import UserError
-from keras_resnet.storage import read_json, write_text
+from keras_resnet.storage import write_text
 from keras_resnet.training.reporting import to_json
 from keras_resnet.training.workdir import WorkDir
 
@@ -32,22 +33,48 @@ def open_source(config: ConfigDict, split: str) -> input_pipeline.Source:
 
 def remember_dataset(
     workdir: WorkDir, train_source: input_pipeline.Source, eval_source: input_pipeline.Source
-) -> None:
-    """Writes dataset.json, or checks that the data set is still the one the run began with."""
+) -> Changes:
+    """Writes dataset.json, or checks that the classes are those the run began with.
+
+    The number of images may change, as where a broken one was removed; config.json's history notes
+    it.
+
+    Returns:
+        The old and the new number of images of each split that has others now, by its key in the
+        history, "dataset.train_examples" or "dataset.eval_examples".
+
+    Raises:
+        UserError: the classes are others, or in another order.
+    """
     now: dict[str, Any] = {
         "classes": list(train_source.class_names),
         "train_examples": train_source.num_examples,
         "eval_examples": eval_source.num_examples,
     }
-    before = read_json(workdir.dataset)
-    if before is not None and before != now:
-        changed = [key for key in now if before.get(key) != now[key]]
-        values = [f"{key} {before.get(key)!r} -> {now[key]!r}" for key in changed]
+    before = workdir.find_dataset() or now
+    if before["classes"] != now["classes"]:
         raise UserError(
-            f"the data set is not the one this run began with: {'; '.join(values)}. "
-            "Bring it back, or take another --workdir"
+            f"the data set is not the one this run began with: "
+            f"{_differing(before['classes'], now['classes'])}. Bring it back, or take another "
+            "--workdir"
         )
+    changes = {f"dataset.{key}": (before[key], now[key]) for key in now if before[key] != now[key]}
+    # The note comes first: after a kill in between, it would never come.
+    if changes:
+        workdir.note(changes)
     write_text(workdir.dataset, to_json(now))
+    return changes
+
+
+def _differing(before: list[str], now: list[str]) -> str:
+    """Returns in words how two lists of class names differ."""
+    if set(before) == set(now):
+        return "its classes are in another order"
+    parts = []
+    for names, others, what in ((before, now, "missing"), (now, before, "new")):
+        if differing := [name for name in names if name not in set(others)]:
+            parts.append(f"{len(differing)} {what} ({', '.join(map(repr, differing[:10]))})")
+    return f"of its classes {' and '.join(parts)}"
 
 
 def check_classes(source: input_pipeline.Source, class_names: list[str]) -> None:

@@ -11,14 +11,14 @@ from ml_collections import ConfigDict
 
 from keras_resnet.errors import UserError
 from keras_resnet.models.loading import load_model
-from keras_resnet.storage import local_copy
+from keras_resnet.storage import find_damage_of_keras_file, local_copy
 from keras_resnet.training import metrics
 from keras_resnet.training.data import check_classes, open_source
 from keras_resnet.training.engine import Engine, find_engine
 from keras_resnet.training.network import build_model
 from keras_resnet.training.say import Say, silence
 from keras_resnet.training.steps_per_call import StepsPerCall
-from keras_resnet.training.workdir import WorkDir
+from keras_resnet.training.workdir import WorkDir, checkpoint_steps
 
 Which = Literal["newest", "best"]
 
@@ -176,13 +176,25 @@ def load_model_of_workdir(
     Raises:
         UserError: there is no run, or nothing trained in it that can be used.
     """
-    copied = workdir.model.exists() and not workdir.is_begun()  # without the rest of its run
-    config = None if copied and checkpoint == "newest" else workdir.read_config()
-    finished = workdir.result.exists() or not any(workdir.checkpoints.glob("ckpt-*.index"))
-    if config is None or (checkpoint == "newest" and finished and workdir.model.exists()):
-        with local_copy(workdir.model) as file:
-            return load_model(file)
-    engine, step = restore(config, workdir, checkpoint)
-    if not workdir.result.exists():
+    steps = checkpoint_steps(workdir.checkpoints)
+    damage = None
+    if checkpoint == "newest" and _is_newest(workdir, steps):
+        damage = find_damage_of_keras_file(workdir.model)
+        if damage is None or not steps:
+            with local_copy(workdir.model) as file:
+                return load_model(file)
+        say(f"warning: {workdir.model} is not whole ({damage}); taking a checkpoint")
+    engine, step = restore(workdir.read_config(), workdir, checkpoint)
+    if step > (workdir.read_result() or {"step": -1})["step"]:
         say(f"{workdir.path} is not finished; taking the checkpoint of step {step:,}")
     return inference_model(engine)
+
+
+def _is_newest(workdir: WorkDir, steps: list[int]) -> bool:
+    """Returns whether nothing newer than model.keras is there, such as checkpoints of `steps`."""
+    if not workdir.model.exists():
+        return False
+    if not steps or not workdir.is_begun():  # it was copied, with or without the rest of its run
+        return True
+    result = workdir.read_result()
+    return result is not None and result["step"] >= steps[-1]

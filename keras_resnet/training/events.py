@@ -5,10 +5,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.plugins.histogram.summary_v2 import histogram_pb
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+from keras_resnet import storage
 
 
 class EventWriter:
@@ -20,6 +24,21 @@ class EventWriter:
     def __init__(self, folder: Path):
         self._folder = folder
         self._writer: EventFileWriter | None = None
+
+    def drop_after(self, step: int) -> None:
+        """Removes what earlier files, and this one, have past `step`, which comes again.
+
+        TensorBoard has a mark for that, but not all that read event files heed it.
+        """
+        self.close()
+        self._writer = None
+        if not self._folder.is_dir():
+            return
+        for path in self._folder.iterdir():
+            if path.name.startswith(".events."):  # of a process that was killed right here
+                path.unlink()
+            elif path.name.startswith("events."):
+                _drop_after(path, step)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Writes a number for each tag."""
@@ -42,5 +61,20 @@ class EventWriter:
 
     def _add(self, step: int, summary: Any) -> None:
         if self._writer is None:
-            self._writer = EventFileWriter(str(self._folder))
+            with storage.plainly_named(self._folder.parent) as parent:
+                self._writer = EventFileWriter(str(parent / self._folder.name))
         self._writer.add_event(Event(wall_time=time.time(), step=step, summary=summary))
+
+
+def _drop_after(path: Path, step: int) -> None:
+    """Writes an event file again without the events past `step`, if it has any."""
+    with storage.plainly_named(path.parent) as folder:
+        # Up to where a kill has cut the file.
+        records = list(RawEventFileLoader(str(folder / path.name)).Load())
+    kept = [record for record in records if Event.FromString(record).step <= step]
+    if len(kept) == len(records):
+        return
+    with storage.replacing(path) as temporary, temporary.open("wb") as file:
+        writer = RecordWriter(file)
+        for record in kept:
+            writer.write(record)

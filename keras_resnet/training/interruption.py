@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: save at the next step and leave; a second SIGINT leaves at once."""
+"""SIGTERM, SIGINT, SIGHUP: save at the next step and leave; a second SIGINT leaves at once."""
 
 import os
 import signal
@@ -7,16 +7,18 @@ import threading
 
 from keras_resnet.training.say import Say, say
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def exit_code(number: int) -> int:
-    """Returns the exit code of a run that `number` ended, as shells have it: 130 and 143."""
+    """Returns the exit code of a run that `number` ended, as shells have it: 130, 143, 129."""
     return 128 + number
 
 
 class Interruption:
-    """While entered, SIGINT and SIGTERM only leave a request that the training loop looks at.
+    """While entered, SIGNALS only leave a request that the training loop looks at.
+
+    SIGHUP, which a closed terminal sends, stays ignored where it was: `nohup` has asked for that.
 
     Python runs its signal handlers between two instructions of the main thread, which may be inside
     a compiled loop for a while. The signal's number therefore also goes through a socket to a
@@ -33,6 +35,7 @@ class Interruption:
     def __init__(self, say: Say = say):
         self.signal: int | None = None
         self._say = say
+        self._interrupts = 0
         self._thread: threading.Thread | None = None
 
     def __call__(self) -> bool:
@@ -44,7 +47,8 @@ class Interruption:
             return self
         self._reader, self._writer = socket.socketpair()
         self._writer.setblocking(False)
-        self._handlers = {number: signal.signal(number, self._ignore) for number in SIGNALS}
+        numbers = [number for number in SIGNALS if not _is_left_alone(number)]
+        self._handlers = {number: signal.signal(number, self._ignore) for number in numbers}
         self._descriptor = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         self._thread = threading.Thread(target=self._watch, name="signals", daemon=True)
         self._thread.start()
@@ -73,12 +77,17 @@ class Interruption:
     def _note(self, number: int) -> None:
         if number not in SIGNALS:  # the program's own signals come along
             return
-        if self.signal is None:
-            self.signal = number
-            name = signal.Signals(number).name
-            self._say.at_once(
-                f"{name}: saving at the next step, then leaving; Ctrl-C leaves at once"
-            )
-        elif number == signal.SIGINT:
+        self._interrupts += number == signal.SIGINT
+        if self._interrupts > 1:
             self._say.at_once("SIGINT again: leaving at once, without saving")
             os._exit(exit_code(number))
+        if self.signal is None or number == signal.SIGINT:
+            self.signal = self.signal or number
+            name, how = signal.Signals(number).name, "again" if self._interrupts else "twice"
+            self._say.at_once(
+                f"{name}: saving at the next step, then leaving; Ctrl-C {how} leaves at once"
+            )
+
+
+def _is_left_alone(number: int) -> bool:
+    return number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN

@@ -45,6 +45,7 @@ class Timeline:
         train_examples: size of the training split.
 
     Attributes:
+        train_examples: as given.
         steps_per_epoch: a fraction, in general.
         total_steps: of the run.
         evaluate_at: steps after which there is an evaluation.
@@ -56,7 +57,7 @@ class Timeline:
     """
 
     def __init__(self, config: ConfigDict, train_examples: int):
-        self._config, self._examples = config, train_examples
+        self._config, self.train_examples = config, train_examples
         self.steps_per_epoch = train_examples / config.batch_size
         self.total_steps = self.step_at_epoch(config.epochs)
         if not self.total_steps:
@@ -70,11 +71,11 @@ class Timeline:
 
     def step_at_epoch(self, epoch: int) -> int:
         """Returns the number of whole batches in the first `epoch` epochs."""
-        return self._examples * epoch // self._config.batch_size
+        return self.train_examples * epoch // self._config.batch_size
 
     def epoch_at_step(self, step: int) -> float:
         """Returns how many times the training split has been seen after `step` steps."""
-        return step * self._config.batch_size / self._examples
+        return step * self._config.batch_size / self.train_examples
 
     def next_stop(self, step: int, start: int) -> int:
         """Returns where the loop next stops to report, and perhaps to evaluate and save.

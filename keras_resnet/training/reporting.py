@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import shlex
 from typing import Any
 
 import keras
@@ -49,6 +50,7 @@ class Reporter:
         self.rows = workdir.rewind_metrics(start)
         self._bar: tqdm.tqdm | None = None
         self._events = EventWriter(workdir.tensorboard)
+        self._events.drop_after(start)
         self._first_call = True
         self._judged = False
 
@@ -58,6 +60,8 @@ class Reporter:
         trainable = sum(math.prod(variable.shape) for variable in self._model.trainable_variables)
         self._say(f"model      {config.model.name}, {trainable:,} trainable parameters")
         self._say(f"device     {devices}, {config.precision}, xla {config.xla}")
+        if train_source.layout:
+            self._say(f"data       {train_source.layout}")
         self._say(f"training   {train_source.description}")
         self._say(f"evaluation {eval_source.description}")
         self._say(
@@ -114,7 +118,8 @@ class Reporter:
                 f"warning: after {row['step']:,} steps the loss is {row['loss']:.3f}, that of "
                 f"guessing one of {classes} classes ({math.log(classes):.3f}). Try a smaller or "
                 "larger config.optimizer.learning_rate, config.model.zero_init_last_gamma=False or "
-                "fewer layers, and look at what the network sees: keras-resnet show"
+                "fewer layers in another --workdir, and look at what the network sees: "
+                "keras-resnet show"
             )
 
     def evaluated(self, step: int, means: dict[str, float]) -> None:
@@ -130,8 +135,10 @@ class Reporter:
             for weight in self._model.weights:
                 self._events.histogram(step, weight.path, keras.ops.convert_to_numpy(weight))
         trained = next((entry for entry in reversed(self.rows) if entry["kind"] == "train"), None)
-        loss = f"train loss {trained['loss']:.4f}, " if trained else ""
-        speed = f", {trained['images_per_second']:,.0f} images/s" if trained else ""
+        loss, speed = "", ""
+        if trained and trained.get("loss") is not None and trained.get("images_per_second"):
+            loss = f"train loss {trained['loss']:.4f}, "
+            speed = f", {trained['images_per_second']:,.0f} images/s"
         self._say(
             f"epoch {row['epoch']:.1f}/{self._config.epochs}: {loss}"
             f"eval loss {means['loss']:.4f}, "
@@ -145,6 +152,7 @@ class Reporter:
     def rolled_back(self, step: int, failed_step: int, learning_rate: float) -> None:
         """Records a roll-back to `step`; rows past it are dropped, they come again."""
         self.rows = self.workdir.rewind_metrics(step)
+        self._events.drop_after(step)
         row: dict[str, Any] = {
             "kind": "rollback",
             "step": step,
@@ -169,19 +177,25 @@ class Reporter:
         with contextlib.suppress(ImportError):
             confusion.draw(matrix, names, self.workdir.confusion, title)
 
-    def last_evaluation(self) -> dict | None:
-        """Returns top1, top5, loss, examples of the last step's evaluation, if there was one."""
+    def evaluation_at(self, step: int) -> dict | None:
+        """Returns top1, top5, loss, examples of the evaluation at `step`, if there was one."""
+        keys = ("top1", "top5", "loss", "examples")
         for row in reversed(self.rows):
-            if row["kind"] == "eval" and row["step"] == self._timeline.total_steps:
-                return {key: row[key] for key in ("top1", "top5", "loss", "examples")}
+            found = [row.get(key) for key in keys]
+            if row["kind"] == "eval" and row["step"] == step and None not in found:
+                return dict(zip(keys, found, strict=True))
         return None
 
-    def images_per_second(self) -> float:
-        """Returns training images/s over the run, without evaluation and compilation."""
+    def images_per_second(self) -> float | None:
+        """Returns training images/s over the run, without evaluation and compilation.
+
+        None if metrics.jsonl, which was damaged, does not know any more.
+        """
         rows = [row for row in self.rows if row["kind"] == "train"]
+        rows = [row for row in rows if row.get("examples") and row.get("images_per_second")]
         rows = [row for row in rows if not row.get("compiles")] or rows
         seconds = sum(row["examples"] / row["images_per_second"] for row in rows)
-        return sum(row["examples"] for row in rows) / seconds
+        return sum(row["examples"] for row in rows) / seconds if rows else None
 
     def draw_curves(self) -> None:
         """Writes curves.png, or says what is missing for it."""
@@ -191,21 +205,22 @@ class Reporter:
 
     def conclude(self, result: dict) -> None:
         """Says how the run ended, and what can be done next."""
-        where = self.workdir.path
+        where = shlex.quote(f"--workdir={self.workdir.path}")
         self._say("")
+        rate = result.get("train_images_per_second")
+        speed = f"; trained at {rate:,.0f} images/s" if isinstance(rate, int | float) else ""
         self._say(
             f"Done: {describe_accuracy(result, len(self._model.class_names))}  "
-            f"loss {result['loss']:.4f}  on "
-            f"{result['examples']:,} held-out examples; trained at "
-            f"{result['train_images_per_second']:,.0f} images/s"
+            f"loss {result['loss']:.4f}  on {result['examples']:,} held-out examples{speed}"
         )
         if skipped := sum(result.get(f"skipped_{split}_images", 0) for split in ("train", "eval")):
             self._say(f"{skipped:,} broken images were skipped; the first ten were named.")
         self._say("Next:")
-        self._say(f"  keras-resnet evaluate --workdir={where}")
-        self._say(f"  keras-resnet predict --workdir={where} IMAGE...")
-        self._say(f"  tensorboard --logdir={self.workdir.tensorboard}")
-        self._say(f'  keras.saving.load_model("{self.workdir.model}")   after import keras_resnet')
+        self._say(f"  keras-resnet evaluate {where}")
+        self._say(f"  keras-resnet predict {where} IMAGE...")
+        self._say(f"  tensorboard {shlex.quote(f'--logdir={self.workdir.tensorboard}')}")
+        model = json.dumps(str(self.workdir.model))
+        self._say(f"  keras.saving.load_model({model})   after import keras_resnet")
 
     def _record(self, row: dict) -> None:
         # JSON has no NaN; a loss that is not finite reads null.

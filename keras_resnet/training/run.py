@@ -10,14 +10,13 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from keras_resnet.config.records import describe_changes
 from keras_resnet.errors import Interrupted, UserError
-from keras_resnet.storage import read_json, replacing, write_text
+from keras_resnet.storage import find_damage_of_keras_file, replacing, write_text
 from keras_resnet.training.data import open_sources, remember_dataset
 from keras_resnet.training.engine import Checkpoints, Engine, NonFiniteWeights, find_engine
 from keras_resnet.training.evaluation import (
@@ -32,6 +31,7 @@ from keras_resnet.training.introduction import check_same_data
 from keras_resnet.training.metrics import Window
 from keras_resnet.training.progress import Progress, Timeline
 from keras_resnet.training.reporting import Reporter, to_json
+from keras_resnet.training.resumption import describe_resumption
 from keras_resnet.training.say import Say
 from keras_resnet.training.schedules import learning_rate_at, make_schedule
 from keras_resnet.training.steps_per_call import StepsPerCall
@@ -58,6 +58,7 @@ class Run:
     progress: Progress
     reporter: Reporter
     interruption: Interruption
+    check_lock: Callable[[], None]  # raises if another process has taken over
     train_steps_per_call: StepsPerCall
     eval_steps_per_call: StepsPerCall
     saved_step: int
@@ -66,10 +67,18 @@ class Run:
     evaluation: Evaluation | None = None  # the last one
 
 
-def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, float]:
-    """Trains the network of `config` in `workdir`; `keras_resnet.training.train` says the rest."""
+def train(
+    config: ConfigDict, workdir: str | os.PathLike, say: Say | None = None
+) -> dict[str, float]:
+    """Trains the network of `config` in `workdir`; `keras_resnet.training.train` says the rest.
+
+    Args:
+        config: as there.
+        workdir: as there.
+        say: how the run speaks; it can be asked afterwards whether that was possible.
+    """
     with contextlib.ExitStack() as closing:
-        run = _prepare(config, workdir, closing)
+        run = _prepare(config, workdir, closing, say or Say())
         engine, total = run.engine, run.timeline.total_steps
         with run.reporter, run.interruption, contextlib.ExitStack() as recording:
             if run.timeline.profile_at:
@@ -79,7 +88,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, float]:
                 try:
                     if batches is None:  # at the start, and after a roll-back
                         _make_up_for_evaluation(run)
-                        if run.progress.step == total:
+                        if run.progress.step >= total:
                             break
                         start, batches = run.progress.step, _open_batches(run)
                         window = Window(start)
@@ -90,7 +99,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, float]:
                     window.add(sums, seconds := time.perf_counter() - begin)
                     run.train_steps_per_call.took(count, seconds)
                     if (failed := window.non_finite_step()) is not None:
-                        raise _NonFinite(failed, "the loss is")
+                        raise _NonFinite(failed, "the loss is not finite (NaN or infinity)")
                     if window.step == stop or _asked_to_stop(run):
                         run.progress.step = window.step
                         _report(run, window)
@@ -108,7 +117,9 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, float]:
 # ---- Devices, data, model, restore ---------------------------------------------------------------
 
 
-def _prepare(config: ConfigDict, path: str | os.PathLike, closing: contextlib.ExitStack) -> Run:
+def _prepare(
+    config: ConfigDict, path: str | os.PathLike, closing: contextlib.ExitStack, say: Say
+) -> Run:
     """Returns a run that is ready to train; what has to be left at its end goes on `closing`."""
     # Devices, after all that can be refused without them.
     engine_type = find_engine()
@@ -118,7 +129,7 @@ def _prepare(config: ConfigDict, path: str | os.PathLike, closing: contextlib.Ex
     workdir.check(config)
     engine = engine_type(config)
     closing.enter_context(engine.explain_lost_hosts())
-    say = Say(engine.is_chief)
+    say.enabled = say.enabled and engine.is_chief
 
     # Data
     train_source, eval_source = open_sources(config)
@@ -134,11 +145,14 @@ def _prepare(config: ConfigDict, path: str | os.PathLike, closing: contextlib.Ex
 
     # Restore. Only now: a start that failed on a wrong path must not bind the folder to its config.
     outputs = closing.enter_context(_outputs(workdir, engine.is_chief))
-    if changed := outputs.claim(config):
-        say(f"config     changed since the run began: {describe_changes(changed)}")
-    closing.enter_context(outputs.locked())
-    remember_dataset(outputs, train_source, eval_source)
+    check_lock = closing.enter_context(outputs.locked(say))
+    say.keep_log(outputs.log)
+    outputs.remove_leftovers()
+    changed = outputs.claim(config)
+    changed |= remember_dataset(outputs, train_source, eval_source)
     progress = checkpoints.restore_newest() or Progress()
+    for line in describe_resumption(config, changed, timeline, progress.step):
+        say(line)
     _check_same_step(engine, progress.step)
     if config.on_nonfinite == "rollback" and not checkpoints.steps():
         checkpoints.save(progress)  # there must be something to go back to
@@ -158,6 +172,7 @@ def _prepare(config: ConfigDict, path: str | os.PathLike, closing: contextlib.Ex
         progress=progress,
         reporter=reporter,
         interruption=Interruption(say),
+        check_lock=check_lock,
         train_steps_per_call=make_steps_per_call(engine),
         eval_steps_per_call=make_steps_per_call(engine),
         saved_step=progress.step,
@@ -190,7 +205,10 @@ def _check_same_step(engine: Engine, step: int) -> None:
 
 
 class _NonFinite(Exception):
-    """Training step `step` (from 0) gave a loss, or left weights, that are not finite."""
+    """Training step `step` (from 0) gave a loss, or left weights, that are not finite.
+
+    `what` says which, as a clause.
+    """
 
     def __init__(self, step: int, what: str):
         super().__init__(what)
@@ -257,11 +275,18 @@ def _roll_back(run: Run, failure: _NonFinite) -> None:
         restored = run.checkpoints.restore_newest()
     if restored is None:
         tried = f" after {MAX_ROLLBACKS} roll-backs in a row" if allowed else ""
-        option = "" if allowed else ", or config.on_nonfinite=rollback to skip the batch"
+        steps = run.checkpoints.steps()
+        newest = f"the newest checkpoint is of step {steps[-1]:,}" if steps else "no checkpoint yet"
+        option = (
+            ""
+            if allowed
+            else "The same command with --config.on_nonfinite=rollback goes back there and skips "
+            "the batch. "
+        )
         raise UserError(
-            f"{failure.what} not finite (NaN or infinity) in {where}{tried}; the newest "
-            f"checkpoint is of step {run.saved_step:,}. Take a smaller "
-            f"config.optimizer.learning_rate or a longer config.schedule.warmup_epochs{option}"
+            f"{failure.what} in {where}{tried}; {newest}. {option}A smaller "
+            "config.optimizer.learning_rate or a longer config.schedule.warmup_epochs takes "
+            "another --workdir"
         ) from failure
     failed_batch = failure.step + run.progress.skipped
     restored.rollbacks = run.progress.rollbacks + 1
@@ -269,7 +294,7 @@ def _roll_back(run: Run, failure: _NonFinite) -> None:
     run.progress = restored
     run.reporter.rolled_back(restored.step, failure.step, rate)
     run.say(
-        f"warning: {failure.what} not finite in {where}: back to step {restored.step:,}, "
+        f"warning: {failure.what} in {where}: back to step {restored.step:,}, "
         f"going on with batch {failed_batch + 1:,}"
     )
 
@@ -307,10 +332,11 @@ def _evaluate(run: Run) -> bool:
 
 
 def _save(run: Run) -> None:
+    run.check_lock()
     try:
         run.checkpoints.save(run.progress)
     except NonFiniteWeights as error:
-        raise _NonFinite(run.progress.step - 1, f"{error}; the loss is finite, but") from error
+        raise _NonFinite(run.progress.step - 1, f"the loss is finite, but {error}") from error
     run.saved_step, run.rollbacks_in_a_row = run.progress.step, 0
 
 
@@ -319,11 +345,18 @@ def _save(run: Run) -> None:
 
 def _finish(run: Run) -> dict[str, float]:
     """Writes the trained model, the pictures and the result of a run that is through."""
-    reporter, outputs, total = run.reporter, run.outputs, run.timeline.total_steps
-    through = reporter.start >= total and outputs.model.exists()
-    before = read_json(outputs.result) if through else None
+    reporter, outputs = run.reporter, run.outputs
+    # It is past the end where `epochs` or the data set has become smaller since.
+    step = max(run.progress.step, run.timeline.total_steps)
+    run.check_lock()
+    before = outputs.read_result() if reporter.start == step else None
+    if before is not None and before["step"] != step:
+        before = None
+    if before is not None and (damage := find_damage_of_keras_file(outputs.model)):
+        run.say(f"warning: {outputs.model} is not whole ({damage}); writing it again")
+        before = None
     if before is not None:
-        run.say(f"This run is finished ({total} steps); evaluating it again.")
+        run.say(f"This run is finished ({step} steps); evaluating it again.")
     if run.evaluation is None:  # finished, or resumed between the last step and here
         run.evaluation = evaluate_source(run.engine, run.eval_source, run.eval_steps_per_call)
     evaluation = run.evaluation
@@ -333,8 +366,8 @@ def _finish(run: Run) -> dict[str, float]:
         used = {"eval": run.eval_source}
     else:
         result = {
-            **(reporter.last_evaluation() or evaluation.means),
-            "step": total,
+            **(reporter.evaluation_at(step) or evaluation.means),
+            "step": step,
             "train_images_per_second": reporter.images_per_second(),
         }
         with replacing(outputs.model) as temporary:

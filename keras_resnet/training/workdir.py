@@ -4,10 +4,12 @@ Files are replaced whole: a kill leaves the old one or the new.
 """
 
 import contextlib
-import fcntl
 import json
 import os
-from collections.abc import Iterator
+import shlex
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from keras_resnet import storage
@@ -15,6 +17,8 @@ from keras_resnet.config import ConfigDict, from_json, records, to_json
 from keras_resnet.config.key import NOTED
 from keras_resnet.errors import UserError
 from keras_resnet.storage import read_json, write_text
+from keras_resnet.training.lock import locked
+from keras_resnet.training.say import say
 
 
 class WorkDir:
@@ -39,6 +43,8 @@ class WorkDir:
         self.confusion = self.path / "confusion.png"
         self.classes = self.path / "classes.csv"
         self.result = self.path / "result.json"
+        self.log = self.path / "train.log"
+        self.lock = self.path / ".lock"
 
     def check(self, config: ConfigDict) -> None:
         """Makes sure that a run with `config` can go on, or start, in this folder.
@@ -47,12 +53,23 @@ class WorkDir:
             UserError: it cannot be written, or belongs to a run with another config: one that
                 differs in keys that may not change when a run resumes.
         """
+        in_bucket = storage.in_bucket(self.path)
+        if in_bucket and (found := storage.PATTERN.search(str(self.path))):
+            raise UserError(
+                f"--workdir={self.path}: {found[0]!r} stands for a pattern in the name of a "
+                "bucket's object; take a name without it"
+            )
         try:
             with storage.explain_bucket_errors(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
-                probe = self.path / f".{os.getpid()}"
-                probe.write_text("can be written")
-                probe.unlink()
+                if in_bucket:
+                    probe = self.path / f".{os.getpid()}"
+                    probe.write_text("can be written")
+                    probe.unlink()
+                else:
+                    with tempfile.TemporaryFile(dir=self.path) as file:
+                        file.write(b"can be written")
+                    self._check_kinds()
         except OSError as error:
             raise UserError(
                 f"--workdir={self.path}: cannot be written ({error.strerror})"
@@ -71,8 +88,19 @@ class WorkDir:
         with storage.explain_bucket_errors(self.path):
             return self.config.exists()
 
+    def _check_kinds(self) -> None:
+        """Raises UserError where a folder stands in the place of a file, or the reverse."""
+        folders = (self.checkpoints, self.tensorboard)
+        for path in (*vars(self).values(), *self.checkpoints.glob("ckpt-*")):
+            if path is self.path or not path.exists() or path.is_dir() == (path in folders):
+                continue
+            is_, belongs = ("file", "folder") if path in folders else ("folder", "file")
+            raise UserError(
+                f"{path} is a {is_}, and a {belongs} of that name belongs to a run; move it away"
+            )
+
     def claim(self, config: ConfigDict) -> records.Changes:
-        """Makes this the work directory of `config`, once `check` has passed.
+        """Makes this the work directory of `config`; for who has it `locked`.
 
         What a resumed run changes is written into config.json, and what of it may change its
         numbers also into the history there.
@@ -81,46 +109,43 @@ class WorkDir:
             What the history notes: the old and the new value of each key.
 
         Raises:
-            UserError: it is to change while another process is training here.
+            UserError: it belongs to a run with another config, as in `check`.
         """
         if not self.is_begun():
             write_text(self.config, to_json(config))
             return {}
-        changes = records.changes(self.read_config(), config)
+        # Since `check` another process may have begun a run here.
+        changes = records.check_resumption(self.read_config(), config, f"--workdir={self.path}")
         noted = records.select_changes(changes, NOTED)
         if changes:
-            with self.locked():
-                history = self.read_history()
-                history += [records.changed_entry(noted)] if noted else []
-                write_text(self.config, to_json(config, history))
+            self._write_config(config, noted)
         return noted
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """While entered, no other process can train here; the system frees it after a kill.
+    def note(self, changes: records.Changes) -> None:
+        """Writes a change that is not one of the config, such as the data's, into the history."""
+        self._write_config(self.read_config(), changes)
 
-        A bucket has no locks: there nobody keeps two processes apart.
+    def _write_config(self, config: ConfigDict, noted: records.Changes) -> None:
+        history = self.read_history()
+        history += [records.changed_entry(noted)] if noted else []
+        write_text(self.config, to_json(config, history))
 
-        Raises:
-            UserError: another process is training here.
+    def locked(
+        self, warn: Callable[[str], None] = say
+    ) -> contextlib.AbstractContextManager[Callable[[], None]]:
+        """While entered, no other process can train here; `lock.locked` says how, and what fails.
+
+        What it yields is to be called before something is replaced: it raises UserError if another
+        process has taken over, which is possible where a lease stands in for a lock.
         """
-        if storage.in_bucket(self.path):
-            yield
-            return
-        with self.config.open() as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # Else `claim` of another process has replaced the file since it was opened.
-                if not os.path.samestat(os.fstat(file.fileno()), os.stat(self.config)):
-                    raise BlockingIOError
-            except BlockingIOError as error:
-                raise UserError(
-                    f"--workdir={self.path}: another process is training here; wait for it, or "
-                    "take another folder"
-                ) from error
-            except OSError:
-                pass  # a file system without locks, as some network ones
-            yield
+        return locked(self.lock, self.path, warn)
+
+    def remove_leftovers(self) -> None:
+        """Removes the parts of files that killed processes have left; for who has it `locked`."""
+        for path in (self.config, self.dataset, self.metrics, self.model, self.curves):
+            storage.remove_leftovers(path)
+        for path in (self.confusion, self.classes, self.result):
+            storage.remove_leftovers(path)
 
     def read_config(self) -> ConfigDict:
         """Returns the config of the run, with what was changed when it was resumed.
@@ -149,6 +174,8 @@ class WorkDir:
             )
             raise UserError(f"--workdir={self.path}: {what}")
         with storage.explain_bucket_errors(self.path):
+            if self.config.is_dir():
+                raise UserError(f"{self.config} is a folder; put the run's config.json there")
             # What is no text is no JSON either, which is said with the file's name.
             return self.config.read_bytes().decode(errors="replace")
 
@@ -158,14 +185,32 @@ class WorkDir:
         Raises:
             UserError: training has not come far enough to write it, or it is damaged.
         """
+        data = self.find_dataset()
+        if data is None:
+            state = "damaged" if self.dataset.exists() else "missing"
+            raise UserError(
+                f"{self.dataset}: {state}; run "
+                f"{shlex.join(['keras-resnet', 'train', f'--workdir={self.path}'])}"
+            )
+        return data
+
+    def find_dataset(self) -> dict | None:
+        """Returns what `read_dataset` returns, None where there is nothing whole."""
         data = read_json(self.dataset)
         classes = None if data is None else data.get("classes")
         if data is None or not isinstance(classes, list) or not classes:
-            state = "damaged" if self.dataset.exists() else "missing"
-            raise UserError(
-                f"{self.dataset}: {state}; run keras-resnet train --workdir={self.path}"
-            )
-        return data
+            return None
+        sizes = [data.get(f"{split}_examples") for split in ("train", "eval")]
+        texts = all(isinstance(name, str) for name in classes)
+        return data if texts and all(type(size) is int and size > 0 for size in sizes) else None
+
+    def read_result(self) -> dict[str, Any] | None:
+        """Returns the content of result.json, None where there is nothing whole."""
+        result = read_json(self.result)
+        if result is None or type(result.get("step")) is not int:
+            return None
+        keys = ("top1", "top5", "loss", "examples")
+        return result if all(type(result.get(key)) in (int, float) for key in keys) else None
 
     def append_metrics(self, row: dict) -> None:
         """Adds one JSON object as a line to metrics.jsonl."""
@@ -180,8 +225,9 @@ class WorkDir:
         if not self.metrics.exists():
             return []
         rows = []
-        for line in self.metrics.read_bytes().decode(errors="replace").splitlines():
-            with contextlib.suppress(json.JSONDecodeError):
+        for line in self.metrics.read_bytes().decode(errors="replace").split("\n"):
+            # ValueError: no JSON; RecursionError: JSON of a thousand levels.
+            with contextlib.suppress(ValueError, RecursionError):
                 rows.append(json.loads(line))
         return [row for row in rows if _is_row(row)]
 
@@ -193,5 +239,21 @@ class WorkDir:
         return rows
 
 
+def checkpoint_steps(folder: Path) -> list[int]:
+    """Returns the steps of the checkpoints in `folder`, whole or not, rising."""
+    names = (path.name.removesuffix(".index") for path in folder.glob("ckpt-*.index"))
+    numbers = (name.removeprefix("ckpt-") for name in names)
+    return sorted(int(number) for number in numbers if number.isdecimal())
+
+
+# What a row of metrics.jsonl has, where it has it, is a number or null.
+_NUMBERS = ("epoch", "loss", "top1", "top5", "learning_rate", "images_per_second", "examples")
+
+
 def _is_row(row: Any) -> bool:
-    return isinstance(row, dict) and "kind" in row and type(row.get("step")) is int
+    return (
+        isinstance(row, dict)
+        and isinstance(row.get("kind"), str)
+        and type(row.get("step")) is int
+        and all(type(row.get(key)) in (int, float, type(None)) for key in _NUMBERS)
+    )

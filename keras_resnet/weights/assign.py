@@ -1,6 +1,7 @@
 """Putting named arrays into a model: all of them, or none."""
 
 import dataclasses
+import re
 import warnings
 
 import keras
@@ -151,9 +152,10 @@ def _check(
     if missing and surplus:
         rows = [(slot.name or slot.ours, slot.shape) for slot in absent]
         details = side_by_side(rows, shapes_of(surplus), ("missing", "unexpected"))
+    hint = _stem_hint(wanted, arrays) or _shortcut_hint(absent, surplus, naming)
     raise WeightsError(
         f"The weights in {checkpoint.origin} (names of {naming.scheme.title}) are not those of "
-        f"{label}: {message}.{_stem_hint(wanted, arrays)} The model is unchanged.",
+        f"{label}: {message}.{hint} The model is unchanged.",
         details,
     )
 
@@ -171,6 +173,24 @@ def _stem_hint(wanted: list[Slot], arrays: dict[str, np.ndarray]) -> str:
                     " The first kernel is 3×3, as in networks for small images: stem='cifar' or "
                     "--stem=cifar makes it so."
                 )
+    return ""
+
+
+def _shortcut_hint(absent: list[Slot], surplus: dict[str, np.ndarray], naming: Naming) -> str:
+    """What to try where model and file agree but for some layers of shortcuts."""
+    spelled = [name for name, original in naming.original.items() if original in surplus]
+    if not all(re.search(naming.scheme.shortcut, name) for name in spelled):
+        return ""
+    if spelled and not absent:
+        return (
+            " The file has projections where the model has none: projection='first' or "
+            "--projection=first makes them in the first block of each stage."
+        )
+    if absent and not spelled and all("_shortcut_norm/" in slot.ours for slot in absent):
+        return (
+            " The file has no normalizations after its projections: shortcut_norm=False or "
+            "--shortcut_norm=false leaves them out."
+        )
     return ""
 
 

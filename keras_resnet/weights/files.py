@@ -65,8 +65,11 @@ def _read_folder(folder: Path) -> Checkpoint:
             "the file in it."
         )
     checkpoint, head = read_file(found), folder / _HEAD_IN_FOLDER
-    if found.name == "model.weights.h5" and head.is_file():
-        checkpoint.arrays |= read_file(head).arrays
+    if found.name == "model.weights.h5":
+        if head.is_file():
+            checkpoint.arrays |= read_file(head).arrays
+        if (folder / "config.json").is_file():
+            library_config.read_into(checkpoint, folder / "config.json")
     return checkpoint
 
 
@@ -77,6 +80,18 @@ def _check_kinds(checkpoint: Checkpoint) -> None:
             raise WeightsError(
                 f"{checkpoint.origin}: {name!r} holds {array.dtype.name}, no plain numbers; {PLAIN}"
             )
+
+
+def are_weights(path: Path) -> bool:
+    """Whether `read_file` would read what is at `path`, by its name or the names in the folder."""
+    if path.is_dir():
+        return any((path / name).is_file() for name in _IN_FOLDERS)
+    return path.is_file() and has_known_ending(path.name)
+
+
+def has_known_ending(name: str) -> bool:
+    """Whether a file of this name is one of weights."""
+    return name.endswith(tuple(_READERS))
 
 
 def sha256(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -9,7 +10,7 @@ import keras
 from keras_resnet.weights import library_config, transformers_config
 from keras_resnet.weights.checkpoint import Checkpoint, WeightsError, note
 from keras_resnet.weights.defaults import KERAS, KERAS_URL
-from keras_resnet.weights.files import read_file, require, sha256
+from keras_resnet.weights.files import has_known_ending, read_file, require, sha256
 
 TORCH_FILE = "pytorch_model.bin"
 _ADDRESS = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([\w.-]+))?(?:/([\w./-]+))?")
@@ -109,17 +110,10 @@ def read_keras_default(variant: str, include_top: bool) -> Checkpoint:
 
 def _download(where: HubAddress, file: str, address: str) -> Path:
     hub = require("huggingface_hub", "hf", f"Fetching {address}")
-    errors = require("huggingface_hub.errors", "hf", f"Fetching {address}")
     try:
         return Path(hub.hf_hub_download(where.repository, file, revision=where.revision))
-    except (
-        errors.EntryNotFoundError,
-        errors.HfHubHTTPError,
-        errors.HFValidationError,
-        OSError,
-        ValueError,
-    ) as error:
-        raise WeightsError(_failure(address, file, error)) from error
+    except Exception as error:  # of its own, of its HTTP client, of the disk: no common kind
+        raise WeightsError(_failure(where, file, address, error)) from error
 
 
 def _download_if_there(where: HubAddress, file: str, address: str) -> Path | None:
@@ -137,12 +131,86 @@ def _download_if_there(where: HubAddress, file: str, address: str) -> Path | Non
         raise
 
 
-def _failure(address: str, file: str, error: Exception) -> str:
-    text = " ".join(str(error).split())
+def _failure(where: HubAddress, file: str, address: str, error: Exception) -> str:
+    """The sentences for a file that cannot be had: which, why, and what to do."""
+    begin = f"Could not fetch {file} of {address}: "
+    for kind, sentence in _REASONS.items():
+        if type(error).__name__ == kind:
+            return begin + sentence(where, error)
+    return f"{begin}{_words(error)} ({type(error).__name__}). {_BY_PATH}"
+
+
+def _no_repository(where: HubAddress, error: Exception) -> str:
     return (
-        f"Could not fetch {file} of {address} ({type(error).__name__}): {text[:300]} "
-        "A file that is already here can be named by its path."
+        f"{_server()} has no repository {where.repository}, or only for those who are logged in "
+        "(`hf auth login`). Check how it is written."
     )
+
+
+def _gated(where: HubAddress, error: Exception) -> str:
+    return (
+        f"its terms have to be accepted at {_server()}/{where.repository} first, by the account "
+        "that is logged in here (`hf auth login`)."
+    )
+
+
+def _no_revision(where: HubAddress, error: Exception) -> str:
+    return (
+        f"{where.repository} has no revision {where.revision!r}; give the name of a branch or tag, "
+        "or a commit, or none."
+    )
+
+
+def _no_file(where: HubAddress, error: Exception) -> str:
+    hub = require("huggingface_hub", "hf", "Fetching weights")
+    try:
+        names = hub.HfApi(endpoint=_server()).list_repo_files(
+            where.repository, revision=where.revision
+        )
+    except Exception:  # the list is for help only
+        names = []
+    files = [name for name in names if has_known_ending(name)]
+    there = f" Weights there: {', '.join(files[:10])}." if files else ""
+    return f"{where.repository} has no such file (404).{there}"
+
+
+def _not_here(where: HubAddress, error: Exception) -> str:
+    constants = require("huggingface_hub.constants", "hf", "Fetching weights")
+    cache = constants.HF_HUB_CACHE
+    if constants.HF_HUB_OFFLINE:
+        return (
+            f"it is not in the cache {cache}, and HF_HUB_OFFLINE forbids to ask {_server()}. "
+            f"Unset it once to fetch the file. {_BY_PATH}"
+        )
+    # The client says the same of every failure, and what it was in the cause.
+    cause = error.__cause__
+    answered = isinstance(cause, OSError) and not isinstance(cause, ConnectionError)
+    why = f"fails ({_words(cause)})" if cause is not None and answered else "does not answer"
+    return (
+        f"{_server()} {why}, and the file is not in the cache {cache}. Check the connection, and "
+        f"HF_ENDPOINT if a mirror is used. {_BY_PATH}"
+    )
+
+
+def _server() -> str:
+    return require("huggingface_hub.constants", "hf", "Fetching weights").ENDPOINT
+
+
+def _words(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300].rstrip(" .")
+
+
+_BY_PATH = "A file that is already here can be named by its path."
+# What the hub's client raises -> what to say of it.
+_REASONS: dict[str, Callable[[HubAddress, Exception], str]] = {
+    "RepositoryNotFoundError": _no_repository,
+    "GatedRepoError": _gated,
+    "RevisionNotFoundError": _no_revision,
+    "RemoteEntryNotFoundError": _no_file,
+    "EntryNotFoundError": _no_file,
+    "LocalEntryNotFoundError": _not_here,
+    "OfflineModeIsEnabled": _not_here,
+}
 
 
 def _check_cached(path: Path, address: str) -> None:

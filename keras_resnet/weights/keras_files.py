@@ -22,6 +22,7 @@ from keras_resnet.bounds import (
 )
 from keras_resnet.layers.pad_channels import PLACEMENTS, STORED_PLACEMENT
 from keras_resnet.preprocessing import NewerVersionError, Preprocessing
+from keras_resnet.weights import keras_hub_config
 from keras_resnet.weights.checkpoint import Checkpoint, WeightsError
 from keras_resnet.weights.keras_padding import padding_of_config, padding_of_text
 from keras_resnet.weights.own_config import network_of_config
@@ -32,6 +33,10 @@ _VARIABLES = {
     2: ("kernel", "bias"),
     4: ("gamma", "beta", "moving_mean", "moving_variance"),
 }
+# Of group and layer normalization, as many as a convolution has.
+_WITHOUT_STATISTICS = ("gamma", "beta")
+# What the image's channels go into, of ours and KerasHub's networks.
+_FIRST_KERNELS = ("stem_conv/kernel", "stem_conv1/kernel", "conv1_conv/kernel")
 _SHORTCUTS = {placement: kind for kind, placement in ZERO_SHORTCUTS.items()}
 _LAYER = re.compile(r"(?:.*/)?layers/[^/]+/vars")
 # The classifier's name in the weight files that keras.applications downloads.
@@ -43,7 +48,8 @@ def read_keras_archive(path: Path) -> Checkpoint:
     budget = Budget(path)
     try:
         with opened_zip(budget) as archive:
-            config = parse_json(archive.read("config.json"))["config"]
+            description = parse_json(archive.read("config.json"))
+            config = description["config"]
             weights = io.BytesIO(archive.read("model.weights.h5"))
         if not isinstance(config, dict):
             raise TypeError(f"its config is {config!r:.20}")
@@ -62,7 +68,11 @@ def read_keras_archive(path: Path) -> Checkpoint:
     checkpoint.class_names = names if is_list else None
     told = network_of_config(config)
     padding = {} if told else padding_of_config(config, str(path))
+    told = told or keras_hub_config.network_of(description, str(path))
     checkpoint.network = {**padding, **told, **checkpoint.network}
+    first = next((k for n, k in checkpoint.arrays.items() if n in _FIRST_KERNELS), None)
+    if told and first is not None and first.ndim > 2:
+        checkpoint.channels = first.shape[-2]
     return checkpoint
 
 
@@ -118,6 +128,8 @@ def _read_layers(file: Path | io.BytesIO, budget: Budget) -> Checkpoint:
                 network["shortcut"] = _SHORTCUTS[PLACEMENTS[placement]]
                 continue
             variables = _VARIABLES.get(len(group), tuple(map(str, range(len(group)))))
+            if len(group) == 2 and _array(group, "0", budget).ndim == 1:
+                variables = _WITHOUT_STATISTICS
             for number, variable in enumerate(variables):
                 arrays[f"{layer}/{variable}"] = _array(group, str(number), budget)
     return Checkpoint(str(path), arrays, network=network)

@@ -10,7 +10,9 @@ from keras_resnet.bounds import parse_json
 from keras_resnet.layers import PaddedMaxPool
 from keras_resnet.weights.checkpoint import Checkpoint, WeightsError, note
 
-_CONVOLUTIONS = ("Conv1D", "Conv2D", "Conv3D")
+_CONVOLUTIONS = tuple(
+    f"{kind}{rank}D" for kind in ("Conv", "StandardizedConv") for rank in (1, 2, 3)
+)
 _MAX_POOLS = ("MaxPooling1D", "MaxPooling2D", "MaxPooling3D")
 
 

@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import Any
 
 from keras_resnet.bounds import parse_json
-from keras_resnet.weights import timm_config, transformers_config
+from keras_resnet.weights import keras_hub_config, timm_config, transformers_config
 from keras_resnet.weights.checkpoint import Checkpoint, WeightsError, in_one_line
 
 
 def read_into(checkpoint: Checkpoint, path: Path) -> None:
     """Adds to a checkpoint what a `config.json` says, and the preprocessor's file beside it.
 
-    One that is neither timm's nor transformers' says nothing.
+    One that is neither timm's nor transformers' nor KerasHub's says nothing.
 
     Raises:
         WeightsError: if a file is no JSON, or asks for what we do not have.
@@ -26,6 +26,8 @@ def read_into(checkpoint: Checkpoint, path: Path) -> None:
                 transformers_config.read_preprocessor(checkpoint, settings, preprocessor)
         elif isinstance(config.get("architecture"), str):
             timm_config.read_config(checkpoint, config, path)
+        elif network := keras_hub_config.network_of(config, str(path)):
+            checkpoint.network = network
 
 
 def read_json(path: Path) -> dict[str, Any]:

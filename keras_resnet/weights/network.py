@@ -28,7 +28,7 @@ def row_of(checkpoint: Checkpoint) -> Architecture:
     Raises:
         WeightsError: if it names none.
     """
-    name = checkpoint.network.get("name")
+    name = checkpoint.network.get("name") or _by_shapes(checkpoint)
     if name is None:
         reference = checkpoint.architecture
         theirs = (row.name for row in ARCHITECTURES.values() if reference == row.reference != "")
@@ -85,6 +85,23 @@ def _numbers(value: Any) -> Iterator[float]:
     elif isinstance(value, (dict, list, tuple)):
         for item in value.values() if isinstance(value, dict) else value:
             yield from _numbers(item)
+
+
+def _by_shapes(checkpoint: Checkpoint) -> str | None:
+    """The row of Google's Big Transfer, whose files name no network but have names of their own."""
+    naming = naming_of(checkpoint) if checkpoint.match == "names" else None
+    if naming is None or naming.scheme is not schemes.GOOGLE_BIT:
+        return None
+    blocks = {re.match(r"resnet/block(\d)/unit(\d+)/", name) for name in naming.arrays} - {None}
+    places = {(int(match[1]), int(match[2])) for match in blocks if match}
+    stem = naming.arrays.get("resnet/root_block/standardized_conv2d/kernel")
+    stem_width = None if stem is None else stem.shape[-1]
+    for row in ARCHITECTURES.values():
+        depths = enumerate(row.depths, start=1)
+        theirs = {(stage, block) for stage, n in depths for block in range(1, n + 1)}
+        if row.weight_standardization and (theirs, row.stem_width) == (places, stem_width):
+            return row.name
+    return None
 
 
 def network_for(row: Architecture, checkpoint: Checkpoint, given: Collection[str]) -> Architecture:

@@ -149,19 +149,25 @@ TORCHVISION = NameScheme(
     shortcut=r"\.downsample\.",
 )
 
+_PREACTIVATION = (
+    (r"conv(\d)", r"conv\1"),
+    (r"preact_norm", r"norm1"),
+    # The normalization after a convolution is counted with the next convolution.
+    (r"norm1", r"norm2"),
+    (r"norm2", r"norm3"),
+    (r"shortcut_conv", r"downsample.conv"),
+)
 TIMM_V2 = NameScheme(
     title="timm's ResNetV2",
     fingerprint=r"^stages\.0\.blocks\.0\.",
-    whole={"stem_conv": "stem.conv", "final_norm": "norm", "predictions": "head.fc"},
+    whole={
+        "stem_conv": "stem.conv",
+        **{f"stem_{part}{n}": f"stem.{part}{n}" for part in ("conv", "norm") for n in (1, 2, 3)},
+        "final_norm": "norm",
+        "predictions": "head.fc",
+    },
     block="stages.{stage0}.blocks.{block0}.",
-    parts=(
-        (r"conv(\d)", r"conv\1"),
-        (r"preact_norm", r"norm1"),
-        # The normalization after a convolution is counted with the next convolution.
-        (r"norm1", r"norm2"),
-        (r"norm2", r"norm3"),
-        (r"shortcut_conv", r"downsample.conv"),
-    ),
+    parts=_PREACTIVATION,
     separator=".",
     variables=TORCH_VARIABLES,
     torch_layout=True,
@@ -172,7 +178,7 @@ TIMM_V2 = NameScheme(
 
 TRANSFORMERS = NameScheme(
     title="transformers' ResNet",
-    fingerprint=r"^encoder\.stages\.0\.layers\.0\.",
+    fingerprint=r"^encoder\.stages\.0\.layers\.0\.(?:layer|shortcut)\.",
     whole={
         "stem_conv": "embedder.embedder.convolution",
         "stem_norm": "embedder.embedder.normalization",
@@ -194,6 +200,48 @@ TRANSFORMERS = NameScheme(
     torch_layout=True,
     ignored=_TORCH_COUNTERS,
     shortcut=r"\.shortcut\.",
+)
+
+TRANSFORMERS_BIT = NameScheme(
+    title="transformers' BiT",
+    fingerprint=r"^encoder\.stages\.0\.layers\.0\.(?:norm|conv)1\.",
+    whole={
+        "stem_conv": "embedder.convolution",
+        "final_norm": "norm",
+        "predictions": "classifier.1",
+    },
+    block="encoder.stages.{stage0}.layers.{block0}.",
+    parts=_PREACTIVATION,
+    separator=".",
+    variables=TORCH_VARIABLES,
+    torch_layout=True,
+    shortcut=r"\.downsample\.",
+)
+
+# The .npz files of Kolesnikov et al. 2020.
+GOOGLE_BIT = NameScheme(
+    title="Google's Big Transfer",
+    fingerprint=r"^resnet/block1/unit01/",
+    whole={
+        "stem_conv": "resnet/root_block/standardized_conv2d",
+        "final_norm": "resnet/group_norm",
+        "predictions": "resnet/head/conv2d",
+    },
+    block="resnet/block{stage}/unit{block:02d}/",
+    parts=(
+        (r"conv1", r"a/standardized_conv2d"),
+        (r"conv2", r"b/standardized_conv2d"),
+        (r"conv3", r"c/standardized_conv2d"),
+        (r"preact_norm", r"a/group_norm"),
+        (r"norm1", r"b/group_norm"),
+        (r"norm2", r"c/group_norm"),
+        (r"shortcut_conv", r"a/proj/standardized_conv2d"),
+    ),
+    separator="/",
+    variables={},
+    classifier_is_conv=True,
+    ignored=r"^global_step$",
+    shortcut=r"/proj/",
 )
 
 KERAS_APPLICATIONS = NameScheme(
@@ -278,7 +326,16 @@ BY_ORDER = _OwnScheme(
     ignored=_TORCH_COUNTERS,
 )
 
-SCHEMES = (OURS, TORCHVISION, TIMM_V2, TRANSFORMERS, KERAS_APPLICATIONS, KERAS_HUB)
+SCHEMES = (
+    OURS,
+    TORCHVISION,
+    TIMM_V2,
+    TRANSFORMERS,
+    TRANSFORMERS_BIT,
+    GOOGLE_BIT,
+    KERAS_APPLICATIONS,
+    KERAS_HUB,
+)
 
 
 def is_ours(layer_name: str) -> bool:

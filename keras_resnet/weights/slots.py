@@ -56,9 +56,9 @@ def slots(model: keras.Model, scheme: NameScheme) -> list[Slot]:
         for variable in layer.weights:  # without the seeds of random layers
             from_torch = scheme.torch_layout and variable.name == "kernel"
             shape = tuple(variable.shape)
+            if in_classifier and scheme.classifier_is_conv and variable.name == "kernel":
+                shape = (1,) * (len(model.input_shape) - 2) + shape
             if from_torch:
-                if in_classifier and scheme.classifier_is_conv:
-                    shape = (1,) * (len(model.input_shape) - 2) + shape
                 shape = (*shape[:-3:-1], *shape[:-2])
             name = scheme.variable(layer.name, variable.name, pooled)
             ours = f"{layer.name}/{variable.name}"

@@ -1,4 +1,4 @@
-"""What Hugging Face transformers saves beside its `ResNetForImageClassification`.
+"""What Hugging Face transformers saves beside its `ResNet-` and `BitForImageClassification`.
 
 `config.json` has the architecture and the names of the classes, `preprocessor_config.json` what is
 done to images.
@@ -11,6 +11,7 @@ from typing import Any
 from keras_resnet.architectures import ARCHITECTURES, Architecture
 from keras_resnet.architectures.row import IMAGENET_MEAN, IMAGENET_STD
 from keras_resnet.preprocessing import Preprocessing, PreprocessingError
+from keras_resnet.weights import transformers_bit_config
 from keras_resnet.weights.checkpoint import Checkpoint, WeightsError
 
 PREPROCESSOR = "preprocessor_config.json"
@@ -22,8 +23,8 @@ _WARPED = 384
 
 
 def is_ours(config: Mapping[str, Any]) -> bool:
-    """Whether a `config.json` is of transformers' ResNet."""
-    return config.get("model_type") == "resnet"
+    """Whether a `config.json` is of transformers' ResNet or Big Transfer."""
+    return config.get("model_type") in _NETWORKS
 
 
 def read_config(checkpoint: Checkpoint, config: Mapping[str, Any], path: Path) -> None:
@@ -32,7 +33,7 @@ def read_config(checkpoint: Checkpoint, config: Mapping[str, Any], path: Path) -
     Raises:
         WeightsError: for a network that cannot be built here, quoting the key.
     """
-    checkpoint.network = _network(config, path)
+    checkpoint.network = _NETWORKS[config["model_type"]](config, path)
     checkpoint.channels = config.get("num_channels", 3)
     names = _class_names(config.get("id2label"))
     if names:
@@ -68,6 +69,10 @@ def _network(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
         "stem_width": config.get("embedding_size", 64),
         "stride_in_1x1": kind == "bottleneck" and config.get("downsample_in_bottleneck", False),
     }
+
+
+# model_type -> the function that reads its network.
+_NETWORKS = {"resnet": _network, "bit": transformers_bit_config.network_of}
 
 
 def _is_plain(row: Architecture, kind: str, depths: tuple[int, ...]) -> bool:

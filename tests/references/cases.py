@@ -41,6 +41,10 @@ COUNTERPARTS: dict[str, tuple[str, str]] = {
     **{f"ResNet{n}V1": (KERAS, f"ResNet{n}") for n in (50, 101, 152)},
     **{f"ResNet{n}V2": (KERAS, f"ResNet{n}V2") for n in (50, 101, 152)},
     **{f"ResNet{n}V2": ("timm", f"resnetv2_{n}") for n in (18, 34)},
+    **{
+        f"ResNet{n}_BiT": ("timm", f"resnetv2_{n}_bit")
+        for n in ("50x1", "50x3", "101x1", "101x3", "152x2", "152x4")
+    },
     **{f"ResNet{n}D": ("timm", f"resnet{n}d") for n in (18, 26, 34, 50, 101, 152, 200)},
     "ResNeXt50_32x4d": ("torchvision", "resnext50_32x4d"),
     "ResNeXt101_32x8d": ("torchvision", "resnext101_32x8d"),
@@ -54,7 +58,10 @@ FAST = {
     *("ResNet18", "ResNet34", "ResNet50", "ResNet101", "ResNet50V1", "ResNet50V2", "ResNet18V2"),
     *("ResNet34D", "ResNet50D", "ResNeXt50_32x4d", "WideResNet50_2", "SEResNet18", "SEResNet50"),
     "ResNetRS50",
+    "ResNet50x1_BiT",
 }
+# 0.9 billion parameters, several times over in one process.
+TOO_LARGE = {"ResNet152x4_BiT"}
 
 # The pre-activation network as most people draw it: stride in a stage's first block, no biases.
 TIMM_V2 = {
@@ -70,6 +77,7 @@ CASES: dict[str, Case] = {
         *(
             Case(name, name, library, model, slow=name not in FAST)
             for name, (library, model) in COUNTERPARTS.items()
+            if name not in TOO_LARGE
         ),
         *(
             Case(f"{name}-large", name, *COUNTERPARTS[name], sizes=LARGE, slow=True)
@@ -100,5 +108,37 @@ CASES: dict[str, Case] = {
             library_arguments={"output_stride": 8},
         ),
         Case("ResNet50V2-timm", "ResNet50V2", "timm", "resnetv2_50", arguments=TIMM_V2),
+        Case(
+            "ResNet50V2-timm_d_gn",
+            "ResNet50V2",
+            "timm",
+            "resnetv2_50d_gn",
+            arguments={**TIMM_V2, "stem": "deep", "shortcut": "D", "norm_layer": "group"},
+        ),
+        Case(
+            "ResNet34V2-timm_d",
+            "ResNet34V2",
+            "timm",
+            "resnetv2_34d",
+            arguments={"stem": "deep", "shortcut": "D"},
+            slow=True,
+        ),
+        # The same number of channels in two stages: a stride alone gets a projection.
+        Case(
+            "ResNet18V2-timm_equal_widths",
+            "ResNet18V2",
+            "timm",
+            "resnetv2_18",
+            arguments={"widths": (64, 64, 128, 128), "projection": "shape"},
+            library_arguments={"channels": (64, 64, 128, 128)},
+        ),
+        Case(
+            "ResNet50x1_BiT-output_stride_8",
+            "ResNet50x1_BiT",
+            "timm",
+            "resnetv2_50x1_bit",
+            arguments={"output_stride": 8},
+            library_arguments={"output_stride": 8},
+        ),
     )
 }

@@ -5,16 +5,19 @@ of videos, and one with the max pool of networks that came from Caffe.
 
 In an environment of its own (none of this is a dependency of the project), Python 3.11:
 
-    pip install torch==2.13.0 torchvision==0.28.0 numpy==2.4.6 pillow safetensors transformers
+    pip install torch==2.13.0 torchvision==0.28.0 numpy==2.4.6 pillow safetensors transformers \
+        timm==1.0.31
     python tests/references/make_elsewhere.py
 """
 
+import functools
 import json
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
+import timm
 import torch
 import torchvision
 import transformers
@@ -42,6 +45,18 @@ TRANSFORMERS = {
     },
 }
 CLIP = (2, 3, 9, 40, 48)
+BIT = {
+    "bit": {"depths": [1, 2], "hidden_sizes": [128, 256], "embedding_size": 32},
+    # Its first block has the shape of its input, and is projected all the same.
+    "bit_other": {
+        "depths": [2, 1, 1],
+        "hidden_sizes": [32, 64, 96],
+        "embedding_size": 32,
+        "num_groups": 4,
+        "num_channels": 1,
+        "hidden_act": "silu",
+    },
+}
 
 
 class Block(nn.Module):
@@ -100,6 +115,49 @@ def images(size: int, channels: int = 3) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
 
 
+def google_shapes(depths: tuple[int, ...], channels: tuple[int, ...], stem: int):
+    """Names and shapes of Big Transfer's .npz files, as timm's `load_pretrained` reads them."""
+    conv, norm = "standardized_conv2d/kernel", "group_norm"
+    shapes = {f"resnet/root_block/{conv}": (7, 7, 3, stem)}
+    before = stem
+    for stage, (depth, after) in enumerate(zip(depths, channels, strict=True), start=1):
+        inside = after // 4
+        for block in range(1, depth + 1):
+            unit = f"resnet/block{stage}/unit{block:02d}"
+            kernels = {"a": (1, before, inside), "b": (3, inside, inside), "c": (1, inside, after)}
+            for part, (size, inputs, outputs) in kernels.items():
+                shapes[f"{unit}/{part}/{conv}"] = (size, size, inputs, outputs)
+                shapes |= {f"{unit}/{part}/{norm}/{name}": (inputs,) for name in ("gamma", "beta")}
+            if block == 1:
+                shapes[f"{unit}/a/proj/{conv}"] = (1, 1, before, after)
+            before = after
+    shapes |= {f"resnet/{norm}/{name}": (before,) for name in ("gamma", "beta")}
+    return shapes | {
+        "resnet/head/conv2d/kernel": (1, 1, before, 4),
+        "resnet/head/conv2d/bias": (4,),
+    }
+
+
+def google_bit(path: Path) -> dict:
+    """The logits of a small network of Big Transfer's, loaded by timm from Google's layout."""
+    depths, channels, stem = (1, 2), (128, 256), 32
+    shapes = google_shapes(depths, channels, stem)
+    np.savez(path, **{name: generator.weight(name, shape) for name, shape in shapes.items()})
+    model = timm.models.resnetv2.ResNetV2(
+        depths,
+        channels,
+        num_classes=4,
+        stem_chs=stem,
+        stem_type="fixed",
+        conv_layer=functools.partial(timm.layers.StdConv2d, eps=1e-8),
+    ).eval()
+    model.load_pretrained(str(path))
+    with torch.no_grad():
+        logits = {size: model(images(size)).tolist() for size in (64, 61)}
+    arrays = {name: list(shape) for name, shape in shapes.items()}
+    return {"arrays": arrays, "timm": timm.__version__, "logits": logits}
+
+
 def main() -> None:
     """Writes one JSON file for each network."""
     OUTPUT.mkdir(exist_ok=True)
@@ -125,10 +183,14 @@ def main() -> None:
     with torch.no_grad():
         record["logits"] = {size: model(images(size)).tolist() for size in (64, 97)}
     (OUTPUT / "caffe_pool.json").write_text(json.dumps(record) + "\n")
-    for name, arguments in TRANSFORMERS.items():
-        labels = {number: f"animal {number}" for number in range(4)}
-        config = transformers.ResNetConfig(embedding_size=16, id2label=labels, **arguments)
-        model = transformers.ResNetForImageClassification(config).eval()
+    labels = {number: f"animal {number}" for number in range(4)}
+    for name, arguments in {**TRANSFORMERS, **BIT}.items():
+        if name in BIT:
+            config = transformers.BitConfig(id2label=labels, **arguments)
+            model = transformers.BitForImageClassification(config).eval()
+        else:
+            config = transformers.ResNetConfig(embedding_size=16, id2label=labels, **arguments)
+            model = transformers.ResNetForImageClassification(config).eval()
         record = {"arrays": fill(model), "transformers": transformers.__version__}
         with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
             pixels = images(64, config.num_channels)
@@ -136,6 +198,9 @@ def main() -> None:
             config.save_pretrained(folder)
             record["config"] = json.loads((Path(folder) / "config.json").read_text())
         (OUTPUT / f"transformers_{name}.json").write_text(json.dumps(record) + "\n")
+    with tempfile.TemporaryDirectory() as folder:
+        record = google_bit(Path(folder) / "bit.npz")
+    (OUTPUT / "google_bit.json").write_text(json.dumps(record) + "\n")
 
 
 if __name__ == "__main__":

@@ -47,6 +47,8 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
         batch_samples.evaluation_sample(resolved, flags.images),
     ]
     width, height = contact_sheet.write_sheet(output, [sample.section for sample in samples])
+    if samples[0].layout:
+        print(f"{samples[-1].layout}\n")
     for sample in samples:
         print(f"{sample.section.title}\n")
         print("\n".join(contact_sheet.label_histogram(sample.labels, sample.class_names)), "\n")

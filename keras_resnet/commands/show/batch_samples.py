@@ -20,6 +20,7 @@ class Sample:
 
     Attributes:
         section: the images to show.
+        layout: how the files were found to lie, or "".
         class_names: of the split.
         labels: int32[n] of all batches that were read, without padding.
         pixels: the images shown, 0..255, float32 where training mixes them.
@@ -27,6 +28,7 @@ class Sample:
     """
 
     section: Section
+    layout: str
     class_names: tuple[str, ...]
     labels: np.ndarray
     pixels: np.ndarray
@@ -108,6 +110,7 @@ def _sample(
         section=Section(
             f"{kind}: {source.description}", np.round(pixels).astype(np.uint8), captions
         ),
+        layout=source.layout,
         class_names=source.class_names,
         labels=labels,
         pixels=pixels,

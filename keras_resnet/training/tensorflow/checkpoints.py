@@ -1,10 +1,13 @@
 """Checkpoints that survive kills, full disks and damaged files: the last few, and the best."""
 
 import collections
+import contextlib
 import dataclasses
+import errno
 import json
 import re
 import tempfile
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from keras_resnet.errors import UserError
 from keras_resnet.training.engine import NonFiniteWeights
 from keras_resnet.training.progress import Progress
 from keras_resnet.training.say import say
+from keras_resnet.training.workdir import checkpoint_steps
 
 _PARTIAL = ".partial"
 # TensorFlow's reader turns its status codes into these: data that ends early is an IndexError.
@@ -62,6 +66,10 @@ class Checkpoints:
         say: Callable[[str], None] = say,
     ):
         self.folder, self._keep = storage.as_path(folder), keep
+        # As TensorFlow sees it; a link, if there is one, goes with this object.
+        links = contextlib.ExitStack()
+        self._seen = links.enter_context(storage.plainly_named(self.folder))
+        weakref.finalize(self, links.close)
         self._writes, self._say = writes, say
         self._state = _ProgressState()
         self._trains = "optimizer" in trackables
@@ -73,9 +81,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Returns the steps of the checkpoints there are, rising."""
-        names = (path.name.removesuffix(".index") for path in self.folder.glob("ckpt-*.index"))
-        numbers = (name.removeprefix("ckpt-") for name in names)
-        return sorted(int(number) for number in numbers if number.isdecimal())
+        return checkpoint_steps(self.folder)
 
     def restore_newest(self) -> Progress | None:
         """Restores the newest checkpoint that is whole; returns its progress, None without any.
@@ -85,7 +91,7 @@ class Checkpoints:
         """
         steps = self.steps()
         for step in reversed(steps):
-            damage = find_damage(self._path(step))
+            damage = find_damage(self._seen_path(step))
             if damage is None:
                 return self._restore(step)
             older = "taking the one before" if step > steps[0] else "there is none before it"
@@ -109,7 +115,7 @@ class Checkpoints:
         step = newest.best_step
         if step is None:
             raise UserError(f"{self.folder}: no evaluation yet, so no best checkpoint")
-        damage = "missing" if step not in self.steps() else find_damage(self._path(step))
+        damage = "missing" if step not in self.steps() else find_damage(self._seen_path(step))
         if damage is not None:
             raise UserError(
                 f"the best checkpoint, {self._path(step)}, cannot be read ({damage}); "
@@ -130,6 +136,7 @@ class Checkpoints:
                 partial = self.folder / _PARTIAL
                 storage.remove_folder(partial)  # of a run that was killed
                 partial.mkdir(parents=True, exist_ok=True)
+                partial = self._seen / _PARTIAL
             else:
                 partial = Path(tempfile.mkdtemp())
             try:
@@ -137,10 +144,13 @@ class Checkpoints:
             finally:
                 storage.remove_folder(partial)
         except _READ_ERRORS as error:
+            full = isinstance(error, tf.errors.ResourceExhaustedError) or (
+                getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+            )
             raise UserError(
                 f"checkpoint of step {progress.step} could not be written to {self.folder}: "
-                f"{_first_line(error)}. The older checkpoints are whole: make room and run the "
-                "same command again"
+                f"{_first_line(error)}. The older checkpoints are whole: "
+                f"{'make room' if full else 'put that right'} and run the same command again"
             ) from error
         if self._writes:
             with storage.explain_bucket_errors(self.folder):
@@ -153,7 +163,7 @@ class Checkpoints:
             return
         name = _find_non_finite(prefix)  # reads all back, checksums included
         if name is not None:
-            raise NonFiniteWeights(f"{name} holds a NaN or an infinity after step {step}")
+            raise NonFiniteWeights(f"{name} holds a NaN or an infinity")
         *data, index = sorted(partial.glob(f"ckpt-{step}.*"))  # ckpt-N.data-… before ckpt-N.index
         for path in (*data, index):
             storage.flush_to_disk(path)
@@ -164,7 +174,7 @@ class Checkpoints:
         storage.flush_to_disk(self.folder)
 
     def _restore(self, step: int) -> Progress:
-        path, status = self._path(step), None
+        path, status = self._seen_path(step), None
         try:
             status = self._checkpoint.read(path)
             if self._trains:
@@ -175,9 +185,9 @@ class Checkpoints:
             if status is not None:
                 status.expect_partial()  # else TensorFlow warns of each value by itself
             raise UserError(
-                f"checkpoint {path} is of another network, optimizer or version than the config "
-                f"asks for ({self._difference(path) or _first_line(error)}); go on with the "
-                "config it was written with, or take another --workdir"
+                f"checkpoint {self._path(step)} is of another network, optimizer or version than "
+                f"the config asks for ({self._difference(path) or _first_line(error)}); go on with "
+                "the config it was written with, or take another --workdir"
             ) from error
         return dataclasses.replace(self._state.value)
 
@@ -205,6 +215,9 @@ class Checkpoints:
 
     def _path(self, step: int) -> str:
         return str(self.folder / f"ckpt-{step}")
+
+    def _seen_path(self, step: int) -> str:
+        return str(self._seen / f"ckpt-{step}")
 
 
 def find_damage(path: str) -> str | None:

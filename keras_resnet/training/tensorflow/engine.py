@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-from keras_resnet import input_pipeline
+from keras_resnet import input_pipeline, storage
 from keras_resnet.config import training_image_size
 from keras_resnet.errors import UsageError
 from keras_resnet.input_pipeline.augment import check_augment, check_batch
@@ -50,6 +50,7 @@ class TensorFlowEngine(Engine):
         self.description = describe(self.strategy)
         self.is_chief = is_chief(self.strategy)
         self.several_hosts = hosts.several_hosts(self.strategy)
+        self._links = contextlib.ExitStack()  # to where the profiler writes, until it has
 
     @staticmethod
     def check(config: ConfigDict, workdir: str | os.PathLike) -> None:
@@ -89,7 +90,8 @@ class TensorFlowEngine(Engine):
             times = f" times config.accumulate_steps={micro_batches}" if micro_batches > 1 else ""
             raise UsageError(
                 f"config.batch_size={config.batch_size} does not divide by {replicas} replicas"
-                f"{times}; take {max(config.batch_size // size, 1) * size}"
+                f"{times}; take {max(config.batch_size // size, 1) * size}, or other devices "
+                "(config.devices, config.strategy), which a run that was begun may change"
             )
         if trains:
             augment = check_augment(config.data.augment.to_dict())
@@ -234,8 +236,10 @@ class TensorFlowEngine(Engine):
         return explain_lost_hosts()
 
     def start_profile(self, folder: Path) -> None:
-        tf.profiler.experimental.start(str(folder))
+        parent = self._links.enter_context(storage.plainly_named(folder.parent))
+        tf.profiler.experimental.start(str(parent / folder.name))
 
     def stop_profile(self) -> None:
-        with contextlib.suppress(tf.errors.UnavailableError):  # it was never started
+        # UnavailableError: it was never started.
+        with self._links, contextlib.suppress(tf.errors.UnavailableError):
             tf.profiler.experimental.stop()

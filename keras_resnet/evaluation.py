@@ -1,0 +1,272 @@
+"""Any trained model on any labelled images: `keras_resnet.evaluate(model, data)`.
+
+Loads TensorFlow when it evaluates, whatever Keras' backend is: preprocessing is that of training.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_resnet.backend import require_tensorflow
+from keras_resnet.class_matching import match_classes
+from keras_resnet.errors import UserError
+from keras_resnet.training import confusion, metrics
+
+if TYPE_CHECKING:
+    import keras
+
+    from keras_resnet.export.predictor import Predictor
+    from keras_resnet.input_pipeline import Source
+
+__all__ = ["DataEvaluation", "evaluate"]
+
+BATCH = 32
+# As many classes as the label may be behind for the answer to count as right in top-5.
+_TOP = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class DataEvaluation:
+    """What a model makes of labelled images, each counted once.
+
+    Attributes:
+        layout: one line on how the images were found to lie, or "".
+        source: what was evaluated, as in "photos test: 360 images, 10 classes".
+        notes: lines on classes and images that a person should know of.
+        class_names: of the model, by number.
+        files: name of each image that counts.
+        labels: int32 [examples], numbers of classes of the model.
+        predictions: int32 [examples, k], the most probable classes, the most probable first.
+        probabilities: float32 [examples, k], of those.
+        unreadable: a sentence on each image that cannot be read and does not count.
+    """
+
+    layout: str
+    source: str
+    notes: tuple[str, ...]
+    class_names: tuple[str, ...]
+    files: tuple[str, ...]
+    labels: np.ndarray
+    predictions: np.ndarray
+    probabilities: np.ndarray
+    unreadable: tuple[str, ...]
+
+    @property
+    def examples(self) -> int:
+        """Number of images that count."""
+        return len(self.labels)
+
+    @property
+    def top1(self) -> float:
+        """The share of the images of which the label is the most probable class."""
+        return self._share_within(1)
+
+    @property
+    def top5(self) -> float | None:
+        """The same for the five most probable; None for five classes or fewer, where it is 1.
+
+        It is also None of an export that answers with fewer than five classes.
+        """
+        if len(self.class_names) <= _TOP or self.predictions.shape[1] < _TOP:
+            return None
+        return self._share_within(_TOP)
+
+    @property
+    def loss(self) -> float | None:
+        """Mean cross-entropy of the labels; None of an export that answers with a few classes."""
+        if self.predictions.shape[1] < len(self.class_names):
+            return None
+        of_label = self.probabilities[self.predictions == self.labels[:, None]].astype("float64")
+        return float(-np.log(np.maximum(of_label, np.finfo("float32").tiny)).mean())
+
+    def confusion_matrix(self) -> np.ndarray:
+        """int64 [classes, classes]: row the label, column the prediction."""
+        pairs = np.stack([self.labels, self.predictions[:, 0]], axis=1)
+        return metrics.confusion_matrix(pairs, len(self.class_names))
+
+    def per_class(self) -> list[dict[str, Any]]:
+        """A dict for each class: class, examples, correct, accuracy, most_confused_with, times."""
+        return confusion.class_rows(self.confusion_matrix(), self.class_names)
+
+    def class_table(self) -> str:
+        """`per_class` as CSV."""
+        return confusion.table_text(self.confusion_matrix(), self.class_names)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What JSON can hold: the figures, the notes and the classes."""
+        figures = {"top1": self.top1, "top5": self.top5, "loss": self.loss}
+        return {
+            "data": self.source,
+            "layout": self.layout,
+            "examples": self.examples,
+            **{name: value for name, value in figures.items() if value is not None},
+            "notes": list(self.notes),
+            "unreadable": list(self.unreadable),
+            "classes": self.per_class(),
+        }
+
+    def _share_within(self, top: int) -> float:
+        hits = (self.predictions[:, :top] == self.labels[:, None]).any(axis=1)
+        return float(hits.mean())
+
+
+def evaluate(
+    model: "keras.Model | Predictor | str | os.PathLike",
+    data: "str | os.PathLike | Source",
+    *,
+    split: str | None = None,
+    class_names: Sequence[str] | None = None,
+    batch_size: int = BATCH,
+    on_error: str = "stop",
+    max_broken_share: float = 0.01,
+    progress: Callable[[int], Any] = lambda count: None,
+) -> DataEvaluation:
+    """Counts how often a model is right on labelled images, prepared as the model wants them.
+
+        result = keras_resnet.evaluate("model.keras", "photos")
+        result.top1, result.per_class()
+
+    Labels are matched to the classes of the model by name. The data may lack classes of the model
+    and have them in any order; a class that the model does not have is an error. A model whose
+    classes have no names takes those of the data in their order, if there are as many.
+
+    Args:
+        model: a classifier of this package with its `preprocessing`, or what `load_predictor`
+            takes: a `.keras` file, an export (SavedModel, `.tflite`, `.onnx`), the work directory
+            of a run, or trained weights that name their network. A `Predictor` answers with the
+            classes that it was made for.
+        data: a folder of labelled images or a table of paths and labels, laid out in any usual way
+            (see `input_pipeline.layout_finder`), or an open `input_pipeline.Source`.
+        split: of `data`, as in "val" or "train[80%:]"; by default the test images, else the
+            validation images, else all.
+        class_names: of the model, one for each output, instead of its own.
+        batch_size: images at a time; it does not change the result.
+        on_error: "stop" at an image that cannot be read, or "skip" it.
+        max_broken_share: the share of the images that may be skipped.
+        progress: told the number of images of each batch that is done.
+
+    Raises:
+        UserError: there is no such model, or it does not fit the data.
+        input_pipeline.DataError: the data cannot be used, or an image cannot be read.
+    """
+    require_tensorflow()
+    source = _source(data, split, on_error, max_broken_share)
+    if source.is_synthetic:
+        raise UserError(f"{source.description}: noise, on which nothing can be evaluated")
+    predictor = _predictor(model, class_names)
+    numbers, notes = match_classes(source.class_names, predictor.class_names, source.title)
+    counted = _classify(predictor, source, batch_size, progress)
+    labels = numbers[counted.labels]
+    return DataEvaluation(
+        layout=source.layout,
+        source=source.description,
+        notes=(*notes, *_absent(labels, source, numbers)),
+        class_names=predictor.class_names,
+        files=counted.files,
+        labels=labels,
+        predictions=counted.class_ids,
+        probabilities=counted.probabilities,
+        unreadable=tuple(source.skipped.problems) if source.skipped else (),
+    )
+
+
+@dataclasses.dataclass
+class _Counted:
+    files: tuple[str, ...]
+    labels: np.ndarray
+    class_ids: np.ndarray
+    probabilities: np.ndarray
+
+
+def _source(data: Any, split: str | None, on_error: str, max_broken_share: float) -> "Source":
+    from keras_resnet import input_pipeline
+    from keras_resnet.input_pipeline.layout_finder import explain_listing, find_layout
+
+    if isinstance(data, input_pipeline.Source):
+        return data
+    path = os.fspath(data)
+    if split is None:
+        with explain_listing(path):
+            split = find_layout(path).evaluation_split().name
+    return input_pipeline.open_source(
+        "image_folder",
+        path=path,
+        split=split,
+        on_error=on_error,
+        max_broken_share=max_broken_share,
+    )
+
+
+def _predictor(model: Any, class_names: Sequence[str] | None) -> "Predictor":
+    from keras_resnet.export.predictor import Predictor, load_predictor
+
+    if isinstance(model, Predictor):
+        return model
+    names = None if class_names is None else list(class_names)
+    everything = 2**31 - 1  # classes: as many as there are
+    if isinstance(model, (str, os.PathLike)):
+        return load_predictor(model, everything, names)
+    return Predictor.of_model(model, everything, names)
+
+
+def _absent(labels: np.ndarray, source: "Source", numbers: np.ndarray) -> list[str]:
+    """A line on the classes of the data without images in this split."""
+    lacking = [
+        name
+        for name, number in zip(source.class_names, numbers, strict=True)
+        if number not in labels
+    ]
+    if not lacking:
+        return []
+    more = f" and {len(lacking) - 10} more" if len(lacking) > 10 else ""
+    return [f"no images here of: {', '.join(lacking[:10])}{more}"]
+
+
+def _classify(
+    predictor: "Predictor", source: "Source", batch_size: int, progress: Callable[[int], Any]
+) -> _Counted:
+    import tensorflow as tf
+
+    from keras_resnet.input_pipeline.skipping import OK, skip_corrupt
+    from keras_resnet.training.tensorflow.broken_images import explain_broken_images
+
+    def load(ids):
+        encoded, labels = source.fetch(ids)
+        return {"id": ids, "encoded": encoded, "label": labels}
+
+    source.prepare()
+    ids = source.evaluation_order(shard_index=0, num_shards=1).batch(batch_size)
+    batches = ids.map(
+        skip_corrupt(load, source), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    )
+    files: list[str] = []
+    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    with explain_broken_images(source):
+        for batch in batches.prefetch(2).as_numpy_iterator():
+            fine = batch.pop(OK, np.ones(len(batch["label"]), bool))
+            if not fine.any():
+                continue
+            rows = {key: values[fine] for key, values in batch.items()}
+            found = predictor.classify(list(rows["encoded"]))
+            names = [source.example_name(example_id) for example_id in rows["id"]]
+            for place, problem in found.problems.items():
+                _pass_over(source, names[place], problem)
+            good = [place for place in range(len(names)) if place not in found.problems]
+            files += [names[place] for place in good]
+            parts.append((rows["label"][good], found.class_ids[good], found.probabilities[good]))
+            progress(len(fine))
+    if not files:
+        raise UserError(f"{source.description}: none of them can be read")
+    return _Counted(tuple(files), *map(np.concatenate, zip(*parts, strict=True)))
+
+
+def _pass_over(source: "Source", name: str, problem: str) -> None:
+    """Notes an image that cannot be decoded; raises DataError unless the source skips such."""
+    from keras_resnet.input_pipeline import DataError
+
+    if source.skipped is None:
+        raise DataError(f"{name} {problem}")
+    source.skipped.add(name, f"{name} {problem}")

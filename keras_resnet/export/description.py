@@ -1,0 +1,90 @@
+"""What an exported file says of itself: how its images are prepared, and what its classes are.
+
+A `.tflite` file carries it as TensorFlow Lite's own metadata carries files: in a zip archive behind
+the model. An `.onnx` file carries it in its metadata. Runtimes pass over both.
+"""
+
+import dataclasses
+import importlib
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from keras_resnet.errors import UserError
+from keras_resnet.preprocessing import Preprocessing
+
+KEY = "keras_resnet"
+_MEMBER = "keras_resnet.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What is needed to go from an image file to the name of a class.
+
+    Attributes:
+        preprocessing: of the model that was exported.
+        class_names: one for each logit.
+        is_multilabel: probabilities are independent (sigmoid) instead of one of many (softmax).
+    """
+
+    preprocessing: Preprocessing
+    class_names: tuple[str, ...]
+    is_multilabel: bool
+
+    def to_json(self) -> str:
+        """The text that `read` turns back."""
+        values = {
+            "preprocessing": self.preprocessing.to_dict(),
+            "class_names": list(self.class_names),
+            "is_multilabel": self.is_multilabel,
+        }
+        return json.dumps(values, ensure_ascii=False)
+
+    @classmethod
+    def read(cls, text: str | bytes) -> "Description":
+        """What `to_json` gave; raises ValueError, KeyError or TypeError for anything else."""
+        values: dict[str, Any] = json.loads(text)
+        return cls(
+            Preprocessing.from_dict(values["preprocessing"]),
+            tuple(values["class_names"]),
+            bool(values["is_multilabel"]),
+        )
+
+
+def add_to_tflite(path: Path, description: Description) -> None:
+    """Puts a description behind the model in a `.tflite` file."""
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(_MEMBER, description.to_json())
+
+
+def of_tflite(path: Path) -> Description:
+    """The description in a `.tflite` file; raises UserError if there is none."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return Description.read(archive.read(_MEMBER))
+    except (OSError, zipfile.BadZipFile, ValueError, KeyError, TypeError) as error:
+        raise _lacking(path) from error
+
+
+def add_to_onnx(path: Path, description: Description) -> None:
+    """Puts a description into the metadata of an `.onnx` file."""
+    onnx = importlib.import_module("onnx")
+    model = onnx.load(str(path))
+    onnx.helper.set_model_props(model, {KEY: description.to_json()})
+    onnx.save(model, str(path))
+
+
+def of_onnx(path: Path, metadata: dict[str, str]) -> Description:
+    """The description in the metadata of an `.onnx` file; raises UserError if there is none."""
+    try:
+        return Description.read(metadata[KEY])
+    except (ValueError, KeyError, TypeError) as error:
+        raise _lacking(path) from error
+
+
+def _lacking(path: Path) -> UserError:
+    return UserError(
+        f"{path}: does not say how its images are prepared and what its classes are called, as "
+        "files of `keras-resnet export` do (older ones did not): export it again"
+    )
