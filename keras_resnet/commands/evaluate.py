@@ -31,6 +31,7 @@ from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.config import KEYS, check, default_config, overrides, source_options
 from keras_resnet.errors import UsageError
 from keras_resnet.input_pipeline.sources import SETTINGS
+from keras_resnet.printing import printable
 from keras_resnet.storage import in_bucket, replacing
 from keras_resnet.training.workdir import WorkDir
 
@@ -142,7 +143,7 @@ def _run_model(flags: absl_flags.FlagValues) -> int:
     text = _text(result, "json" if flags.json else flags.format, _name(flags))
     if flags.output:
         with replacing(Path(flags.output).absolute()) as temporary:
-            temporary.write_text(text)
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     else:
         print(text, end="")
     return 0
@@ -193,13 +194,15 @@ def _notes_on_stderr() -> Iterator[None]:
     """While entered, what is to be known of weights is printed as a line each."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = lambda message, *_, **__: print(f"note: {message}", file=sys.stderr)
+        warnings.showwarning = lambda message, *_, **__: print(
+            f"note: {printable(message)}", file=sys.stderr
+        )
         yield
 
 
 def _text(result: "DataEvaluation", kind: str, model: str) -> str:
     if kind == "json":
-        return json.dumps({"model": model, **result.to_dict()}, ensure_ascii=False) + "\n"
+        return json.dumps({"model": model, **result.to_dict()}) + "\n"
     if kind == "csv":
         return result.class_table()
     lines = [f"model      {model}"]
@@ -208,11 +211,14 @@ def _text(result: "DataEvaluation", kind: str, model: str) -> str:
     lines.append(f"evaluated  {result.source}")
     lines += [f"note       {note}" for note in result.notes]
     lines += [f"skipped    {problem}" for problem in result.unreadable]
-    return "\n".join([*lines, "", *_class_lines(result), "", _figures(result)]) + "\n"
+    lines += ["", *_class_lines(result), "", _figures(result)]
+    return "".join(f"{printable(line)}\n" for line in lines)
 
 
 def _class_lines(result: "DataEvaluation") -> list[str]:
     rows = [row for row in result.per_class() if row["examples"]]
+    for row in rows:
+        row["class"] = printable(row["class"])
     width = max(len("class"), *(len(row["class"]) for row in rows))
     lines = [f"{'class':<{width}}  {'images':>7}  {'right':>7}  {'top1':>6}  most often taken for"]
     for row in rows:

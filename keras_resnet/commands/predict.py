@@ -7,8 +7,10 @@ network (a file, a folder of transformers, hf://OWNER/REPOSITORY). --workdir is 
 of a run: its finished model.keras is taken, or its newest checkpoint. Of a folder of images every
 image file below it is taken. --format: text, jsonl (one JSON object a line, with "image" and
 "predictions", a list of {"class", "class_id", "probability"}; --json is short for it) or csv
-(image, class_1, class_id_1, probability_1, ...). A file that cannot be read gets an "error" in its
-row, and the exit code is 1 at the end."""
+(image, class_1, class_id_1, probability_1, ...). jsonl holds names exactly; text and csv escape
+what no terminal should get, and csv puts a quote before a name that a spreadsheet would take for a
+formula. A file that cannot be read gets an "error" in its row, and the exit code is 1 at the
+end."""
 
 import contextlib
 import csv
@@ -25,6 +27,7 @@ from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.errors import UsageError, UserError
 from keras_resnet.export.labels import read_labels
 from keras_resnet.input_pipeline.image_listing import list_images
+from keras_resnet.printing import csv_cell, printable
 from keras_resnet.storage import check_keras_file, replacing
 from keras_resnet.training.workdir import WorkDir
 
@@ -112,7 +115,10 @@ def _output(path: str | None) -> Iterator[IO[str]]:
     if path is None:
         yield sys.stdout
         return
-    with replacing(Path(path).absolute()) as temporary, temporary.open("w", newline="") as file:
+    with (
+        replacing(Path(path).absolute()) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         yield file
 
 
@@ -135,11 +141,15 @@ class _Writer:
 
     def _text(self, file: IO[str], path: str, answer: list[dict] | str) -> None:
         if isinstance(answer, str):
-            print(f"{path}\n  error: {answer}", file=file)
+            print(f"{printable(path)}\n  error: {printable(answer)}", file=file)
             return
-        width = max(len(row["class"]) for row in answer)
-        rows = [f"  {row['class']:<{width}}  {row['probability']:7.2%}" for row in answer]
-        print("\n".join([path, *rows]), file=file)
+        names = [printable(row["class"]) for row in answer]
+        width = max(map(len, names))
+        rows = [
+            f"  {name:<{width}}  {row['probability']:7.2%}"
+            for name, row in zip(names, answer, strict=True)
+        ]
+        print("\n".join([printable(path), *rows]), file=file)
 
     def _jsonl(self, file: IO[str], path: str, answer: list[dict] | str) -> None:
         key = "error" if isinstance(answer, str) else "predictions"
@@ -154,7 +164,9 @@ class _Writer:
             names = [f"{key}_{i + 1}" for i in range(self.columns) for key in keys]
             writer.writerow(["image", *names, "error"])
         if isinstance(answer, str):
-            writer.writerow([path, *[""] * (3 * self.columns), answer])
+            writer.writerow([csv_cell(path), *[""] * (3 * self.columns), csv_cell(answer)])
             return
-        cells = [row[key] for row in answer for key in keys]
-        writer.writerow([path, *cells, *[""] * (3 * self.columns - len(cells)), ""])
+        cells = [
+            csv_cell(row[key]) if key == "class" else row[key] for row in answer for key in keys
+        ]
+        writer.writerow([csv_cell(path), *cells, *[""] * (3 * self.columns - len(cells)), ""])

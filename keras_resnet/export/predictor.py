@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from keras_resnet.errors import UserError
 from keras_resnet.export import file_predictors, signatures
-from keras_resnet.export.labels import LABELS
+from keras_resnet.export.labels import LABELS, lines_of
 from keras_resnet.export.versions import list_versions, newest_version
 from keras_resnet.input_pipeline.corrupt_images import describe
 from keras_resnet.input_pipeline.image_listing import list_images
@@ -237,7 +237,7 @@ def _served_names(folder: Path) -> list[str]:
     """The labels that an export has as an asset, one a line."""
     file = folder / "assets" / LABELS
     try:
-        return file.read_text().splitlines()
+        return lines_of(file)
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from error
 

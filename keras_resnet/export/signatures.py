@@ -17,6 +17,7 @@ from keras_resnet.input_pipeline.errors import DataError
 from keras_resnet.input_pipeline.preprocessing import check_preprocessing
 from keras_resnet.models import ResNet
 from keras_resnet.preprocessing import Preprocessing
+from keras_resnet.printing import to_bytes
 
 ON_ERROR = ("fail", "flag")
 # Images of a request that are decoded at a time; each may take up to 0.5 GiB (see docs/serving.md).
@@ -211,7 +212,7 @@ def make_signatures(
         on_error: "fail" refuses a batch with an image that cannot be decoded; "flag" answers for
             the others and says which in an output `valid`.
     """
-    names = tf.constant(network.class_names)
+    names = tf.constant(list(map(to_bytes, network.class_names)))
     top = min(top, len(network.class_names))
 
     def decode(image_bytes):
