@@ -14,11 +14,9 @@ Labels are matched to the classes of the model by name. Prints the accuracy of e
 With --workdir alone the newest checkpoint, or the best, is evaluated on the evaluation split of the
 run; overrides are then for what may have moved since, for example --config.data.path=DIR."""
 
-import contextlib
 import json
 import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +24,13 @@ import tqdm
 from absl import flags as absl_flags
 
 from keras_resnet.commands.model_flags import read_class_names
-from keras_resnet.commands.options import check_folder_of, define_json_switch, define_strings
+from keras_resnet.commands.options import (
+    check_folder_of,
+    define_json_switch,
+    define_strings,
+    define_trusted_switch,
+    notes_on_stderr,
+)
 from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.config import KEYS, check, default_config, overrides, source_options
 from keras_resnet.errors import UsageError
@@ -75,6 +79,7 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
     ):
         absl_flags.DEFINE_enum(name, default, choices, meaning, flag_values=flags)
     define_json_switch(flags)
+    define_trusted_switch(flags)
     overrides.define(flags)
 
 
@@ -125,13 +130,16 @@ def _run_model(flags: absl_flags.FlagValues) -> int:
     config = _config_of_data(flags)
     start_tensorflow()
     from keras_resnet import evaluation
+    from keras_resnet.export.origin import ForeignModelWarning
     from keras_resnet.input_pipeline import open_source
 
     data: Any = flags.data
     if config is not None:
         split = flags.split or config.data.eval_split
         data = open_source(split=split, **source_options(config))
-    with _notes_on_stderr(), tqdm.tqdm(unit="image", dynamic_ncols=True, disable=None) as bar:
+    with notes_on_stderr(), tqdm.tqdm(unit="image", dynamic_ncols=True, disable=None) as bar:
+        if flags.trusted:
+            warnings.simplefilter("ignore", ForeignModelWarning)
         result = evaluation.evaluate(
             _model(flags),
             data,
@@ -187,17 +195,6 @@ def _model(flags: absl_flags.FlagValues) -> Any:
 
 def _name(flags: absl_flags.FlagValues) -> str:
     return flags.model or flags.workdir
-
-
-@contextlib.contextmanager
-def _notes_on_stderr() -> Iterator[None]:
-    """While entered, what is to be known of weights is printed as a line each."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = lambda message, *_, **__: print(
-            f"note: {printable(message)}", file=sys.stderr
-        )
-        yield
 
 
 def _text(result: "DataEvaluation", kind: str, model: str) -> str:

@@ -23,6 +23,7 @@ from typing import IO, TYPE_CHECKING
 import tqdm
 from absl import flags as absl_flags
 
+from keras_resnet.commands.options import define_trusted_switch, notes_on_stderr
 from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.errors import UsageError, UserError
 from keras_resnet.export.labels import read_labels
@@ -38,7 +39,7 @@ SUMMARY = "Classify image files or folders of them."
 
 
 def define_flags(flags: absl_flags.FlagValues) -> None:
-    """Defines --model, --workdir, --labels, --top, --format, --json and --output."""
+    """Defines --model, --workdir, --labels, --top, --format, --json, --output and --trusted."""
     for name, meaning in (
         ("model", "A .keras file, an export, or weights that name their network."),
         ("workdir", "Work directory of a training run."),
@@ -53,6 +54,7 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
         "format", "text", ["text", "jsonl", "csv"], "How to print the rows.", flag_values=flags
     )
     absl_flags.DEFINE_boolean("json", False, "Short for --format=jsonl.", flag_values=flags)
+    define_trusted_switch(flags)
 
 
 def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
@@ -94,7 +96,8 @@ def _predictor(flags: absl_flags.FlagValues, labels: list[str] | None) -> "Predi
     from keras_resnet.export.predictor import Predictor, load_predictor
 
     if not flags.workdir:
-        return load_predictor(flags.model, flags.top, labels)
+        with notes_on_stderr():
+            return load_predictor(flags.model, flags.top, labels, trusted=flags.trusted)
     from keras_resnet.training.evaluation import load_model_of_workdir
 
     model = load_model_of_workdir(

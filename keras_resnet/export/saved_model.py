@@ -15,6 +15,7 @@ from keras_resnet.errors import UserError
 from keras_resnet.export import comparison, sample_images, warmup
 from keras_resnet.export.formats import find_format
 from keras_resnet.export.labels import LABELS, write_labels
+from keras_resnet.export.origin import write_origin
 from keras_resnet.export.serving_config import BATCH_SIZES, write_serving_config
 from keras_resnet.export.signatures import (
     Network,
@@ -132,6 +133,7 @@ def write_saved_model(folder: Path, network: Network, signatures: dict) -> None:
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     tf.saved_model.save(module, str(folder), signatures=concrete, options=options)
     labels.unlink()  # the SavedModel has its own copy in assets/
+    write_origin(folder, list(network.class_names))
 
 
 def _check_size(network: Network) -> None:
