@@ -62,12 +62,14 @@ def _as_bytes(file: str) -> bytes:
     return file.encode() if "://" in file else os.fsencode(file)
 
 
-def _stat(file: str) -> tf.io.gfile.GFile:
+def _stat(file: str) -> Any:
+    """What has `length` and `mtime_nsec` of a file."""
     try:
-        return tf.io.gfile.stat(file)
-    except UnicodeEncodeError:  # TensorFlow knows names in UTF-8 only
+        file.encode()
+    except UnicodeEncodeError:  # TensorFlow's own takes names in UTF-8 only
         stat = os.stat(file)
         return types.SimpleNamespace(length=stat.st_size, mtime_nsec=stat.st_mtime_ns)
+    return tf.io.gfile.stat(file)
 
 
 def _read(file: str) -> bytes:
