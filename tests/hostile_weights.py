@@ -433,6 +433,36 @@ def pth_of_the_old_kind_that_claims_terabytes(folder):
     return folder / "x.pth"
 
 
+def _pth_of_pickle(folder, pickled):
+    _pth(folder, {})
+    with zipfile.ZipFile(folder / "x.pth") as archive:
+        members = {info.filename: archive.read(info) for info in archive.infolist()}
+    with zipfile.ZipFile(folder / "x.pth", "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, pickled if name.endswith("data.pkl") else content)
+    return folder / "x.pth"
+
+
+def pth_whose_key_has_no_end(folder):
+    """A tuple of a tuple and itself, forty levels: its hash takes a trillion steps."""
+    return _pth_of_pickle(folder, b"\x80\x02})" + b"q\x00h\x00\x86" * 40 + b"Ns.")
+
+
+def pth_whose_wide_key_has_no_end(folder):
+    level = b"q\x000(" + b"h\x00" * 1000 + b"t"
+    return _pth_of_pickle(folder, b"\x80\x02})" + level * 6 + b"Ns.")
+
+
+def pth_of_the_old_kind_whose_key_has_no_end(folder):
+    buffer = io.BytesIO()
+    torch().save({"a": 1}, buffer, _use_new_zipfile_serialization=False)
+    wanted = b"}q\x00X\x01\x00\x00\x00aq\x01K\x01s."
+    assert wanted in buffer.getvalue()
+    hostile = b"})" + b"q\x00h\x00\x86" * 40 + b"Ns."
+    (folder / "x.pth").write_bytes(buffer.getvalue().replace(wanted, hostile))
+    return folder / "x.pth"
+
+
 # Everything above that is a file, by the name of its function.
 FILES = {
     name: function

@@ -1,5 +1,6 @@
 """PyTorch's files: nothing in them is run, and what is no tensor is not looked at."""
 
+import io
 import re
 import types
 import zipfile
@@ -9,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_resnet.bounds import Budget, bounded_process, one_line, opened_zip
+from keras_resnet.bounds import Budget, RefusedError, bounded_process, one_line, opened_zip
 from keras_resnet.weights.checkpoint import PLAIN, WeightsError, note
+from keras_resnet.weights.pickle_costs import hashed_values
 
 # Where training scripts keep a state dict, the first of them that has tensors: averaged weights
 # before the others, as timm has it.
@@ -20,6 +22,9 @@ STATES = (
 )
 # Of torch.optim.swa_utils.AveragedModel: 0 means that nothing was averaged yet.
 _AVERAGED = "n_averaged"
+# In files from before PyTorch 1.6: a magic number, a version, the system, the content, its keys.
+_OLD_PICKLES = 5
+_HASHED_PER_BYTE = 10
 _MAPPINGS = 500  # in one another; checkpoints have two or three
 # What training scripts put beside the tensors. None of it is made: `_Inert` stands in its place.
 _INERT_NAMES = (
@@ -63,9 +68,7 @@ def read_state(torch: types.ModuleType, path: Path) -> dict[str, np.ndarray]:
     """
     stand_ins = [(_Inert, name) for name in _INERT_NAMES]
     budget = Budget(path)
-    if zipfile.is_zipfile(path):
-        with opened_zip(Budget(path)):
-            pass  # what its members unpack to fits
+    _check_pickles(path)
     try:
         # A pickle of nothing but tensors can still ask for any number of copies of what it holds.
         with torch.serialization.safe_globals(stand_ins), bounded_process(budget):
@@ -85,6 +88,31 @@ def read_state(torch: types.ModuleType, path: Path) -> dict[str, np.ndarray]:
         others = ", ".join(repr(name) for name, _ in found[1:])
         note(f"{path}: of {len(found)} state dicts {where!r} was taken, not {others}.")
     return {name: _to_numpy(torch, name, tensor, budget) for name, tensor in state.items()}
+
+
+def _check_pickles(path: Path) -> None:
+    """Raises WeightsError for a file that would take PyTorch more time or memory than its size."""
+    try:
+        if zipfile.is_zipfile(path):
+            with opened_zip(Budget(path)) as archive:
+                names = [name for name in archive.namelist() if name.endswith(".pkl")]
+                hashed = sum(hashed_values(io.BytesIO(archive.read(name))) for name in names)
+        else:
+            hashed = 0
+            with path.open("rb") as file:
+                for _ in range(_OLD_PICKLES):
+                    hashed += hashed_values(file)
+                    if not file.peek(1):
+                        break
+    except RefusedError:
+        raise
+    except Exception as error:  # no pickle, of which PyTorch has its own to say
+        raise WeightsError(_failure(path, error)) from error
+    if hashed > _HASHED_PER_BYTE * path.stat().st_size + 1_000_000:
+        raise WeightsError(
+            f"{path} was refused: its tuples hold each other so often that reading them would take "
+            f"{hashed:.1g} steps."
+        )
 
 
 def _states(
