@@ -129,7 +129,9 @@ def decode_window(
             return tf.switch_case(_place_of_ratio(window, wanted), ways)
 
         is_large = _area(window) > LARGE_WINDOW
-        return tf.cond(is_large, lambda: reduced(whole, window), lambda: decode(whole, window, whole))
+        return tf.cond(
+            is_large, lambda: reduced(whole, window), lambda: decode(whole, window, whole)
+        )
 
     @not_inlined
     def from_other(encoded):
