@@ -67,9 +67,10 @@ def as_png(encoded: bytes, max_pixels: int = MAX_PIXELS) -> bytes:
     except DataError:
         raise
     except Exception as error:  # Pillow's plugins raise what they like for damaged files
-        if kind != "TIFF" and importlib.util.find_spec("pillow_heif") is None:
+        if f".{kind.lower()}" not in (*suffixes_read(), ".tiff"):
             raise DataError(
-                f"is a {kind} file, which cannot be read with what is installed: {_INSTALL}"
+                f"is {'an' if kind == 'AVIF' else 'a'} {kind} file, which cannot be read with what "
+                f"is installed: {_INSTALL}"
             ) from error
         raise DataError(
             f"is a damaged {kind} ({len(encoded):,} bytes): {str(error).strip()}. Replace or "
@@ -81,6 +82,7 @@ def _to_png(image) -> bytes:
     import numpy as np
     from PIL import Image
 
+    image.load()  # which turns a TIFF by itself, and then takes the orientation out of its EXIF
     exif = image.getexif().tobytes()
     if image.mode.startswith("I;16"):  # of 16 bits the upper 8 are kept, as of a PNG
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))

@@ -210,7 +210,10 @@ def _weigh(matrix: tf.Tensor, size: int, resized, first, whole, origin) -> tf.Te
     def one_by_one():
         block = tf.TensorSpec([_BLOCK, None], tf.float32)
         return tf.map_fn(
-            lambda numbers: weigh(numbers[None])[0], numbers, 1, fn_output_signature=block
+            lambda numbers: weigh(numbers[None])[0],
+            numbers,
+            parallel_iterations=1,
+            fn_output_signature=block,
         )
 
     # The weights of a block take memory as well, where thousands of rows become one.

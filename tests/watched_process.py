@@ -70,6 +70,10 @@ class Watched:
             raise RuntimeError(self._errors.read().decode()[-3000:])
         self.base_mib = self._memory("VmRSS")
 
+    def limit_of_all(self, limit_mib: int) -> None:
+        """Kills the process from now on when all of its memory is above the limit."""
+        self._limit = limit_mib - self.base_mib
+
     def decode(self, *files: bytes) -> Outcome:
         """What becomes of the files, together in one request where the way is a graph."""
         before = self._processor_seconds()
@@ -184,7 +188,8 @@ def main() -> None:
             shape = decode(files)
             said = shape if isinstance(shape, str) else str(tuple(shape))
         except tf.errors.OpError as error:
-            said = f"{type(error).__name__}: {describe(files[-1], error)}"
+            said = describe(files[-1], error) if len(files) == 1 else error.message
+            said = f"{type(error).__name__}: {said}"
 
 
 if __name__ == "__main__":

@@ -90,8 +90,8 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
             write(file, path, answer)
             bar.update()
     if passed_over:
-        but = printable(_but(passed_over))
-        print(f"note: {len(files):,} files were predicted{but}", file=sys.stderr)
+        count = f"{len(files):,} file{' was' if len(files) == 1 else 's were'} predicted"
+        print(f"note: {count}{printable(_but(passed_over))}", file=sys.stderr)
     if failures:
         raise UserError(
             f"{len(failures)} of {len(files)} files could not be read, the first: {failures[0]}"
