@@ -50,7 +50,7 @@ def gradient_maps(model, inputs, layer, classes):
     features, _ = cut(inputs, training=False)
     maps = []
     for column in classes.T:
-        picks = np.eye(head.units, dtype="float32")[column]
+        picks = keras.ops.convert_to_tensor(np.eye(head.units, dtype="float32")[column])
         gradient = gradient_of(lambda shift, p=picks: scores(features, shift) * p, features)
         weights = gradient.sum(axis=tuple(range(1, gradient.ndim - 1)))
         maps.append(np.einsum("n...c,nc->n...", to_numpy(features), weights))
