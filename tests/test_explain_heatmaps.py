@@ -47,7 +47,7 @@ def gradient_maps(model, inputs, layer, classes):
         pooled = rest(x + shift, training=False)
         return keras.ops.matmul(pooled, head.kernel) + head.bias
 
-    features, _ = cut(inputs, training=False)
+    features = keras.ops.convert_to_tensor(to_numpy(cut(inputs, training=False)[0]))
     maps = []
     for column in classes.T:
         picks = keras.ops.convert_to_tensor(np.eye(head.units, dtype="float32")[column])

@@ -63,7 +63,9 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
             with temporary.open("wb") as binary:
                 found.write_npz(binary)
         else:
-            with temporary.open("w", newline="", errors="surrogateescape") as text:
+            with temporary.open(
+                "w", newline="", encoding="utf-8", errors="surrogateescape"
+            ) as text:
                 found.write_csv(text)
     print(f"{output}: {len(found.vectors):,} vectors of {found.vectors.shape[1]:,} numbers")
     if found.problems:

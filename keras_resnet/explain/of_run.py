@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from keras_resnet.backend import require_tensorflow
 from keras_resnet.config import check, merge
-from keras_resnet.explain.gallery import Gallery, gallery
+from keras_resnet.explain.gallery import NEIGHBORS, Gallery, gallery
+from keras_resnet.input_pipeline.errors import DataError
 from keras_resnet.training.say import silence
 from keras_resnet.training.workdir import WorkDir
 
@@ -15,7 +16,7 @@ def gallery_of_run(
     workdir: str | os.PathLike,
     photos: Iterable[str | os.PathLike] | None = None,
     *,
-    checkpoint: str = "newest",
+    checkpoint: Literal["newest", "best"] = "newest",
     overrides: Mapping[str, Any] | None = None,
     say: Callable[[str], None] = silence,
     **options: Any,
@@ -38,17 +39,21 @@ def gallery_of_run(
             data is not where the config says.
     """
     folder = WorkDir(workdir)
-    config = check(merge(folder.read_config(), overrides or {}, where="overrides"))
+    config = None
+    # A model.keras alone, without the rest of its run, knows photos, but no data.
+    if photos is None or folder.is_begun() or not folder.model.exists():
+        config = check(merge(folder.read_config(), overrides or {}, where="overrides"))
     require_tensorflow()
-    from keras_resnet.training.data import check_classes, open_source
+    from keras_resnet.training.data import open_source
     from keras_resnet.training.evaluation import load_model_of_workdir
 
-    model = load_model_of_workdir(folder, checkpoint, say)  # type: ignore[arg-type]
-    data = None
-    if photos is None:
+    model = load_model_of_workdir(folder, checkpoint, say)
+    data = training = None
+    if photos is None and config is not None:
         data = open_source(config, config.data.eval_split)
-        check_classes(data, folder.read_dataset()["classes"])
-    training = None
-    if options.get("neighbors", 1):
-        training = open_source(config, config.data.train_split)
+    if options.get("neighbors", NEIGHBORS) and config is not None:
+        try:
+            training = open_source(config, config.data.train_split)
+        except DataError as error:
+            raise DataError(f"{error} Without the training images: neighbors=0.") from error
     return gallery(model, photos, data=data, training=training, **options)

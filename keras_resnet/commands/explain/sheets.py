@@ -7,11 +7,11 @@ import numpy as np
 
 from keras_resnet.commands.explain.pictures import sized, with_heat
 from keras_resnet.commands.show.contact_sheet import Section, write_sheet
-from keras_resnet.explain.gallery import Gallery, Shot
+from keras_resnet.explain.gallery import ClassShots, Gallery, Shot
 
 # A mistake is a photo and two heat maps; two mistakes a row.
 _OF_MISTAKES = 6
-_OF_CLASSES = 9
+_MOST_COLUMNS = 12
 
 
 def write_sheets(gallery: Gallery, folder: Path) -> None:
@@ -28,12 +28,9 @@ def write_sheets(gallery: Gallery, folder: Path) -> None:
         write_sheet(mistakes, [section], _OF_MISTAKES)
     else:
         mistakes.unlink(missing_ok=True)  # of an earlier call
-    sections = []
-    for one in gallery.classes:
-        for kind, shots in (("best", one.best), ("worst", one.worst), ("doubtful", one.doubtful)):
-            if shots:
-                sections.append(_section(f"{one.name}: {kind}", shots, names))
-    write_sheet(folder / "classes.png", sections, _OF_CLASSES)
+    columns = max(len(_kinds(one)) for one in gallery.classes)
+    sections = [_section(one, names) for one in gallery.classes]
+    write_sheet(folder / "classes.png", sections, min(columns, _MOST_COLUMNS))
 
 
 def _three(shot: Shot, names: Sequence[str]) -> list[tuple[np.ndarray, str]]:
@@ -45,12 +42,18 @@ def _three(shot: Shot, names: Sequence[str]) -> list[tuple[np.ndarray, str]]:
     ]
 
 
-def _section(title: str, shots: Sequence[Shot], names: Sequence[str]) -> Section:
+def _section(one: ClassShots, names: Sequence[str]) -> Section:
+    shots = _kinds(one)
     return Section(
-        title,
-        np.stack([with_heat(shot, shot.heat_of_prediction) for shot in shots]),
-        [_sure(shot, shot.prediction, names) for shot in shots],
+        one.name,
+        np.stack([with_heat(shot, shot.heat_of_prediction) for _, shot in shots]),
+        [f"{kind}: {_sure(shot, shot.prediction, names)}" for kind, shot in shots],
     )
+
+
+def _kinds(one: ClassShots) -> list[tuple[str, Shot]]:
+    kinds = {"best": one.best, "worst": one.worst, "doubtful": one.doubtful}
+    return [(kind, shot) for kind, shots in kinds.items() for shot in shots]
 
 
 def _sure(shot: Shot, number: int, names: Sequence[str]) -> str:
