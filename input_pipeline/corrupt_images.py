@@ -5,6 +5,7 @@ TensorFlow's own messages do not say which image it was.
 
 import itertools
 import logging
+import math
 import os
 import re
 import threading
@@ -15,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
-from keras_resnet.input_pipeline.decoding import MAX_PIXELS, TOO_LARGE, UNSUPPORTED, decode_image
+from keras_resnet.input_pipeline.decoding import decode_window, whole_image
 from keras_resnet.input_pipeline.errors import DataError, reason
+from keras_resnet.input_pipeline.formats.limits import ABSURD, MAX_PIXELS, TOO_LARGE, UNSUPPORTED
 
 if TYPE_CHECKING:
     from keras_resnet.input_pipeline.sources.base import Source
@@ -117,7 +119,7 @@ def find_corrupt_image(source: "Source", ids: Iterable[Any] | None = None) -> Da
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
             while group := list(itertools.islice(examples, _READ_AHEAD)):
-                problems = pool.map(lambda example: problem(example[1]), group)
+                problems = pool.map(lambda example: problem(example[1], source.max_pixels), group)
                 for (name, _), found in zip(group, problems, strict=True):
                     if found:
                         return DataError(f"{name()} {found}")
@@ -126,7 +128,7 @@ def find_corrupt_image(source: "Source", ids: Iterable[Any] | None = None) -> Da
     return None
 
 
-def problem(read: Callable[[], bytes]) -> str | None:
+def problem(read: Callable[[], bytes], max_pixels: int = MAX_PIXELS) -> str | None:
     """Why an image cannot be read or decoded, as "is empty (0 bytes).", None if it can."""
     try:
         encoded = read()
@@ -136,7 +138,10 @@ def problem(read: Callable[[], bytes]) -> str | None:
         return f"cannot be read: {reason(error)}."
     try:
         with tf.device("CPU:0"):
-            decode_image(tf.constant(encoded))
+            # Large ones at an eighth of their sides: of what is read nothing is left out.
+            decode_window(
+                tf.constant(encoded), whole_image, whole_image, wanted=1, max_pixels=max_pixels
+            )
     except tf.errors.OpError as error:
         return describe(encoded, error)
     return None
@@ -148,12 +153,10 @@ def describe(encoded: bytes, error: Exception) -> str:
         return "is empty (0 bytes)."
     said = str(error)
     if TOO_LARGE in said:
-        sides = re.findall(r"\[(-?\d+)\]", said)[:2]
-        claimed = " × ".join(f"{int(side):,}" for side in sides)
-        return (
-            f"claims {claimed} pixels (height × width); 1 to {MAX_PIXELS:,} are decoded. "
-            "Replace or remove it."
-        )
+        return _too_large(said[said.index(TOO_LARGE) :])
+    if ABSURD in said:
+        what = re.findall(r"\[([^\]]*)\]", said[said.index(ABSURD) :])[0]
+        return f"{ABSURD} ({what}), which takes too long to decode. Replace or remove it."
     if UNSUPPORTED in said:
         kind = re.split(r"\n|\{\{|\[\[|\[Op:", said[said.index(UNSUPPORTED) :])[0]
         return f"is an {re.sub('[][]', '', kind).strip()}. Convert or remove it."
@@ -171,4 +174,16 @@ def describe(encoded: bytes, error: Exception) -> str:
     return (
         f"is no image that can be read (JPEG, PNG, GIF, BMP, WebP): its {len(encoded):,} bytes "
         f"start with {encoded[:16]!r}. Replace or remove it."
+    )
+
+
+def _too_large(said: str) -> str:
+    height, width, times, limit = (float(n) for n in re.findall(r"\[(-?[\d.e+]+)\]", said)[:4])
+    counted = f", and each counts {times:,.4g} times in a file of its kind" if times > 1 else ""
+    needed = math.ceil(height * width * times)
+    advice = f"raise data.max_pixels to {needed:,}, or r" if 0 < needed < 2**31 else "R"
+    return (
+        f"claims {int(height):,} × {int(width):,} pixels (height × width){counted}; up to "
+        f"{int(limit):,} (data.max_pixels) are decoded. {advice[0].upper()}{advice[1:]}eplace or "
+        "remove it."
     )

@@ -124,8 +124,10 @@ def as_list(images: Any) -> Sequence[Any]:
 def encode(image: Any) -> bytes:
     """The bytes of an image file: of a path its own, of an array those of a PNG, without loss."""
     if isinstance(image, (str, os.PathLike)):
+        from keras_resnet.input_pipeline.other_formats import as_png
+
         with open(image, "rb") as file:
-            return file.read()
+            return as_png(file.read())
     import tensorflow as tf
 
     pixels = np.asarray(image)

@@ -246,6 +246,8 @@ LATER = {
     "model.classifier_initializer": "normal",
     "model.padding": None,
     "data.resize": "round",
+    "data.exif": "ignore",
+    "data.max_pixels": 2**28,
 }
 OTHER_DEFAULTS = {"model.zero_init_last_gamma": True}
 
@@ -257,7 +259,7 @@ def test_defaults_are_those_of_the_first_version_but_for_what_the_table_says():
     now = dict(configs.flatten(_plain(configs.default_config().to_dict())))
     assert {name: KEYS[name].absent[1] for name in LATER} == LATER
     assert {name: KEYS[name].formerly[1] for name in OTHER_DEFAULTS} == OTHER_DEFAULTS
-    today = {"model.classifier_initializer": None, "model.padding": None, "data.resize": "round"}
+    today = {**LATER, "model.classifier_initializer": None, "data.exif": "auto"}
     assert {**now, **OTHER_DEFAULTS} == {**recorded, **today}
     assert now["model.zero_init_last_gamma"] is None
     assert [name for name, key in KEYS.items() if key.formerly] == list(OTHER_DEFAULTS)
@@ -278,7 +280,7 @@ def test_config_json_of_the_first_version_is_read_unchanged():
     assert again == config
     recorded["model"]["classifier_initializer"] = "normal"
     recorded["model"]["padding"] = None
-    recorded["data"]["resize"] = "round"
+    recorded["data"].update(resize="round", exif="ignore", max_pixels=2**28)
     assert json.loads(configs.to_json(config)) == {
         "config_version": configs.CONFIG_VERSION,
         **recorded,

@@ -2,8 +2,9 @@
 
     PATH/train-00000-of-01024 …        PATH/validation-00000-of-00128 …
 
-Each record is a tf.train.Example with `image/encoded` (the file) and `image/class/label`. PATH is
-a local folder or on a bucket (`gs://…`).
+Each record is a tf.train.Example with `image/encoded` (the file) and `image/class/label`. The files
+may be gzipped, with or without .gz behind their names. PATH is a local folder or on a bucket
+(`gs://…`).
 """
 
 import os
@@ -66,6 +67,7 @@ def open_split(
         image_key=record_index.IMAGE_KEY,
         label_key=record_index.LABEL_KEY,
         label_offset=label_offset,
+        gzipped=[file for index in indices.values() for file in index if index[file].get("gzip")],
     )
 
 

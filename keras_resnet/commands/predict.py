@@ -8,13 +8,16 @@ of a run: its finished model.keras is taken, or its newest checkpoint. Of a fold
 image file below it is taken. --format: text, jsonl (one JSON object a line, with "image" and
 "predictions", a list of {"class", "class_id", "probability"}; --json is short for it) or csv
 (image, class_1, class_id_1, probability_1, ...). A file that cannot be read gets an "error" in its
-row, and the exit code is 1 at the end."""
+row, and the exit code is 1 at the end. Files of folders that are passed over are counted by suffix
+in the last line; HEIC, AVIF and TIFF, which take longer, need
+`pip install 'keras-resnet-tpu[heif]'`."""
 
 import contextlib
 import csv
 import json
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -24,7 +27,8 @@ from absl import flags as absl_flags
 from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.errors import UsageError, UserError
 from keras_resnet.export.labels import read_labels
-from keras_resnet.input_pipeline.image_listing import list_images
+from keras_resnet.input_pipeline.image_listing import in_words, list_images
+from keras_resnet.input_pipeline.other_formats import SUFFIXES, suffixes_read
 from keras_resnet.storage import check_keras_file, replacing
 from keras_resnet.training.workdir import WorkDir
 
@@ -62,9 +66,10 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
         raise UsageError("name one image file, or folder of images, or more")
     if flags.workdir and not WorkDir(flags.workdir).model.exists():
         WorkDir(flags.workdir).read_config()  # raises if no run was started there
-    files = list(list_images(arguments))
+    passed_over: Counter[str] = Counter()
+    files = list(list_images(arguments, passed_over, also=suffixes_read()))
     if not files:
-        raise UserError(f"{', '.join(arguments)}: no image files there")
+        raise UserError(f"{', '.join(arguments)}: no image files there{_but(passed_over)}")
     if flags.output:
         _check_output(flags.output)
     labels = read_labels(Path(flags.labels)) if flags.labels else None
@@ -75,16 +80,27 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     write = _Writer("jsonl" if flags.json else flags.format, flags.top)
     failures = []
     with _output(flags.output) as file, _progress(len(files), file) as bar:
-        for path, answer in predictor.predict(files):
+        for path, answer in predictor.predict_files(files):
             if isinstance(answer, str):
                 failures.append(f"{path} {answer}")
             write(file, path, answer)
             bar.update()
+    if passed_over:
+        print(f"note: {len(files):,} files were predicted{_but(passed_over)}", file=sys.stderr)
     if failures:
         raise UserError(
             f"{len(failures)} of {len(files)} files could not be read, the first: {failures[0]}"
         )
     return 0
+
+
+def _but(passed_over: Mapping[str, int]) -> str:
+    """What to say of the files in folders that were passed over, to follow a statement."""
+    if not passed_over:
+        return ""
+    needed = [suffix for suffix in SUFFIXES if suffix in passed_over]
+    hint = f"; pip install 'keras-resnet-tpu[heif]' reads {', '.join(needed)}" if needed else ""
+    return f", and passed over for their names: {in_words(passed_over)}{hint}"
 
 
 def _predictor(flags: absl_flags.FlagValues, labels: list[str] | None) -> "Predictor":

@@ -17,6 +17,7 @@ from keras_resnet.export.formats import find_format
 from keras_resnet.export.labels import LABELS
 from keras_resnet.export.serving_config import BATCH_SIZES, write_serving_config
 from keras_resnet.export.signatures import (
+    MAX_BATCH,
     Network,
     freeze,
     logits_caller,
@@ -58,6 +59,7 @@ def export_saved_model(
     fold: bool = True,
     top: int = 5,
     on_error: str = "fail",
+    max_batch: int = MAX_BATCH,
     class_names: list[str] | None = None,
     samples: sample_images.Samples | None = None,
     name: str | None = None,
@@ -73,7 +75,7 @@ def export_saved_model(
         output: folder of the versions.
         precision: "float32" or "bfloat16".
         fold: False keeps the normalizations, and with them the model's numbers to the bit.
-        top, on_error: see `make_signatures`.
+        top, on_error, max_batch: see `make_signatures`.
         class_names: see `make_network`.
         samples: images to compare model and export on; default: random ones.
         name: what clients call the model; default: the name of `output`.
@@ -98,7 +100,9 @@ def export_saved_model(
     )
     comparison.check(difference, tolerance, f"the export in {precision}")
     with new_version(output) as (folder, published):
-        signatures = make_signatures(network, frozen, top=top, on_error=on_error)
+        signatures = make_signatures(
+            network, frozen, top=top, on_error=on_error, max_batch=max_batch
+        )
         with _explain_write_errors(output):
             write_saved_model(folder, network, signatures)
             warmup.write_records(folder / warmup.FILE, _warmup_records(network, name))

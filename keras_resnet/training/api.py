@@ -81,7 +81,9 @@ def evaluate(
 
 
 def predict(
-    workdir: str | os.PathLike, paths: Iterable[str | os.PathLike], top: int = 5
+    workdir: str | os.PathLike,
+    paths: str | os.PathLike | Iterable[str | os.PathLike],
+    top: int = 5,
 ) -> Iterator[tuple[str, list[dict[str, Any]] | str]]:
     """Yields (path, answer) for each image with the network of a run.
 
@@ -90,7 +92,7 @@ def predict(
 
     Args:
         workdir: of a run.
-        paths: image files, and folders of which every image file is taken.
+        paths: one path or several: image files, and folders of which every image file is taken.
         top: number of classes.
 
     Yields:
