@@ -1,7 +1,8 @@
 """From image files to what a model takes, and from its outputs to class names, in one call each."""
 
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -38,7 +39,7 @@ def preprocess(model: keras.Model, images: Any) -> np.ndarray:
 
     preprocessing = preprocessing_of(model)
     encoded = [encode(image) for image in as_list(images)]
-    evaluate = tf.function(lambda file: input_pipeline.evaluation_image(file, preprocessing))
+    evaluate = _evaluator(preprocessing)
     pixels = [evaluate(tf.constant(file)).numpy() for file in encoded]
     size = preprocessing.image_size
     batch = np.stack(pixels) if pixels else np.zeros((0, size, size, 3), np.uint8)
@@ -94,6 +95,16 @@ def decode_predictions(
         [(int(label), names[label], float(row[label])) for label in labels]
         for row, labels in zip(values, order, strict=True)
     ]
+
+
+@functools.lru_cache(maxsize=8)
+def _evaluator(preprocessing: Preprocessing) -> Callable[[Any], Any]:
+    """`evaluation_image`, built once: that takes longer than preparing a photo."""
+    import tensorflow as tf
+
+    from keras_resnet import input_pipeline
+
+    return tf.function(lambda file: input_pipeline.evaluation_image(file, preprocessing))
 
 
 def preprocessing_of(model: keras.Model) -> Preprocessing:

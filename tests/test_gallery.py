@@ -123,6 +123,7 @@ def test_an_export_gives_the_same_vectors(model_file, model, photos, tmp_path):
     np.testing.assert_allclose(served.vectors, own.vectors, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.ci
 def test_predictions_are_those_of_predict(model, photos, found):
     rows = {
         path: {row["class"]: row["probability"] for row in answer}
@@ -189,7 +190,7 @@ class Page(html.parser.HTMLParser):
 
 def test_the_command_writes_the_gallery(model_file, photos, tmp_path, capsys):
     arguments = [f"--model={model_file}", f"--data={photos}", f"--output={tmp_path / 'out'}"]
-    assert main(["explain", *arguments, "--per_class=1"]) == 0
+    assert main(["explain", *arguments, "--per_class=1", "--training_split=train"]) == 0
     said = capsys.readouterr().out
     assert "12 images" in said
     assert "images right" in said
@@ -209,10 +210,12 @@ def test_the_command_writes_the_gallery(model_file, photos, tmp_path, capsys):
     assert "http" not in text
     for name in CLASSES:
         assert name in page.words
+    assert any("/train/" in image["alt"] for image in page.images)
     for sheet in ("mistakes.png", "classes.png"):
         assert (tmp_path / "out" / sheet).stat().st_size > 1000
 
 
+@pytest.mark.ci
 def test_photos_without_labels(model_file, photos, tmp_path, capsys):
     loose = photos.parent / "loose"
     arguments = [f"--model={model_file}", f"--output={tmp_path}", str(loose)]
@@ -228,6 +231,7 @@ def test_photos_without_labels(model_file, photos, tmp_path, capsys):
     assert not (tmp_path / "mistakes.png").exists()
 
 
+@pytest.mark.ci
 def test_the_command_embed(model_file, photos, tmp_path, capsys):
     loose = photos.parent / "loose"
     assert main(["embed", f"--model={model_file}", f"--output={tmp_path}/v.npz", str(photos)]) == 0

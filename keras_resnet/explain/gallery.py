@@ -110,7 +110,7 @@ class Gallery:
 
 def gallery(
     model: keras.Model,
-    photos: Iterable[str | os.PathLike] | None = None,
+    photos: str | os.PathLike | Iterable[str | os.PathLike] | None = None,
     *,
     data: "Source | None" = None,
     training: "Source | None" = None,
@@ -146,6 +146,7 @@ def gallery(
         predictions = predict_source(model, data, progress)
     else:
         assert photos is not None
+        photos = [photos] if isinstance(photos, (str, os.PathLike)) else photos
         predictions = predict_photos(model, photos, progress)
     wrong = _surest_mistakes(predictions, mistakes)
     chosen = _classes_to_show(predictions)

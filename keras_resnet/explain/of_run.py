@@ -14,7 +14,7 @@ from keras_resnet.training.workdir import WorkDir
 
 def gallery_of_run(
     workdir: str | os.PathLike,
-    photos: Iterable[str | os.PathLike] | None = None,
+    photos: str | os.PathLike | Iterable[str | os.PathLike] | None = None,
     *,
     checkpoint: Literal["newest", "best"] = "newest",
     overrides: Mapping[str, Any] | None = None,

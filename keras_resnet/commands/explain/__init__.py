@@ -1,6 +1,7 @@
 """usage: keras-resnet explain --workdir=DIR --output=FOLDER [PHOTOS...] [--checkpoint=best]
                             [--config.key=value ...]
-       keras-resnet explain --model=PATH --output=FOLDER (--data=FOLDER [--split=test] | PHOTOS...)
+       keras-resnet explain --model=PATH --output=FOLDER (--data=FOLDER [--split=test]
+                            [--training_split=train] | PHOTOS...)
 
 Shows where a network is right and wrong, and what it looks at. Of a run it takes the evaluation
 split, of any model the labelled images of --data, of both the PHOTOS instead, image files and
@@ -48,6 +49,8 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
         model="A .keras file, a work directory, or weights that name their network.",
         data="Folder of class folders, alone or below splits, or a table of paths and labels.",
         split="Which part of --data, such as test or train[80%:].",
+        training_split="Which part of --data the network was trained on, such as train: similar "
+        "images are looked for there.",
         output="Folder to write into; it is made if it is not there.",
         layer="Name of the layer whose feature map is drawn; by default the last one.",
     )
@@ -109,8 +112,9 @@ def _check(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
         raise UsageError(f"--output=FOLDER is missing; for example {_EXAMPLE}")
     if arguments and flags.data:
         raise UsageError("it takes PHOTOS or --data, not both")
-    if flags.split and not flags.data:
-        raise UsageError("--split goes with --data; a run has --config.data.eval_split")
+    for name, key in (("split", "eval_split"), ("training_split", "train_split")):
+        if flags[name].value and not flags.data:
+            raise UsageError(f"--{name} goes with --data; a run has --config.data.{key}")
     if flags["on_error"].present and not flags.data:
         raise UsageError("--on_error goes with --data; a run has --config.data.on_error")
     given = [key for key in KEYS if flags[overrides.PREFIX + key].present]
@@ -144,8 +148,12 @@ def _gallery(flags: absl_flags.FlagValues, files: list[Path] | None, progress: A
     from keras_resnet.explain.networks import load_classifier
 
     model = load_classifier(flags.workdir or flags.model, flags.checkpoint)
-    data = open_data(flags.data, flags.split, flags.on_error) if flags.data else None
-    return explain.gallery(model, files, data=data, **options)
+    data = training = None
+    if flags.data:
+        data = open_data(flags.data, flags.split, flags.on_error)
+    if flags.training_split and flags.neighbors:
+        training = open_data(flags.data, flags.training_split, flags.on_error)
+    return explain.gallery(model, files, data=data, training=training, **options)
 
 
 def _write(found: "Gallery", folder: Path, title: str) -> None:
