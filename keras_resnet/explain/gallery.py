@@ -14,6 +14,13 @@ from keras_resnet.explain.embedding import Embeddings, collect, embedder
 from keras_resnet.explain.heatmaps import heatmaps
 from keras_resnet.explain.photos import decode
 from keras_resnet.explain.predictions import Predictions, predict_photos, predict_source
+from keras_resnet.explain.selection import (
+    CLASSES,
+    classes_to_show,
+    counts,
+    extremes,
+    surest_mistakes,
+)
 
 if TYPE_CHECKING:
     from keras_resnet.input_pipeline import Source
@@ -21,8 +28,6 @@ if TYPE_CHECKING:
 MISTAKES = 24
 PER_CLASS = 3
 NEIGHBORS = 4
-# Classes with pictures of their own, the worst first: what a person looks through, in a few MB.
-CLASSES = 30
 # Of a larger training split, as many images, evenly spread, are looked at for neighbors.
 TRAINING_IMAGES = 20_000
 _BATCH = 32
@@ -148,28 +153,29 @@ def gallery(
         assert photos is not None
         photos = [photos] if isinstance(photos, (str, os.PathLike)) else photos
         predictions = predict_photos(model, photos, progress)
-    wrong = _surest_mistakes(predictions, mistakes)
-    chosen = _classes_to_show(predictions)
-    extremes = {number: _extremes(predictions, number, per_class) for number in chosen}
-    shown = sorted({*wrong, *(i for kinds in extremes.values() for kind in kinds for i in kind)})
+    wrong = surest_mistakes(predictions, mistakes)
+    chosen = classes_to_show(predictions)
+    kinds_of = {number: extremes(predictions, number, per_class) for number in chosen}
+    shown = sorted({*wrong, *(i for kinds in kinds_of.values() for kind in kinds for i in kind)})
     alike = shown if data is None else wrong
     if not neighbors or training is None:
         alike = []
     shots = _Shots(model, predictions, data).make(
         shown, {"layer": layer, "method": method}, training, alike, neighbors, progress
     )
-    names = predictions.class_names
     classes = [
-        ClassShots(
-            names[number],
-            *_counts(predictions, number),
-            *(tuple(shots[i] for i in kind) for kind in extremes[number]),
-        )
-        for number in chosen
+        _class_shots(predictions, number, [[shots[i] for i in kind] for kind in kinds])
+        for number, kinds in kinds_of.items()
     ]
     return Gallery(
         predictions, tuple(shots[i] for i in wrong), tuple(classes), _notes(predictions, training)
     )
+
+
+def _class_shots(predictions: Predictions, number: int, kinds: list[list[Shot]]) -> ClassShots:
+    best, worst, doubtful = map(tuple, kinds)
+    name = predictions.class_names[number]
+    return ClassShots(name, *counts(predictions, number), best, worst, doubtful)
 
 
 def open_data(
@@ -188,49 +194,6 @@ def open_data(
     from keras_resnet.evaluation import MAX_BROKEN_SHARE, open_labelled
 
     return open_labelled(path, split, on_error, MAX_BROKEN_SHARE)
-
-
-def _surest_mistakes(predictions: Predictions, count: int) -> list[int]:
-    if predictions.labels is None:
-        return []
-    wrong = np.flatnonzero(predictions.classes != predictions.labels)
-    order = np.argsort(-predictions.confidence[wrong], kind="stable")
-    return wrong[order][:count].tolist()
-
-
-def _classes_to_show(predictions: Predictions) -> list[int]:
-    rows = []
-    for number in range(len(predictions.class_names)):
-        examples, correct = _counts(predictions, number)
-        if examples:
-            rows.append((-examples if correct is None else correct / examples, number))
-    return [number for _, number in sorted(rows)[:CLASSES]]
-
-
-def _members(predictions: Predictions, number: int) -> np.ndarray:
-    of = predictions.classes if predictions.labels is None else predictions.labels
-    return np.flatnonzero(of == number)
-
-
-def _counts(predictions: Predictions, number: int) -> tuple[int, int | None]:
-    members = _members(predictions, number)
-    if predictions.labels is None:
-        return len(members), None
-    return len(members), int((predictions.classes[members] == number).sum())
-
-
-def _extremes(
-    predictions: Predictions, number: int, count: int
-) -> tuple[list[int], list[int], list[int]]:
-    """Places of the best, the worst and the most doubtful images of a class, each once."""
-    members = _members(predictions, number)
-    rising = members[np.argsort(predictions.probabilities[members, number], kind="stable")]
-    best = rising[::-1][:count].tolist()
-    worst: list[int] = []
-    if predictions.labels is not None:
-        worst = [i for i in rising.tolist() if i not in best][:count]
-    doubt = members[np.argsort(predictions.margin[members], kind="stable")].tolist()
-    return best, worst, [i for i in doubt if i not in {*best, *worst}][:count]
 
 
 def _notes(predictions: Predictions, training: "Source | None") -> tuple[str, ...]:

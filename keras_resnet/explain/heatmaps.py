@@ -97,17 +97,10 @@ def heatmaps(
             a model whose inside cannot be followed; says what would be accepted.
         ValueError: an array holds no RGB pixels.
     """
-    if method not in METHODS:
-        raise UserError(
-            f"method is {method!r}; it is one of {', '.join(METHODS)}{nearest(method, METHODS)}"
-        )
-    if method == "occlusion" and layer is not None:
-        raise UserError(f"layer is {layer!r}, but occlusion looks into no layer; leave it out")
+    _check(method, layer)
     anatomy = dissect(model)
     units = _units(anatomy, model)
-    cut = None
-    if method == "gradcam":
-        cut = anatomy.last_feature_map() if layer is None else anatomy.find_layer(layer)
+    cut = _cut(anatomy, layer) if method == "gradcam" else None
     runner = Runner(model, anatomy, cut)
     chosen = _Choice(classes, units, getattr(model, "class_names", None))
     parts: list[HeatMaps] = []
@@ -121,13 +114,29 @@ def heatmaps(
         else:
             signed = _gradcam(runner, inputs, answer, picked)
         scores = np.take_along_axis(answer.scores, picked, axis=1)
-        name = "" if cut is None else anatomy.steps[cut].layer.name
-        parts.append(HeatMaps(signed, picked, scores, photos, name))
+        parts.append(HeatMaps(signed, picked, scores, photos, _name(anatomy, cut)))
         done += len(inputs)
     if not parts:
         raise UserError("there are no images to explain")
     chosen.check_rows(done)
     return _joined(parts)
+
+
+def _name(anatomy: Anatomy, cut: int | None) -> str:
+    return "" if cut is None else anatomy.steps[cut].layer.name
+
+
+def _check(method: str, layer: str | None) -> None:
+    if method not in METHODS:
+        raise UserError(
+            f"method is {method!r}; it is one of {', '.join(METHODS)}{nearest(method, METHODS)}"
+        )
+    if method == "occlusion" and layer is not None:
+        raise UserError(f"layer is {layer!r}, but occlusion looks into no layer; leave it out")
+
+
+def _cut(anatomy: Anatomy, layer: str | None) -> int:
+    return anatomy.last_feature_map() if layer is None else anatomy.find_layer(layer)
 
 
 def _units(anatomy: Anatomy, model: keras.Model) -> int:

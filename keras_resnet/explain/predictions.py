@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Iterable
 from typing import IO, TYPE_CHECKING, Any
@@ -37,17 +38,17 @@ class Predictions:
     probabilities: np.ndarray
     problems: dict[str, str]
 
-    @property
+    @functools.cached_property
     def classes(self) -> np.ndarray:
         """int64 [images], the most probable class of each."""
         return self.probabilities.argmax(axis=1)
 
-    @property
+    @functools.cached_property
     def confidence(self) -> np.ndarray:
         """float32 [images], the probability of that class."""
         return self.probabilities.max(axis=1)
 
-    @property
+    @functools.cached_property
     def margin(self) -> np.ndarray:
         """float32 [images], how far the most probable class is ahead of the next."""
         if self.probabilities.shape[1] < 2:
