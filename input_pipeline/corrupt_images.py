@@ -19,6 +19,7 @@ import tensorflow as tf
 from keras_resnet.input_pipeline.decoding import decode_window, whole_image
 from keras_resnet.input_pipeline.errors import DataError, reason
 from keras_resnet.input_pipeline.formats.limits import ABSURD, MAX_PIXELS, TOO_LARGE, UNSUPPORTED
+from keras_resnet.printing import printable
 
 if TYPE_CHECKING:
     from keras_resnet.input_pipeline.sources.base import Source
@@ -87,7 +88,7 @@ class SkippedImages:
             self._problems[name] = problem
             count = len(self._problems)
             if count <= _NAMED:
-                _log.warning("skipped (%d): %s", count, problem)
+                _log.warning("skipped (%d): %s", count, printable(problem))
             if count == _NAMED + 1:
                 _log.warning("More corrupt images are skipped; only ten are named.")
             if count > self.max_share * self.num_examples:

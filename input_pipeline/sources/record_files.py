@@ -11,6 +11,7 @@ from keras_resnet.input_pipeline import order
 from keras_resnet.input_pipeline.errors import DataError
 from keras_resnet.input_pipeline.sources.base import Source
 from keras_resnet.input_pipeline.sources.compression import GZIP
+from keras_resnet.printing import from_bytes
 
 _BUFFER_RECORDS = 16_384
 _BUFFER_BYTES = 2**30
@@ -114,10 +115,10 @@ class RecordFileSource(Source):
     def records(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
         for ids in self._in_order().as_numpy_iterator():
             for record, name in ids:
-                yield name.decode(), functools.partial(self._image_of, record)
+                yield from_bytes(name), functools.partial(self._image_of, record)
 
     def example_name(self, example_id: Any) -> str:
-        return example_id[1].decode()
+        return from_bytes(example_id[1])
 
     def encoded_bytes(self) -> int:
         return self._record_bytes * self.num_examples

@@ -11,12 +11,14 @@ import os
 import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import tensorflow as tf
 
 from keras_resnet.input_pipeline.errors import DataError, reason
 from keras_resnet.input_pipeline.image_listing import in_words
 from keras_resnet.input_pipeline.sources.compression import GZIP, compression
+from keras_resnet.staging import staging_folder
 
 IMAGE_KEY = "image/encoded"
 LABEL_KEY = "image/class/label"
@@ -169,11 +171,15 @@ def _remembered(place: str) -> Index | None:
 
 
 def _remember(place: str, rows: Index) -> None:
-    temporary = f"{place}.{os.getpid()}"
+    text = json.dumps({"version": _VERSION, "files": rows})
     try:
-        with tf.io.gfile.GFile(temporary, "w") as file:
-            json.dump({"version": _VERSION, "files": rows}, file)
-        tf.io.gfile.rename(temporary, place, overwrite=True)
-    except tf.errors.OpError as error:
+        if "://" in place:  # where an object appears whole
+            with tf.io.gfile.GFile(place, "w") as file:
+                file.write(text)
+        else:
+            with staging_folder(Path(place).parent, f".{Path(place).name}-") as folder:
+                (folder / "index").write_text(text)
+                os.replace(folder / "index", place)
+    except (tf.errors.OpError, OSError) as error:
         _log.warning("%s cannot be written, so the files will be counted again next time: %s",
                      place, reason(error))  # fmt: skip

@@ -14,6 +14,7 @@ from keras_resnet.input_pipeline.errors import DataError, did_you_mean, reason
 from keras_resnet.input_pipeline.settings import Setting
 from keras_resnet.input_pipeline.sources import splits
 from keras_resnet.input_pipeline.sources.kind import SourceKind
+from keras_resnet.printing import from_bytes
 
 if TYPE_CHECKING:
     from keras_resnet.input_pipeline.sources.record_files import FileSlice, RecordFileSource
@@ -83,9 +84,10 @@ def _class_names(file: str, rows: list[dict[str, int]], offset: int) -> tuple[st
     if not file:
         return tuple(str(label) for label in range(highest - offset + 1))
     try:
-        with tf.io.gfile.GFile(os.path.expanduser(file)) as lines:
-            names = tuple(line.strip() for line in lines.read().splitlines() if line.strip())
-    except (tf.errors.OpError, UnicodeDecodeError) as error:
+        with tf.io.gfile.GFile(os.path.expanduser(file), "rb") as opened:
+            lines = from_bytes(opened.read()).split("\n")
+            names = tuple(line.strip() for line in lines if line.strip())
+    except tf.errors.OpError as error:
         raise DataError(f"class_names={file}: cannot be read: {reason(error)}") from error
     if highest - offset >= len(names):
         raise DataError(

@@ -7,10 +7,11 @@ network (a file, a folder of transformers, hf://OWNER/REPOSITORY). --workdir is 
 of a run: its finished model.keras is taken, or its newest checkpoint. Of a folder of images every
 image file below it is taken. --format: text, jsonl (one JSON object a line, with "image" and
 "predictions", a list of {"class", "class_id", "probability"}; --json is short for it) or csv
-(image, class_1, class_id_1, probability_1, ...). A file that cannot be read gets an "error" in its
-row, and the exit code is 1 at the end. Files of folders that are passed over are counted by suffix
-in the last line; HEIC, AVIF and TIFF, which take longer, need
-`pip install 'keras-resnet-tpu[heif]'`."""
+(image, class_1, class_id_1, probability_1, ...). jsonl holds names exactly; text and csv escape
+what no terminal should get, and csv puts a quote before a name that a spreadsheet would take for a
+formula. A file that cannot be read gets an "error" in its row, and the exit code is 1 at the end.
+Files of folders that are passed over are counted by suffix in the last line; HEIC, AVIF and TIFF,
+which take longer, need `pip install 'keras-resnet-tpu[heif]'`."""
 
 import contextlib
 import csv
@@ -24,11 +25,13 @@ from typing import IO, TYPE_CHECKING
 import tqdm
 from absl import flags as absl_flags
 
+from keras_resnet.commands.options import define_trusted_switch, notes_on_stderr
 from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.errors import UsageError, UserError
 from keras_resnet.export.labels import read_labels
 from keras_resnet.input_pipeline.image_listing import in_words, list_images
 from keras_resnet.input_pipeline.other_formats import SUFFIXES, suffixes_read
+from keras_resnet.printing import csv_cell, printable
 from keras_resnet.storage import check_keras_file, replacing
 from keras_resnet.training.workdir import WorkDir
 
@@ -39,7 +42,7 @@ SUMMARY = "Classify image files or folders of them."
 
 
 def define_flags(flags: absl_flags.FlagValues) -> None:
-    """Defines --model, --workdir, --labels, --top, --format, --json and --output."""
+    """Defines --model, --workdir, --labels, --top, --format, --json, --output and --trusted."""
     for name, meaning in (
         ("model", "A .keras file, an export, or weights that name their network."),
         ("workdir", "Work directory of a training run."),
@@ -54,6 +57,7 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
         "format", "text", ["text", "jsonl", "csv"], "How to print the rows.", flag_values=flags
     )
     absl_flags.DEFINE_boolean("json", False, "Short for --format=jsonl.", flag_values=flags)
+    define_trusted_switch(flags)
 
 
 def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
@@ -86,7 +90,8 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
             write(file, path, answer)
             bar.update()
     if passed_over:
-        print(f"note: {len(files):,} files were predicted{_but(passed_over)}", file=sys.stderr)
+        but = printable(_but(passed_over))
+        print(f"note: {len(files):,} files were predicted{but}", file=sys.stderr)
     if failures:
         raise UserError(
             f"{len(failures)} of {len(files)} files could not be read, the first: {failures[0]}"
@@ -107,7 +112,8 @@ def _predictor(flags: absl_flags.FlagValues, labels: list[str] | None) -> "Predi
     from keras_resnet.export.predictor import Predictor, load_predictor
 
     if not flags.workdir:
-        return load_predictor(flags.model, flags.top, labels)
+        with notes_on_stderr():
+            return load_predictor(flags.model, flags.top, labels, trusted=flags.trusted)
     from keras_resnet.training.evaluation import load_model_of_workdir
 
     model = load_model_of_workdir(
@@ -128,7 +134,10 @@ def _output(path: str | None) -> Iterator[IO[str]]:
     if path is None:
         yield sys.stdout
         return
-    with replacing(Path(path).absolute()) as temporary, temporary.open("w", newline="") as file:
+    with (
+        replacing(Path(path).absolute()) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         yield file
 
 
@@ -151,11 +160,15 @@ class _Writer:
 
     def _text(self, file: IO[str], path: str, answer: list[dict] | str) -> None:
         if isinstance(answer, str):
-            print(f"{path}\n  error: {answer}", file=file)
+            print(f"{printable(path)}\n  error: {printable(answer)}", file=file)
             return
-        width = max(len(row["class"]) for row in answer)
-        rows = [f"  {row['class']:<{width}}  {row['probability']:7.2%}" for row in answer]
-        print("\n".join([path, *rows]), file=file)
+        names = [printable(row["class"]) for row in answer]
+        width = max(map(len, names))
+        rows = [
+            f"  {name:<{width}}  {row['probability']:7.2%}"
+            for name, row in zip(names, answer, strict=True)
+        ]
+        print("\n".join([printable(path), *rows]), file=file)
 
     def _jsonl(self, file: IO[str], path: str, answer: list[dict] | str) -> None:
         key = "error" if isinstance(answer, str) else "predictions"
@@ -170,7 +183,9 @@ class _Writer:
             names = [f"{key}_{i + 1}" for i in range(self.columns) for key in keys]
             writer.writerow(["image", *names, "error"])
         if isinstance(answer, str):
-            writer.writerow([path, *[""] * (3 * self.columns), answer])
+            writer.writerow([csv_cell(path), *[""] * (3 * self.columns), csv_cell(answer)])
             return
-        cells = [row[key] for row in answer for key in keys]
-        writer.writerow([path, *cells, *[""] * (3 * self.columns - len(cells)), ""])
+        cells = [
+            csv_cell(row[key]) if key == "class" else row[key] for row in answer for key in keys
+        ]
+        writer.writerow([csv_cell(path), *cells, *[""] * (3 * self.columns - len(cells)), ""])

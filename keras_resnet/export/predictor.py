@@ -16,7 +16,8 @@ import tensorflow as tf
 
 from keras_resnet.errors import UserError
 from keras_resnet.export import file_predictors, signatures
-from keras_resnet.export.labels import LABELS
+from keras_resnet.export.labels import LABELS, lines_of
+from keras_resnet.export.origin import read_origin, warn_if_foreign
 from keras_resnet.export.versions import list_versions, newest_version
 from keras_resnet.input_pipeline.corrupt_images import describe, problem
 from keras_resnet.input_pipeline.errors import DataError
@@ -159,7 +160,11 @@ def _joined(first: Classified, second: Classified) -> Classified:
 
 
 def load_predictor(
-    path: str | os.PathLike, top: int | None = None, class_names: list[str] | None = None
+    path: str | os.PathLike,
+    top: int | None = None,
+    class_names: list[str] | None = None,
+    *,
+    trusted: bool = False,
 ) -> Predictor:
     """A predictor from whatever this package writes or reads.
 
@@ -171,6 +176,8 @@ def load_predictor(
         top: number of classes, 5 by default; a SavedModel returns as many as it was exported with,
             or fewer if `top` says so.
         class_names: instead of the model's own.
+        trusted: True leaves out the warning of a SavedModel that this package did not write, which
+            can read and write files (see `origin`).
 
     Raises:
         UserError: there is nothing at `path` that predicts, or `class_names` are not one for each
@@ -184,6 +191,8 @@ def load_predictor(
         answer, own = file_predictors.load(file, top or TOP)
         return Predictor(answer, _checked(class_names, own, name))
     folder = newest_version(file)
+    if not trusted:
+        warn_if_foreign(folder)
     answer = _served(folder, top)
     return Predictor(answer, _checked(class_names, _served_names(folder), name))
 
@@ -271,10 +280,13 @@ def _served(folder: Path, top: int | None) -> Answer:
 
 
 def _served_names(folder: Path) -> list[str]:
-    """The labels that an export has as an asset, one a line."""
+    """The names that an export notes, or has as an asset, one a line."""
+    origin = read_origin(folder)
+    if origin is not None:
+        return origin["class_names"]
     file = folder / "assets" / LABELS
     try:
-        return file.read_text().splitlines()
+        return lines_of(file)
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from error
 

@@ -14,7 +14,8 @@ import tensorflow as tf
 from keras_resnet.errors import UserError
 from keras_resnet.export import comparison, sample_images, warmup
 from keras_resnet.export.formats import find_format
-from keras_resnet.export.labels import LABELS
+from keras_resnet.export.labels import LABELS, write_labels
+from keras_resnet.export.origin import write_origin
 from keras_resnet.export.serving_config import BATCH_SIZES, write_serving_config
 from keras_resnet.export.signatures import (
     MAX_BATCH,
@@ -127,19 +128,16 @@ def _explain_write_errors(output: Path) -> Iterator[None]:
 
 
 def write_saved_model(folder: Path, network: Network, signatures: dict) -> None:
-    """Writes saved_model.pb and the labels, one a line, as an asset."""
+    """Writes saved_model.pb and the labels, one a line (see `write_labels`), as an asset."""
     labels = folder / LABELS
-    labels.write_text("".join(f"{_one_line(name)}\n" for name in network.class_names))
+    write_labels(labels, network.class_names)
     module = tf.Module()
     module.labels = tf.saved_model.Asset(str(labels))
     concrete = {key: function.get_concrete_function() for key, function in signatures.items()}
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     tf.saved_model.save(module, str(folder), signatures=concrete, options=options)
     labels.unlink()  # the SavedModel has its own copy in assets/
-
-
-def _one_line(name: str) -> str:
-    return " ".join(name.split())
+    write_origin(folder, list(network.class_names))
 
 
 def _check_size(network: Network) -> None:

@@ -19,6 +19,7 @@ from keras_resnet.input_pipeline.errors import DataError
 from keras_resnet.input_pipeline.preprocessing import check_preprocessing
 from keras_resnet.models import ResNet
 from keras_resnet.preprocessing import Preprocessing
+from keras_resnet.printing import to_bytes
 
 ON_ERROR = ("fail", "flag")
 # Images of a request: of so many pixels (as `decoding.claimed_pixels` counts them), so many are
@@ -232,7 +233,7 @@ def make_signatures(
         max_batch: how many images a request may hold; more are refused with InvalidArgument, before
             they take memory. ResNet-50 needs about 15 MB for each at 224 pixels.
     """
-    names = tf.constant(network.class_names)
+    names = tf.constant(list(map(to_bytes, network.class_names)))
     top = min(top, len(network.class_names))
 
     def decode(image_bytes):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_resnet.errors import UserError
+from keras_resnet.printing import printable
 
 COLUMNS = 8
 _SMALLEST = 112  # pixels of a thumbnail; smaller images are enlarged by a whole factor
@@ -63,7 +64,7 @@ def write_sheet(
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_FONT)
     top = _GAP
     for section, height in zip(sections, heights, strict=True):
-        draw.text((_GAP, top), section.title, "black", font)
+        draw.text((_GAP, top), printable(section.title), "black", font)
         for place, (image, caption) in enumerate(
             zip(section.images, section.captions, strict=True)
         ):
@@ -72,7 +73,9 @@ def write_sheet(
             upper = top + 2 * _LINE - _GAP + row * (cell + _LINE)
             enlarged = image.repeat(factor, axis=0).repeat(factor, axis=1)
             sheet.paste(Image.fromarray(enlarged), (left, upper))
-            text = _fitting(caption, lambda text: draw.textlength(text, font) <= cell - _GAP)
+            text = _fitting(
+                printable(caption), lambda text: draw.textlength(text, font) <= cell - _GAP
+            )
             draw.text((left, upper + size * factor), text, "black", font)
         top += height
     try:
@@ -104,14 +107,15 @@ def label_histogram(labels: np.ndarray, names: tuple[str, ...], lines: int = 10)
     counts = np.bincount(labels, minlength=len(names))
     present = int((counts > 0).sum())
     order = np.argsort(-counts, kind="stable")[: min(lines, present)]
-    width = max(len(names[label]) for label in order)
+    shown = {label: printable(names[label]) for label in order}
+    width = max(map(len, shown.values()))
     rows = [
         f"  {len(labels)} images read: {present} of {len(names)} classes, "
         f"{counts.min()}–{counts.max()} images each"
     ]
     for label in order:
         bar = "█" * max(1, round(30 * counts[label] / counts.max()))
-        rows.append(f"  {names[label]:<{width}} {counts[label]:>5} {bar}")
+        rows.append(f"  {shown[label]:<{width}} {counts[label]:>5} {bar}")
     if present > len(order):
         rows.append(f"  … and {present - len(order)} more classes")
     return rows
