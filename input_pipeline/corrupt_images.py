@@ -70,6 +70,12 @@ class SkippedImages:
         with self._lock:
             return list(self._problems.values())
 
+    @property
+    def by_name(self) -> dict[str, str]:
+        """The same by the names of the images."""
+        with self._lock:
+            return dict(self._problems)
+
     def add(self, name: str, problem: str) -> None:
         """Notes a corrupt image.
 

@@ -32,6 +32,8 @@ COMMANDS = {
     "train": "keras_resnet.commands.train",
     "evaluate": "keras_resnet.commands.evaluate",
     "predict": "keras_resnet.commands.predict",
+    "explain": "keras_resnet.commands.explain",
+    "embed": "keras_resnet.commands.embed",
     "config": "keras_resnet.commands.config",
     "convert": "keras_resnet.commands.convert",
     "show": "keras_resnet.commands.show",

@@ -27,7 +27,7 @@ from keras_resnet.models import create_model
 from keras_resnet.models.loading import load_model
 from keras_resnet.preprocessing import MAX_PIXELS
 from keras_resnet.storage import in_bucket, read_json
-from keras_resnet.training.evaluation import load_model_of_workdir
+from keras_resnet.training.evaluation import Which, load_model_of_workdir
 from keras_resnet.training.workdir import WorkDir
 from keras_resnet.weights.checkpoint import WeightsError
 from keras_resnet.weights.files import are_weights
@@ -183,22 +183,40 @@ def load_predictor(
         UserError: there is nothing at `path` that predicts, or `class_names` are not one for each
             class, or a package that such a file needs is missing; names the extra to install.
     """
-    name = os.fspath(path)
-    file = Path(path).expanduser()
-    if file.suffix == ".keras" and not name.startswith("hf://"):
-        return Predictor.of_model(load_model(Path(path)), top or TOP, class_names)
+    network = load_network(path)
+    if network is not None:
+        return Predictor.of_model(network, top or TOP, class_names)
+    name, file = os.fspath(path), Path(path).expanduser()
     if file.suffix in file_predictors.SUFFIXES:
         answer, own = file_predictors.load(file, top or TOP)
         return Predictor(answer, _checked(class_names, own, name))
-    if not name.startswith("hf://") and _is_workdir(path):
-        return Predictor.of_model(load_model_of_workdir(WorkDir(path)), top or TOP, class_names)
-    if name.startswith("hf://") or are_weights(file):
-        return Predictor.of_model(_model_of_weights(path), top or TOP, class_names)
     folder = newest_version(file)
     if not trusted:
         warn_if_foreign(folder)
     answer = _served(folder, top)
     return Predictor(answer, _checked(class_names, _served_names(folder), name))
+
+
+def load_network(path: str | os.PathLike, checkpoint: Which = "newest") -> keras.Model | None:
+    """The Keras model in what `load_predictor` takes; None of exports, which hold none.
+
+    Args:
+        path: a `.keras` file, the work directory of a run, or trained weights that name their
+            network.
+        checkpoint: of a work directory, "newest" or "best".
+
+    Raises:
+        UserError: as `load_predictor`.
+    """
+    name, file = os.fspath(path), Path(path).expanduser()
+    in_hub = name.startswith("hf://")
+    if file.suffix == ".keras" and not in_hub:
+        return load_model(Path(path))
+    if file.suffix in file_predictors.SUFFIXES:
+        return None
+    if not in_hub and _is_workdir(path):
+        return load_model_of_workdir(WorkDir(path), checkpoint)
+    return _model_of_weights(path) if in_hub or are_weights(file) else None
 
 
 def _model_of_weights(path: str | os.PathLike) -> keras.Model:
