@@ -165,13 +165,14 @@ pack() { # ARCHIVE: the project as it is here, without data and runs
 }
 
 copy_and_install() {
-  local archive=keras_resnet.tgz
+  local archive=keras_resnet.tgz code=0
   if [[ -z $dry_run ]]; then
     archive=$(mktemp --suffix=.tgz)
     pack "$archive"
   fi
-  tpus tpu-vm scp "$archive" "$name:keras_resnet.tgz" "${place[@]}" --worker=all || return
+  tpus tpu-vm scp "$archive" "$name:keras_resnet.tgz" "${place[@]}" --worker=all || code=$?
   [[ $dry_run ]] || rm "$archive"
+  ((code == 0)) || return "$code"
   tpus tpu-vm ssh "$name" "${place[@]}" --worker=all \
     '--command=mkdir -p keras_resnet && tar -xzf keras_resnet.tgz -C keras_resnet' || return
   remote all './run_tpu.sh install'

@@ -168,10 +168,13 @@ def _training_loader(
         if stage == "read":
             return {"label": labels, "bytes": tf.strings.length(encoded)}
         images = _map_images(
-            lambda example: training_image(example[0], example[1], augment, image_size),
+            lambda example: training_image(
+                example[0], example[1], augment, image_size, source.upright, source.max_pixels
+            ),
             (encoded, numbers),
             chunk,
             image_size=image_size,
+            upright=source.upright,
             keeps_fitting="random_resized_crop" not in augment,
         )
         if stage == "augment":
@@ -224,6 +227,7 @@ def evaluation_batches(
             max(chunk_sizes),
             image_size=image_size,
             keeps_fitting=preprocessing["crop_ratio"] == 1,
+            upright=preprocessing["exif"] == "apply",
         )
         return {"image": images, "label": labels, "mask": tf.ones_like(labels, tf.float32)}
 

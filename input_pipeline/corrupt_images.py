@@ -5,6 +5,7 @@ TensorFlow's own messages do not say which image it was.
 
 import itertools
 import logging
+import math
 import os
 import re
 import threading
@@ -15,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
-from keras_resnet.input_pipeline.decoding import MAX_PIXELS, TOO_LARGE, UNSUPPORTED, decode_image
+from keras_resnet.input_pipeline.decoding import decode_window, whole_image
 from keras_resnet.input_pipeline.errors import DataError, reason
+from keras_resnet.input_pipeline.formats.limits import ABSURD, MAX_PIXELS, TOO_LARGE, UNSUPPORTED
+from keras_resnet.printing import printable
 
 if TYPE_CHECKING:
     from keras_resnet.input_pipeline.sources.base import Source
@@ -67,6 +70,12 @@ class SkippedImages:
         with self._lock:
             return list(self._problems.values())
 
+    @property
+    def by_name(self) -> dict[str, str]:
+        """The same by the names of the images."""
+        with self._lock:
+            return dict(self._problems)
+
     def add(self, name: str, problem: str) -> None:
         """Notes a corrupt image.
 
@@ -79,7 +88,7 @@ class SkippedImages:
             self._problems[name] = problem
             count = len(self._problems)
             if count <= _NAMED:
-                _log.warning("skipped (%d): %s", count, problem)
+                _log.warning("skipped (%d): %s", count, printable(problem))
             if count == _NAMED + 1:
                 _log.warning("More corrupt images are skipped; only ten are named.")
             if count > self.max_share * self.num_examples:
@@ -111,7 +120,7 @@ def find_corrupt_image(source: "Source", ids: Iterable[Any] | None = None) -> Da
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
             while group := list(itertools.islice(examples, _READ_AHEAD)):
-                problems = pool.map(lambda example: problem(example[1]), group)
+                problems = pool.map(lambda example: problem(example[1], source.max_pixels), group)
                 for (name, _), found in zip(group, problems, strict=True):
                     if found:
                         return DataError(f"{name()} {found}")
@@ -120,7 +129,7 @@ def find_corrupt_image(source: "Source", ids: Iterable[Any] | None = None) -> Da
     return None
 
 
-def problem(read: Callable[[], bytes]) -> str | None:
+def problem(read: Callable[[], bytes], max_pixels: int = MAX_PIXELS) -> str | None:
     """Why an image cannot be read or decoded, as "is empty (0 bytes).", None if it can."""
     try:
         encoded = read()
@@ -130,7 +139,10 @@ def problem(read: Callable[[], bytes]) -> str | None:
         return f"cannot be read: {reason(error)}."
     try:
         with tf.device("CPU:0"):
-            decode_image(tf.constant(encoded))
+            # Large ones at an eighth of their sides: of what is read nothing is left out.
+            decode_window(
+                tf.constant(encoded), whole_image, whole_image, wanted=1, max_pixels=max_pixels
+            )
     except tf.errors.OpError as error:
         return describe(encoded, error)
     return None
@@ -142,12 +154,10 @@ def describe(encoded: bytes, error: Exception) -> str:
         return "is empty (0 bytes)."
     said = str(error)
     if TOO_LARGE in said:
-        sides = re.findall(r"\[(-?\d+)\]", said)[:2]
-        claimed = " × ".join(f"{int(side):,}" for side in sides)
-        return (
-            f"claims {claimed} pixels (height × width); 1 to {MAX_PIXELS:,} are decoded. "
-            "Replace or remove it."
-        )
+        return _too_large(said[said.index(TOO_LARGE) :])
+    if ABSURD in said:
+        what = re.findall(r"\[([^\]]*)\]", said[said.index(ABSURD) :])[0]
+        return f"{ABSURD} ({what}), which takes too long to decode. Replace or remove it."
     if UNSUPPORTED in said:
         kind = re.split(r"\n|\{\{|\[\[|\[Op:", said[said.index(UNSUPPORTED) :])[0]
         return f"is an {re.sub('[][]', '', kind).strip()}. Convert or remove it."
@@ -165,4 +175,16 @@ def describe(encoded: bytes, error: Exception) -> str:
     return (
         f"is no image that can be read (JPEG, PNG, GIF, BMP, WebP): its {len(encoded):,} bytes "
         f"start with {encoded[:16]!r}. Replace or remove it."
+    )
+
+
+def _too_large(said: str) -> str:
+    height, width, times, limit = (float(n) for n in re.findall(r"\[(-?[\d.e+]+)\]", said)[:4])
+    counted = f", and each counts {times:,.4g} times in a file of its kind" if times > 1 else ""
+    needed = math.ceil(height * width * times)
+    advice = f"raise data.max_pixels to {needed:,}, or r" if 0 < needed < 2**31 else "R"
+    return (
+        f"claims {int(height):,} × {int(width):,} pixels (height × width){counted}; up to "
+        f"{int(limit):,} (data.max_pixels) are decoded. {advice[0].upper()}{advice[1:]}eplace or "
+        "remove it."
     )

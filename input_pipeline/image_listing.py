@@ -2,12 +2,13 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from keras_resnet.errors import UserError
 
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
+# .jfif and .jpe are other names of JPEG.
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".webp")
 # What systems and their tools leave in folders, in lower case; hidden files are passed over anyway.
 _LITTER = {
     name.lower(): name
@@ -96,20 +97,43 @@ def _overlap(one: str, other: str) -> bool:
     return os.path.commonpath([one, other]) in (one, other)
 
 
-def list_images(paths: Iterable[str | os.PathLike]) -> Iterator[Path]:
+def list_images(
+    paths: str | os.PathLike | Iterable[str | os.PathLike],
+    passed_over: Counter[str] | None = None,
+    also: tuple[str, ...] = (),
+) -> Iterator[Path]:
     """The files among `paths` and every image file in the folders among them, sorted by folder.
 
+    A file that is gone by the time it is read, or a link that leads nowhere, is among them.
+
+    Args:
+        paths: one path or several.
+        passed_over: counts the files in folders that are left out, by suffix ("" for none).
+        also: suffixes that are taken beside those of images.
+
     Raises:
-        UserError: a path does not exist.
+        UserError: a path does not exist; before the first file is given.
     """
-    for path in map(Path, paths):
-        if path.is_dir():
-            for parent, _, files in walk(str(path)):
-                yield from (Path(parent, name) for name in files if is_image_name(name))
-        elif path.exists():
-            yield path
-        else:
+    given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    for path in map(Path, given):
+        if not os.path.lexists(path):
             raise UserError(f"{path}: no such file or folder")
+    for path in map(Path, given):
+        if not path.is_dir():
+            yield path
+            continue
+        for parent, _, files in walk(str(path)):
+            for name in files:
+                if is_image_name(name) or name.lower().endswith(also):
+                    yield Path(parent, name)
+                elif passed_over is not None:
+                    passed_over[Path(name).suffix.lower()] += 1
+
+
+def in_words(passed_over: Mapping[str, int]) -> str:
+    """Counts of files by suffix, the most frequent first, as "3 .heic, 1 without a suffix"."""
+    ordered = sorted(passed_over.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{count:,} {suffix or 'without a suffix'}" for suffix, count in ordered)
 
 
 def _visible(names: Iterable[str], passed_over: Counter[str]) -> list[str]:

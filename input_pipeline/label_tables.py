@@ -152,12 +152,12 @@ def _known(names: Iterable[str]) -> dict[str, str]:
 
 
 def _json_lines(path: str, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{path}, line {number}: is no JSON ({error}).") from error
         if not isinstance(record, dict):
             raise DataError(f"{path}, line {number}: is no JSON object with path and label.")

@@ -13,16 +13,15 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.input_pipeline.decoding import (
-    decode_jpeg_window,
-    decode_other,
-    decode_whole_jpeg,
+    decode_window,
     is_jpeg,
-    jpeg_size,
     not_inlined,
+    whole_image,
 )
 from keras_resnet.input_pipeline.errors import DataError
-from keras_resnet.input_pipeline.resampling import RADIUS, resize_window
-from keras_resnet.preprocessing import Preprocessing, PreprocessingError
+from keras_resnet.input_pipeline.formats import exif, jpeg
+from keras_resnet.input_pipeline.resampling import LARGE, RADIUS, resize_window
+from keras_resnet.preprocessing import MAX_PIXELS, Preprocessing, PreprocessingError
 
 # Pixels of a JPEG decoded around what the kernel reaches: at the very edge colors differ.
 _MARGIN = 2
@@ -52,14 +51,18 @@ def resize_and_center_crop(
     crop_ratio: float = 1.0,
     interpolation: str = "bilinear",
     resize: str = "round",
+    upright: bool = False,
+    max_pixels: int = MAX_PIXELS,
 ) -> tf.Tensor:
     """Resizes to image_size / crop_ratio, then takes the central square of image_size.
 
-    Of a JPEG only what the square needs is decoded, which changes nothing in it.
+    Of a JPEG only what the square needs is decoded, which changes nothing in it. Of a large image
+    of another format only that is resized.
 
     Args:
         encoded: scalar string, the bytes of an image file.
-        image_size, crop_ratio, interpolation, resize: see `Preprocessing`.
+        image_size, crop_ratio, interpolation, resize, max_pixels: see `Preprocessing`.
+        upright: whether the image is turned as its EXIF says.
 
     Returns:
         uint8[image_size, image_size, 3].
@@ -68,35 +71,40 @@ def resize_and_center_crop(
     def place(whole):
         return _place(whole, image_size, crop_ratio, resize)
 
-    def window_of(image, whole, origin):
+    def needed(size, whole):
         resized, top_left = place(whole)
-        return resize_window(
-            image, resized=resized, top_left=top_left, size=image_size,
-            interpolation=interpolation, whole=whole, origin=origin,
-        )  # fmt: skip
-
-    def from_jpeg():
-        whole = tf.stack(jpeg_size(encoded))
-        resized, top_left = place(whole)
-        scale = tf.cast(resized, tf.float32) / tf.cast(whole, tf.float32)
+        scale = tf.cast(resized, tf.float32) / tf.cast(size, tf.float32)
         reach = RADIUS[interpolation] * tf.maximum(1 / scale, 1) + _MARGIN
         corner = tf.cast(top_left, tf.float32)
         first = tf.cast(tf.math.floor(corner / scale - reach), tf.int32)
         last = tf.cast(tf.math.ceil((corner + image_size) / scale + reach), tf.int32)
-        first, last = tf.maximum(first, 0), tf.minimum(last, whole)
-        part = decode_jpeg_window(encoded, tf.concat([first, last - first], 0))
-        return window_of(part, whole, first)
+        first, last = tf.maximum(first, 0), tf.minimum(last, size)
+        return tf.concat([first, last - first], 0)
 
-    @not_inlined
-    def from_other(encoded):
-        image = decode_other(encoded)
-        return window_of(image, tf.shape(image)[:2], tf.zeros([2], tf.int32))
+    def needed_if_large(size, whole):
+        # In a part places are sums of other numbers, which round in another way in float32.
+        height, width = tf.unstack(tf.cast(size, tf.float32))
+        is_small = tf.maximum(height, image_size) * tf.maximum(width, image_size) <= LARGE
+        return tf.cond(is_small, lambda: whole_image(size, whole), lambda: needed(size, whole))
 
-    return tf.cond(is_jpeg(encoded), from_jpeg, lambda: from_other(encoded))
+    image, origin, size, whole = decode_window(
+        encoded, needed, needed_if_large,
+        wanted=image_size, upright=upright, max_pixels=max_pixels,
+    )  # fmt: skip
+    resized, top_left = place(whole)
+    return resize_window(
+        image, resized=resized, top_left=top_left, size=image_size,
+        interpolation=interpolation, whole=size, origin=origin,
+    )  # fmt: skip
 
 
 def map_files(
-    function: Callable, rows: Any, *, image_size: int, keeps_fitting: bool = False
+    function: Callable,
+    rows: Any,
+    *,
+    image_size: int,
+    keeps_fitting: bool = False,
+    upright: bool = False,
 ) -> tf.Tensor:
     """`function` of each row, in a loop inside the graph.
 
@@ -105,6 +113,7 @@ def map_files(
         rows: string[n], the bytes of image files, or a tuple that begins with them.
         keeps_fitting: whether `function` only decodes a JPEG that has the right size already. Of
             small images the number of operations counts: 32×32 pixels take half the time so.
+        upright: whether `function` turns images as their EXIF says.
 
     Returns:
         uint8[n, image_size, image_size, 3].
@@ -113,11 +122,16 @@ def map_files(
     if not keeps_fitting:
         return tf.map_fn(function, rows, fn_output_signature=result)
     function = not_inlined(function)
+    most_bytes = 4096 + 2 * image_size**2
 
     def from_jpeg(row):
         file = tf.nest.flatten(row)[0]
         fits = tf.reduce_all(tf.image.extract_jpeg_shape(file)[:2] == image_size)
-        image = tf.cond(fits, lambda: decode_whole_jpeg(file), lambda: function(row))
+        # A longer file may hold many scans, which `function` counts.
+        fits &= tf.strings.length(file) <= most_bytes
+        if upright:
+            fits &= exif.orientation(file) == 1
+        image = tf.cond(fits, lambda: jpeg.decode(file), lambda: function(row))
         return tf.ensure_shape(image, result.shape)
 
     return tf.cond(
@@ -149,7 +163,8 @@ def evaluation_image(encoded: tf.Tensor, preprocessing: Mapping[str, Any]) -> tf
 
     The short side is resized to image_size / crop_ratio by the rule `resize` with the named
     interpolation, and the central square is cropped. An image that has the right size already
-    (and a crop_ratio of 1) passes unchanged.
+    (and a crop_ratio of 1) passes unchanged. Before all that it is turned as its EXIF says, where
+    `exif` is "apply".
 
     Args:
         encoded: scalar string, the bytes of the file.
@@ -168,6 +183,8 @@ def evaluation_image(encoded: tf.Tensor, preprocessing: Mapping[str, Any]) -> tf
         crop_ratio=checked.crop_ratio,
         interpolation=checked.interpolation,
         resize=checked.resize,
+        upright=checked.exif == "apply",
+        max_pixels=checked.max_pixels,
     )
 
 

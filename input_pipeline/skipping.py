@@ -76,7 +76,10 @@ def _row_by_row(chunk_spec: dict, load: Callable, source: Source) -> Callable[..
 def _note(source: Source, ids: np.ndarray) -> np.int64:
     example_id = ids[0]
     # What the decoder takes may still fail on a part of it, which the crop asks for.
-    found = problem(lambda: source.read(example_id)) or "is damaged: it cannot be cropped."
+    found = (
+        problem(lambda: source.read(example_id), source.max_pixels)
+        or "is damaged: it cannot be cropped."
+    )
     name = source.example_name(example_id)
     assert source.skipped is not None  # without it nothing is skipped
     source.skipped.add(name, f"{name} {found}")

@@ -15,10 +15,11 @@ backend.prefer_onednn()
 
 # Importing the package registers its layers and models with Keras: load_model() finds them.
 import keras_resnet.architectures.variants as _variants
-from keras_resnet import blocks, export, input_pipeline, layers, models, training, weights
+from keras_resnet import blocks, explain, export, input_pipeline, layers, models, training, weights
 from keras_resnet.architectures import ARCHITECTURES, get_architecture, list_models
 from keras_resnet.architectures.variants import *
 from keras_resnet.evaluation import evaluate
+from keras_resnet.explain.embedding import embed
 from keras_resnet.images import decode_predictions, preprocess, preprocessing_layer
 from keras_resnet.models import ResNet, create_model
 from keras_resnet.models.costs import profile
@@ -31,7 +32,9 @@ __all__ = [
     "blocks",
     "create_model",
     "decode_predictions",
+    "embed",
     "evaluate",
+    "explain",
     "export",
     "feature_extractor",
     "feature_pyramid",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["DataEvaluation", "evaluate"]
 
 BATCH = 32
+MAX_BROKEN_SHARE = 0.01
 # As many classes as the label may be behind for the answer to count as right in top-5.
 _TOP = 5
 
@@ -121,7 +122,7 @@ def evaluate(
     class_names: Sequence[str] | None = None,
     batch_size: int = BATCH,
     on_error: str = "stop",
-    max_broken_share: float = 0.01,
+    max_broken_share: float = MAX_BROKEN_SHARE,
     progress: Callable[[int], Any] = lambda count: None,
 ) -> DataEvaluation:
     """Counts how often a model is right on labelled images, prepared as the model wants them.
@@ -153,7 +154,7 @@ def evaluate(
         input_pipeline.DataError: the data cannot be used, or an image cannot be read.
     """
     require_tensorflow()
-    source = _source(data, split, on_error, max_broken_share)
+    source = open_labelled(data, split, on_error, max_broken_share)
     if source.is_synthetic:
         raise UserError(f"{source.description}: noise, on which nothing can be evaluated")
     predictor = _predictor(model, class_names)
@@ -181,7 +182,10 @@ class _Counted:
     probabilities: np.ndarray
 
 
-def _source(data: Any, split: str | None, on_error: str, max_broken_share: float) -> "Source":
+def open_labelled(
+    data: "str | os.PathLike | Source", split: str | None, on_error: str, max_broken_share: float
+) -> "Source":
+    """The source of what `evaluate` takes for its `data`; the arguments are those of `evaluate`."""
     from keras_resnet import input_pipeline
     from keras_resnet.input_pipeline.layout_finder import explain_listing, find_layout
 

@@ -1,7 +1,8 @@
 """From image files to what a model takes, and from its outputs to class names, in one call each."""
 
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -36,16 +37,14 @@ def preprocess(model: keras.Model, images: Any) -> np.ndarray:
 
     from keras_resnet import input_pipeline
 
-    preprocessing = _preprocessing_of(model)
-    if isinstance(images, (str, os.PathLike)) or not _is_many(images):
-        images = [images]
-    encoded = [_encode(image) for image in images]
-    evaluate = tf.function(lambda file: input_pipeline.evaluation_image(file, preprocessing))
+    preprocessing = preprocessing_of(model)
+    encoded = [encode(image) for image in as_list(images)]
+    evaluate = _evaluator(preprocessing)
     pixels = [evaluate(tf.constant(file)).numpy() for file in encoded]
     size = preprocessing.image_size
     batch = np.stack(pixels) if pixels else np.zeros((0, size, size, 3), np.uint8)
     batch = input_pipeline.normalize(batch, preprocessing).numpy()
-    return batch if _data_format(model) == "channels_last" else np.moveaxis(batch, -1, 1)
+    return batch if data_format_of(model) == "channels_last" else np.moveaxis(batch, -1, 1)
 
 
 def preprocessing_layer(model: keras.Model) -> NormalizeImages:
@@ -59,9 +58,9 @@ def preprocessing_layer(model: keras.Model) -> NormalizeImages:
     Raises:
         ValueError: the model has no preprocessing.
     """
-    wanted = _preprocessing_of(model)
+    wanted = preprocessing_of(model)
     return NormalizeImages(
-        wanted.mean, wanted.std, wanted.channel_order, _data_format(model), name="preprocessing"
+        wanted.mean, wanted.std, wanted.channel_order, data_format_of(model), name="preprocessing"
     )
 
 
@@ -98,7 +97,18 @@ def decode_predictions(
     ]
 
 
-def _preprocessing_of(model: keras.Model) -> Preprocessing:
+@functools.lru_cache(maxsize=8)
+def _evaluator(preprocessing: Preprocessing) -> Callable[[Any], Any]:
+    """`evaluation_image`, built once: that takes longer than preparing a photo."""
+    import tensorflow as tf
+
+    from keras_resnet import input_pipeline
+
+    return tf.function(lambda file: input_pipeline.evaluation_image(file, preprocessing))
+
+
+def preprocessing_of(model: keras.Model) -> Preprocessing:
+    """The model's preprocessing; raises ValueError if it has none."""
     preprocessing = getattr(model, "preprocessing", None)
     if preprocessing is None:
         raise ValueError(
@@ -108,20 +118,27 @@ def _preprocessing_of(model: keras.Model) -> Preprocessing:
     return preprocessing
 
 
-def _data_format(model: keras.Model) -> str:
+def data_format_of(model: keras.Model) -> str:
+    """Whether a network of RGB images takes them "channels_first" or "channels_last"."""
     last, first = model.input_shape[-1], model.input_shape[1]
     return "channels_first" if first == 3 and last != 3 else "channels_last"
 
 
-def _is_many(images: Any) -> bool:
-    return isinstance(images, (list, tuple)) or getattr(images, "ndim", 3) == 4
+def as_list(images: Any) -> Sequence[Any]:
+    """One image, or several, as `preprocess` takes them, as several."""
+    if isinstance(images, (str, os.PathLike)):
+        return [images]
+    many = isinstance(images, (list, tuple)) or getattr(images, "ndim", 3) == 4
+    return images if many else [images]
 
 
-def _encode(image: Any) -> bytes:
+def encode(image: Any) -> bytes:
     """The bytes of an image file: of a path its own, of an array those of a PNG, without loss."""
     if isinstance(image, (str, os.PathLike)):
+        from keras_resnet.input_pipeline.other_formats import as_png
+
         with open(image, "rb") as file:
-            return file.read()
+            return as_png(file.read())
     import tensorflow as tf
 
     pixels = np.asarray(image)

@@ -15,6 +15,9 @@ from keras_resnet.errors import UserError, nearest
 INTERPOLATIONS = ("bilinear", "bicubic", "nearest", "bicubic_float")
 RESIZES = ("round", "floor", "shortest_edge", "plain")
 CHANNEL_ORDERS = ("rgb", "bgr")
+EXIF = ("apply", "ignore")
+# 268 million: a phone's 200 megapixels, and what a process can take (see docs/data.md).
+MAX_PIXELS = 2**28
 
 
 class PreprocessingError(UserError, ValueError):
@@ -51,6 +54,10 @@ class Preprocessing(Mapping[str, Any]):
             "plain": both sides become `image_size / crop_ratio`, rounded down, whatever their ratio
             was, and the center is cropped (timm's "squash"; with a crop_ratio of 1 nothing is
             cropped: keras.applications, and transformers from 384 pixels on).
+        exif: one of EXIF: whether a photo is turned as its EXIF orientation says, before anything
+            else. A model carries what it was trained with; where nobody trained, "apply".
+        max_pixels: how many pixels an image may claim to have, else it is refused; kinds of files
+            that take much memory or time count each pixel several times (docs/data.md).
 
     Raises:
         PreprocessingError: a value cannot be used.
@@ -63,24 +70,31 @@ class Preprocessing(Mapping[str, Any]):
     std: tuple[float, ...]
     channel_order: str
     resize: str = "round"
+    exif: str = "apply"
+    max_pixels: int = MAX_PIXELS
 
     # What `to_dict` writes. Files without a version are of version 1.
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
     # For each field that came after version 1: what a file that lacks it means. Add the field
     # above, a row here, and 1 to VERSION; files of earlier versions then keep their meaning.
-    MEANING_OF_ABSENCE: ClassVar[Mapping[str, Any]] = {"resize": "round"}
+    MEANING_OF_ABSENCE: ClassVar[Mapping[str, Any]] = {
+        "resize": "round",
+        "exif": "ignore",
+        "max_pixels": MAX_PIXELS,
+    }
     # Version -> field -> what a value that means something else today is called today.
     MEANING_OF_VALUES: ClassVar[Mapping[int, Mapping[str, Mapping[Any, Any]]]] = {
         1: {"interpolation": {"bicubic": "bicubic_float"}}
     }
 
     def __post_init__(self) -> None:
-        for name, convert in (("image_size", _whole_number), ("crop_ratio", _number)):
-            object.__setattr__(self, name, convert(name, getattr(self, name)))
-        if self.image_size <= 0:
-            raise PreprocessingError(
-                f"image_size is {self.image_size!r}; it must be a positive integer."
-            )
+        for name in ("image_size", "max_pixels"):
+            object.__setattr__(self, name, _whole_number(name, getattr(self, name)))
+            if getattr(self, name) <= 0:
+                raise PreprocessingError(
+                    f"{name} is {getattr(self, name)!r}; it must be a positive integer."
+                )
+        object.__setattr__(self, "crop_ratio", _number("crop_ratio", self.crop_ratio))
         if not 0 < self.crop_ratio <= 1:
             raise PreprocessingError(
                 f"crop_ratio is {self.crop_ratio!r}; it must be above 0, up to 1."
@@ -88,6 +102,7 @@ class Preprocessing(Mapping[str, Any]):
         _check_choice("interpolation", self.interpolation, INTERPOLATIONS)
         _check_choice("channel_order", self.channel_order, CHANNEL_ORDERS)
         _check_choice("resize", self.resize, RESIZES)
+        _check_choice("exif", self.exif, EXIF)
         given = {"mean": self.mean, "std": self.std}
         for name, values in given.items():
             object.__setattr__(self, name, _numbers(name, values))
@@ -171,10 +186,12 @@ class Preprocessing(Mapping[str, Any]):
     def from_fields_of(cls, owner: object) -> Self:
         """Makes it of an object that has attributes of these names among others.
 
+        What has a default may be missing.
+
         Raises:
             PreprocessingError: a value cannot be used.
         """
-        return cls(**{name: getattr(owner, name) for name in cls.names()})
+        return cls(**{name: getattr(owner, name) for name in cls.names() if hasattr(owner, name)})
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
@@ -202,14 +219,18 @@ class Preprocessing(Mapping[str, Any]):
         return len(self.names())
 
     def __eq__(self, other: object) -> bool:
-        """Equality of the fields, also with a mapping that holds the same, as lists or tuples."""
+        """Equality of the fields, also with a mapping that holds the same, as lists or tuples.
+
+        Fields that the mapping lacks mean what their absence does in `from_dict`.
+        """
         if not isinstance(other, Mapping):
             return NotImplemented
-        return dict(self) == {
+        given = {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in other.items()
             if key != "version"
         }
+        return dict(self) == {**self.MEANING_OF_ABSENCE, **given}
 
     def __hash__(self) -> int:
         return hash(tuple(getattr(self, name) for name in self.names()))

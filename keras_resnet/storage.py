@@ -148,7 +148,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 def write_text(path: Path, text: str) -> None:
     """Writes a text file atomically."""
     with replacing(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
 
 
 @contextmanager

@@ -41,6 +41,7 @@ else:
     _EVERY_BACKEND = (
         "architectures",
         "blocks",
+        "explain",
         "features",
         "layers",
         "models",

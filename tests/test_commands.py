@@ -82,7 +82,7 @@ def test_a_work_directory_alone_resumes_with_its_config(tmp_path, monkeypatch, c
     began = configs.merge(configs.load_config("digits"), {"epochs": 3, "seed": 7}, "test")
     WorkDir(tmp_path).claim(began)
     trained = []
-    monkeypatch.setattr(run, "train", lambda config, workdir: trained.append((config, workdir)))
+    monkeypatch.setattr(run, "train", lambda config, workdir, _: trained.append((config, workdir)))
     assert main(["train", f"--workdir={tmp_path}"]) == 0
     assert main(["train", f"--workdir={tmp_path}", "--config.log_every_steps=9"]) == 0
     assert [path for _, path in trained] == [str(tmp_path)] * 2

@@ -250,6 +250,8 @@ LATER = {
     "schedule.patience": 10,
     "early_stopping.patience": 0,
     "checkpoint.model": "newest",
+    "data.exif": "ignore",
+    "data.max_pixels": 2**28,
 }
 OTHER_DEFAULTS = {"model.zero_init_last_gamma": True}
 
@@ -261,7 +263,7 @@ def test_defaults_are_those_of_the_first_version_but_for_what_the_table_says():
     now = dict(configs.flatten(_plain(configs.default_config().to_dict())))
     assert {name: KEYS[name].absent[1] for name in LATER} == LATER
     assert {name: KEYS[name].formerly[1] for name in OTHER_DEFAULTS} == OTHER_DEFAULTS
-    today = {**LATER, "model.classifier_initializer": None}
+    today = {**LATER, "model.classifier_initializer": None, "data.exif": "auto"}
     assert {**now, **OTHER_DEFAULTS} == {**recorded, **today}
     assert now["model.zero_init_last_gamma"] is None
     assert [name for name, key in KEYS.items() if key.formerly] == list(OTHER_DEFAULTS)

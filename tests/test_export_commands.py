@@ -186,7 +186,7 @@ def test_what_is_there_but_of_another_kind_is_named(tmp_path, photos, capsys, mo
         (["predict", "--model=m", "--output=file/x", image], "--output=file/x: there is no folder"),
         (["export", "--model=folder.keras", "--output=o"], "folder.keras: is a folder"),
         (["verify-export", "file"], "file: is a file (a SavedModel"),
-        (["verify-export", "."], "saved_model.pb cannot be loaded: "),
+        (["verify-export", "--trusted", "."], "saved_model.pb cannot be loaded: "),
     ]:
         assert main(arguments) == 1
         error = capsys.readouterr().err

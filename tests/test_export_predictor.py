@@ -1,5 +1,6 @@
 """The one predictor: the same answers from a work directory, a file, an export and Python."""
 
+import collections
 import contextlib
 import io
 import json
@@ -10,13 +11,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from export_helpers import CLASSES, tiny_classifier
-from input_helpers import encode, smooth_image
+from input_helpers import PREPROCESSING, encode, smooth_image
+from PIL import Image, ImageOps, features
 
 from keras_resnet import input_pipeline, training
 from keras_resnet.commands import main
 from keras_resnet.errors import UserError
 from keras_resnet.export import Predictor, export_file, export_saved_model, load_predictor
 from keras_resnet.export.formats import FORMATS, PRECISIONS, find_format
+from keras_resnet.input_pipeline import DataError, corrupt_images
+from keras_resnet.input_pipeline.image_listing import in_words, list_images
+from keras_resnet.input_pipeline.other_formats import as_png
 
 
 @pytest.fixture(scope="module")
@@ -155,3 +160,101 @@ def test_every_format_has_a_writer_that_can_be_imported():
         find_format("onyx", "float32")
     with pytest.raises(UserError, match="tflite has no precision 'bfloat16'; it has float32"):
         find_format("tflite", "bfloat16")
+
+
+class Answers(Predictor):
+    """Class 0 for every image that can be decoded, without a network."""
+
+    def __init__(self):
+        def answer(encoded):
+            valid = [corrupt_images.problem(lambda f=f: f) is None for f in encoded]
+            count = len(valid)
+            return {
+                "classes": tf.fill([count, 1], b"a"),
+                "class_ids": tf.zeros([count, 1], tf.int32),
+                "probabilities": tf.ones([count, 1]),
+                "valid": tf.constant(valid),
+            }
+
+        super().__init__(lambda encoded: answer(encoded.numpy()))
+
+
+def test_one_path_is_one_path(photos):
+    for path in (str(photos / "0.png"), photos / "0.png"):
+        [(name, [row])] = Answers().predict(path)
+        assert (name, row["class"]) == (str(photos / "0.png"), "a")
+    assert len(list(Answers().predict(str(photos)))) == 6
+    with pytest.raises(UserError, match="nowhere: no such file or folder"):
+        next(Answers().predict("nowhere"))
+
+
+def test_what_is_gone_is_a_row(photos, tmp_path):
+    folder = tmp_path / "photos"
+    shutil.copytree(photos, folder)
+    (folder / "dead.png").symlink_to(tmp_path / "nothing")
+    answers = dict(Answers().predict([folder / "dead.png", folder]))
+    assert answers[str(folder / "dead.png")] == "cannot be read: No such file or directory"
+    assert len(answers) == 7
+    files = list(list_images(folder))
+    files[1].unlink()  # one of the three good ones
+    answers = dict(Answers().predict_files(files))
+    assert answers[str(files[1])] == "cannot be read: No such file or directory"
+    assert [type(answer) for answer in answers.values()].count(list) == 2
+
+
+def test_files_passed_over_are_counted_by_suffix(photos, tmp_path):
+    folder = tmp_path / "photos"
+    shutil.copytree(photos, folder)
+    (folder / "0.png").rename(folder / "0.JFIF")  # which is a JPEG by its name
+    for name in ("a.heic", "b.HEIC", "c.tif", "notes", "d.txt", "e.txt", "f.txt"):
+        (folder / name).write_bytes(b"x")
+    passed_over = collections.Counter()
+    files = list(list_images([folder], passed_over))
+    assert len(files) == 6
+    assert in_words(passed_over) == "3 .txt, 2 .heic, 1 without a suffix, 1 .tif"
+    assert len(list(list_images(folder, also=(".heic", ".tif")))) == 9
+
+
+@pytest.mark.ci
+def test_the_command_says_what_it_passed_over(photos, workdir, tmp_path, capsys, monkeypatch):
+    (tmp_path / "a.png").write_bytes((photos / "0.png").read_bytes())
+    for name in ("b.heic", "notes"):
+        (tmp_path / name).write_bytes(b"x")
+    monkeypatch.setattr("keras_resnet.commands.predict.suffixes_read", tuple)
+    assert main(["predict", f"--workdir={workdir}", str(tmp_path)]) == 0
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == (
+        "note: 1 file was predicted, and passed over for their names: 1 without a suffix, 1 .heic; "
+        "pip install 'keras-resnet-tpu[heif]' reads .heic"
+    )
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "AVIF", "HEIF"])
+def test_other_formats_are_read_through_pillow(kind, tmp_path):
+    if kind == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    if kind == "AVIF" and not features.check("avif"):
+        pytest.skip("Pillow without AVIF")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = smooth_image(40, 60)
+    encoded = encode(image, kind, exif=exif, **({} if kind == "TIFF" else {"quality": 95}))
+    png = as_png(encoded)
+    values = {**PREPROCESSING, "image_size": 40, "exif": "apply"}
+    pixels = input_pipeline.evaluation_image(tf.constant(png), values).numpy().astype(int)
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded))).convert("RGB")
+    assert upright.size == (40, 60)
+    np.testing.assert_array_equal(pixels, np.asarray(upright)[10:50])
+    assert as_png(b"something else") == b"something else"
+    with pytest.raises(DataError, match=r"^claims 40 × 60 pixels .* up to 10 \(data.max_pixels\)"):
+        as_png(encoded, max_pixels=10)
+    file = tmp_path / "cut.tif"
+    file.write_bytes(encoded[: len(encoded) // 2])
+    [(_, said)] = Answers().predict(file)
+    assert said.startswith(f"is a damaged {'HEIC' if kind == 'HEIF' else kind} (")
+
+
+def test_tiffs_of_16_bits_keep_the_upper_eight():
+    image = np.random.default_rng(0).integers(0, 2**16, (5, 7), np.uint16)
+    decoded = np.asarray(Image.open(io.BytesIO(as_png(encode(image, "TIFF")))))
+    np.testing.assert_array_equal(decoded[..., 0], image >> 8)

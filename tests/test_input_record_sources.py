@@ -1,5 +1,6 @@
 """The sources `tfrecord` and `synthetic`."""
 
+import gzip
 import json
 
 import numpy as np
@@ -8,6 +9,7 @@ import tensorflow as tf
 from input_helpers import PREPROCESSING, encode, labels_of
 
 from keras_resnet.input_pipeline import DataError, evaluation_batches, open_source, train_batches
+from keras_resnet.input_pipeline.sources.compression import compression
 from keras_resnet.input_pipeline.sources.record_files import RecordFileSource
 
 COUNTS = [3, 0, 7, 1, 12]
@@ -233,3 +235,35 @@ def test_synthetic_errors():
         open_source("synthetic", name="cifar11", split="train")
     with pytest.raises(DataError, match="split of synthetic cifar10 'val'"):
         open_source("synthetic", name="cifar10", split="val")
+
+
+def test_gzipped_files_are_read_whatever_their_names(folder, caplog):
+    expected = [record for _, record in open_records(folder).records()]
+    files = sorted(folder.glob("train-0000*"))
+    for number, file in enumerate(files[1:3] + files[4:]):  # among plain ones, one of them empty
+        packed = gzip.compress(file.read_bytes(), mtime=number)
+        file.unlink()
+        (file.with_name(f"{file.name}.gz") if number == 2 else file).write_bytes(packed)
+    (folder / "train.index.json").unlink()
+    (folder / "train.tar").write_text("something else")
+    for _ in range(2):  # counting the records, then with the counts beside them
+        source = open_records(folder, cache="none")
+        assert [read() for _, read in source.records()] == [read() for read in expected]
+        labels = labels_of(evaluation_batches(source, batch_size=23, preprocessing=PREPROCESSING))
+        assert sorted(labels) == sorted(number % 4 for number in range(23))
+    index = json.loads((folder / "train.index.json").read_text())["files"]
+    assert [row.get("gzip") for _, row in sorted(index.items())] == [None, 1, 1, None, 1]
+    said = [line for line in caplog.messages if "passed over" in line]
+    assert said[1:] == [f"{folder}: passed over what is no record file by its name: 1 .md, 1 .tar"]
+    (folder / files[4].name).write_bytes(b"")
+    with pytest.raises(DataError, match=r"train-00004-of-00005 and train-00004-of-00005.gz, which"):
+        open_records(folder)
+
+
+def test_a_record_whose_length_looks_like_gzip_is_none(tmp_path):
+    file = tmp_path / "plain"
+    write_records(file, [bytes(0x088B1F)])
+    assert file.read_bytes()[:3] == b"\x1f\x8b\x08"
+    assert compression(str(file)) == ""
+    file.write_bytes(gzip.compress(file.read_bytes()))
+    assert compression(str(file)) == "GZIP"

@@ -26,6 +26,8 @@ FIELDS = {
     "channel_order": "rgb",
     "resize": "floor",
 }
+# What version 2 meant by them, and where the fields came later.
+LATER = {"exif": "ignore", "max_pixels": 2**28}
 # What version 1 wrote for an evaluation with PIL's bicubic filter, all but its clipping.
 VERSION_1 = {key: value for key, value in FIELDS.items() if key != "resize"}
 MEANS_TODAY = {**VERSION_1, "interpolation": "bicubic_float", "resize": "round"}
@@ -35,8 +37,8 @@ def test_it_is_a_value_and_a_mapping():
     made = Preprocessing.from_dict(FIELDS)
     assert made == FIELDS
     assert made == FIELDS
-    assert dict(made) == {**made} == FIELDS
-    assert list(made) == list(FIELDS)
+    assert dict(made) == {**made} == {**FIELDS, **LATER}
+    assert list(made) == [*FIELDS, *LATER]
     assert (made["mean"], made.mean) == ([0.485, 0.456, 0.406], (0.485, 0.456, 0.406))
     assert made.get("gamma") is None
     assert len({made, Preprocessing.from_dict({**FIELDS, "mean": tuple(FIELDS["mean"])})}) == 1
@@ -51,7 +53,7 @@ def test_it_is_a_value_and_a_mapping():
 def test_json_brings_it_back():
     made = Preprocessing.from_dict(FIELDS)
     written = json.loads(json.dumps(made.to_dict()))
-    assert written == {"version": 2, **FIELDS}
+    assert written == {"version": 3, **FIELDS, **LATER}
     assert Preprocessing.from_dict(written) == made
     assert Preprocessing.from_dict(made) is made
 
@@ -80,7 +82,9 @@ def test_numbers_of_numpy_become_plain_ones():
         ({"std": [1, 1, 0]}, r"std is \[1, 1, 0\]; every value must be above 0"),
         ({"std": [1, "a", 1]}, r"std is \[1, 'a', 1\]; it must hold one number per channel"),
         ({"resize": "flor"}, "resize 'flor'; known are round, floor, .* did you mean 'floor'"),
-        ({"version": 3}, "is of version 3, this keras_resnet knows versions up to 2; install"),
+        ({"exif": "rotate"}, "exif 'rotate'; known are apply, ignore"),
+        ({"max_pixels": 0}, "max_pixels is 0; it must be a positive integer"),
+        ({"version": 4}, "is of version 4, this keras_resnet knows versions up to 3; install"),
         ({"version": "new"}, "is of version 'new'"),
     ],
 )
@@ -108,18 +112,18 @@ def test_what_version_1_meant():
 def test_a_field_that_comes_later_says_what_its_absence_means():
     @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
     class Later(Preprocessing):
-        exif: bool = True
+        gamma: bool = True
 
-        VERSION: ClassVar[int] = 3
-        MEANING_OF_ABSENCE: ClassVar[dict] = {**Preprocessing.MEANING_OF_ABSENCE, "exif": False}
+        VERSION: ClassVar[int] = 4
+        MEANING_OF_ABSENCE: ClassVar[dict] = {**Preprocessing.MEANING_OF_ABSENCE, "gamma": False}
 
-    assert Later(**FIELDS).exif  # its default today
-    assert not Later.from_dict(FIELDS).exif  # what files of version 2 mean
-    assert not Later.from_dict({"version": 2, **FIELDS}).exif
+    assert Later(**FIELDS).gamma  # its default today
+    assert not Later.from_dict(FIELDS).gamma  # what files of version 3 mean
+    assert not Later.from_dict({"version": 3, **FIELDS}).gamma
     written = Later(**FIELDS).to_dict()
-    assert written == {"version": 3, **FIELDS, "exif": True}
-    assert Later.from_dict(written).exif
-    with pytest.raises(NewerVersionError, match="version 3"):
+    assert written == {"version": 4, **FIELDS, **LATER, "exif": "apply", "gamma": True}
+    assert Later.from_dict(written).gamma
+    with pytest.raises(NewerVersionError, match="version 4"):
         Preprocessing.from_dict(written)
 
 
@@ -132,15 +136,15 @@ def test_the_table_and_the_configs_give_it():
         "std": [0.5, 0.5, 0.5],
         "channel_order": "rgb",
         "resize": "plain",
+        "exif": "apply",
     }
     # torchvision's rule for torchvision's networks, timm's for timm's.
     rules = [get_architecture(name).resize for name in ("ResNet50", "ResNet50D", "SEResNet50")]
     assert rules == ["round", "floor", "floor"]
     config = default_config()
     made = preprocessing_of_config(config)
-    assert {key: config.data[key] for key in made.names()} == {
-        key: getattr(made, key) for key in made.names()
-    }
+    recorded = {key: config.data[key] for key in made.names()}
+    assert {**recorded, "exif": "ignore"} == {key: getattr(made, key) for key in made.names()}
 
 
 def _tiny(**kwargs):
@@ -170,7 +174,7 @@ def test_keras_files_carry_a_version_and_old_ones_keep_their_meaning(tmp_path):
     model = _tiny()
     model.preprocessing = FIELDS
     model.save(tmp_path / "new.keras")
-    assert model.get_config()["preprocessing"] == {"version": 2, **FIELDS}
+    assert model.get_config()["preprocessing"] == {"version": 3, **FIELDS, **LATER}
     # As 9caf05c wrote it, and the version after.
     old = _rewrite(tmp_path / "new.keras", tmp_path / "old.keras", lambda values: VERSION_1)
     first = _rewrite(

@@ -100,9 +100,9 @@ def test_running_a_finished_run_again_evaluates(finished, smoke, capsys):
 
 def test_another_config_is_refused_with_the_differing_keys(finished, capsys):
     workdir, _ = finished
-    arguments = ["train", "--config=smoke", f"--workdir={workdir.path}", "--config.epochs=3"]
+    arguments = ["train", "--config=smoke", f"--workdir={workdir.path}", "--config.seed=3"]
     assert main(arguments) == 1
-    assert "epochs: 2 -> 3" in capsys.readouterr().err
+    assert "seed: 0 -> 3" in capsys.readouterr().err
 
 
 def test_a_resumed_run_notes_what_was_changed(finished, capsys):

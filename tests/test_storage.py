@@ -74,7 +74,7 @@ def test_a_failing_write_is_one_line_and_keeps_what_was_there(monkeypatch):
     def refuse(*_):
         raise tf.errors.PermissionDeniedError(None, None, "HTTP 403")
 
-    def half(self, *_):
+    def half(self, *_, **__):
         self.write_bytes(b"half")
         raise ZeroDivisionError
 

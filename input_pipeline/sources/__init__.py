@@ -13,9 +13,10 @@ split is opened.
 from typing import TYPE_CHECKING, Any
 
 from keras_resnet.input_pipeline.errors import DataError, unknown_name
-from keras_resnet.input_pipeline.settings import Setting, is_share
+from keras_resnet.input_pipeline.settings import Setting, is_count, is_share
 from keras_resnet.input_pipeline.sources import image_folder, synthetic, tfds, tfrecord
 from keras_resnet.input_pipeline.sources.kind import SourceKind
+from keras_resnet.preprocessing import EXIF, MAX_PIXELS
 
 if TYPE_CHECKING:
     from keras_resnet.input_pipeline.sources.base import Source
@@ -72,10 +73,30 @@ SETTINGS: tuple[Setting, ...] = (
         accepts=is_share,
         accepted="in 0..1",
     ),
+    Setting(
+        name="exif",
+        default="auto",
+        help="Whether photos are turned as their EXIF says: apply, ignore, or auto: apply for "
+        "image_folder.",
+        choices=("auto", *EXIF),
+    ),
+    Setting(
+        name="max_pixels",
+        default=MAX_PIXELS,
+        help="How many pixels an image may claim to have; slow kinds of files count them several "
+        "times (docs/data.md).",
+        accepts=lambda value: is_count(value) and 0 < value < 2**31,
+        accepted="a whole number from 1 to 2,147,483,647",
+    ),
 )
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 
-__all__ = ["SETTINGS", "SOURCES", "SourceKind", "open_source"]
+__all__ = ["SETTINGS", "SOURCES", "SourceKind", "exif_of", "open_source"]
+
+
+def exif_of(source: str, exif: str) -> str:
+    """What `exif`, one of apply, ignore and auto, means for the source of this name."""
+    return SOURCES[source].exif if exif == "auto" else exif
 
 
 def open_source(
@@ -88,6 +109,8 @@ def open_source(
     cache_path: str = "",
     on_error: str = "stop",
     max_broken_share: float = 0.01,
+    exif: str = "auto",
+    max_pixels: int = MAX_PIXELS,
     **options: Any,
 ) -> "Source":
     """Opens one split of a data set.
@@ -103,6 +126,8 @@ def open_source(
         cache_path: the folder for the prepared files of cache="file".
         on_error: "stop" at a corrupt image, or "skip" it (see `batching`).
         max_broken_share: with "skip", the share of the examples that may be corrupt.
+        exif: "apply" or "ignore" EXIF's orientation in training, or "auto": see `SourceKind`.
+        max_pixels: how many pixels an image may claim to have, see `formats.limits`.
         **options: settings of the source's own: `label_offset` and `class_names` of "tfrecord".
             Those of other sources may be given with the value that means nothing.
 
@@ -114,6 +139,8 @@ def open_source(
         raise unknown_name("data source", source, SOURCES)
     _BY_NAME["on_error"].check(on_error)
     _BY_NAME["cache"].check(cache)
+    _BY_NAME["exif"].check(exif)
+    _BY_NAME["max_pixels"].check(max_pixels)
     kind = SOURCES[source]
     options = _own_options(kind, options)
     from keras_resnet.input_pipeline.corrupt_images import SkippedImages
@@ -122,6 +149,7 @@ def open_source(
     split_of_kind = kind.open_split(name=name, path=path, split=split, **options)
     opened = caching.cached(split_of_kind, cache, cache_path)
     opened.layout = split_of_kind.layout
+    opened.upright, opened.max_pixels = exif_of(source, exif) == "apply", max_pixels
     if on_error == "skip":
         _BY_NAME["max_broken_share"].check(max_broken_share)
         opened.skipped = SkippedImages(opened.num_examples, max_broken_share)

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from keras_resnet.input_pipeline import order
 from keras_resnet.input_pipeline.corrupt_images import SkippedImages
+from keras_resnet.preprocessing import MAX_PIXELS
 
 _CHUNK = 256
 
@@ -26,12 +27,17 @@ class Source(abc.ABC):
         description: for people, as in "digits train: 1,437 images, 10 classes".
         layout: for people, one line on how files were found to lie; "" where nothing was to find.
         skipped: where corrupt images are noted and skipped; None stops at the first one.
+        upright: whether training turns images as their EXIF says. (Evaluation does what the
+            preprocessing of the model says.)
+        max_pixels: how many pixels an image may claim to have, see `formats.limits`.
         is_synthetic: there are no files, and batches are made without decoding.
         labels_at_hand: `labels` costs no reading beyond what training reads anyway.
     """
 
     layout = ""
     skipped: SkippedImages | None = None
+    upright = False
+    max_pixels = MAX_PIXELS
     is_synthetic = False
     labels_at_hand = False
 

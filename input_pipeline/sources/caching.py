@@ -7,7 +7,6 @@ import logging
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +18,7 @@ import tensorflow as tf
 from keras_resnet.input_pipeline.errors import DataError
 from keras_resnet.input_pipeline.sources.base import RandomAccessSource, Source
 from keras_resnet.input_pipeline.sources.memory import available_bytes, readable
+from keras_resnet.staging import staging_folder
 
 # Up to this size "auto" holds a split of a record format in memory.
 AUTO_LIMIT_BYTES = 2**30
@@ -170,7 +170,7 @@ def prepare_file(source: Source, cache_path: str) -> Path:
 
     The folder's name holds a fingerprint of the files behind the source, so data that has changed
     is prepared anew. It gets its name when it is complete: a run that is killed leaves only a
-    folder that starts with a dot.
+    folder that starts with a dot, which the next one removes.
 
     Raises:
         DataError: no path, too little space on the disk, or the file cannot be written.
@@ -194,11 +194,11 @@ def prepare_file(source: Source, cache_path: str) -> Path:
                 "left. Name another folder (data.cache_path), or set data.cache to none."
             )
         _log.warning("packing %s (%s) into %s", source.description, readable(needed), folder)
-        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=root) as temporary:
-            _pack(source, Path(temporary))
+        with staging_folder(root, f".{name}-") as temporary:
+            _pack(source, temporary)
             os.chmod(temporary, 0o755)
             with contextlib.suppress(FileExistsError):  # another process was faster
-                _rename(Path(temporary), folder)
+                _rename(temporary, folder)
     except OSError as error:
         raise DataError(
             f"Cannot write the prepared file to {root}: {error.strerror or error}. "

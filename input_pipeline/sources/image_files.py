@@ -2,6 +2,8 @@
 
 import functools
 import hashlib
+import os
+import types
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,7 +27,7 @@ class ImageFolder(RandomAccessSource):
         super().__init__(title=title, num_examples=len(examples), class_names=class_names)
         self._files = [file for file, _ in examples]
         with tf.device("CPU:0"):
-            self._file_tensor = tf.constant(self._files)
+            self._file_tensor = tf.constant(list(map(_as_bytes, self._files)))
             self._labels = tf.constant(np.array([label for _, label in examples], np.int32))
 
     def fetch(self, ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -47,15 +49,32 @@ class ImageFolder(RandomAccessSource):
     def fingerprint(self) -> str:
         digest = hashlib.sha256()
         for file, stat in zip(self._files, self._stats(), strict=True):
-            digest.update(f"{file}\0{stat.length}\0{stat.mtime_nsec}\n".encode())
+            digest.update(
+                f"{file}\0{stat.length}\0{stat.mtime_nsec}\n".encode(errors="surrogateescape")
+            )
         return digest.hexdigest()
 
     def _stats(self) -> list:
         try:
             with ThreadPoolExecutor(16) as pool:
-                return list(pool.map(tf.io.gfile.stat, self._files))
-        except tf.errors.OpError as error:
+                return list(pool.map(_stat, self._files))
+        except (tf.errors.OpError, OSError) as error:
             raise DataError(f"An image cannot be read: {reason(error)}.") from error
+
+
+def _as_bytes(file: str) -> bytes:
+    """The name of a file, which need not be UTF-8."""
+    return file.encode() if "://" in file else os.fsencode(file)
+
+
+def _stat(file: str) -> Any:
+    """What has `length` and `mtime_nsec` of a file."""
+    try:
+        file.encode()
+    except UnicodeEncodeError:  # TensorFlow's own takes names in UTF-8 only
+        stat = os.stat(file)
+        return types.SimpleNamespace(length=stat.st_size, mtime_nsec=stat.st_mtime_ns)
+    return tf.io.gfile.stat(file)
 
 
 def _read(file: str) -> bytes:

@@ -56,5 +56,8 @@ def _open_split(path: str, split: str) -> "Source":
 
 
 SOURCE = SourceKind(
-    "image_folder", "a folder for each class, or a table of paths and labels", open_split
+    "image_folder",
+    "a folder for each class, or a table of paths and labels",
+    open_split,
+    exif="apply",
 )

@@ -20,9 +20,12 @@ class SourceKind:
         open_split: from the arguments `name`, `path`, `split` and those of `settings`, all by
             keyword, to one split.
         settings: what it alone takes.
+        exif: what data.exif=auto means for it: "apply" for photos as cameras leave them, "ignore"
+            for prepared sets, which nobody else turns.
     """
 
     name: str
     help: str
     open_split: "Callable[..., Source]"
     settings: tuple[Setting, ...] = ()
+    exif: str = "ignore"

@@ -2,7 +2,7 @@
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -10,6 +10,8 @@ import tensorflow as tf
 from keras_resnet.input_pipeline import order
 from keras_resnet.input_pipeline.errors import DataError
 from keras_resnet.input_pipeline.sources.base import Source
+from keras_resnet.input_pipeline.sources.compression import GZIP
+from keras_resnet.printing import from_bytes
 
 _BUFFER_RECORDS = 16_384
 _BUFFER_BYTES = 2**30
@@ -40,10 +42,12 @@ class RecordFileSource(Source):
         image_key: str,
         label_key: str,
         label_offset: int = 0,
+        gzipped: Collection[str] = (),
     ):
         """`record_bytes` is the mean size of a record, from which the buffer's length follows.
 
-        The class of an example is its stored label less `label_offset`.
+        The class of an example is its stored label less `label_offset`. `gzipped` are those of the
+        files that are.
         """
         num_examples = sum(take for _, _, take in slices)
         super().__init__(title=title, num_examples=num_examples, class_names=class_names)
@@ -53,6 +57,7 @@ class RecordFileSource(Source):
         self._label_key = label_key
         self._label_offset = label_offset
         self._record_bytes = record_bytes
+        self._gzipped = frozenset(gzipped)
 
     def training_order(
         self, *, batch_size: int, seed: int, start_step: int, shard_index: int, num_shards: int
@@ -75,7 +80,7 @@ class RecordFileSource(Source):
         # the function of flat_map is traced, so it sets the seed of that graph only.
         tf.compat.v1.set_random_seed(1)
         files = order.permutation(len(slices), seed=seed, epoch=epoch)
-        records = _columns(slices, files).interleave(
+        records = self._columns(slices, files).interleave(
             _read,
             cycle_length=min(_OPEN_FILES, len(slices)),
             num_parallel_calls=tf.data.AUTOTUNE,
@@ -91,7 +96,7 @@ class RecordFileSource(Source):
         slices = self._shard(shard_index, num_shards)
         if not slices:
             return tf.data.Dataset.from_tensor_slices(tf.zeros([0, 2], tf.string))
-        return _columns(slices).interleave(
+        return self._columns(slices).interleave(
             _read,
             cycle_length=min(_OPEN_FILES, len(slices)),
             num_parallel_calls=tf.data.AUTOTUNE,
@@ -110,10 +115,10 @@ class RecordFileSource(Source):
     def records(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
         for ids in self._in_order().as_numpy_iterator():
             for record, name in ids:
-                yield name.decode(), functools.partial(self._image_of, record)
+                yield from_bytes(name), functools.partial(self._image_of, record)
 
     def example_name(self, example_id: Any) -> str:
-        return example_id[1].decode()
+        return from_bytes(example_id[1])
 
     def encoded_bytes(self) -> int:
         return self._record_bytes * self.num_examples
@@ -130,7 +135,7 @@ class RecordFileSource(Source):
     def _in_order(self) -> tf.data.Dataset:
         # Blocks longer than any file: one file after the other, the next ones being read meanwhile.
         return (
-            _columns(self._slices)
+            self._columns(self._slices)
             .interleave(
                 _read,
                 cycle_length=min(_OPEN_FILES, len(self._slices)),
@@ -141,6 +146,17 @@ class RecordFileSource(Source):
             .batch(_CHUNK)
             .prefetch(2)
         )
+
+    def _columns(
+        self, slices: list[FileSlice], order_of_files: tf.Tensor | None = None
+    ) -> tf.data.Dataset:
+        """What `_read` takes of each slice."""
+        kinds = [GZIP if file in self._gzipped else "" for file, _, _ in slices]
+        columns = (*map(list, zip(*slices, strict=True)), kinds)
+        columns = tuple(tf.constant(column) for column in columns)
+        if order_of_files is not None:
+            columns = tuple(tf.gather(column, order_of_files) for column in columns)
+        return tf.data.Dataset.from_tensor_slices(columns)
 
     def _image_of(self, record: bytes) -> bytes:
         encoded, _ = self.fetch(tf.constant([[record, b""]]))
@@ -163,17 +179,13 @@ def cut(slices: list[FileSlice], start: int, stop: int) -> list[FileSlice]:
     return parts
 
 
-def _columns(slices: list[FileSlice], order_of_files: tf.Tensor | None = None) -> tf.data.Dataset:
-    columns = tuple(tf.constant(list(column)) for column in zip(*slices, strict=True))
-    if order_of_files is not None:
-        columns = tuple(tf.gather(column, order_of_files) for column in columns)
-    return tf.data.Dataset.from_tensor_slices(columns)
-
-
-def _read(file: tf.Tensor, skip: tf.Tensor, take: tf.Tensor) -> tf.data.Dataset:
+def _read(
+    file: tf.Tensor, skip: tf.Tensor, take: tf.Tensor, compression: tf.Tensor
+) -> tf.data.Dataset:
     """Handles of the records skip … skip + take - 1 of a file."""
     skip, take = tf.cast(skip, tf.int64), tf.cast(take, tf.int64)
-    records = tf.data.TFRecordDataset(file, buffer_size=8 * 2**20).skip(skip).take(take)
+    records = tf.data.TFRecordDataset(file, compression, buffer_size=8 * 2**20)
+    records = records.skip(skip).take(take)
 
     def with_name(index, record):
         name = tf.strings.join(["record ", tf.strings.as_string(index), " of ", file])

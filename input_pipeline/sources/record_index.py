@@ -4,22 +4,29 @@ TFRecord files do not say how many records they hold, so they are read through o
 found is written beside them as SPLIT.index.json.
 """
 
+import functools
 import json
 import logging
 import os
 import re
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import tensorflow as tf
 
 from keras_resnet.input_pipeline.errors import DataError, reason
+from keras_resnet.input_pipeline.image_listing import in_words
+from keras_resnet.input_pipeline.sources.compression import GZIP, compression
+from keras_resnet.staging import staging_folder
 
 IMAGE_KEY = "image/encoded"
 LABEL_KEY = "image/class/label"
-_FILE = re.compile(r"(?P<split>.+)-(?P<index>\d{5})-of-(?P<total>\d{5})")
+_FILE = re.compile(r"(?P<split>.+)-(?P<index>\d{5})-of-(?P<total>\d{5})(\.gz)?")
+_INDEX = ".index.json"
 _VERSION = 1
 
-# File -> its bytes, records, lowest and highest stored label.
+# File -> its bytes, records, lowest and highest stored label, and 1 as `gzip` where it is gzipped.
 Index = dict[str, dict[str, int]]
 
 _log = logging.getLogger("input_pipeline")
@@ -42,15 +49,37 @@ def find_files(path: str) -> dict[str, list[str]]:
     found: dict[str, dict[int, str]] = {}
     for name in listed:
         if match := _FILE.fullmatch(name):
-            split = match["split"]
+            split, index = match["split"], int(match["index"])
             totals.setdefault(split, set()).add(match["total"])
-            found.setdefault(split, {})[int(match["index"])] = os.path.join(folder, name)
+            other = found.setdefault(split, {}).get(index, "")
+            if os.path.basename(other).removesuffix(".gz") == name.removesuffix(".gz"):
+                raise DataError(
+                    f"{path} holds {os.path.basename(other)} and {name}, which are the same part "
+                    "of the split. Keep one of them."
+                )
+            found[split][index] = os.path.join(folder, name)
     if not found:
         raise DataError(
             f"The folder {path} holds no files named like train-00000-of-01024; "
             f"it holds {', '.join(listed[:5]) or 'nothing'}{' …' if len(listed) > 5 else ''}."
         )
+    _say_passed_over(path, listed)
     return {split: _complete(path, split, found[split], totals[split]) for split in found}
+
+
+@functools.cache
+def _log_once(text: str) -> None:
+    _log.warning(text)
+
+
+def _say_passed_over(path: str, names: list[str]) -> None:
+    others = [
+        name for name in names
+        if not _FILE.fullmatch(name) and not name.startswith(".") and not name.endswith(_INDEX)
+    ]  # fmt: skip
+    counts = Counter(os.path.splitext(name.rstrip("/"))[1].lower() for name in others)
+    if counts:
+        _log_once(f"{path}: passed over what is no record file by its name: {in_words(counts)}")
 
 
 def _complete(path: str, split: str, found: dict[int, str], totals: set[str]) -> list[str]:
@@ -76,7 +105,7 @@ def read_index(path: str, split: str, files: list[str]) -> Index:
     Raises:
         DataError: a file cannot be read, is damaged, or holds records of another layout.
     """
-    place = os.path.join(os.path.expanduser(path), f"{split}.index.json")
+    place = os.path.join(os.path.expanduser(path), f"{split}{_INDEX}")
     with ThreadPoolExecutor(16) as pool:
         sizes = list(pool.map(lambda file: tf.io.gfile.stat(file).length, files))
         known = _remembered(place)
@@ -108,7 +137,8 @@ def _scan(file: str) -> dict[str, int]:
 
     try:
         with tf.device("CPU:0"):
-            batches = tf.data.TFRecordDataset(file, buffer_size=8 * 2**20).batch(256).map(summary)
+            kind = compression(file)
+            batches = tf.data.TFRecordDataset(file, kind, 8 * 2**20).batch(256).map(summary)
             for _, size, low, high, absent in batches.as_numpy_iterator():
                 if absent.any():
                     raise DataError(_other_layout(file, count + int(absent.argmax())))
@@ -118,11 +148,12 @@ def _scan(file: str) -> dict[str, int]:
         raise DataError(
             f"{file} cannot be read after about {count:,} records: {reason(error)}. Copy it again."
         ) from error
-    return {"records": count, "lowest": lowest, "highest": highest}
+    gzip = {"gzip": 1} if kind == GZIP else {}
+    return {"records": count, "lowest": lowest, "highest": highest, **gzip}
 
 
 def _other_layout(file: str, position: int) -> str:
-    record = next(iter(tf.data.TFRecordDataset(file).skip(position))).numpy()
+    record = next(iter(tf.data.TFRecordDataset(file, compression(file)).skip(position))).numpy()
     features = sorted(tf.train.Example.FromString(record).features.feature)
     return (
         f"Record {position} of {file} lacks {IMAGE_KEY} or {LABEL_KEY}, or holds an empty one; "
@@ -140,11 +171,15 @@ def _remembered(place: str) -> Index | None:
 
 
 def _remember(place: str, rows: Index) -> None:
-    temporary = f"{place}.{os.getpid()}"
+    text = json.dumps({"version": _VERSION, "files": rows})
     try:
-        with tf.io.gfile.GFile(temporary, "w") as file:
-            json.dump({"version": _VERSION, "files": rows}, file)
-        tf.io.gfile.rename(temporary, place, overwrite=True)
-    except tf.errors.OpError as error:
+        if "://" in place:  # where an object appears whole
+            with tf.io.gfile.GFile(place, "w") as file:
+                file.write(text)
+        else:
+            with staging_folder(Path(place).parent, f".{Path(place).name}-") as folder:
+                (folder / "index").write_text(text)
+                os.replace(folder / "index", place)
+    except (tf.errors.OpError, OSError) as error:
         _log.warning("%s cannot be written, so the files will be counted again next time: %s",
                      place, reason(error))  # fmt: skip

@@ -2,8 +2,9 @@
 
     PATH/train-00000-of-01024 …        PATH/validation-00000-of-00128 …
 
-Each record is a tf.train.Example with `image/encoded` (the file) and `image/class/label`. PATH is
-a local folder or on a bucket (`gs://…`).
+Each record is a tf.train.Example with `image/encoded` (the file) and `image/class/label`. The files
+may be gzipped, with or without .gz behind their names. PATH is a local folder or on a bucket
+(`gs://…`).
 """
 
 import os
@@ -13,6 +14,7 @@ from keras_resnet.input_pipeline.errors import DataError, did_you_mean, reason
 from keras_resnet.input_pipeline.settings import Setting
 from keras_resnet.input_pipeline.sources import splits
 from keras_resnet.input_pipeline.sources.kind import SourceKind
+from keras_resnet.printing import from_bytes
 
 if TYPE_CHECKING:
     from keras_resnet.input_pipeline.sources.record_files import FileSlice, RecordFileSource
@@ -66,6 +68,7 @@ def open_split(
         image_key=record_index.IMAGE_KEY,
         label_key=record_index.LABEL_KEY,
         label_offset=label_offset,
+        gzipped=[file for index in indices.values() for file in index if index[file].get("gzip")],
     )
 
 
@@ -81,9 +84,10 @@ def _class_names(file: str, rows: list[dict[str, int]], offset: int) -> tuple[st
     if not file:
         return tuple(str(label) for label in range(highest - offset + 1))
     try:
-        with tf.io.gfile.GFile(os.path.expanduser(file)) as lines:
-            names = tuple(line.strip() for line in lines.read().splitlines() if line.strip())
-    except (tf.errors.OpError, UnicodeDecodeError) as error:
+        with tf.io.gfile.GFile(os.path.expanduser(file), "rb") as opened:
+            lines = from_bytes(opened.read()).split("\n")
+            names = tuple(line.strip() for line in lines if line.strip())
+    except tf.errors.OpError as error:
         raise DataError(f"class_names={file}: cannot be read: {reason(error)}") from error
     if highest - offset >= len(names):
         raise DataError(

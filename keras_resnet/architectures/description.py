@@ -34,7 +34,8 @@ def _lists(value: Any) -> Any:
 
 def fields_of(description: Any) -> dict[str, Any]:
     """What `describe` gave, as fields of `Architecture` and the `name`; empty for anything else."""
-    if not isinstance(description, dict) or description.get("name") not in ARCHITECTURES:
+    name = description.get("name") if isinstance(description, dict) else None
+    if not isinstance(name, str) or name not in ARCHITECTURES:
         return {}
     known = CHANGEABLE | {"name"}
     return {key: frozen(value) for key, value in description.items() if key in known}

@@ -18,6 +18,7 @@ from keras_resnet.blocks.normalization import (
 from keras_resnet.errors import nearest
 from keras_resnet.layers import PadChannels, StochasticDepth
 from keras_resnet.layers.standardized_conv import STANDARDIZED_CONVOLUTIONS
+from keras_resnet.layers.subsampling_conv import SUBSAMPLING_CONVOLUTIONS, corrupts_memory
 
 Activation = str | Callable[..., Any] | type[keras.layers.Layer]
 
@@ -169,12 +170,11 @@ class Builder:
         if symmetric and max(strides) > 1 and max(kernel) > 1:
             border = [d * (k // 2) for k, d in zip(kernel, dilations, strict=True)]
             x = self.layer("ZeroPadding", compact(border), name=f"{name}_pad")(x)
-        if self._corrupts_memory(x, kernel, strides):
-            x = self.layer("AveragePooling", 1, strides=strides, name=f"{name}_subsample")(x)
-            strides = (1,) * self.rank
         make = getattr(keras.layers, f"Conv{self.rank}D")
         if options.weight_standardization and standardized is not False:
             make = STANDARDIZED_CONVOLUTIONS[self.rank]
+        elif corrupts_memory(kernel, strides, self.channels(x)):
+            make = SUBSAMPLING_CONVOLUTIONS[self.rank]
         return make(
             filters,
             kernel,
@@ -190,15 +190,6 @@ class Builder:
             dtype=options.dtype,
             name=name,
         )(x)
-
-    def _corrupts_memory(self, x, kernel, strides) -> bool:
-        """Whether TensorFlow 2.21 must not compute the gradient of this convolution's kernel.
-
-        On processors with AVX-512 oneDNN writes beyond the end of an array there, if a strided 1×1
-        convolution has fewer than 16 input channels: 24 of 104 shapes tried ended the process. The
-        same pixels picked by a layer of their own do not.
-        """
-        return max(kernel) == 1 < max(strides) and self.channels(x) < 16 and self.rank < 3
 
     def _check_kernel(self, kernel, strides, dilations) -> None:
         if self.options.padding == "symmetric" and any(size % 2 == 0 for size in kernel):

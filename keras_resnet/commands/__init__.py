@@ -33,6 +33,8 @@ COMMANDS = {
     "evaluate": "keras_resnet.commands.evaluate",
     "predict": "keras_resnet.commands.predict",
     "find-lr": "keras_resnet.commands.find_lr",
+    "explain": "keras_resnet.commands.explain",
+    "embed": "keras_resnet.commands.embed",
     "config": "keras_resnet.commands.config",
     "convert": "keras_resnet.commands.convert",
     "show": "keras_resnet.commands.show",
@@ -56,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # TensorFlow's own start-up chatter would bury the lines that matter; errors still show.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     standard_streams.open_missing()
+    standard_streams.escape_the_rest()
     code = _run(argv)
     if (error := standard_streams.failure_of_output()) is not None:
         code = code or _fail_output(argv, error)

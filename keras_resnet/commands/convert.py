@@ -22,6 +22,7 @@ from keras_resnet.commands.model_flags import (
 )
 from keras_resnet.commands.options import check_folder_of, define_strings
 from keras_resnet.errors import UsageError, UserError
+from keras_resnet.printing import printable
 from keras_resnet.storage import replacing
 
 SUMMARY = "Make a .keras file of weights from PyTorch, timm, transformers or keras.applications."
@@ -79,7 +80,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
         model.class_names = class_names
     for warning in caught:
         if issubclass(warning.category, UserWarning):
-            print(f"note: {warning.message}")
+            print(f"note: {printable(warning.message)}")
     with replacing(output) as temporary:
         model.save(temporary)
     print(f"{output}: {_describe(model)}")

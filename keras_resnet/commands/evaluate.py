@@ -14,11 +14,9 @@ Labels are matched to the classes of the model by name. Prints the accuracy of e
 With --workdir alone a checkpoint, the newest or the best, is evaluated on the evaluation split of
 the run; overrides are then for what may have moved since, for example --config.data.path=DIR."""
 
-import contextlib
 import json
 import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,11 +30,14 @@ from keras_resnet.commands.options import (
     define_checkpoint,
     define_json_switch,
     define_strings,
+    define_trusted_switch,
+    notes_on_stderr,
 )
 from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.config import KEYS, check, default_config, overrides, source_options
 from keras_resnet.errors import UsageError
 from keras_resnet.input_pipeline.sources import SETTINGS
+from keras_resnet.printing import printable
 from keras_resnet.storage import in_bucket, replacing
 from keras_resnet.training.workdir import WorkDir
 
@@ -75,6 +76,7 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
         absl_flags.DEFINE_enum(name, default, choices, meaning, flag_values=flags)
     define_checkpoint(flags)
     define_json_switch(flags)
+    define_trusted_switch(flags)
     overrides.define(flags)
 
 
@@ -126,13 +128,16 @@ def _run_model(flags: absl_flags.FlagValues) -> int:
     config = _config_of_data(flags)
     start_tensorflow()
     from keras_resnet import evaluation
+    from keras_resnet.export.origin import ForeignModelWarning
     from keras_resnet.input_pipeline import open_source
 
     data: Any = flags.data
     if config is not None:
         split = flags.split or config.data.eval_split
         data = open_source(split=split, **source_options(config))
-    with _notes_on_stderr(), tqdm.tqdm(unit="image", dynamic_ncols=True, disable=None) as bar:
+    with notes_on_stderr(), tqdm.tqdm(unit="image", dynamic_ncols=True, disable=None) as bar:
+        if flags.trusted:
+            warnings.simplefilter("ignore", ForeignModelWarning)
         result = evaluation.evaluate(
             _model(flags),
             data,
@@ -144,7 +149,7 @@ def _run_model(flags: absl_flags.FlagValues) -> int:
     text = _text(result, "json" if flags.json else flags.format, _name(flags))
     if flags.output:
         with replacing(Path(flags.output).absolute()) as temporary:
-            temporary.write_text(text)
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     else:
         print(text, end="")
     return 0
@@ -190,18 +195,9 @@ def _name(flags: absl_flags.FlagValues) -> str:
     return flags.model or flags.workdir
 
 
-@contextlib.contextmanager
-def _notes_on_stderr() -> Iterator[None]:
-    """While entered, what is to be known of weights is printed as a line each."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = lambda message, *_, **__: print(f"note: {message}", file=sys.stderr)
-        yield
-
-
 def _text(result: "DataEvaluation", kind: str, model: str) -> str:
     if kind == "json":
-        return json.dumps({"model": model, **result.to_dict()}, ensure_ascii=False) + "\n"
+        return json.dumps({"model": model, **result.to_dict()}) + "\n"
     if kind == "csv":
         return result.class_table()
     lines = [f"model      {model}"]
@@ -210,11 +206,14 @@ def _text(result: "DataEvaluation", kind: str, model: str) -> str:
     lines.append(f"evaluated  {result.source}")
     lines += [f"note       {note}" for note in result.notes]
     lines += [f"skipped    {problem}" for problem in result.unreadable]
-    return "\n".join([*lines, "", *_class_lines(result), "", _figures(result)]) + "\n"
+    lines += ["", *_class_lines(result), "", _figures(result)]
+    return "".join(f"{printable(line)}\n" for line in lines)
 
 
 def _class_lines(result: "DataEvaluation") -> list[str]:
     rows = [row for row in result.per_class() if row["examples"]]
+    for row in rows:
+        row["class"] = printable(row["class"])
     width = max(len("class"), *(len(row["class"]) for row in rows))
     lines = [f"{'class':<{width}}  {'images':>7}  {'right':>7}  {'top1':>6}  most often taken for"]
     for row in rows:

@@ -1,5 +1,6 @@
 """usage: keras-resnet export (--workdir=DIR | --model=FILE.keras) --output=PATH [--format=FORMAT]
-                           [--precision=PRECISION] [--on-error=flag] [--top=5] [--images=PATHS]
+                           [--precision=PRECISION] [--on-error=flag] [--top=5] [--max-batch=64]
+                           [--images=PATHS]
 
 Formats: saved_model (the default; PATH is a folder, in which the next free number becomes a version
 for TF Serving, beside serving_config/) and others, for which PATH is a file. Every export is run
@@ -20,6 +21,7 @@ from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.errors import UsageError, UserError
 from keras_resnet.export.formats import FORMATS, PRECISIONS
 from keras_resnet.export.labels import read_labels
+from keras_resnet.export.serving_config import BATCH_SIZES
 from keras_resnet.storage import check_keras_file
 from keras_resnet.training.say import say
 from keras_resnet.training.workdir import WorkDir
@@ -78,6 +80,13 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
     )
     for name, number, lowest, meaning in (
         ("top", 5, 1, "Number of classes that a server answers with."),
+        (
+            "max-batch",
+            64,
+            BATCH_SIZES[-1],
+            "Number of images that a request to a SavedModel may hold; a server refuses more, for "
+            "which it may lack the memory.",
+        ),
         ("limit", 256, 0, "Number of images on which model and export are compared; 0: all."),
     ):
         absl_flags.DEFINE_integer(name, number, meaning, lower_bound=lowest, flag_values=flags)
@@ -171,6 +180,7 @@ def _write_saved_model(
         fold=flags.fold,
         top=flags.top,
         on_error=str(flags["on-error"].value),
+        max_batch=int(str(flags["max-batch"].value)),
         class_names=labels,
         samples=samples,
         name=flags.name,

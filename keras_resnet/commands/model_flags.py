@@ -1,13 +1,13 @@
 """The arguments of `create_model` as flags of a command."""
 
 import ast
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from absl import flags as absl_flags
 
+from keras_resnet.bounds import parse_json
 from keras_resnet.errors import UsageError, UserError
 
 
@@ -124,7 +124,7 @@ def read_class_names(path: str) -> list[str]:
         names = [line.strip() for line in text.splitlines() if line.strip()]
     else:
         try:
-            names = json.loads(text)
+            names = parse_json(text)
         except ValueError as error:
             raise UserError(f"--class_names={path}: is no JSON list ({error})") from error
     if not names or not all(isinstance(name, str) for name in names):

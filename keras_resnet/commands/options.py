@@ -1,7 +1,11 @@
 """What several commands ask of their flags, and the text of a command's help."""
 
+import contextlib
 import json
+import sys
 import textwrap
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -9,6 +13,7 @@ from typing import Any
 from absl import flags as absl_flags
 
 from keras_resnet.errors import UsageError, UserError
+from keras_resnet.printing import printable
 
 _WIDTH = 100
 CONFIG_HELP = (
@@ -46,6 +51,27 @@ def check_checkpoint(flags: absl_flags.FlagValues) -> None:
     """Raises UsageError where --checkpoint stands without --workdir."""
     if flags.checkpoint and not flags.workdir:
         raise UsageError(f"--checkpoint={flags.checkpoint} goes with --workdir")
+
+
+def define_trusted_switch(flags: absl_flags.FlagValues) -> None:
+    """Defines --trusted for commands that run a SavedModel."""
+    absl_flags.DEFINE_boolean(
+        "trusted",
+        False,
+        "Leave out the warning of a SavedModel from elsewhere, which can read and write files.",
+        flag_values=flags,
+    )
+
+
+@contextlib.contextmanager
+def notes_on_stderr() -> Iterator[None]:
+    """While entered, what is to be known of a model is printed to standard error, a line each."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = lambda message, *_, **__: print(
+            f"note: {printable(message)}", file=sys.stderr, flush=True
+        )
+        yield
 
 
 def check_folder_of(flags: absl_flags.FlagValues, *names: str) -> None:

@@ -8,25 +8,36 @@ of a run: its finished model.keras is taken, or its newest checkpoint, or with -
 one with the highest top-1. Of a folder of images every
 image file below it is taken. --format: text, jsonl (one JSON object a line, with "image" and
 "predictions", a list of {"class", "class_id", "probability"}; --json is short for it) or csv
-(image, class_1, class_id_1, probability_1, ...). A file that cannot be read gets an "error" in its
-row, and the exit code is 1 at the end."""
+(image, class_1, class_id_1, probability_1, ...). jsonl holds names exactly; text and csv escape
+what no terminal should get, and csv puts a quote before a name that a spreadsheet would take for a
+formula. A file that cannot be read gets an "error" in its row, and the exit code is 1 at the end.
+Files of folders that are passed over are counted by suffix in the last line; HEIC, AVIF and TIFF,
+which take longer, need `pip install 'keras-resnet-tpu[heif]'`."""
 
 import contextlib
 import csv
 import json
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import tqdm
 from absl import flags as absl_flags
 
-from keras_resnet.commands.options import check_checkpoint, define_checkpoint
+from keras_resnet.commands.options import (
+    check_checkpoint,
+    define_checkpoint,
+    define_trusted_switch,
+    notes_on_stderr,
+)
 from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.errors import UsageError, UserError
 from keras_resnet.export.labels import read_labels
-from keras_resnet.input_pipeline.image_listing import list_images
+from keras_resnet.input_pipeline.image_listing import in_words, list_images
+from keras_resnet.input_pipeline.other_formats import SUFFIXES, suffixes_read
+from keras_resnet.printing import csv_cell, printable
 from keras_resnet.storage import check_keras_file, replacing
 from keras_resnet.training.workdir import WorkDir
 
@@ -37,7 +48,7 @@ SUMMARY = "Classify image files or folders of them."
 
 
 def define_flags(flags: absl_flags.FlagValues) -> None:
-    """Defines --model, --workdir, --checkpoint, --labels, --top, --format, --json and --output."""
+    """Defines the flags; the module's docstring says what they do."""
     for name, meaning in (
         ("model", "A .keras file, an export, or weights that name their network."),
         ("workdir", "Work directory of a training run."),
@@ -53,6 +64,7 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
         "format", "text", ["text", "jsonl", "csv"], "How to print the rows.", flag_values=flags
     )
     absl_flags.DEFINE_boolean("json", False, "Short for --format=jsonl.", flag_values=flags)
+    define_trusted_switch(flags)
 
 
 def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
@@ -66,9 +78,10 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
         raise UsageError("name one image file, or folder of images, or more")
     if flags.workdir and not WorkDir(flags.workdir).model.exists():
         WorkDir(flags.workdir).read_config()  # raises if no run was started there
-    files = list(list_images(arguments))
+    passed_over: Counter[str] = Counter()
+    files = list(list_images(arguments, passed_over, also=suffixes_read()))
     if not files:
-        raise UserError(f"{', '.join(arguments)}: no image files there")
+        raise UserError(f"{', '.join(arguments)}: no image files there{_but(passed_over)}")
     if flags.output:
         _check_output(flags.output)
     labels = read_labels(Path(flags.labels)) if flags.labels else None
@@ -79,11 +92,14 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     write = _Writer("jsonl" if flags.json else flags.format, flags.top)
     failures = []
     with _output(flags.output) as file, _progress(len(files), file) as bar:
-        for path, answer in predictor.predict(files):
+        for path, answer in predictor.predict_files(files):
             if isinstance(answer, str):
                 failures.append(f"{path} {answer}")
             write(file, path, answer)
             bar.update()
+    if passed_over:
+        count = f"{len(files):,} file{' was' if len(files) == 1 else 's were'} predicted"
+        print(f"note: {count}{printable(_but(passed_over))}", file=sys.stderr)
     if failures:
         raise UserError(
             f"{len(failures)} of {len(files)} files could not be read, the first: {failures[0]}"
@@ -91,11 +107,21 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     return 0
 
 
+def _but(passed_over: Mapping[str, int]) -> str:
+    """What to say of the files in folders that were passed over, to follow a statement."""
+    if not passed_over:
+        return ""
+    needed = [suffix for suffix in SUFFIXES if suffix in passed_over]
+    hint = f"; pip install 'keras-resnet-tpu[heif]' reads {', '.join(needed)}" if needed else ""
+    return f", and passed over for their names: {in_words(passed_over)}{hint}"
+
+
 def _predictor(flags: absl_flags.FlagValues, labels: list[str] | None) -> "Predictor":
     from keras_resnet.export.predictor import Predictor, load_predictor
 
     if not flags.workdir:
-        return load_predictor(flags.model, flags.top, labels)
+        with notes_on_stderr():
+            return load_predictor(flags.model, flags.top, labels, trusted=flags.trusted)
     from keras_resnet.training.evaluation import load_model_of_workdir
 
     model = load_model_of_workdir(
@@ -116,7 +142,10 @@ def _output(path: str | None) -> Iterator[IO[str]]:
     if path is None:
         yield sys.stdout
         return
-    with replacing(Path(path).absolute()) as temporary, temporary.open("w", newline="") as file:
+    with (
+        replacing(Path(path).absolute()) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         yield file
 
 
@@ -139,11 +168,15 @@ class _Writer:
 
     def _text(self, file: IO[str], path: str, answer: list[dict] | str) -> None:
         if isinstance(answer, str):
-            print(f"{path}\n  error: {answer}", file=file)
+            print(f"{printable(path)}\n  error: {printable(answer)}", file=file)
             return
-        width = max(len(row["class"]) for row in answer)
-        rows = [f"  {row['class']:<{width}}  {row['probability']:7.2%}" for row in answer]
-        print("\n".join([path, *rows]), file=file)
+        names = [printable(row["class"]) for row in answer]
+        width = max(map(len, names))
+        rows = [
+            f"  {name:<{width}}  {row['probability']:7.2%}"
+            for name, row in zip(names, answer, strict=True)
+        ]
+        print("\n".join([printable(path), *rows]), file=file)
 
     def _jsonl(self, file: IO[str], path: str, answer: list[dict] | str) -> None:
         key = "error" if isinstance(answer, str) else "predictions"
@@ -158,7 +191,9 @@ class _Writer:
             names = [f"{key}_{i + 1}" for i in range(self.columns) for key in keys]
             writer.writerow(["image", *names, "error"])
         if isinstance(answer, str):
-            writer.writerow([path, *[""] * (3 * self.columns), answer])
+            writer.writerow([csv_cell(path), *[""] * (3 * self.columns), csv_cell(answer)])
             return
-        cells = [row[key] for row in answer for key in keys]
-        writer.writerow([path, *cells, *[""] * (3 * self.columns - len(cells)), ""])
+        cells = [
+            csv_cell(row[key]) if key == "class" else row[key] for row in answer for key in keys
+        ]
+        writer.writerow([csv_cell(path), *cells, *[""] * (3 * self.columns - len(cells)), ""])

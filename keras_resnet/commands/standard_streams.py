@@ -1,9 +1,12 @@
 """Standard input, output and error as a command finds and leaves them: closed, full or broken."""
 
 import contextlib
+import io
 import os
 import signal
 import sys
+
+from keras_resnet.printing import printable_lines
 
 BROKEN_PIPE = 128 + signal.SIGPIPE  # what shells report of a command that SIGPIPE ends
 
@@ -26,10 +29,17 @@ def open_missing() -> None:
             setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
 
 
+def escape_the_rest() -> None:
+    """Has escapes printed for what the encoding of standard output or error does not have."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def print_error(text: str) -> None:
-    """Prints on standard error, if that can be."""
+    """Prints on standard error, if that can be, and nothing that controls a terminal."""
     with contextlib.suppress(OSError):
-        print(text, file=sys.stderr)
+        print(printable_lines(text), file=sys.stderr)
         sys.stderr.flush()
 
 

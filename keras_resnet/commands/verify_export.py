@@ -1,4 +1,4 @@
-"""usage: keras-resnet verify-export [--json] DIR
+"""usage: keras-resnet verify-export [--json] [--trusted] DIR
 
 DIR is a SavedModel or a folder of numbered versions, of which the newest is taken. It is loaded and
 run by TensorFlow's C++ loader, the one inside TF Serving, in a process that has neither TensorFlow
@@ -10,8 +10,9 @@ from pathlib import Path
 
 from absl import flags as absl_flags
 
-from keras_resnet.commands.options import define_json_switch
+from keras_resnet.commands.options import define_json_switch, define_trusted_switch, notes_on_stderr
 from keras_resnet.errors import UsageError
+from keras_resnet.export.origin import warn_if_foreign
 from keras_resnet.export.verify import verify_saved_model
 from keras_resnet.export.versions import newest_version
 
@@ -19,8 +20,9 @@ SUMMARY = "Check a SavedModel with TensorFlow's C++ loader, as it is served."
 
 
 def define_flags(flags: absl_flags.FlagValues) -> None:
-    """Defines --json."""
+    """Defines --json and --trusted."""
     define_json_switch(flags)
+    define_trusted_switch(flags)
 
 
 def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
@@ -28,6 +30,9 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     if len(arguments) != 1:
         raise UsageError("name one folder: a SavedModel or a folder of numbered versions")
     folder = newest_version(Path(arguments[0]).expanduser())
+    if not flags.trusted:
+        with notes_on_stderr():
+            warn_if_foreign(folder)
     report, _ = verify_saved_model(folder)
     if flags.json:
         print(json.dumps({"path": str(folder), **report}))

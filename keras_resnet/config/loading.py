@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from keras_resnet.config.key import Key
 from keras_resnet.config.schema import KEYS, default_config, flatten
 from keras_resnet.errors import UsageError, did_you_mean
-from keras_resnet.input_pipeline.sources import SETTINGS
+from keras_resnet.input_pipeline.sources import SETTINGS, exif_of
 from keras_resnet.preprocessing import Preprocessing
 
 
@@ -134,7 +134,9 @@ def training_image_size(config: ConfigDict) -> int:
 
 def preprocessing(config: ConfigDict) -> Preprocessing:
     """Returns the preprocessing of `data.*` that evaluation and saved models use."""
-    return Preprocessing.from_fields_of(config.data)
+    values = {name: config.data[name] for name in Preprocessing.names()}
+    values["exif"] = exif_of(config.data.source, config.data.exif)
+    return Preprocessing(**values)
 
 
 def source_options(config: ConfigDict) -> dict[str, Any]:

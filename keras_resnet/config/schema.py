@@ -21,7 +21,7 @@ from keras_resnet.config.registries import Registry
 from keras_resnet.input_pipeline.augment.settings import AUGMENTATIONS
 from keras_resnet.input_pipeline.settings import SAMPLERS
 from keras_resnet.input_pipeline.sources import SETTINGS
-from keras_resnet.preprocessing import CHANNEL_ORDERS, INTERPOLATIONS, RESIZES
+from keras_resnet.preprocessing import CHANNEL_ORDERS, INTERPOLATIONS, MAX_PIXELS, RESIZES
 
 # Of config.json. Files that name no version are 1.
 CONFIG_VERSION = 3
@@ -34,9 +34,14 @@ PART = Range(low=0, high=1, open_low=True)
 
 # Of what `open_source` takes; the images and labels must stay what they are.
 _RESUME_SOURCE = {"path": NOTED, "class_names": NOTED, "on_error": NOTED, "max_broken_share": NOTED,
-                  "cache": FREELY, "cache_path": FREELY}  # fmt: skip
+                  "cache": FREELY, "cache_path": FREELY, "max_pixels": NOTED}  # fmt: skip
 # A host may have the data on a disk of its own; what is there is compared.
 _PER_HOST_SOURCE = ("path", "cache", "cache_path")
+# Of the same, what came later: since which version, and what its absence meant in older ones.
+_LATER_OF_SOURCE: dict[str, dict[str, Any]] = {
+    "exif": {"since": 3, "absent": {1: "ignore", 2: "ignore"}},
+    "max_pixels": {"since": 3, "absent": {1: MAX_PIXELS, 2: MAX_PIXELS}},
+}
 
 # fmt: off
 _ROWS = (
@@ -111,7 +116,7 @@ _ROWS = (
 
     *(Key(f"data.{row.name}", row.default, help=row.help, choices=row.choices,
           accepted=row.accepted, resume=_RESUME_SOURCE.get(row.name, NO),
-          per_host=row.name in _PER_HOST_SOURCE)
+          per_host=row.name in _PER_HOST_SOURCE, **_LATER_OF_SOURCE.get(row.name, {}))
       for row in SETTINGS),
     Key("data.train_split", "train",
         help="The images to train on, as TFDS writes splits: train, train[:80%]."),

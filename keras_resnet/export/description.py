@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from keras_resnet.bounds import Budget, RefusedError, opened_zip, parse_json
 from keras_resnet.errors import UserError
 from keras_resnet.preprocessing import Preprocessing
 
@@ -39,12 +40,12 @@ class Description:
             "class_names": list(self.class_names),
             "is_multilabel": self.is_multilabel,
         }
-        return json.dumps(values, ensure_ascii=False)
+        return json.dumps(values)
 
     @classmethod
     def read(cls, text: str | bytes) -> "Description":
         """What `to_json` gave; raises ValueError, KeyError or TypeError for anything else."""
-        values: dict[str, Any] = json.loads(text)
+        values: dict[str, Any] = parse_json(text)
         return cls(
             Preprocessing.from_dict(values["preprocessing"]),
             tuple(values["class_names"]),
@@ -61,8 +62,10 @@ def add_to_tflite(path: Path, description: Description) -> None:
 def of_tflite(path: Path) -> Description:
     """The description in a `.tflite` file; raises UserError if there is none."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with opened_zip(Budget(path)) as archive:
             return Description.read(archive.read(_MEMBER))
+    except RefusedError:
+        raise
     except (OSError, zipfile.BadZipFile, ValueError, KeyError, TypeError) as error:
         raise _lacking(path) from error
 

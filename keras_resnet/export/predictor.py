@@ -16,14 +16,18 @@ import tensorflow as tf
 
 from keras_resnet.errors import UserError
 from keras_resnet.export import file_predictors, signatures
-from keras_resnet.export.labels import LABELS
+from keras_resnet.export.labels import LABELS, lines_of
+from keras_resnet.export.origin import read_origin, warn_if_foreign
 from keras_resnet.export.versions import list_versions, newest_version
-from keras_resnet.input_pipeline.corrupt_images import describe
+from keras_resnet.input_pipeline.corrupt_images import describe, problem
+from keras_resnet.input_pipeline.errors import DataError
 from keras_resnet.input_pipeline.image_listing import list_images
+from keras_resnet.input_pipeline.other_formats import as_png, suffixes_read
 from keras_resnet.models import create_model
 from keras_resnet.models.loading import load_model
+from keras_resnet.preprocessing import MAX_PIXELS
 from keras_resnet.storage import in_bucket, read_json
-from keras_resnet.training.evaluation import load_model_of_workdir
+from keras_resnet.training.evaluation import Which, load_model_of_workdir
 from keras_resnet.training.workdir import WorkDir
 from keras_resnet.weights.checkpoint import WeightsError
 from keras_resnet.weights.files import are_weights
@@ -58,10 +62,12 @@ class Predictor:
     Args:
         answer: classifies a batch.
         class_names: of all classes, by number.
+        max_pixels: how many pixels an image may claim to have (`Preprocessing.max_pixels`), where
+            that is known.
     """
 
-    def __init__(self, answer: Answer, class_names: Sequence[str]):
-        self._answer = answer
+    def __init__(self, answer: Answer, class_names: Sequence[str], max_pixels: int = MAX_PIXELS):
+        self._answer, self._max_pixels = answer, max_pixels
         self.class_names = tuple(class_names)
 
     @classmethod
@@ -71,15 +77,17 @@ class Predictor:
         """Predicts with a Keras model, through the functions that its export would have."""
         network = signatures.make_network(model, fold=False, class_names=class_names)
         made = signatures.make_signatures(network, network, top=top, on_error="flag")
-        return cls(made["serving_default"], network.class_names)
+        return cls(made["serving_default"], network.class_names, network.preprocessing.max_pixels)
 
     def predict(
-        self, paths: Iterable[str | os.PathLike], batch_size: int = BATCH
+        self,
+        paths: str | os.PathLike | Iterable[str | os.PathLike],
+        batch_size: int = BATCH,
     ) -> Iterator[tuple[str, list[dict] | str]]:
         """Yields (path, answer) for every image, reading a batch at a time.
 
         Args:
-            paths: image files, and folders of which every image file is taken.
+            paths: one path or several: image files, and folders of which every image file is taken.
 
         Yields:
             The path and a list of {"class": name, "class_id": index, "probability": 0..1}, the most
@@ -88,9 +96,15 @@ class Predictor:
         Raises:
             UserError: a path does not exist.
         """
-        files = list_images(paths)
+        yield from self.predict_files(list_images(paths, also=suffixes_read()), batch_size)
+
+    def predict_files(
+        self, files: Iterable[Path], batch_size: int = BATCH
+    ) -> Iterator[tuple[str, list[dict] | str]]:
+        """As `predict`, for files alone; one that is not there any more gets an answer, too."""
+        files = iter(files)
         while chunk := list(itertools.islice(files, batch_size)):
-            contents, problems = _read(chunk)
+            contents, problems = _read(chunk, self._max_pixels)
             answers = self._answers(contents)
             for file in chunk:
                 yield str(file), problems.get(file) or answers[file]
@@ -111,36 +125,46 @@ class Predictor:
             outputs = self._answer(tf.constant(encoded))
         except tf.errors.InvalidArgumentError as error:
             if len(encoded) == 1:
-                nothing = np.zeros((1, 1))
-                problem = describe(encoded[0], ValueError(_reason(error)))
-                return Classified(nothing.astype("int32"), nothing.astype("float32"), {0: problem})
-            # The SavedModel refuses the whole batch for one image: find out which.
-            return _joined([self.classify([image]) for image in encoded])
+                nothing, said = np.zeros((1, 1)), self._problem(encoded[0], _reason(error))
+                return Classified(nothing.astype("int32"), nothing.astype("float32"), {0: said})
+            # The SavedModel refuses the whole batch for one image, or because it is too long.
+            half = len(encoded) // 2
+            return _joined(self.classify(encoded[:half]), self.classify(encoded[half:]))
         values = {key: outputs[key].numpy() for key in outputs if key != "classes"}
         valid = values.get("valid", np.ones(len(encoded), bool))
         problems = {
-            place: describe(encoded[place], ValueError(UNDECODABLE))
+            place: self._problem(encoded[place], UNDECODABLE)
             for place in np.flatnonzero(~valid).tolist()
         }
         return Classified(values["class_ids"], values["probabilities"], problems)
 
+    def _problem(self, encoded: bytes, said: str) -> str:
+        # A graph that flags images does not say why: what it refuses, it refuses here as well.
+        found = problem(lambda: encoded, self._max_pixels) if said == UNDECODABLE else None
+        return found or describe(encoded, ValueError(said))
 
-def _joined(parts: list[Classified]) -> Classified:
-    """One after the other, of as many classes as the widest has."""
-    width = max(part.class_ids.shape[1] for part in parts)
 
-    def stack(rows: list[np.ndarray]) -> np.ndarray:
+def _joined(first: Classified, second: Classified) -> Classified:
+    """One after the other, of as many classes as the wider has."""
+    width = max(first.class_ids.shape[1], second.class_ids.shape[1])
+
+    def stack(*rows: np.ndarray) -> np.ndarray:
         return np.concatenate([np.pad(row, ((0, 0), (0, width - row.shape[1]))) for row in rows])
 
+    count = len(first.class_ids)
     return Classified(
-        stack([part.class_ids for part in parts]),
-        stack([part.probabilities for part in parts]),
-        {place: part.problems[0] for place, part in enumerate(parts) if part.problems},
+        stack(first.class_ids, second.class_ids),
+        stack(first.probabilities, second.probabilities),
+        {**first.problems, **{count + place: why for place, why in second.problems.items()}},
     )
 
 
 def load_predictor(
-    path: str | os.PathLike, top: int | None = None, class_names: list[str] | None = None
+    path: str | os.PathLike,
+    top: int | None = None,
+    class_names: list[str] | None = None,
+    *,
+    trusted: bool = False,
 ) -> Predictor:
     """A predictor from whatever this package writes or reads.
 
@@ -152,25 +176,47 @@ def load_predictor(
         top: number of classes, 5 by default; a SavedModel returns as many as it was exported with,
             or fewer if `top` says so.
         class_names: instead of the model's own.
+        trusted: True leaves out the warning of a SavedModel that this package did not write, which
+            can read and write files (see `origin`).
 
     Raises:
         UserError: there is nothing at `path` that predicts, or `class_names` are not one for each
             class, or a package that such a file needs is missing; names the extra to install.
     """
-    name = os.fspath(path)
-    file = Path(path).expanduser()
-    if file.suffix == ".keras" and not name.startswith("hf://"):
-        return Predictor.of_model(load_model(Path(path)), top or TOP, class_names)
+    network = load_network(path)
+    if network is not None:
+        return Predictor.of_model(network, top or TOP, class_names)
+    name, file = os.fspath(path), Path(path).expanduser()
     if file.suffix in file_predictors.SUFFIXES:
         answer, own = file_predictors.load(file, top or TOP)
         return Predictor(answer, _checked(class_names, own, name))
-    if not name.startswith("hf://") and _is_workdir(path):
-        return Predictor.of_model(load_model_of_workdir(WorkDir(path)), top or TOP, class_names)
-    if name.startswith("hf://") or are_weights(file):
-        return Predictor.of_model(_model_of_weights(path), top or TOP, class_names)
     folder = newest_version(file)
+    if not trusted:
+        warn_if_foreign(folder)
     answer = _served(folder, top)
     return Predictor(answer, _checked(class_names, _served_names(folder), name))
+
+
+def load_network(path: str | os.PathLike, checkpoint: Which | None = None) -> keras.Model | None:
+    """The Keras model in what `load_predictor` takes; None of exports, which hold none.
+
+    Args:
+        path: a `.keras` file, the work directory of a run, or trained weights that name their
+            network.
+        checkpoint: of a work directory, "newest" or "best"; None: what its `checkpoint.model` says.
+
+    Raises:
+        UserError: as `load_predictor`.
+    """
+    name, file = os.fspath(path), Path(path).expanduser()
+    in_hub = name.startswith("hf://")
+    if file.suffix == ".keras" and not in_hub:
+        return load_model(Path(path))
+    if file.suffix in file_predictors.SUFFIXES:
+        return None
+    if not in_hub and _is_workdir(path):
+        return load_model_of_workdir(WorkDir(path), checkpoint)
+    return _model_of_weights(path) if in_hub or are_weights(file) else None
 
 
 def _model_of_weights(path: str | os.PathLike) -> keras.Model:
@@ -234,26 +280,31 @@ def _served(folder: Path, top: int | None) -> Answer:
 
 
 def _served_names(folder: Path) -> list[str]:
-    """The labels that an export has as an asset, one a line."""
+    """The names that an export notes, or has as an asset, one a line."""
+    origin = read_origin(folder)
+    if origin is not None:
+        return origin["class_names"]
     file = folder / "assets" / LABELS
     try:
-        return file.read_text().splitlines()
+        return lines_of(file)
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from error
 
 
-def _read(files: list[Path]) -> tuple[dict[Path, bytes], dict[Path, str]]:
+def _read(files: list[Path], max_pixels: int) -> tuple[dict[Path, bytes], dict[Path, str]]:
     contents, problems = {}, {}
     for file in files:
         try:
-            contents[file] = file.read_bytes()
+            contents[file] = as_png(file.read_bytes(), max_pixels)
         except OSError as error:
             problems[file] = f"cannot be read: {error.strerror or error}"
+        except DataError as error:
+            problems[file] = str(error)
     return contents, problems
 
 
 def _reason(error: tf.errors.OpError) -> str:
-    return UNDECODABLE if signatures.UNREADABLE[:20] in error.message else error.message
+    return UNDECODABLE if signatures.UNREADABLE in error.message else error.message
 
 
 def _rows(names: Sequence[str], ids: np.ndarray, probabilities: np.ndarray) -> list[dict]:

@@ -14,9 +14,11 @@ import tensorflow as tf
 from keras_resnet.errors import UserError
 from keras_resnet.export import comparison, sample_images, warmup
 from keras_resnet.export.formats import find_format
-from keras_resnet.export.labels import LABELS
+from keras_resnet.export.labels import LABELS, write_labels
+from keras_resnet.export.origin import write_origin
 from keras_resnet.export.serving_config import BATCH_SIZES, write_serving_config
 from keras_resnet.export.signatures import (
+    MAX_BATCH,
     Network,
     freeze,
     logits_caller,
@@ -58,6 +60,7 @@ def export_saved_model(
     fold: bool = True,
     top: int = 5,
     on_error: str = "fail",
+    max_batch: int = MAX_BATCH,
     class_names: list[str] | None = None,
     samples: sample_images.Samples | None = None,
     name: str | None = None,
@@ -73,7 +76,7 @@ def export_saved_model(
         output: folder of the versions.
         precision: "float32" or "bfloat16".
         fold: False keeps the normalizations, and with them the model's numbers to the bit.
-        top, on_error: see `make_signatures`.
+        top, on_error, max_batch: see `make_signatures`.
         class_names: see `make_network`.
         samples: images to compare model and export on; default: random ones.
         name: what clients call the model; default: the name of `output`.
@@ -98,7 +101,9 @@ def export_saved_model(
     )
     comparison.check(difference, tolerance, f"the export in {precision}")
     with new_version(output) as (folder, published):
-        signatures = make_signatures(network, frozen, top=top, on_error=on_error)
+        signatures = make_signatures(
+            network, frozen, top=top, on_error=on_error, max_batch=max_batch
+        )
         with _explain_write_errors(output):
             write_saved_model(folder, network, signatures)
             warmup.write_records(folder / warmup.FILE, _warmup_records(network, name))
@@ -123,19 +128,16 @@ def _explain_write_errors(output: Path) -> Iterator[None]:
 
 
 def write_saved_model(folder: Path, network: Network, signatures: dict) -> None:
-    """Writes saved_model.pb and the labels, one a line, as an asset."""
+    """Writes saved_model.pb and the labels, one a line (see `write_labels`), as an asset."""
     labels = folder / LABELS
-    labels.write_text("".join(f"{_one_line(name)}\n" for name in network.class_names))
+    write_labels(labels, network.class_names)
     module = tf.Module()
     module.labels = tf.saved_model.Asset(str(labels))
     concrete = {key: function.get_concrete_function() for key, function in signatures.items()}
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     tf.saved_model.save(module, str(folder), signatures=concrete, options=options)
     labels.unlink()  # the SavedModel has its own copy in assets/
-
-
-def _one_line(name: str) -> str:
-    return " ".join(name.split())
+    write_origin(folder, list(network.class_names))
 
 
 def _check_size(network: Network) -> None:

@@ -78,7 +78,8 @@ request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(images))
 stub = prediction_service_pb2_grpc.PredictionServiceStub(grpc.insecure_channel(server))
 answer = {{k: tf.make_ndarray(v) for k, v in stub.Predict(request, timeout=60).outputs.items()}}
 for file, classes, probabilities in zip(files, answer["classes"], answer["probabilities"]):
-    print(file, ", ".join(f"{{c.decode()}} {{p:.1%}}" for c, p in zip(classes, probabilities)))
+    names = [repr(c.decode(errors="backslashreplace"))[1:-1] for c in classes]
+    print(file, ", ".join(f"{{name}} {{p:.1%}}" for name, p in zip(names, probabilities)))
 '''
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 
 import keras
@@ -13,18 +14,21 @@ from keras_resnet import input_pipeline
 from keras_resnet.errors import UserError
 from keras_resnet.export.description import Description
 from keras_resnet.export.folding import inference_copy
+from keras_resnet.input_pipeline.decoding import claimed_pixels
 from keras_resnet.input_pipeline.errors import DataError
 from keras_resnet.input_pipeline.preprocessing import check_preprocessing
 from keras_resnet.models import ResNet
 from keras_resnet.preprocessing import Preprocessing
+from keras_resnet.printing import to_bytes
 
 ON_ERROR = ("fail", "flag")
-# Images of a request that are decoded at a time; each may take up to 0.5 GiB (see docs/serving.md).
-PARALLEL_DECODES = 16
-UNREADABLE = (
-    "image_bytes cannot be decoded: no JPEG, PNG, GIF, BMP or WebP file, damaged, or more than "
-    "178,956,970 pixels. Positions in the batch:"
-)
+# Images of a request: of so many pixels (as `decoding.claimed_pixels` counts them), so many are
+# decoded at a time. What is decoded at a time takes 0.6 GB for one of the last kind, and less.
+PARALLEL_DECODES = ((4 * 2**20, 16), (16 * 2**20, 4), (math.inf, 1))
+# Images of a request, more than what `serving_config` lets a server put together.
+MAX_BATCH = 64
+UNREADABLE = "image_bytes cannot be decoded"
+TOO_MANY = "too many images in one request"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,20 +157,31 @@ def decode_batch(encoded: tf.Tensor, preprocessing: Preprocessing) -> tuple[tf.T
     size = preprocessing.image_size
     count = tf.size(encoded, tf.int64)
 
-    def decode(index, file):
+    def measure(index, file):
+        return index, file, claimed_pixels(file)
+
+    def decode(index, file, _):
         return index, input_pipeline.evaluation_image(file, preprocessing)
 
-    files = tf.data.Dataset.from_tensor_slices((tf.range(count), encoded))
-    images = files.map(decode, num_parallel_calls=PARALLEL_DECODES, deterministic=True)
+    files = tf.data.Dataset.from_tensor_slices((tf.range(count), encoded)).map(measure)
+    decoded, above = [], -1.0
+    for limit, parallel in PARALLEL_DECODES:
+        some = files.filter(
+            lambda _, __, pixels, low=above, high=limit: (pixels > low) & (pixels <= high)
+        )
+        decoded.append(some.map(decode, num_parallel_calls=parallel, deterministic=True))
+        above = limit
+    images = functools.reduce(tf.data.Dataset.concatenate, decoded)
     # One more than there are, so that a batch in which nothing can be decoded is no special case.
     last = tf.data.Dataset.from_tensors((count, tf.zeros([size, size, 3], tf.uint8)))
-    decoded = images.ignore_errors().concatenate(last).batch(count + 1)
+    rows = images.ignore_errors().concatenate(last).batch(count + 1)
     options = tf.data.Options()
     options.autotune.enabled = False  # it starts anew with every request
-    places, pixels = decoded.with_options(options).get_single_element()
-    # Where all were decoded, scattering would only copy.
+    places, pixels = rows.with_options(options).get_single_element()
+    # Where all were decoded, in their order, scattering would only copy.
+    in_order = tf.range(tf.size(places, tf.int64)) == places
     pixels, valid = tf.cond(
-        tf.size(places, tf.int64) == count + 1,
+        (tf.size(places, tf.int64) == count + 1) & tf.reduce_all(in_order),
         lambda: (pixels[:-1], tf.ones([count], tf.bool)),
         lambda: _scatter(places[:-1], pixels[:-1], count, size),
     )
@@ -201,7 +216,12 @@ def logits_caller(call: "Network | Callable") -> Callable[[np.ndarray], np.ndarr
 
 
 def make_signatures(
-    network: Network, call: Callable, *, top: int = 5, on_error: str = "fail"
+    network: Network,
+    call: Callable,
+    *,
+    top: int = 5,
+    on_error: str = "fail",
+    max_batch: int = MAX_BATCH,
 ) -> dict[str, tf.types.experimental.PolymorphicFunction]:
     """The signatures by name, each a `tf.function` with a fixed input signature.
 
@@ -210,14 +230,16 @@ def make_signatures(
         top: number of classes that `serving_default` returns, at most all.
         on_error: "fail" refuses a batch with an image that cannot be decoded; "flag" answers for
             the others and says which in an output `valid`.
+        max_batch: how many images a request may hold; more are refused with InvalidArgument, before
+            they take memory. ResNet-50 needs about 15 MB for each at 224 pixels.
     """
-    names = tf.constant(network.class_names)
+    names = tf.constant(list(map(to_bytes, network.class_names)))
     top = min(top, len(network.class_names))
 
     def decode(image_bytes):
         pixels, valid = decode_batch(image_bytes, network.preprocessing)
         if on_error == "fail":
-            pixels = _refuse_unreadable(pixels, valid)
+            pixels = _refuse_unreadable(pixels, valid, network.preprocessing.max_pixels)
         return tf.cast(pixels, tf.float32), valid
 
     def with_validity(outputs, valid):
@@ -251,27 +273,46 @@ def make_signatures(
 
     encoded = tf.TensorSpec([None], tf.string, name="image_bytes")
     shape = [None, *network.image_shape]
+    floats, bytes_ = (tf.TensorSpec(shape, kind, "images") for kind in (tf.float32, tf.uint8))
     return {
-        "serving_default": _function(serving_default, encoded),
-        "predict_images": _function(predict_images, tf.TensorSpec(shape, tf.float32, "images")),
-        "predict_images_uint8": _function(predict_images, tf.TensorSpec(shape, tf.uint8, "images")),
-        "features": _function(features, encoded),
+        "serving_default": _function(serving_default, encoded, max_batch),
+        "predict_images": _function(predict_images, floats, max_batch),
+        "predict_images_uint8": _function(predict_images, bytes_, max_batch),
+        "features": _function(features, encoded, max_batch),
     }
 
 
-def _refuse_unreadable(pixels: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
+def _refuse_unreadable(pixels: tf.Tensor, valid: tf.Tensor, max_pixels: int) -> tf.Tensor:
     """`pixels`, in a graph that fails with InvalidArgument where an image is not valid."""
     bad = tf.where(~valid)[:, 0]
-    check = tf.raw_ops.Assert(condition=tf.reduce_all(valid), data=[UNREADABLE, bad], summarize=16)
+    words = (
+        f"{UNREADABLE}: no JPEG, PNG, GIF, BMP or WebP file, damaged, or more than {max_pixels:,} "
+        "pixels (data.max_pixels), of which some kinds of files count each several times. "
+        "Positions in the batch:"
+    )
+    check = tf.raw_ops.Assert(condition=tf.reduce_all(valid), data=[words, bad], summarize=16)
     with tf.control_dependencies([check]):
         return tf.identity(pixels)
 
 
-def _function(function: Callable, spec: tf.TensorSpec) -> tf.types.experimental.PolymorphicFunction:
-    # The runtime feeds what a request holds, whatever the signature says, and a wrong rank ends the
-    # process in oneDNN's kernels. This refuses it as InvalidArgument, naming both shapes.
+def _function(
+    function: Callable, spec: tf.TensorSpec, max_batch: int
+) -> tf.types.experimental.PolymorphicFunction:
+    # The runtime feeds what a request holds, whatever the signature says. A wrong rank ends the
+    # process in oneDNN's kernels, and so do activations for which there is no memory. This refuses
+    # both as InvalidArgument, naming both shapes or numbers.
     @functools.wraps(function)
     def checked(inputs):
-        return function(tf.ensure_shape(inputs, spec.shape))
+        inputs = tf.ensure_shape(inputs, spec.shape)
+        count = tf.shape(inputs)[0]
+        few = tf.raw_ops.Assert(
+            condition=count <= max_batch,
+            data=[
+                f"{TOO_MANY}: this export takes up to {max_batch} (--max-batch); received",
+                count,
+            ],
+        )
+        with tf.control_dependencies([few]):
+            return function(tf.identity(inputs))
 
     return tf.function(checked, input_signature=[spec], autograph=False)

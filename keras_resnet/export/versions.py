@@ -1,15 +1,15 @@
 """Numbered versions of a model in a folder that a server watches."""
 
+import contextlib
 import os
-import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from keras_resnet.errors import UserError
+from keras_resnet.staging import staging_folder
 
-_UNFINISHED = re.compile(r"\.export-(\d+)")
+_UNFINISHED = ".export-"  # begins the names of versions that are being written
 
 
 def list_versions(folder: Path) -> list[int]:
@@ -42,25 +42,21 @@ def new_version(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
 
     When the block ends well the folder becomes the next free version, by one renaming: a server
     sees all of it or nothing (TF Serving passes over names that are no numbers). Its final path is
-    then in the list. If the block fails, nothing is left.
+    then in the list. If the block fails, nothing is left. Any number of processes may do so at
+    once, on several machines, too; what killed ones have left is removed.
 
     Raises:
         UserError: `folder` cannot be written.
     """
-    temporary = folder / f".export-{os.getpid()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _remove_unfinished(folder)
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-    except OSError as error:
-        raise UserError(f"--output={folder}: cannot be written ({error.strerror})") from error
     finished: list[Path] = []
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            temporary = stack.enter_context(staging_folder(folder, _UNFINISHED))
+        except OSError as error:
+            raise UserError(f"--output={folder}: cannot be written ({error.strerror})") from error
         yield temporary, finished
         finished.append(_publish(temporary, folder))
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _publish(temporary: Path, folder: Path) -> Path:
@@ -71,14 +67,6 @@ def _publish(temporary: Path, folder: Path) -> Path:
             os.rename(temporary, path)
             return path
         except OSError:
-            if not path.exists():
+            if not os.path.lexists(path):
                 raise
             number += 1  # another export was faster
-
-
-def _remove_unfinished(folder: Path) -> None:
-    """Removes what exports that were killed have left."""
-    for item in folder.iterdir():
-        match = _UNFINISHED.fullmatch(item.name)
-        if match and not Path("/proc", match[1]).exists() and Path("/proc").is_dir():
-            shutil.rmtree(item, ignore_errors=True)

@@ -15,6 +15,7 @@ from keras_resnet.layers.standardized_conv import (
     StandardizedConv3D,
 )
 from keras_resnet.layers.stochastic_depth import StochasticDepth
+from keras_resnet.layers.subsampling_conv import SubsamplingConv1D, SubsamplingConv2D
 
 __all__ = [
     "BatchNormalization",
@@ -26,6 +27,8 @@ __all__ = [
     "StandardizedConv2D",
     "StandardizedConv3D",
     "StochasticDepth",
+    "SubsamplingConv1D",
+    "SubsamplingConv2D",
     "average_moving_statistics",
     "compiled_for_tpu",
     "defer_moving_statistics",

@@ -5,6 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_resnet.layers.subsampling_conv import corrupts_memory, pick_pixels
+
 
 class _Standardized(keras.layers.Layer):
     """What the three convolutions share; they are Keras' own in everything else."""
@@ -29,10 +31,13 @@ class _Standardized(keras.layers.Layer):
         return (kernel - mean) * ops.rsqrt(variance + self.epsilon)
 
     def call(self, inputs):
+        strides = self.strides
+        if corrupts_memory(self.kernel_size, strides, self.kernel.shape[-2] * self.groups):
+            inputs, strides = pick_pixels(inputs, strides, self.data_format), [1] * len(strides)
         outputs = ops.conv(
             inputs,
             ops.cast(self.standardized_kernel(), self.compute_dtype),
-            strides=list(self.strides),
+            strides=list(strides),
             padding=self.padding,
             dilation_rate=self.dilation_rate,
             data_format=self.data_format,

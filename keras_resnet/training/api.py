@@ -107,7 +107,7 @@ def evaluate(
 
 def predict(
     workdir: str | os.PathLike,
-    paths: Iterable[str | os.PathLike],
+    paths: str | os.PathLike | Iterable[str | os.PathLike],
     top: int = 5,
     checkpoint: Literal["newest", "best"] | None = None,
 ) -> Iterator[tuple[str, list[dict[str, Any]] | str]]:
@@ -119,7 +119,7 @@ def predict(
 
     Args:
         workdir: of a run.
-        paths: image files, and folders of which every image file is taken.
+        paths: one path or several: image files, and folders of which every image file is taken.
         top: number of classes.
         checkpoint: "newest" or "best", to take that one.
 

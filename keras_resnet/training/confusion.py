@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_resnet.printing import csv_cell, printable
 from keras_resnet.storage import replacing, write_text
 
 LABELED = 40  # classes up to which the picture names them; numbers in the cells up to half of it
@@ -43,14 +44,22 @@ def class_rows(matrix: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]
 
 
 def table_text(matrix: np.ndarray, names: Sequence[str]) -> str:
-    """Returns `class_rows` as CSV, with an empty cell for None."""
+    """Returns `class_rows` as CSV, with an empty cell for None; names as `csv_cell` has them."""
     text = io.StringIO()
     rows = class_rows(matrix, names)
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     for row in rows:
         accuracy = row["accuracy"]
-        writer.writerow({**row, "accuracy": None if accuracy is None else f"{accuracy:.6f}"})
+        other = row["most_confused_with"]
+        writer.writerow(
+            {
+                **row,
+                "class": csv_cell(row["class"]),
+                "accuracy": None if accuracy is None else f"{accuracy:.6f}",
+                "most_confused_with": None if other is None else csv_cell(other),
+            }
+        )
     return text.getvalue()
 
 
@@ -64,6 +73,7 @@ def worst_classes(matrix: np.ndarray, names: list[str]) -> list[str]:
     examples = matrix.sum(axis=1)
     accuracy = np.where(examples > 0, matrix.diagonal() / np.maximum(examples, 1), 2.0)
     worst = [index for index in np.argsort(accuracy, kind="stable")[:WORST] if accuracy[index] < 1]
+    names = [printable(name) for name in names]
     width = max((len(names[index]) for index in worst), default=0)
     lines = []
     for index in worst:
@@ -84,6 +94,7 @@ def draw(matrix: np.ndarray, names: list[str], path: Path, title: str) -> None:
     from matplotlib.figure import Figure
 
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    names = [printable(name).replace("$", r"\$") for name in names]  # no formula of TeX
     labeled = len(names) <= LABELED
     size = 3.5 + 0.35 * len(names) if labeled else 9.0
     figure = Figure(figsize=(size + 1.0, size), layout="constrained")

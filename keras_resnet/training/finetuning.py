@@ -110,8 +110,8 @@ def _with_network(config: ConfigDict, weights: Checkpoint) -> ConfigDict:
 
 def _with_preprocessing(config: ConfigDict, values: Preprocessing | None) -> ConfigDict:
     if values is not None:
-        # The image size is the run's own: networks take any.
-        for key in set(values) - {"image_size"}:
+        # The image size is the run's own: networks take any. So is what its data set asks for.
+        for key in set(values) - {"image_size", "exif", "max_pixels"}:
             config.data[key] = getattr(values, key)
     return config
 

@@ -64,7 +64,8 @@ def _open_locked(path: Path, folder: Path, warn: Callable[[str], None]) -> int |
     """Returns a descriptor of the file that holds the lock, None where there are no locks."""
     while True:
         # For writing: NFS, which makes record locks of these, refuses an exclusive one else.
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        # And no link that somebody else has put there.
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(descriptor), os.stat(path)):

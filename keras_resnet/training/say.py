@@ -8,6 +8,7 @@ from pathlib import Path
 import tqdm
 
 from keras_resnet.errors import UserError
+from keras_resnet.printing import printable_lines
 from keras_resnet.storage import explain_bucket_errors
 
 
@@ -42,6 +43,7 @@ class Say:
         """Prints a line without tearing the progress bar."""
         if not self.enabled:
             return
+        line = printable_lines(line)
         now = f"{datetime.datetime.now():%Y-%m-%d %H:%M:%S}"
         self._unlogged.append(f"{now} {_in_encoding(line, 'utf-8')}\n")
         self._write_log()

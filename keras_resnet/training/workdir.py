@@ -6,6 +6,7 @@ Files are replaced whole: a kill leaves the old one or the new.
 import contextlib
 import json
 import os
+import secrets
 import shlex
 import tempfile
 from collections.abc import Callable
@@ -63,7 +64,7 @@ class WorkDir:
             with storage.explain_bucket_errors(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
                 if in_bucket:
-                    probe = self.path / f".{os.getpid()}"
+                    probe = self.path / f".{secrets.token_hex(8)}"
                     probe.write_text("can be written")
                     probe.unlink()
                 else:

@@ -1,15 +1,21 @@
 """What a weight file holds, whatever its format, and the error when it cannot be used."""
 
+import contextlib
 import dataclasses
 import warnings
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from keras_resnet.bounds import RefusedError, one_line
 from keras_resnet.errors import UserError
 from keras_resnet.preprocessing import Preprocessing
 
 LISTED = 10  # names per list in a message
+# What to do about numbers of a kind that does not load.
+PLAIN = "save the weights as float32, float16 or bfloat16."
 
 
 class WeightsError(UserError, ValueError):
@@ -36,6 +42,24 @@ class WeightsNote(UserWarning):
 def note(text: str) -> None:
     """Says what was decided; a command prints it, elsewhere it is a warning."""
     warnings.warn(text, WeightsNote, stacklevel=2)
+
+
+@contextlib.contextmanager
+def in_one_line(path: Path) -> Iterator[None]:
+    """Whatever a library makes of what a stranger wrote becomes a line that names the file.
+
+    Raises:
+        WeightsError: something was raised that is no error of ours, or a file was refused.
+    """
+    try:
+        yield
+    except (WeightsError, ImportError):
+        raise
+    except RefusedError as error:
+        raise WeightsError(str(error)) from error
+    except Exception as error:  # KeyError, TypeError, RecursionError, MemoryError, ...
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise WeightsError(f"{path} is broken, or not what its name says ({reason}).") from error
 
 
 @dataclasses.dataclass

@@ -2,17 +2,20 @@
 
 import hashlib
 import importlib
+import math
 import os
 import re
 import types
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
+from keras_resnet.bounds import Budget, RefusedError, one_line, opened_zip
 from keras_resnet.weights import keras_files, library_config, torch_files
-from keras_resnet.weights.checkpoint import Checkpoint, WeightsError
+from keras_resnet.weights.checkpoint import PLAIN, Checkpoint, WeightsError, in_one_line
 
 # torch.hub's convention: the file name ends with the start of the file's SHA-256.
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.(?:pth|pt)$")
@@ -20,6 +23,9 @@ _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.(?:pth|pt)$")
 _IN_FOLDERS = ("model.safetensors", "pytorch_model.bin", "model.weights.h5", "model.keras")
 # What KerasHub adds to the weights of a backbone: those of the classifier.
 _HEAD_IN_FOLDER = "task.weights.h5"
+
+_SAFETENSORS = {"BOOL", "BF16", "F16", "F32", "F64"}
+_SAFETENSORS |= {f"{kind}{bits}" for kind in "IU" for bits in (8, 16, 32, 64)}
 
 
 def read_file(path: str | os.PathLike) -> Checkpoint:
@@ -42,7 +48,10 @@ def read_file(path: str | os.PathLike) -> Checkpoint:
         raise WeightsError(f"The weight file {str(path)!r} does not exist.")
     for suffix, read in _READERS.items():
         if path.name.endswith(suffix):
-            return read(path)
+            with in_one_line(path):
+                checkpoint = read(path)
+                _check_kinds(checkpoint)
+                return checkpoint
     raise WeightsError(
         f"No weight format known for {path.name!r}: its name should end with {', '.join(_READERS)}."
     )
@@ -62,6 +71,15 @@ def _read_folder(folder: Path) -> Checkpoint:
         if (folder / "config.json").is_file():
             library_config.read_into(checkpoint, folder / "config.json")
     return checkpoint
+
+
+def _check_kinds(checkpoint: Checkpoint) -> None:
+    """Raises WeightsError for an array that holds no numbers a network computes with."""
+    for name, array in checkpoint.arrays.items():
+        if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
+            raise WeightsError(
+                f"{checkpoint.origin}: {name!r} holds {array.dtype.name}, no plain numbers; {PLAIN}"
+            )
 
 
 def are_weights(path: Path) -> bool:
@@ -102,10 +120,17 @@ def _read_safetensors(path: Path) -> Checkpoint:
     require("ml_dtypes", "safetensors", "Reading bfloat16")  # registers the dtype with numpy
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = list(file.keys())
+            kinds = {name: file.get_slice(name).get_dtype() for name in names}
+            if odd := {name: kind for name, kind in kinds.items() if kind not in _SAFETENSORS}:
+                name, kind = next(iter(odd.items()))
+                raise WeightsError(f"{path}: {name!r} holds {kind}; {PLAIN}")
+            arrays = {name: file.get_tensor(name) for name in names}
+    except WeightsError:
+        raise
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise WeightsError(
-            f"{path} is truncated or no safetensors file ({torch_files.one_line(error)})."
+            f"{path} is truncated or no safetensors file ({one_line(error)})."
         ) from error
     checkpoint = _with_config(path, arrays)
     checkpoint.ordered = False
@@ -120,13 +145,28 @@ def _read_torch(path: Path) -> Checkpoint:
 
 def _read_npz(path: Path) -> Checkpoint:
     try:
+        with opened_zip(Budget(path)) as archive:
+            for member in archive.infolist():
+                with archive.open(member) as content:
+                    _check_npy(content, member.file_size, f"{path}: {member.filename}")
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
+    except RefusedError:
+        raise
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise WeightsError(
-            f"{path} is truncated or no .npz file of arrays ({torch_files.one_line(error)})."
+            f"{path} is truncated or no .npz file of arrays ({one_line(error)})."
         ) from error
     return _with_config(path, arrays)
+
+
+def _check_npy(content: IO[bytes], size: int, where: str) -> None:
+    """Raises RefusedError for an array that says it is larger than its part of the archive."""
+    version = np.lib.format.read_magic(content)
+    headers = {(1, 0): np.lib.format.read_array_header_1_0}
+    shape, _, dtype = headers.get(version, np.lib.format.read_array_header_2_0)(content)
+    if not dtype.hasobject and math.prod(shape) * dtype.itemsize > size:
+        raise RefusedError(f"{where} is truncated: it has {size:,} bytes for the shape {shape}.")
 
 
 def _check_hash_in_name(path: Path) -> None:

@@ -1,9 +1,10 @@
 """Reading Keras' three formats by the names of the layers, without building what they describe."""
 
+import contextlib
 import io
-import json
 import re
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -11,6 +12,14 @@ import ml_dtypes
 import numpy as np
 
 from keras_resnet.blocks.common import ZERO_SHORTCUTS
+from keras_resnet.bounds import (
+    Budget,
+    RefusedError,
+    dataset_bytes,
+    opened_hdf5,
+    opened_zip,
+    parse_json,
+)
 from keras_resnet.layers.pad_channels import PLACEMENTS, STORED_PLACEMENT
 from keras_resnet.preprocessing import NewerVersionError, Preprocessing
 from keras_resnet.weights import keras_hub_config
@@ -36,20 +45,27 @@ _OLD_CLASSIFIER = "probs/"
 
 def read_keras_archive(path: Path) -> Checkpoint:
     """Reads a `.keras` file; preprocessing and class names from its configuration, if ours."""
+    budget = Budget(path)
     try:
-        with zipfile.ZipFile(path) as archive:
-            description = json.loads(archive.read("config.json"))
+        with opened_zip(budget) as archive:
+            description = parse_json(archive.read("config.json"))
             config = description["config"]
             weights = io.BytesIO(archive.read("model.weights.h5"))
+        if not isinstance(config, dict):
+            raise TypeError(f"its config is {config!r:.20}")
+    except RefusedError:
+        raise
     except (zipfile.BadZipFile, KeyError, ValueError, TypeError, OSError, EOFError) as error:
         raise WeightsError(f"{path} is truncated or no .keras file ({error}).") from error
     try:
         preprocessing = Preprocessing.from_metadata(config.get("preprocessing"), str(path))
     except NewerVersionError as error:
         raise WeightsError(f"{path}: {error}") from error
-    checkpoint = _read_layers(weights, path)
+    checkpoint = _read_layers(weights, Budget(path))
     checkpoint.preprocessing = preprocessing
-    checkpoint.class_names = config.get("class_names")
+    names = config.get("class_names")
+    is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    checkpoint.class_names = names if is_list else None
     told = network_of_config(config)
     padding = {} if told else padding_of_config(config, str(path))
     told = told or keras_hub_config.network_of(description, str(path))
@@ -62,28 +78,32 @@ def read_keras_archive(path: Path) -> Checkpoint:
 
 def read_keras_weights(path: Path) -> Checkpoint:
     """Reads a `.weights.h5` file, by the layer names that Keras stores in it."""
-    return _read_layers(path, path)
+    return _read_layers(path, Budget(path))
 
 
 def read_legacy_h5(path: Path) -> Checkpoint:
     """Reads an `.h5` file of keras.applications: a group per layer, variables by name."""
-    with _open(path, path) as file:
+    budget = Budget(path)
+    with _open(path, budget) as file:
         groups = file.get("model_weights", file)
         if "layer_names" not in groups.attrs:
             if "layers" in file:
-                return _read_layers(path, path)
+                return _read_layers(path, budget)
             raise WeightsError(f"{path} is no weight file of Keras: it has no layer_names.")
         network = padding_of_text(file.attrs.get("model_config"), str(path))
         arrays = {}
-        for layer in map(_text, groups.attrs["layer_names"]):
-            for name in map(_text, groups[layer].attrs["weight_names"]):
+        for layer in _texts(groups, "layer_names", path):
+            if not isinstance(groups.get(layer), h5py.Group):
+                raise WeightsError(f"{path} is broken: it has no layer {layer!r}.")
+            for name in _texts(groups[layer], "weight_names", path):
                 variable = name.split("/")[-1].partition(":")[0]
-                arrays[f"{layer}/{variable}"] = _array(groups[layer], name, path)
+                arrays[f"{layer}/{variable}"] = _array(groups[layer], name, budget)
     return Checkpoint(str(path), _rename_classifier(arrays), network=network)
 
 
-def _read_layers(file: Path | io.BytesIO, path: Path) -> Checkpoint:
+def _read_layers(file: Path | io.BytesIO, budget: Budget) -> Checkpoint:
     """The variables of all layers, and where option-A shortcuts have their zeros."""
+    path = budget.path
     groups: list[h5py.Group] = []
     network = {}
 
@@ -92,7 +112,7 @@ def _read_layers(file: Path | io.BytesIO, path: Path) -> Checkpoint:
             groups.append(item)
 
     arrays = {}
-    with _open(file, path) as opened:
+    with _open(file, budget) as opened:
         opened.visititems(visit)
         for group in groups:
             if "name" not in group.attrs:
@@ -102,37 +122,37 @@ def _read_layers(file: Path | io.BytesIO, path: Path) -> Checkpoint:
                 )
             layer = _text(group.attrs["name"])
             if STORED_PLACEMENT in group:
-                placement = int(_array(group, STORED_PLACEMENT, path))
+                placement = int(_array(group, STORED_PLACEMENT, budget))
                 if not 0 <= placement < len(PLACEMENTS):
                     raise WeightsError(f"{path}: {layer} has the unknown placement {placement}.")
                 network["shortcut"] = _SHORTCUTS[PLACEMENTS[placement]]
                 continue
             variables = _VARIABLES.get(len(group), tuple(map(str, range(len(group)))))
-            if len(group) == 2 and _array(group, "0", path).ndim == 1:
+            if len(group) == 2 and _array(group, "0", budget).ndim == 1:
                 variables = _WITHOUT_STATISTICS
             for number, variable in enumerate(variables):
-                arrays[f"{layer}/{variable}"] = _array(group, str(number), path)
+                arrays[f"{layer}/{variable}"] = _array(group, str(number), budget)
     return Checkpoint(str(path), arrays, network=network)
 
 
-def _open(file: Path | io.BytesIO, path: Path) -> h5py.File:
+@contextlib.contextmanager
+def _open(file: Path | io.BytesIO, budget: Budget) -> Iterator[h5py.File]:
     try:
-        return h5py.File(file, "r")
+        with opened_hdf5(file, budget) as opened:
+            yield opened
     except OSError as error:
-        raise WeightsError(f"{path} is truncated or no HDF5 file ({error}).") from error
+        raise WeightsError(f"{budget.path} is truncated or no HDF5 file ({error}).") from error
 
 
-def _array(group: h5py.Group, name: str, path: Path) -> np.ndarray:
-    # Links, external storage and virtual datasets would read other files than the one named.
+def _array(group: h5py.Group, name: str, budget: Budget) -> np.ndarray:
     dataset = group.get(name)
     if not isinstance(dataset, h5py.Dataset):
-        raise WeightsError(f"{path} is broken: {group.name} has no {name}.")
-    if dataset.file.filename != group.file.filename or dataset.external or dataset.is_virtual:
-        raise WeightsError(f"{path} was refused: {group.name}/{name} points out of the file.")
+        raise WeightsError(f"{budget.path} is broken: {group.name} has no {name}.")
+    budget.take(dataset_bytes(dataset), f"{group.name}/{name}")
     try:
         array = dataset[()]
     except OSError as error:
-        raise WeightsError(f"{path} is broken at {dataset.name} ({error}).") from error
+        raise WeightsError(f"{budget.path} is broken at {dataset.name} ({error}).") from error
     if dataset.attrs.get("dtype") == "bfloat16":
         array = array.view(ml_dtypes.bfloat16)
     return array
@@ -147,5 +167,13 @@ def _rename_classifier(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     }
 
 
-def _text(value) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+def _texts(group: h5py.Group, name: str, path: Path) -> list[str]:
+    """The names in an attribute."""
+    values = group.attrs.get(name)
+    if not isinstance(values, (list, np.ndarray)):
+        raise WeightsError(f"{path} is no weight file of Keras: {group.name} has no {name}.")
+    return list(map(_text, values))
+
+
+def _text(value: object) -> str:
+    return value.decode(errors="surrogateescape") if isinstance(value, bytes) else str(value)

@@ -1,12 +1,12 @@
 """The padding that a Keras network was trained with, which its names and shapes do not tell."""
 
-import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
 
 from keras_resnet.blocks.common import PADDINGS
+from keras_resnet.bounds import parse_json
 from keras_resnet.layers import PaddedMaxPool
 from keras_resnet.weights.checkpoint import Checkpoint, WeightsError, note
 
@@ -49,7 +49,7 @@ def padding_of_config(config: Any, origin: str) -> dict[str, Any]:
 def padding_of_text(text: Any, origin: str) -> dict[str, Any]:
     """The same from the JSON that old `.h5` files have beside their weights."""
     try:
-        return padding_of_config(json.loads(text)["config"], origin)
+        return padding_of_config(parse_json(text)["config"], origin)
     except (ValueError, TypeError, KeyError):
         return {}
 

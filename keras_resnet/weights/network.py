@@ -1,7 +1,8 @@
 """Which network weights are for, as far as their file says it."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from typing import Any
 
 import keras
 
@@ -18,6 +19,7 @@ from keras_resnet.weights.naming import Naming, naming_of
 FIELDS = CHANGEABLE - {"bottleneck"}  # which is another way to say `block`
 # Fields without effect on trained weights: a network keeps its own.
 OF_TRAINING = {"dropout_rate", "block_dropout_rate", "drop_path_rate"}
+_SMALL = 2048  # a number up to this needs no array of such a size: the side of an image
 
 
 def row_of(checkpoint: Checkpoint) -> Architecture:
@@ -37,7 +39,52 @@ def row_of(checkpoint: Checkpoint) -> Architecture:
             "create_model('ResNet50', weights=...) or --model=ResNet50."
         )
     fields = {key: value for key, value in checkpoint.network.items() if key != "name"}
-    return ARCHITECTURES[name].changed(**fields)
+    return _changed(ARCHITECTURES[name], fields, checkpoint)
+
+
+def _changed(row: Architecture, told: dict[str, Any], checkpoint: Checkpoint) -> Architecture:
+    """A row with what a file says of its network, which then is one that its arrays can fill.
+
+    Raises:
+        WeightsError: there is no such network, or it is much larger than what the file holds.
+    """
+    try:
+        changed = row.changed(**told)
+        arrays = checkpoint.arrays.values()
+        elements = sum(array.size for array in arrays)
+        longest = max((size for array in arrays for size in array.shape), default=0)
+        groups = changed.groups if changed.block == "basic" else 1
+        # Of two convolutions in each block, without their kernels' sizes.
+        inside = sum(
+            depth * 2 * width * _middle(changed, width) // groups
+            for depth, width in zip(changed.depths, changed.widths, strict=True)
+        )
+        stem = int(checkpoint.channels or 1) * changed.stem_width
+        too_large = inside > elements or max(_numbers(told)) > max(longest, _SMALL)
+    except (TypeError, ValueError) as error:
+        raise WeightsError(
+            f"{checkpoint.origin} tells of a network that there cannot be: {error}"
+        ) from error
+    if (told and too_large) or (checkpoint.channels and stem > elements):
+        raise WeightsError(
+            f"{checkpoint.origin} tells of a network that is larger than its {elements:,} weights."
+        )
+    return changed
+
+
+def _middle(row: Architecture, width: int) -> int:
+    """Channels inside of a block."""
+    return width if row.block == "basic" else max(width, width * row.base_width // 64 * row.groups)
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    """The numbers in what a file says, and a zero."""
+    yield 0
+    if isinstance(value, (int, float)):
+        yield value
+    elif isinstance(value, (dict, list, tuple)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(item)
 
 
 def _by_shapes(checkpoint: Checkpoint) -> str | None:
@@ -84,7 +131,7 @@ def network_for(row: Architecture, checkpoint: Checkpoint, given: Collection[str
         for key, value in checkpoint.network.items()
         if key not in left_out and named == row.name and getattr(row, key) != value
     }
-    row = row.changed(**told) if told else row
+    row = _changed(row, told, checkpoint)
     if row.residual and row.shortcut in ZERO_SHORTCUTS and not {"shortcut", "residual"} & {*given}:
         shortcut = _shortcut_of(checkpoint, row.shortcut)
         if shortcut != row.shortcut:

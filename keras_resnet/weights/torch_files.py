@@ -1,14 +1,18 @@
 """PyTorch's files: nothing in them is run, and what is no tensor is not looked at."""
 
+import io
 import re
 import types
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from keras_resnet.weights.checkpoint import WeightsError, note
+from keras_resnet.bounds import Budget, RefusedError, bounded_process, one_line, opened_zip
+from keras_resnet.weights.checkpoint import PLAIN, WeightsError, note
+from keras_resnet.weights.pickle_costs import hashed_values
 
 # Where training scripts keep a state dict, the first of them that has tensors: averaged weights
 # before the others, as timm has it.
@@ -18,6 +22,10 @@ STATES = (
 )
 # Of torch.optim.swa_utils.AveragedModel: 0 means that nothing was averaged yet.
 _AVERAGED = "n_averaged"
+# In files from before PyTorch 1.6: a magic number, a version, the system, the content, its keys.
+_OLD_PICKLES = 5
+_HASHED_PER_BYTE = 10
+_MAPPINGS = 500  # in one another; checkpoints have two or three
 # What training scripts put beside the tensors. None of it is made: `_Inert` stands in its place.
 _INERT_NAMES = (
     "argparse.Namespace",
@@ -59,8 +67,11 @@ def read_state(torch: types.ModuleType, path: Path) -> dict[str, np.ndarray]:
         WeightsError: if the file is broken, holds what could run code, or no tensors.
     """
     stand_ins = [(_Inert, name) for name in _INERT_NAMES]
+    budget = Budget(path)
+    _check_pickles(path)
     try:
-        with torch.serialization.safe_globals(stand_ins):
+        # A pickle of nothing but tensors can still ask for any number of copies of what it holds.
+        with torch.serialization.safe_globals(stand_ins), bounded_process(budget):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (
         Exception
@@ -76,17 +87,49 @@ def read_state(torch: types.ModuleType, path: Path) -> dict[str, np.ndarray]:
     if len(found) > 1:
         others = ", ".join(repr(name) for name, _ in found[1:])
         note(f"{path}: of {len(found)} state dicts {where!r} was taken, not {others}.")
-    return {name: _to_numpy(torch, tensor) for name, tensor in state.items()}
+    return {name: _to_numpy(torch, name, tensor, budget) for name, tensor in state.items()}
 
 
-def _states(content: Any, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every state dict with the keys that lead to it, the one to take first."""
-    if not isinstance(content, Mapping):
+def _check_pickles(path: Path) -> None:
+    """Raises WeightsError for a file that would take PyTorch more time or memory than its size."""
+    try:
+        if zipfile.is_zipfile(path):
+            with opened_zip(Budget(path)) as archive:
+                names = [name for name in archive.namelist() if name.endswith(".pkl")]
+                hashed = sum(hashed_values(io.BytesIO(archive.read(name))) for name in names)
+        else:
+            hashed = 0
+            with path.open("rb") as file:
+                for _ in range(_OLD_PICKLES):
+                    hashed += hashed_values(file)
+                    if not file.peek(1):
+                        break
+    except RefusedError:
+        raise
+    except Exception as error:  # no pickle, of which PyTorch has its own to say
+        raise WeightsError(_failure(path, error)) from error
+    if hashed > _HASHED_PER_BYTE * path.stat().st_size + 1_000_000:
+        raise WeightsError(
+            f"{path} was refused: its tuples hold each other so often that reading them would take "
+            f"{hashed:.1g} steps."
+        )
+
+
+def _states(
+    content: Any, where: str, seen: set[int] | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every state dict with the keys that lead to it, the one to take first.
+
+    Each mapping counts once: one that holds itself, or another twice, would have no end.
+    """
+    seen = set() if seen is None else seen
+    if not isinstance(content, Mapping) or id(content) in seen or len(seen) >= _MAPPINGS:
         return
+    seen.add(id(content))
     inner = [
         found
         for key in STATES
-        for found in _states(content.get(key), f"{where}.{key}".removeprefix("."))
+        for found in _states(content.get(key), f"{where}.{key}".removeprefix("."), seen)
     ]
     yield from inner
     tensors = {
@@ -95,7 +138,7 @@ def _states(content: Any, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
         if isinstance(name, str) and hasattr(value, "detach")
     }
     averaged = tensors.get(_AVERAGED)
-    never_averaged = averaged is not None and not int(averaged)
+    never_averaged = averaged is not None and averaged.numel() == 1 and not int(averaged)
     if tensors and not inner and not never_averaged:
         yield where, tensors
 
@@ -111,14 +154,19 @@ def _failure(path: Path, error: Exception) -> str:
     return f"{path} is truncated or no PyTorch file of tensors ({one_line(error)})."
 
 
-def _to_numpy(torch: types.ModuleType, tensor: Any) -> np.ndarray:
+def _to_numpy(torch: types.ModuleType, name: str, tensor: Any, budget: Budget) -> np.ndarray:
     tensor = tensor.detach()
+    plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
+    if not plain or tensor.is_quantized or tensor.dtype not in _plain_kinds(torch):
+        what = str(tensor.dtype if plain else f"{tensor.layout} on {tensor.device}")
+        raise WeightsError(f"{budget.path}: {name!r} holds {what.replace('torch.', '')}; {PLAIN}")
+    # A view of one number may say that it has billions.
+    budget.take(tensor.numel() * max(tensor.element_size(), 4), repr(name))
     if tensor.dtype in (torch.bfloat16, torch.float16):  # numpy lacks the first
         tensor = tensor.float()
     return tensor.numpy()
 
 
-def one_line(error: object) -> str:
-    """What an exception says, short."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 160 else text[:157] + "..."
+def _plain_kinds(torch: types.ModuleType) -> set[Any]:
+    integers = {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
+    return {torch.bfloat16, torch.float16, torch.float32, torch.float64} | integers

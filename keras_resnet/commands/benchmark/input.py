@@ -19,6 +19,7 @@ from keras_resnet.commands.options import (
 )
 from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.config import overrides, source_options, training_image_size
+from keras_resnet.printing import printable
 
 if TYPE_CHECKING:
     from keras_resnet.input_pipeline.measuring import Measurement
@@ -75,7 +76,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
         seconds=flags.seconds,
         rounds=flags.rounds,
     )
-    print(f"{source.description}; {image_size} px, batches of {resolved.batch_size}, "
+    print(f"{printable(source.description)}; {image_size} px, batches of {resolved.batch_size}, "
           f"{measured.cores} cores, {flags.rounds} rounds of {flags.seconds:g} s\n")  # fmt: skip
     print("\n".join(report(measured, flags.target)))
     write_json(flags.json, as_json(measured, flags.target))

@@ -14,6 +14,7 @@ from keras_resnet.commands.options import check_folder_of, define_strings, requi
 from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.config import overrides
 from keras_resnet.errors import UsageError
+from keras_resnet.printing import printable, printable_lines
 
 SUMMARY = "Write a picture of training and evaluation batches with their labels."
 _EXAMPLE = "keras-resnet show --config=digits --output=digits.png"
@@ -48,9 +49,9 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     ]
     width, height = contact_sheet.write_sheet(output, [sample.section for sample in samples])
     if samples[0].layout:
-        print(f"{samples[-1].layout}\n")
+        print(f"{printable_lines(samples[-1].layout)}\n")
     for sample in samples:
-        print(f"{sample.section.title}\n")
+        print(f"{printable(sample.section.title)}\n")
         print("\n".join(contact_sheet.label_histogram(sample.labels, sample.class_names)), "\n")
         print("\n".join(contact_sheet.value_ranges(sample.pixels, sample.normalized)), "\n")
     print(f"{output}: {width} × {height} pixels")

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from keras_resnet.errors import UserError
+from keras_resnet.printing import printable
 
-_COLUMNS = 8
+COLUMNS = 8
 _SMALLEST = 112  # pixels of a thumbnail; smaller images are enlarged by a whole factor
 _GAP = 6
 _LINE = 15
@@ -31,39 +32,50 @@ class Section:
     captions: list[str]
 
 
-def write_sheet(path: str | Path, sections: list[Section]) -> tuple[int, int]:
+def require_pillow() -> None:
+    """Raises UserError unless contact sheets can be drawn."""
+    try:
+        import PIL  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            "the contact sheet needs Pillow: pip install 'keras-resnet-tpu[plot]'"
+        ) from error
+
+
+def write_sheet(
+    path: str | Path, sections: list[Section], columns: int = COLUMNS
+) -> tuple[int, int]:
     """Writes the sections, one below the other, as a picture; returns its width and height.
 
     Raises:
         UserError: Pillow is missing, or the file cannot be written.
     """
-    try:
-        from PIL import Image, ImageDraw, ImageFont
-    except ImportError as error:
-        raise UserError(
-            "the contact sheet needs Pillow: pip install 'keras-resnet-tpu[plot]'"
-        ) from error
+    require_pillow()
+    from PIL import Image, ImageDraw, ImageFont
+
     size = max(section.images.shape[1] for section in sections)
     factor = max(1, math.ceil(_SMALLEST / size))
     cell = size * factor + _GAP
     heights = [
-        2 * _LINE + math.ceil(len(section.images) / _COLUMNS) * (cell + _LINE)
+        2 * _LINE + math.ceil(len(section.images) / columns) * (cell + _LINE)
         for section in sections
     ]
-    sheet = Image.new("RGB", (_COLUMNS * cell + _GAP, sum(heights) + _GAP), "white")
+    sheet = Image.new("RGB", (columns * cell + _GAP, sum(heights) + _GAP), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_FONT)
     top = _GAP
     for section, height in zip(sections, heights, strict=True):
-        draw.text((_GAP, top), section.title, "black", font)
+        draw.text((_GAP, top), printable(section.title), "black", font)
         for place, (image, caption) in enumerate(
             zip(section.images, section.captions, strict=True)
         ):
-            row, column = divmod(place, _COLUMNS)
+            row, column = divmod(place, columns)
             left = _GAP + column * cell
             upper = top + 2 * _LINE - _GAP + row * (cell + _LINE)
             enlarged = image.repeat(factor, axis=0).repeat(factor, axis=1)
             sheet.paste(Image.fromarray(enlarged), (left, upper))
-            text = _fitting(caption, lambda text: draw.textlength(text, font) <= cell - _GAP)
+            text = _fitting(
+                printable(caption), lambda text: draw.textlength(text, font) <= cell - _GAP
+            )
             draw.text((left, upper + size * factor), text, "black", font)
         top += height
     try:
@@ -95,14 +107,15 @@ def label_histogram(labels: np.ndarray, names: tuple[str, ...], lines: int = 10)
     counts = np.bincount(labels, minlength=len(names))
     present = int((counts > 0).sum())
     order = np.argsort(-counts, kind="stable")[: min(lines, present)]
-    width = max(len(names[label]) for label in order)
+    shown = {label: printable(names[label]) for label in order}
+    width = max(map(len, shown.values()))
     rows = [
         f"  {len(labels)} images read: {present} of {len(names)} classes, "
         f"{counts.min()}–{counts.max()} images each"
     ]
     for label in order:
         bar = "█" * max(1, round(30 * counts[label] / counts.max()))
-        rows.append(f"  {names[label]:<{width}} {counts[label]:>5} {bar}")
+        rows.append(f"  {shown[label]:<{width}} {counts[label]:>5} {bar}")
     if present > len(order):
         rows.append(f"  … and {present - len(order)} more classes")
     return rows

@@ -131,12 +131,11 @@ def split_batches(batches: tf.data.Dataset, replicas: int, micro_batches: int) -
         return batches if replicas == 1 else batches.rebatch(size // replicas, drop_remainder=True)
     group = 2 if "mix" in batches.element_spec else 1  # neighbors are mixed
 
+    # Position in the batch of each example, in the order in which they are handed out.
+    pieces = np.arange(size).reshape(replicas, -1, micro_batches, group)
+    places = pieces.transpose(2, 0, 1, 3).reshape(micro_batches * replicas, -1)
+
     def split(values: tf.Tensor) -> tf.Tensor:
-        rest = values.shape[1:]
-        pieces = tf.reshape(values, [replicas, -1, micro_batches, group, *rest])
-        axes = range(4, 4 + len(rest))
-        by_micro_batch = tf.transpose(pieces, [2, 0, 1, 3, *axes])
-        elements = micro_batches * replicas
-        return tf.reshape(by_micro_batch, [elements, size // elements, *rest])
+        return tf.gather(values, places)
 
     return batches.map(lambda batch: {key: split(value) for key, value in batch.items()}).unbatch()

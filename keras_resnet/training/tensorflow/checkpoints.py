@@ -137,7 +137,9 @@ class Checkpoints:
             if self._writes:
                 partial = self.folder / _PARTIAL
                 storage.remove_folder(partial)  # of a run that was killed
-                partial.mkdir(parents=True, exist_ok=True)
+                if not storage.in_bucket(partial) and partial.is_symlink():
+                    partial.unlink()  # which was not followed
+                partial.mkdir(parents=True, exist_ok=storage.in_bucket(partial))
                 partial = self._seen / _PARTIAL
             else:
                 partial = Path(tempfile.mkdtemp())

@@ -1,0 +1,323 @@
+"""Where a network is right and wrong: its surest mistakes, and the extremes of each class."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import keras
+import numpy as np
+
+from keras_resnet.errors import UserError
+from keras_resnet.explain.embedding import Embeddings, collect, embedder
+from keras_resnet.explain.heatmaps import heatmaps
+from keras_resnet.explain.photos import decode
+from keras_resnet.explain.predictions import Predictions, predict_photos, predict_source
+from keras_resnet.explain.selection import (
+    CLASSES,
+    classes_to_show,
+    counts,
+    extremes,
+    surest_mistakes,
+)
+
+if TYPE_CHECKING:
+    from keras_resnet.input_pipeline import Source
+
+MISTAKES = 24
+PER_CLASS = 3
+NEIGHBORS = 4
+# Of a larger training split, as many images, evenly spread, are looked at for neighbors.
+TRAINING_IMAGES = 20_000
+_BATCH = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Neighbor:
+    """A training image that is like another.
+
+    Attributes:
+        path: of it.
+        label: its class.
+        similarity: cosine of the embeddings, up to 1.
+        photo: uint8 [size, size, 3], as the network sees it.
+    """
+
+    path: str
+    label: str
+    similarity: float
+    photo: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Shot:
+    """An image, what the network says of it and why.
+
+    Attributes:
+        path: of it.
+        label: number of its class; None if it is not known.
+        prediction: number of the most probable class.
+        probabilities: float32 [classes].
+        photo: uint8 [size, size, 3], as the network sees it.
+        heat_of_prediction: float32 [*cells], what speaks for the prediction.
+        heat_of_label: the same for the label; None where that is the prediction, or not known.
+        neighbors: the training images most like it, the most similar first.
+    """
+
+    path: str
+    label: int | None
+    prediction: int
+    probabilities: np.ndarray
+    photo: np.ndarray
+    heat_of_prediction: np.ndarray
+    heat_of_label: np.ndarray | None
+    neighbors: tuple[Neighbor, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassShots:
+    """The extremes of a class.
+
+    Attributes:
+        name: of the class.
+        examples: number of its images; without labels, of those predicted to be of it.
+        correct: how many of them are predicted to be of it; None without labels.
+        best: those with the greatest probability of the class.
+        worst: those with the smallest; none without labels.
+        doubtful: those of which the two most probable classes are closest.
+    """
+
+    name: str
+    examples: int
+    correct: int | None
+    best: tuple[Shot, ...]
+    worst: tuple[Shot, ...]
+    doubtful: tuple[Shot, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Gallery:
+    """What is worth looking at of a network on a set of images.
+
+    Attributes:
+        predictions: of all images.
+        mistakes: the surest first.
+        classes: the least accurate first; without labels, the most frequent.
+        notes: sentences on what is left out.
+    """
+
+    predictions: Predictions
+    mistakes: tuple[Shot, ...]
+    classes: tuple[ClassShots, ...]
+    notes: tuple[str, ...]
+
+
+def gallery(
+    model: keras.Model,
+    photos: str | os.PathLike | Iterable[str | os.PathLike] | None = None,
+    *,
+    data: "Source | None" = None,
+    training: "Source | None" = None,
+    layer: str | None = None,
+    method: Literal["gradcam", "occlusion"] = "gradcam",
+    mistakes: int = MISTAKES,
+    per_class: int = PER_CLASS,
+    neighbors: int = NEIGHBORS,
+    progress: Callable[[int], Any] = lambda count: None,
+) -> Gallery:
+    """Predicts all images, and explains those that show most.
+
+    Args:
+        model: a classifier of photos with its `preprocessing`.
+        photos: image files and folders, without labels; or
+        data: an open split, see `keras_resnet.input_pipeline.open_source`.
+        training: an open split among which to look for images like those that are shown.
+        layer: as of `heatmaps`.
+        method: as of `heatmaps`.
+        mistakes: how many.
+        per_class: how many of each kind.
+        neighbors: how many for each mistake, and for each photo without a label.
+        progress: told the number of images of each batch that is done, in predicting and, of
+            `training`, embedding.
+
+    Raises:
+        UserError: there are neither photos nor data, or the model cannot be explained.
+        input_pipeline.DataError: the data cannot be used.
+    """
+    if (photos is None) == (data is None):
+        raise UserError("gallery takes photos or data, one of them")
+    if data is not None:
+        predictions = predict_source(model, data, progress)
+    else:
+        assert photos is not None
+        photos = [photos] if isinstance(photos, (str, os.PathLike)) else photos
+        predictions = predict_photos(model, photos, progress)
+    wrong = surest_mistakes(predictions, mistakes)
+    chosen = classes_to_show(predictions)
+    kinds_of = {number: extremes(predictions, number, per_class) for number in chosen}
+    shown = sorted({*wrong, *(i for kinds in kinds_of.values() for kind in kinds for i in kind)})
+    alike = shown if data is None else wrong
+    if not neighbors or training is None:
+        alike = []
+    shots = _Shots(model, predictions, data).make(
+        shown, {"layer": layer, "method": method}, training, alike, neighbors, progress
+    )
+    classes = [
+        _class_shots(predictions, number, [[shots[i] for i in kind] for kind in kinds])
+        for number, kinds in kinds_of.items()
+    ]
+    return Gallery(
+        predictions, tuple(shots[i] for i in wrong), tuple(classes), _notes(predictions, training)
+    )
+
+
+def _class_shots(predictions: Predictions, number: int, kinds: list[list[Shot]]) -> ClassShots:
+    best, worst, doubtful = map(tuple, kinds)
+    name = predictions.class_names[number]
+    return ClassShots(name, *counts(predictions, number), best, worst, doubtful)
+
+
+def open_data(
+    path: str | os.PathLike, split: str | None = None, on_error: str = "stop"
+) -> "Source":
+    """Opens labelled images for `gallery`, laid out as `keras_resnet.evaluate` takes them.
+
+    Args:
+        path: a folder, or a table of paths and labels.
+        split: of it; by default the test images, else the validation images, else all.
+        on_error: "stop" at an image that cannot be read, or "skip" it.
+
+    Raises:
+        input_pipeline.DataError: the data cannot be used.
+    """
+    from keras_resnet.evaluation import MAX_BROKEN_SHARE, open_labelled
+
+    return open_labelled(path, split, on_error, MAX_BROKEN_SHARE)
+
+
+def _notes(predictions: Predictions, training: "Source | None") -> tuple[str, ...]:
+    notes = []
+    if (left := len(predictions.class_names) - CLASSES) > 0:
+        which = "most frequent" if predictions.labels is None else "least accurate"
+        notes.append(f"The {CLASSES} {which} classes are shown; {left:,} others are not.")
+    if training is not None and training.num_examples > TRAINING_IMAGES:
+        step = -(-training.num_examples // TRAINING_IMAGES)
+        notes.append(
+            f"Similar images are looked for among {training.num_examples // step:,} of the "
+            f"{training.num_examples:,} training images, evenly spread."
+        )
+    if predictions.problems:
+        notes.append(f"{len(predictions.problems):,} images cannot be read and are not counted.")
+    return tuple(notes)
+
+
+class _Shots:
+    """Makes the shots of some images: reads them again, and asks the network for the reasons."""
+
+    def __init__(self, model: keras.Model, predictions: Predictions, data: "Source | None"):
+        self.model, self.predictions, self.data = model, predictions, data
+
+    def make(
+        self,
+        shown: list[int],
+        options: dict[str, Any],
+        training: "Source | None",
+        alike: list[int],
+        neighbors: int,
+        progress: Callable[[int], Any],
+    ) -> dict[int, Shot]:
+        if not shown:
+            return {}
+        predictions = self.predictions
+        pixels = self._pixels(shown)
+        labels = predictions.classes if predictions.labels is None else predictions.labels
+        classes = np.stack([predictions.classes[shown], labels[shown]], axis=1).astype("int32")
+        maps = heatmaps(self.model, pixels["inputs"], classes, prepared=True, **options).values
+        found: dict[int, tuple[Neighbor, ...]] = {}
+        if alike and training is not None:
+            rows = [shown.index(place) for place in alike]
+            found = dict(
+                zip(
+                    alike,
+                    self._neighbors(training, pixels["inputs"][rows], alike, neighbors, progress),
+                    strict=True,
+                )
+            )
+        return {
+            place: Shot(
+                path=predictions.paths[place],
+                label=None if predictions.labels is None else int(predictions.labels[place]),
+                prediction=int(classes[row, 0]),
+                probabilities=predictions.probabilities[place],
+                photo=pixels["pixels"][row],
+                heat_of_prediction=maps[row, 0],
+                heat_of_label=maps[row, 1] if classes[row, 0] != classes[row, 1] else None,
+                neighbors=found.get(place, ()),
+            )
+            for row, place in enumerate(shown)
+        }
+
+    def _pixels(self, places: list[int]) -> dict[str, np.ndarray]:
+        paths = [self.predictions.paths[place] for place in places]
+        if self.data is None:
+            contents = {path: Path(path).read_bytes() for path in paths}
+        else:
+            from keras_resnet.explain.labelled import encoded_images
+
+            contents = encoded_images(self.data, paths)
+        batches = [
+            decode(some, [(path, contents[path]) for path in some], self.model)
+            for some in (paths[i : i + _BATCH] for i in range(0, len(paths), _BATCH))
+        ]
+        return {
+            "pixels": np.concatenate([batch.pixels for batch in batches]),
+            "inputs": np.concatenate([batch.inputs for batch in batches]),
+        }
+
+    def _neighbors(
+        self,
+        training: "Source",
+        inputs: np.ndarray,
+        places: list[int],
+        count: int,
+        progress: Callable[[int], Any],
+    ) -> list[tuple[Neighbor, ...]]:
+        from keras_resnet.explain.labelled import batches_of, encoded_images
+
+        call = embedder(self.model)
+        numbers: dict[str, int] = {}
+
+        def batches():
+            for batch, labels in batches_of(training, self.model, _BATCH, TRAINING_IMAGES):
+                numbers.update(zip(batch.good, labels, strict=True))
+                yield batch
+
+        known = collect(call, self.model, batches(), progress)
+        vectors = np.concatenate(
+            [call(inputs[i : i + _BATCH]) for i in range(0, len(inputs), _BATCH)]
+        )
+        rows = _others(known, vectors, [self.predictions.paths[i] for i in places], count)
+        wanted = {name for row in rows for name, _ in row}
+        contents = list(encoded_images(training, wanted).items())
+        seen = decode([name for name, _ in contents], contents, self.model)
+        photos = dict(zip(seen.good, seen.pixels, strict=True))
+        names = training.class_names
+        return [
+            tuple(
+                Neighbor(name, names[numbers[name]], cosine, photos[name]) for name, cosine in row
+            )
+            for row in rows
+        ]
+
+
+def _others(
+    known: Embeddings, vectors: np.ndarray, paths: list[str], count: int
+) -> list[list[tuple[str, float]]]:
+    """For each vector the names of its nearest with the cosines, without the image itself."""
+    places, cosines = known.nearest(vectors, count + 1)
+    rows = []
+    for path, row, values in zip(paths, places, cosines, strict=True):
+        pairs = [(known.names[i], float(c)) for i, c in zip(row, values, strict=True)]
+        rows.append([pair for pair in pairs if pair[0] != path][:count])
+    return rows

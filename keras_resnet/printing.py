@@ -1,0 +1,67 @@
+"""Names from elsewhere, of classes and files: exact inside, escaped where people or programs read.
+
+A name is a `str`; bytes that are no UTF-8 stand in it as Python has them in names of files
+(`surrogateescape`), so that nothing is lost. JSON holds a name exactly. Standard library only: the
+input pipeline, too, may import this.
+"""
+
+import re
+import unicodedata
+
+# Cells that begin so are formulas to spreadsheets (OWASP, "CSV Injection"), some of which run
+# programs; the wide ones are those of East Asian keyboards. With a quote in front it is text.
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
+_SHOWN = {"Zs", "Mn", "Mc", "Me"}  # spaces and accents; the rest of what is not printable is not
+
+
+def printable(text: object) -> str:
+    r"""One line without what would control a terminal, or could not be written to it.
+
+    Control characters, line breaks, marks that turn the direction of writing, and bytes that are
+    no UTF-8 become escapes as Python has them: `\x1b`, `\n`, `\u202e`, `\xff`.
+    """
+    shown = str(text)
+    if shown.isprintable():
+        return shown
+    return "".join(
+        letter
+        if letter.isprintable() or unicodedata.category(letter) in _SHOWN
+        else _escape(letter)
+        for letter in shown
+    )
+
+
+def printable_lines(text: object) -> str:
+    """The same of a text whose line breaks are our own."""
+    return "\n".join(map(printable, str(text).split("\n")))
+
+
+def _escape(letter: str) -> str:
+    code = ord(letter)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that is no UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return letter.encode("unicode_escape", "backslashreplace").decode()
+
+
+def csv_cell(text: object) -> str:
+    """A name as a cell of a CSV file: printable, and no formula.
+
+    A quote stands in front of what a spreadsheet would take for a formula, and of what has quotes
+    and would be one behind them; so leaving out the first quote in front of `=`, `+`, `-` or `@`
+    gives the name back.
+    """
+    shown = printable(text)
+    return f"'{shown}" if _FORMULA.match(shown) else shown
+
+
+def to_bytes(name: str) -> bytes:
+    """A name as TensorFlow holds it: UTF-8, and the bytes that are none as they were."""
+    try:
+        return name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half of a pair, as JSON can hold it
+        return name.encode("utf-8", "surrogatepass")
+
+
+def from_bytes(name: bytes) -> str:
+    """The name that `to_bytes` made bytes of."""
+    return name.decode("utf-8", "surrogateescape")
