@@ -12,7 +12,10 @@ _JPEG_WITHOUT_SIZE = {0xC4, 0xC8, 0xCC}  # tables and an extension among the mar
 
 
 def sample_sizes(files: Sequence[str], count: int = 200) -> list[tuple[int, int]]:
-    """(height, width) of up to `count` images, spread evenly over `files`; none of unreadable ones."""
+    """(height, width) of up to `count` images, spread evenly over `files`.
+
+    Those whose size cannot be read are left out.
+    """
     step = max(1, len(files) // count)
     sizes = (header_size(_first_bytes(file)) for file in files[::step][:count])
     return [size for size in sizes if size is not None]

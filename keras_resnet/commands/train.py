@@ -5,9 +5,9 @@ Trains a network. The same command again resumes from the newest checkpoint; so 
 alone, with the config that the run began with.
 
 --data is a folder of class folders, alone or below train, test, val or their like, or a table
-(.csv, .tsv, .jsonl) of paths and labels. Network, image size, batch, epochs and rates are chosen for these
-images and this machine; five lines say what was chosen, why, and how to change it. The best
-checkpoint is chosen by images that are not trained on, and others, never looked at before, are
+(.csv, .tsv, .jsonl) of paths and labels. Network, image size, batch, epochs and rates are chosen
+for these images and this machine; five lines say what was chosen, why, and how to change it. The
+best checkpoint is chosen by images that are not trained on, and others, never looked at before, are
 reported at the end. With --weights the classifier trains first, then all layers.
 
 It leaves in DIR:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from keras_resnet.architectures import get_architecture
 from keras_resnet.config import check, default_config, merge
 from keras_resnet.errors import UsageError
 from keras_resnet.input_pipeline.image_sizes import sample_sizes
@@ -73,25 +74,24 @@ def _photos(splits: Splits) -> Photos:
     # Where no header can be read, the run will say which file is broken.
     sizes = sample_sizes(files) or [(224, 224)]
     height, width = (round(statistics.median(side)) for side in zip(*sizes, strict=True))
-    return Photos(len(files), height, width)
+    return Photos(len(files), len(splits.examples["validation"]), height, width)
 
 
 def _pretrained(config: ConfigDict, given: Mapping[str, Any]) -> Pretrained:
     """What the weights say of their network, or the config of them."""
     weights = read_pretrained(config)
-    name = given.get("model.name")
     try:
         row = row_of(weights)
     except WeightsError as error:
-        if name is None:
+        if "model.name" not in given:
             raise UsageError(
                 f"--weights={config.model.weights}: they do not say which network they are of; "
                 "name it, for example --config.model.name=ResNet50"
             ) from error
-        row = None
+        row = get_architecture(config.model.name)
     preprocessing = preprocessing_of(weights, None)
     size = None if preprocessing is None else preprocessing.image_size
-    return Pretrained(name or row.name, size or (224 if row is None else row.image_size))
+    return Pretrained(row.name, size or row.image_size)
 
 
 def _lines(
@@ -112,6 +112,11 @@ def _lines(
         if model.unfreeze_epoch
         else ""
     )
+    kept = (
+        f"the best of {data.eval_split} is kept"
+        if config.checkpoint.model == "best"
+        else f"the last step is kept, as {photos.validation} images are too few to choose by"
+    )
     flips = "mirrored images" if data.augment.flip else "no mirrored images"
     crop = "random parts" if data.augment.random_resized_crop else "shifted crops"
     return (
@@ -123,7 +128,7 @@ def _lines(
         f"{config.batch_size} images, about {_duration(recipe.minutes)}{hurried}. "
         "Change: --config.epochs=, --config.batch_size=",
         f"rates      {stages}{optimizer.name}, peak rate {optimizer.learning_rate:g}, "
-        f"{config.schedule.name}; the best of {data.eval_split} is kept. "
+        f"{config.schedule.name}; {kept}. "
         "Change: --config.optimizer.learning_rate=",
         f"augment    {crop}, {flips}. Where left and right mean something: "
         "--config.data.augment.flip=false; keras-resnet show draws them",

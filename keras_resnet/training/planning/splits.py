@@ -108,28 +108,27 @@ def _names(layout: Layout, share: float, given: Mapping[str, Any]) -> tuple[dict
     if "train" not in roles:
         if _KEYS["train"] in given and _KEYS["validation"] in given:
             return {"test": ""}, "as given"
-        names = ", ".join(split.name for split in layout.splits)
+        there = ", ".join(split.name for split in layout.splits)
         raise DataError(
-            f"{layout.path} has no training images: its splits are {names}. Call one of them "
+            f"{layout.path} has no training images: its splits are {there}. Call one of them "
             "train, or give --config.data.train_split=NAME and --config.data.eval_split=NAME"
         )
     held_out = roles & {"validation", "test"}
     if len(held_out) == 2:
         return {"train": "train", "validation": "validation", "test": "test"}, "as they lie"
-    kept = 100 - round(100 * share)
+    percent = round(100 * share)
+    kept = 100 - percent
     if held_out:
-        names = {"train": f"train[:{kept}%]", "validation": f"train[{kept}%:]", "test": "test"}
-        return (
-            names,
-            f"{100 - kept} % of the training images are cut off to choose by, --split={share:g}",
+        cut, end, test = "of the training images are cut off to choose by", "", "test"
+    else:
+        middle = kept + (percent + 1) // 2
+        cut, end, test = (
+            "are held out, of every class its share",
+            f"{middle}%",
+            f"train[{middle}%:]",
         )
-    middle = kept + (100 - kept + 1) // 2
-    names = {
-        "train": f"train[:{kept}%]",
-        "validation": f"train[{kept}%:{middle}%]",
-        "test": f"train[{middle}%:]",
-    }
-    return names, f"{100 - kept} % are held out, of every class its share, --split={share:g}"
+    names = {"train": f"train[:{kept}%]", "validation": f"train[{kept}%:{end}]", "test": test}
+    return names, f"{percent} % {cut}, --split={share:g}"
 
 
 def _examples(layout: Layout, split: str) -> list[Example]:
