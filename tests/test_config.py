@@ -246,6 +246,10 @@ LATER = {
     "model.classifier_initializer": "normal",
     "model.padding": None,
     "data.resize": "round",
+    "data.sampler": "shuffle",
+    "schedule.patience": 10,
+    "early_stopping.patience": 0,
+    "checkpoint.model": "newest",
 }
 OTHER_DEFAULTS = {"model.zero_init_last_gamma": True}
 
@@ -257,7 +261,7 @@ def test_defaults_are_those_of_the_first_version_but_for_what_the_table_says():
     now = dict(configs.flatten(_plain(configs.default_config().to_dict())))
     assert {name: KEYS[name].absent[1] for name in LATER} == LATER
     assert {name: KEYS[name].formerly[1] for name in OTHER_DEFAULTS} == OTHER_DEFAULTS
-    today = {"model.classifier_initializer": None, "model.padding": None, "data.resize": "round"}
+    today = {**LATER, "model.classifier_initializer": None}
     assert {**now, **OTHER_DEFAULTS} == {**recorded, **today}
     assert now["model.zero_init_last_gamma"] is None
     assert [name for name, key in KEYS.items() if key.formerly] == list(OTHER_DEFAULTS)
@@ -276,9 +280,9 @@ def test_config_json_of_the_first_version_is_read_unchanged():
     assert config.data.augment.color_jitter == (0.4, 0.4, 0.4, 0.1)
     again = configs.from_json(configs.to_json(config), "config.json")
     assert again == config
-    recorded["model"]["classifier_initializer"] = "normal"
-    recorded["model"]["padding"] = None
-    recorded["data"]["resize"] = "round"
+    for name, value in LATER.items():
+        group, key = name.split(".")
+        recorded.setdefault(group, {})[key] = value
     assert json.loads(configs.to_json(config)) == {
         "config_version": configs.CONFIG_VERSION,
         **recorded,

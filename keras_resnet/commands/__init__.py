@@ -33,6 +33,7 @@ COMMANDS = {
     "finetune": "keras_resnet.commands.finetune",
     "evaluate": "keras_resnet.commands.evaluate",
     "predict": "keras_resnet.commands.predict",
+    "find-lr": "keras_resnet.commands.find_lr",
     "config": "keras_resnet.commands.config",
     "convert": "keras_resnet.commands.convert",
     "show": "keras_resnet.commands.show",

@@ -1,4 +1,4 @@
-"""The commands `train`, `evaluate` and `predict` as functions.
+"""The commands `train`, `evaluate`, `predict` and `find-lr` as functions.
 
 What loads TensorFlow is imported inside of them, after a check that it is there.
 """
@@ -15,6 +15,7 @@ from keras_resnet.config import load_config as read_config
 from keras_resnet.training.workdir import WorkDir
 
 if TYPE_CHECKING:
+    from keras_resnet.training.learning_rate_finder import LearningRateCurve
     from keras_resnet.training.planning.plan import Plan
 
 
@@ -97,6 +98,27 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, float]:
     from keras_resnet.training import run
 
     return run.train(check(config), workdir)
+
+
+def find_learning_rate(config: ConfigDict, **options: Any) -> "LearningRateCurve":
+    """Trains with a rising learning rate and suggests one; writes nothing.
+
+    Args:
+        config: of `load_config`.
+        **options: `start`, `end` and `steps` of
+            `keras_resnet.training.learning_rate_finder.find_learning_rate`.
+
+    Returns:
+        The curve: `suggestion` for `optimizer.learning_rate`, `rates`, `losses`, `smoothed`, and
+        `draw(path)`.
+
+    Raises:
+        UserError, input_pipeline.DataError: as `train`.
+    """
+    require_tensorflow()
+    from keras_resnet.training import learning_rate_finder
+
+    return learning_rate_finder.find_learning_rate(check(config), **options)
 
 
 def evaluate(

@@ -56,7 +56,7 @@ def read_pretrained(config: ConfigDict) -> Checkpoint:
     return dataclasses.replace(read, origin=str(path))
 
 
-def take_over_preprocessing(config: ConfigDict, workdir: WorkDir) -> ConfigDict:
+def take_over_preprocessing(config: ConfigDict, workdir: WorkDir | None) -> ConfigDict:
     """Returns `config` with what `model.weights` say: `data.mean`, `std` and so on, the network.
 
     A run that is resumed has them in its config.json, so the weights need no longer be there. One
@@ -65,7 +65,7 @@ def take_over_preprocessing(config: ConfigDict, workdir: WorkDir) -> ConfigDict:
     Raises:
         UserError: the weights cannot be read, or name a network that no config can say.
     """
-    recorded = workdir.read_config() if workdir.is_begun() else None
+    recorded = workdir.read_config() if workdir is not None and workdir.is_begun() else None
     config = config.copy_and_resolve_references()
     if recorded is not None:
         filters = (recorded.data.interpolation, config.data.interpolation)
