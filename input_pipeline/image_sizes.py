@@ -65,14 +65,14 @@ def _of_jpeg(data: bytes) -> tuple[int, int] | None:
 
 def _of_webp(data: bytes) -> tuple[int, int] | None:
     """The size in the first chunk (RFC 9649, sections 2.5 to 2.7)."""
-    kind = data[12:16]
-    if kind == b"VP8X":
+    kind, cut = data[12:16], len(data) < 30
+    if kind == b"VP8X" and not cut:
         width = int.from_bytes(data[24:27], "little") + 1
         return int.from_bytes(data[27:30], "little") + 1, width
     if kind == b"VP8L":
         bits = struct.unpack("<I", data[21:25])[0]
         return ((bits >> 14) & 0x3FFF) + 1, (bits & 0x3FFF) + 1
-    if kind == b"VP8 ":
+    if kind == b"VP8 " and not cut:
         width, height = struct.unpack("<HH", data[26:30])
         return height & 0x3FFF, width & 0x3FFF
     return None
