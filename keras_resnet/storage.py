@@ -145,6 +145,12 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+def absolute(path: str | os.PathLike) -> str:
+    """Returns a path that means the same wherever a command is started."""
+    text = os.fspath(path)
+    return text.rstrip("/") if "://" in text else os.path.abspath(os.path.expanduser(text))
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a text file atomically."""
     with replacing(path) as temporary:

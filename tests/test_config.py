@@ -122,6 +122,7 @@ def test_bad_overrides_quote_the_value_and_the_nearest_key(argument, quoted):
         ("--config.data.std=(0.5,0.5,0.0)", "above 0"),
         ("--config.schedule.name=step", "boundaries"),
         ("--config.schedule.boundaries=(5,3)", "rising"),
+        ("--config.model.unfreeze_epoch=2", "nothing to unfreeze; set config.model.freeze=body"),
     ],
 )
 def test_bad_values_are_refused_before_anything_starts(argument, quoted):
@@ -247,6 +248,8 @@ LATER = {
     "model.padding": None,
     "data.resize": "round",
     "data.sampler": "shuffle",
+    "data.test_split": "",
+    "model.unfreeze_epoch": 0,
     "schedule.patience": 10,
     "early_stopping.patience": 0,
     "checkpoint.model": "newest",

@@ -30,6 +30,7 @@ from keras_resnet.installation import VERSION
 
 COMMANDS = {
     "train": "keras_resnet.commands.train",
+    "finetune": "keras_resnet.commands.finetune",
     "evaluate": "keras_resnet.commands.evaluate",
     "predict": "keras_resnet.commands.predict",
     "find-lr": "keras_resnet.commands.find_lr",

@@ -1,10 +1,20 @@
-"""usage: keras-resnet train --config=NAME_OR_PATH --workdir=DIR [--config.key=value ...]
+"""usage: keras-resnet train --data=PHOTOS --workdir=DIR [--weights=FILE] [--config.key=value ...]
+       keras-resnet train --config=NAME_OR_PATH --workdir=DIR [--config.key=value ...]
 
 Trains a network. The same command again resumes from the newest checkpoint; so does --workdir
-alone, with the config that the run began with. It leaves in DIR:
+alone, with the config that the run began with.
+
+--data is a folder of class folders, alone or below train, test, val or their like, or a table
+(.csv, .tsv, .jsonl) of paths and labels. Network, image size, batch, epochs and rates are chosen
+for these images and this machine; five lines say what was chosen, why, and how to change it. The
+best checkpoint is chosen by images that are not trained on, and others, never looked at before, are
+reported at the end. With --weights the classifier trains first, then all layers.
+
+It leaves in DIR:
 
   config.json       every key of the config, and what was changed when the run was resumed
   dataset.json      class names and sizes of the splits
+  splits.csv        which image is in which split, where they were cut from a folder
   train.log         what it says, with the time of each line
   metrics.jsonl     a line for each report of training and each evaluation
   tensorboard/      the same for TensorBoard
@@ -14,45 +24,117 @@ alone, with the config that the run began with. It leaves in DIR:
   confusion.png     which class is taken for which; classes.csv has the accuracy of each
   result.json       accuracy, loss and images/s"""
 
-from absl import flags as absl_flags
+import functools
+from collections.abc import Callable, Iterable
 
-from keras_resnet.commands.options import refuse_arguments, require_config
+from absl import flags as absl_flags
+from ml_collections import ConfigDict
+
+from keras_resnet.commands.options import define_strings, refuse_arguments
 from keras_resnet.commands.startup import start_tensorflow
-from keras_resnet.config import check, overrides
+from keras_resnet.config import check, merge, overrides
 from keras_resnet.errors import UsageError
+from keras_resnet.storage import absolute
 from keras_resnet.training.workdir import WorkDir
 
-SUMMARY = "Train a network; the same command again resumes."
+SUMMARY = "Train a network on photos or by a config; the same command again resumes."
 _EXAMPLE = "keras-resnet train --config=digits --workdir=runs/digits"
+_OF_DATA = ("weights", "split", "minutes")
+
+# The config of a run that begins, and lines on how it came about.
+_Begin = Callable[[], tuple[ConfigDict, Iterable[str]]]
 
 
 def define_flags(flags: absl_flags.FlagValues) -> None:
-    """Defines --config, --workdir and the overrides."""
+    """Defines --data and what goes with it, --config, --workdir and the overrides."""
+    define_data_flags(flags)
     overrides.define_config(flags)
-    absl_flags.DEFINE_string(
-        "workdir",
-        None,
-        "Folder for everything the run leaves, here or gs://BUCKET/FOLDER.",
-        flag_values=flags,
+
+
+def define_data_flags(flags: absl_flags.FlagValues) -> None:
+    """Defines --workdir, --data and what goes with it."""
+    define_strings(
+        flags,
+        workdir="Folder for everything the run leaves, here or gs://BUCKET/FOLDER.",
+        data="Folder of class folders, alone or below splits, or a table of paths and labels.",
+        weights="With --data: trained weights to start from (a file, hf://OWNER/REPOSITORY or the "
+        "work directory of a finished run).",
     )
+    for name, default, meaning in (
+        ("split", 0.2, "With --data: share held out of images that lie in no splits."),
+        ("minutes", 60.0, "With --data: about how long training may take."),
+    ):
+        absl_flags.DEFINE_float(name, default, meaning, flag_values=flags)
 
 
 def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     """Trains; returns 0."""
     refuse_arguments(arguments, _EXAMPLE)
-    recorded = WorkDir(flags.workdir) if flags.workdir and not flags.config else None
-    if recorded is not None and recorded.is_begun():
-        config = check(overrides.apply(recorded.read_config(), flags))
-    else:
-        require_config(flags, arguments, _EXAMPLE)
-        if not flags.workdir:
-            raise UsageError(f"--workdir is missing; for example: {_EXAMPLE}")
+    if flags.config and flags.data:
+        raise UsageError("it takes --config or --data, not both; --config.key=value sets any key")
+    if not flags.data:
+        for name in _OF_DATA:
+            if flags[name].present:
+                raise UsageError(f"--{name} goes with --data=PHOTOS")
+    if not flags.config and not flags.data and not is_begun(flags):
+        raise UsageError(
+            "--data=PHOTOS or --config=NAME is missing; for example: keras-resnet train "
+            f"--data=photos --workdir=runs/photos, or {_EXAMPLE}"
+        )
+    if not flags.workdir:
+        raise UsageError(f"--workdir is missing; for example: {_EXAMPLE}")
+    if flags.config:
         config = overrides.resolve(flags)
+        return _train(flags, lambda: (config, ()))
+    return train_on_data(flags)
+
+
+def train_on_data(flags: absl_flags.FlagValues) -> int:
+    """Trains on --data, or goes on in --workdir as the run there began; returns 0.
+
+    So what is chosen for the images is chosen once, whatever it would be today.
+    """
+    if not is_begun(flags):
+        return _train(flags, functools.partial(_plan, flags))
+    config = WorkDir(flags.workdir).read_config()
+    values = overrides.given(flags)
+    if flags.data:
+        values.setdefault("data.path", absolute(flags.data))
+    if flags.weights:
+        values.setdefault("model.weights", flags.weights)
+    config = check(merge(config, values, "the command line"))
+    return _train(flags, lambda: (config, ()))
+
+
+def _plan(flags: absl_flags.FlagValues) -> tuple[ConfigDict, Iterable[str]]:
+    """Chooses the config for --data; loads TensorFlow."""
+    from keras_resnet.training import api
+
+    chosen = api.plan(
+        flags.data,
+        weights=flags.weights or "",
+        split=flags.split,
+        minutes=flags.minutes,
+        overrides=overrides.given(flags),
+    )
+    return chosen.config, (*chosen.lines, *chosen.warnings)
+
+
+def _train(flags: absl_flags.FlagValues, begin: _Begin) -> int:
+    """Starts TensorFlow and trains with what `begin` returns; returns 0."""
     start_tensorflow()
     from keras_resnet.training import run as training_run
     from keras_resnet.training.say import Say
 
     say = Say()
+    config, lines = begin()
+    for line in lines:
+        say(line)
     training_run.train(config, flags.workdir, say)
     say.check_output()
     return 0
+
+
+def is_begun(flags: absl_flags.FlagValues) -> bool:
+    """Returns whether --workdir names one in which a run has begun."""
+    return bool(flags.workdir) and WorkDir(flags.workdir).is_begun()

@@ -19,6 +19,11 @@ def check(config: ConfigDict) -> ConfigDict:
         KEYS[name].check(value)
     _check_tuples(config)
     _check_profile_steps(config.tensorboard.profile_steps)
+    if config.model.unfreeze_epoch and not config.model.freeze:
+        raise UsageError(
+            f"config.model.unfreeze_epoch={config.model.unfreeze_epoch} has nothing to unfreeze; "
+            "set config.model.freeze=body to train the classifier alone until then"
+        )
     _check_data(config)
     return config
 

@@ -61,11 +61,15 @@ def resolve(flags: absl_flags.FlagValues) -> ConfigDict:
 
 def apply(config: ConfigDict, flags: absl_flags.FlagValues) -> ConfigDict:
     """Sets in `config` what the command line overrides; returns it."""
-    for name in KEYS:
-        flag = flags[PREFIX + name]
-        if flag.present:
-            set_value(config, name, flag.value)
+    for name, value in given(flags).items():
+        set_value(config, name, value)
     return config
+
+
+def given(flags: absl_flags.FlagValues) -> dict[str, Any]:
+    """Returns what the command line overrides, by dotted key."""
+    present = {name: flags[PREFIX + name] for name in KEYS}
+    return {name: flag.value for name, flag in present.items() if flag.present}
 
 
 def check_flag(name: str) -> None:

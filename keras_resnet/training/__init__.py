@@ -9,6 +9,13 @@ TensorFlow is loaded by the functions that compute. The engine below them, for l
 your own, is `keras_resnet.training.tensorflow.TensorFlowEngine`.
 """
 
-from keras_resnet.training.api import evaluate, find_learning_rate, load_config, predict, train
+from keras_resnet.training.api import (
+    evaluate,
+    find_learning_rate,
+    load_config,
+    plan,
+    predict,
+    train,
+)
 
-__all__ = ["evaluate", "find_learning_rate", "load_config", "predict", "train"]
+__all__ = ["evaluate", "find_learning_rate", "load_config", "plan", "predict", "train"]

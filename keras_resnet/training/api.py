@@ -16,6 +16,7 @@ from keras_resnet.training.workdir import WorkDir
 
 if TYPE_CHECKING:
     from keras_resnet.training.learning_rate_finder import LearningRateCurve
+    from keras_resnet.training.planning.plan import Plan
 
 
 def load_config(name_or_path: str, overrides: Mapping[str, Any] | None = None) -> ConfigDict:
@@ -30,6 +31,45 @@ def load_config(name_or_path: str, overrides: Mapping[str, Any] | None = None) -
     """
     config = read_config(name_or_path)
     return check(merge(config, overrides or {}, where="overrides"))
+
+
+def plan(
+    data: str | os.PathLike,
+    *,
+    weights: str = "",
+    split: float = 0.2,
+    minutes: float = 60.0,
+    overrides: Mapping[str, Any] | None = None,
+) -> "Plan":
+    """Chooses how to train on labelled images, for these images and this machine.
+
+        plan = training.plan("photos", weights="hf://timm/resnet50.a1_in1k")
+        print(*plan.lines, *plan.warnings, sep="\n")
+        training.train(plan.config, "runs/photos")
+
+    Without weights it trains from random ones. With weights the classifier trains alone first, then
+    all layers, with smaller rates below (Howard and Ruder 2018). What is trained on, what the best
+    checkpoint is chosen by, and what is reported at the end are three sets of images.
+
+    Args:
+        data: a folder of class folders, alone or below splits, or a table of paths and labels
+            (`input_pipeline.layout_finder`).
+        weights: to start from, as in `model.weights`.
+        split: share of the training images that is held out where the data has no split for it.
+        minutes: about how long training may take; the lines say what it comes to.
+        overrides: values by dotted key, which win over every choice.
+
+    Returns:
+        `config`, `lines` (what was chosen, why, how to change it) and `warnings`.
+
+    Raises:
+        UserError: the weights or a value cannot be used.
+        input_pipeline.DataError: the images cannot be used, as those of one class only.
+    """
+    require_tensorflow()
+    from keras_resnet.training.planning.plan import plan_run
+
+    return plan_run(data, weights=weights, split=split, minutes=minutes, overrides=overrides)
 
 
 def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """The splits of a run: opened, and checked to be those that it began with."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -26,13 +27,31 @@ def open_sources(config: ConfigDict) -> tuple[input_pipeline.Source, input_pipel
     return train_source, eval_source
 
 
+def open_test_source(
+    config: ConfigDict, class_names: Sequence[str]
+) -> input_pipeline.Source | None:
+    """Opens `data.test_split`; returns None without one.
+
+    Raises:
+        DataError: it cannot be opened, or its classes are not `class_names`.
+    """
+    if not config.data.test_split:
+        return None
+    source = open_source(config, config.data.test_split)
+    check_classes(source, list(class_names))
+    return source
+
+
 def open_source(config: ConfigDict, split: str) -> input_pipeline.Source:
     """Opens one split of the data set of `data.*`."""
     return input_pipeline.open_source(split=split, **source_options(config))
 
 
 def remember_dataset(
-    workdir: WorkDir, train_source: input_pipeline.Source, eval_source: input_pipeline.Source
+    workdir: WorkDir,
+    train_source: input_pipeline.Source,
+    eval_source: input_pipeline.Source,
+    test_source: input_pipeline.Source | None = None,
 ) -> Changes:
     """Writes dataset.json, or checks that the classes are those the run began with.
 
@@ -41,7 +60,7 @@ def remember_dataset(
 
     Returns:
         The old and the new number of images of each split that has others now, by its key in the
-        history, "dataset.train_examples" or "dataset.eval_examples".
+        history, such as "dataset.train_examples".
 
     Raises:
         UserError: the classes are others, or in another order.
@@ -51,6 +70,8 @@ def remember_dataset(
         "train_examples": train_source.num_examples,
         "eval_examples": eval_source.num_examples,
     }
+    if test_source is not None:
+        now["test_examples"] = test_source.num_examples
     before = workdir.find_dataset() or now
     if before["classes"] != now["classes"]:
         raise UserError(
@@ -58,7 +79,11 @@ def remember_dataset(
             f"{_differing(before['classes'], now['classes'])}. Bring it back, or take another "
             "--workdir"
         )
-    changes = {f"dataset.{key}": (before[key], now[key]) for key in now if before[key] != now[key]}
+    changes = {
+        f"dataset.{key}": (before[key], now[key])
+        for key in now
+        if key in before and before[key] != now[key]
+    }
     # The note comes first: after a kill in between, it would never come.
     if changes:
         workdir.note(changes)

@@ -109,8 +109,14 @@ class Engine(Protocol):
     def train_batches(self, source: Any, first: int, end: int) -> Any:
         """Returns the training batches of number `first` to `end - 1`, for `train` to take."""
 
-    def train(self, batches: Any, steps: int) -> np.ndarray:
+    def train(self, batches: Any, steps: int, frozen: bool = False) -> np.ndarray:
         """Trains on the next `steps` batches; returns SUMS of each, float32[steps, 4].
+
+        Args:
+            batches: of `train_batches`.
+            steps: how many.
+            frozen: whether they leave alone what `model.freeze` names and `model.unfreeze_epoch`
+                unfreezes later. Without such an epoch it has no effect.
 
         Raises:
             input_pipeline.DataError: an example cannot be read; names it.

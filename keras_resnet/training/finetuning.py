@@ -141,17 +141,18 @@ def load_pretrained(
     model.preprocessing, model.class_names = preprocessing, class_names
 
 
-def freeze(model: keras.Model, what: str) -> None:
-    """Makes a part of the network untrainable, before the optimizer is built.
+def freeze(model: keras.Model, what: str, frozen: bool = True) -> None:
+    """Makes a part of the network untrainable, before the optimizer is built or steps are traced.
 
     Args:
         model: the network.
         what: "" nothing. "norm" all normalizations of any kind: their moving statistics, scales and
             shifts stay what they are and are used in training too, as for batches too small to take
             statistics of. "body" everything but the classifier, which is then a linear probe.
+        frozen: False makes it trainable again.
     """
     if not what:
         return
     for layer in model.layers:
         if is_normalization(layer) if what == "norm" else layer.name != _CLASSIFIER:
-            layer.trainable = False
+            layer.trainable = not frozen

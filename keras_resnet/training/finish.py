@@ -42,6 +42,13 @@ def finish(run: Run) -> dict[str, float]:
             inference_model(run.engine).save(temporary)
         reporter.draw_curves()
         used = {"train": run.train_source, "eval": run.eval_source}
+    if run.test_source is not None:
+        tested = evaluate_source(run.engine, run.test_source)
+        assert tested is not None  # nothing asked it to stop
+        evaluation, data = tested, run.config.data
+        result |= {"eval_split": data.eval_split, "test_split": data.test_split}
+        result |= {f"test_{name}": value for name, value in evaluation.means.items()}
+        used["test"] = run.test_source
     for split, source in used.items():
         if source.skipped is not None:
             result[f"skipped_{split}_images"] = len(source.skipped)

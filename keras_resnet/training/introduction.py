@@ -52,7 +52,7 @@ def _code() -> str:
     return digest.hexdigest()[:12]
 
 
-def check_same_data(engine: Engine, train_source: Source, eval_source: Source) -> None:
+def check_same_data(engine: Engine, *sources: Source | None) -> None:
     """Raises UserError, on every host, unless all of them see the same data set.
 
     Compared are the classes, the numbers of examples and the first few encoded images.
@@ -60,7 +60,8 @@ def check_same_data(engine: Engine, train_source: Source, eval_source: Source) -
     if not engine.several_hosts:
         return
     digest = hashlib.sha256()
-    for source in (train_source, eval_source):
+    opened = [source for source in sources if source is not None]
+    for source in opened:
         digest.update(repr((source.num_examples, source.class_names)).encode())
         if not source.is_synthetic:
             for _, read in itertools.islice(source.records(), _EXAMPLES):
@@ -68,6 +69,6 @@ def check_same_data(engine: Engine, train_source: Source, eval_source: Source) -
     if others := engine.hosts_that_differ(digest.digest()):
         raise UserError(
             f"this host does not see the data of {', '.join(others)}: here it is "
-            f"{train_source.description}; {eval_source.description}. Point config.data.path at the "
+            f"{'; '.join(source.description for source in opened)}. Point config.data.path at the "
             "same files on every host"
         )

@@ -28,7 +28,7 @@ def build_model(
     options = {
         key: value
         for key, value in config.model.items()
-        if value not in (None, ()) and key not in ("weights", "freeze")
+        if value not in (None, ()) and key not in ("weights", "freeze", "unfreeze_epoch")
     }
     options["norm"] = {"synchronized": options.pop("synchronized_norm")}
     try:

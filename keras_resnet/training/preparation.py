@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from keras_resnet.config import merge
 from keras_resnet.errors import UserError
 from keras_resnet.training.class_balance import class_weights, describe_balance
-from keras_resnet.training.data import open_sources, remember_dataset
+from keras_resnet.training.data import open_sources, open_test_source, remember_dataset
 from keras_resnet.training.engine import Checkpoints, Engine, find_engine
 from keras_resnet.training.evaluation import Evaluation, make_steps_per_call
 from keras_resnet.training.finetuning import read_pretrained, take_over_preprocessing
@@ -26,6 +26,7 @@ from keras_resnet.training.reporting import Reporter
 from keras_resnet.training.resumption import describe_resumption
 from keras_resnet.training.say import Say
 from keras_resnet.training.schedules import make_schedule, plateau_of
+from keras_resnet.training.split_lists import remember_splits
 from keras_resnet.training.steps_per_call import StepsPerCall
 from keras_resnet.training.workdir import WorkDir
 
@@ -40,6 +41,7 @@ class Run:
     say: Say
     train_source: Any
     eval_source: Any
+    test_source: Any  # None without data.test_split
     timeline: Timeline
     schedule: Any
     checkpoints: Checkpoints
@@ -88,7 +90,8 @@ def prepare(
 
     # Data
     train_source, eval_source = open_sources(config)
-    check_same_data(engine, train_source, eval_source)
+    test_source = open_test_source(config, train_source.class_names)
+    check_same_data(engine, train_source, eval_source, test_source)
     timeline = Timeline(config, train_source.num_examples)
 
     # Model
@@ -105,7 +108,10 @@ def prepare(
     say.keep_log(outputs.log)
     outputs.remove_leftovers()
     changed = outputs.claim(config)
-    changed |= remember_dataset(outputs, train_source, eval_source)
+    changed |= remember_dataset(outputs, train_source, eval_source, test_source)
+    sources = {"train": train_source, "eval": eval_source, "test": test_source}
+    for line in remember_splits(outputs, config, sources):
+        say(line)
     progress = checkpoints.restore_newest() or Progress()
     for line in describe_resumption(config, changed, timeline, progress.step):
         say(line)
@@ -116,7 +122,7 @@ def prepare(
     over = progress.step >= timeline.total_steps
     over = over or progress.stops_early(config.early_stopping.patience)
     reporter = Reporter(outputs, config, engine.model, timeline, progress.step, say, over)
-    reporter.introduce(engine.description, train_source, eval_source)
+    reporter.introduce(engine.description, train_source, eval_source, test_source)
     if resolved:
         say(_describe_precision(config.precision))
     for line in describe_balance(config, train_source):
@@ -128,6 +134,7 @@ def prepare(
         say=say,
         train_source=train_source,
         eval_source=eval_source,
+        test_source=test_source,
         timeline=timeline,
         schedule=schedule,
         checkpoints=checkpoints,

@@ -61,7 +61,7 @@ class Timeline:
 
     Args:
         config: reads `epochs`, `batch_size`, `log_every_steps`, `evaluate_every_epochs`,
-            `checkpoint.every_epochs` and `tensorboard.profile_steps`.
+            `model.unfreeze_epoch`, `checkpoint.every_epochs` and `tensorboard.profile_steps`.
         train_examples: size of the training split.
 
     Attributes:
@@ -70,6 +70,7 @@ class Timeline:
         total_steps: of the run.
         evaluate_at: steps after which there is an evaluation.
         save_at: steps after which there is a checkpoint.
+        unfreeze_at: steps that train without what `model.freeze` names, if it is unfrozen then.
         profile_at: (first, last + 1) of the steps to profile, or ().
 
     Raises:
@@ -87,6 +88,7 @@ class Timeline:
             )
         self.evaluate_at = self._steps_every(config.evaluate_every_epochs)
         self.save_at = self._steps_every(config.checkpoint.every_epochs)
+        self.unfreeze_at = self.step_at_epoch(config.model.unfreeze_epoch)
         self.profile_at: tuple[int, ...] = tuple(config.tensorboard.profile_steps)
 
     def step_at_epoch(self, epoch: int) -> int:
@@ -104,6 +106,7 @@ class Timeline:
         others), at every multiple of `log_every_steps`, and wherever there is more to be done.
         """
         stops = (*self.evaluate_at, *self.save_at, *self.profile_at, start + 1, self.total_steps)
+        stops += (self.unfreeze_at,)
         log = self._config.log_every_steps
         return min((step // log + 1) * log, *(stop for stop in stops if stop > step))
 

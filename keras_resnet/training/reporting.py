@@ -56,7 +56,9 @@ class Reporter:
         self._first_call = True
         self._judged = False
 
-    def introduce(self, devices: str, train_source: Any, eval_source: Any) -> None:
+    def introduce(
+        self, devices: str, train_source: Any, eval_source: Any, test_source: Any = None
+    ) -> None:
         """Says what is about to run."""
         config, total = self._config, self._timeline.total_steps
         trainable = sum(math.prod(variable.shape) for variable in self._model.trainable_variables)
@@ -66,10 +68,17 @@ class Reporter:
             self._say(f"data       {train_source.layout}")
         self._say(f"training   {train_source.description}")
         self._say(f"evaluation {eval_source.description}")
+        if test_source is not None:
+            self._say(f"test       {test_source.description}, at the end only")
         self._say(
             f"schedule   {config.epochs} epochs, {total:,} steps of {config.batch_size} images, "
             f"{config.schedule.name}, peak rate {config.optimizer.learning_rate:g}"
         )
+        if unfreeze_at := self._timeline.unfreeze_at:
+            self._say(
+                f"stages     model.freeze={config.model.freeze} until step {unfreeze_at:,} (epoch "
+                f"{config.model.unfreeze_epoch}), then all layers train"
+            )
         self._say(f"work dir   {self.workdir.path}")
         if self.start and not self._is_over:
             self._say(f"resuming   at step {self.start:,} of {total:,}")
@@ -217,7 +226,16 @@ class Reporter:
         )
         if (model_step := result.get("model_step")) not in (None, result.get("step")):
             self._say(f"model.keras has the weights of step {model_step:,}, the best evaluated.")
-        if skipped := sum(result.get(f"skipped_{split}_images", 0) for split in ("train", "eval")):
+        if "test_top1" in result:
+            test = {key: result[f"test_{key}"] for key in ("top1", "top5", "loss", "examples")}
+            self._say(
+                f"Test: {describe_accuracy(test, len(self._model.class_names))}  "
+                f"loss {test['loss']:.4f}  on the {test['examples']:,} images of "
+                f"{result['test_split']}, by which nothing was chosen (by those of "
+                f"{result['eval_split']} was)"
+            )
+        splits = ("train", "eval", "test")
+        if skipped := sum(result.get(f"skipped_{split}_images", 0) for split in splits):
             self._say(f"{skipped:,} broken images were skipped; the first ten were named.")
         self._say("Next:")
         self._say(f"  keras-resnet evaluate {where}")

@@ -54,7 +54,7 @@ def train(
                     stop = run.timeline.next_stop(window.step, start)
                     count = run.train_steps_per_call.choose(stop - window.step)
                     begin = time.perf_counter()
-                    sums = engine.train(batches, count)
+                    sums = engine.train(batches, count, window.step < run.timeline.unfreeze_at)
                     window.add(sums, seconds := time.perf_counter() - begin)
                     run.train_steps_per_call.took(count, seconds)
                     if (failed := window.non_finite_step()) is not None:

@@ -36,6 +36,7 @@ class WorkDir:
         self.path = storage.as_path(path).expanduser()
         self.config = self.path / "config.json"
         self.dataset = self.path / "dataset.json"
+        self.splits = self.path / "splits.csv"
         self.metrics = self.path / "metrics.jsonl"
         self.checkpoints = self.path / "checkpoints"
         self.tensorboard = self.path / "tensorboard"
@@ -145,7 +146,7 @@ class WorkDir:
         """Removes the parts of files that killed processes have left; for who has it `locked`."""
         for path in (self.config, self.dataset, self.metrics, self.model, self.curves):
             storage.remove_leftovers(path)
-        for path in (self.confusion, self.classes, self.result):
+        for path in (self.confusion, self.classes, self.result, self.splits):
             storage.remove_leftovers(path)
 
     def read_config(self) -> ConfigDict:

@@ -78,14 +78,19 @@ class TensorFlowEngine(Engine):
             self.model = build_model(config, list(class_names))
             if weights is not None:
                 load_pretrained(self.model, weights, config, say)
-            freeze(self.model, config.model.freeze)
+            # What is unfrozen later has its part in the optimizer and the averages from the start.
+            self._staged = bool(config.model.unfreeze_epoch)
+            if not self._staged:
+                freeze(self.model, config.model.freeze)
             self.optimizer = make_optimizer(config, schedule, self.model) if trains else None
             self.average = None
             if config.ema.decay:
                 self.average = WeightAverage(self.model, config.ema.decay, config.ema.warmup)
-        self.steps = Steps(
-            self.model, self.optimizer, self.strategy, config, self.average, class_weights
+        self._make_steps = partial(
+            Steps, self.model, self.optimizer, self.strategy, config, self.average, class_weights
         )
+        self.steps = self._make_steps()
+        self._frozen_steps: Steps | None = None
         self._evaluation_data: tuple[HostBatches, Any] | None = None
 
     def _check(self, classes: int, trains: bool, weights: Sequence[float]) -> None:
@@ -141,12 +146,24 @@ class TensorFlowEngine(Engine):
         with explain_broken_images(source):
             return DistributedBatches(batches, iter(self.distribute(batches)), first)
 
-    def train(self, batches: DistributedBatches, steps: int) -> np.ndarray:
-        ids = partial(batches.example_ids, steps)
+    def train(self, batches: DistributedBatches, steps: int, frozen: bool = False) -> np.ndarray:
+        ids, stage = partial(batches.example_ids, steps), self._stage(frozen)
         with explain_broken_images(batches.host_batches.source, ids):
-            sums = self.steps.train_loop(batches.iterator, tf.constant(steps)).numpy()
+            sums = stage.train_loop(batches.iterator, tf.constant(steps)).numpy()
         batches.position += steps
         return sums
+
+    def _stage(self, frozen: bool) -> Steps:
+        """Returns the compiled steps of a stage; those of the first one leave the body alone."""
+        if not self._staged:
+            return self.steps
+        # What is trainable is asked when steps are made, and when their loop is traced.
+        freeze(self.model, self.config.model.freeze, frozen)
+        if not frozen:
+            return self.steps
+        if self._frozen_steps is None:
+            self._frozen_steps = self._make_steps()
+        return self._frozen_steps
 
     def evaluation_batches(self, source: Any) -> DistributedBatches:
         # Tracing the pipeline takes seconds, so every evaluation of a source uses the same one.

@@ -1,0 +1,75 @@
+"""What a run will compute on, and about how fast: enough to choose a network that fits."""
+
+import dataclasses
+import os
+
+from ml_collections import ConfigDict
+
+# Multiply-adds of the forward pass a second, in training: ResNet-50's 4.09e9 times images/s.
+# A core: 9.5 images/s in float32 and 14.8 in bfloat16 on two (docs/results.md).
+_CORE = {"float32": 19e9, "mixed_bfloat16": 30e9}
+# A GPU that multiplies bfloat16, and an older one: 1,000 and 150 images/s, cautiously.
+_GPU = {"float32": 0.6e12, "mixed_bfloat16": 4e12}
+# A chip of v5e: 128 images in 106 million cycles of 0.94 GHz (docs/tpu.md).
+_TPU = 4.6e12
+# Seconds of a step beside its multiply-adds: a small network on a CPU, batches of 8 (measured).
+_STEP = {"CPU": 0.02, "GPU": 0.005, "TPU": 0.005}
+# What decoding a pixel of a photo takes of a core: 1.25 ms for 500 × 375 (docs/data.md).
+_DECODING = 7e-9
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """What computes.
+
+    Attributes:
+        kind: "CPU", "GPU" or "TPU".
+        count: of replicas.
+        cores: of the processor, which reads the images.
+        speed: multiply-adds of the forward pass a second in training, about.
+    """
+
+    kind: str
+    count: int
+    cores: int
+    speed: float
+
+    def __str__(self) -> str:
+        if self.kind == "CPU":
+            return f"{self.cores} CPU core{'s' if self.cores > 1 else ''}"
+        return f"{self.count} GPU{'s' if self.count > 1 else ''}" if self.kind == "GPU" else "a TPU"
+
+    def seconds_of_image(self, multiply_adds: float, pixels: float, batch_size: int) -> float:
+        """About how long training takes for one image.
+
+        Args:
+            multiply_adds: of the network's forward pass.
+            pixels: of the file.
+            batch_size: images of a step.
+        """
+        computing = multiply_adds / self.speed + _STEP[self.kind] / batch_size
+        reading = pixels * _DECODING / self.cores
+        return computing + reading if self.kind == "CPU" else max(computing, reading)
+
+
+def find_device(config: ConfigDict) -> Device:
+    """Returns what a run with `config` would compute on here; starts no device.
+
+    Args:
+        config: reads `strategy`, `devices` and `precision`.
+    """
+    import tensorflow as tf
+
+    from keras_resnet.training.tensorflow.precision import precision_here
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = cores or 1
+    precision = "float32" if precision_here(config) == "float32" else "mixed_bfloat16"
+    if config.strategy == "tpu" or (config.strategy == "auto" and os.environ.get("TPU_NAME")):
+        return Device("TPU", 1, cores, _TPU)
+    gpus = 0 if config.strategy == "cpu" else len(tf.config.list_physical_devices("GPU"))
+    if gpus:
+        count = 1 if config.strategy == "one_device" else min(config.devices or gpus, gpus)
+        return Device("GPU", count, cores, count * _GPU[precision])
+    count = max(config.devices, 1) if config.strategy in ("auto", "mirrored") else 1
+    return Device("CPU", count, cores, cores * _CORE[precision])

@@ -1,0 +1,187 @@
+"""Network, image size, batch, epochs and rates for some photos, a device and some minutes."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from keras_resnet.training.planning.device import Device
+
+# From random weights, the most able first: network, image size, least number of training images.
+_NETWORKS = (
+    ("ResNet50", 224, 20_000),
+    ("ResNet34", 224, 5_000),
+    ("ResNet18", 224, 0),
+    ("ResNet18", 160, 0),
+    ("ResNet18", 128, 0),
+    ("ResNet18", 96, 0),
+    ("ResNet18", 64, 0),
+    ("CifarResNet20", 32, 0),
+)
+_SMALL = 56  # images up to so many pixels go into networks for CIFAR's
+_ENLARGED = 1.15  # more than by this no photo is enlarged
+# The part of the wanted epochs for which a larger network or image is still the better choice.
+_ENOUGH = 0.5
+_LEAST_EPOCHS = 3
+# Images of a step on one device, and the steps that an epoch should have.
+_BATCH, _STEPS = {"CPU": 32, "GPU": 64, "TPU": 256}, 20
+_SMALLEST_BATCH = 8
+_JUDGES = 50  # validation images, of fewer the accuracy moves in steps of more than 2 points
+
+
+@dataclasses.dataclass(frozen=True)
+class Photos:
+    """What a recipe depends on.
+
+    Attributes:
+        count: of training images.
+        validation: of images to choose the best checkpoint by.
+        height: median, in pixels.
+        width: median, in pixels.
+    """
+
+    count: int
+    validation: int
+    height: int
+    width: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """Weights to start from: of which network, and for images of which size."""
+
+    network: str
+    image_size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What was chosen: keys of the config, and about how long it takes."""
+
+    values: dict[str, Any]
+    minutes: float
+    wanted_epochs: int
+
+
+def choose(
+    photos: Photos,
+    device: Device,
+    minutes: float,
+    pretrained: Pretrained | None,
+    given: Mapping[str, Any],
+) -> Recipe:
+    """Chooses what `given`, keys of the config that are set already, leaves open."""
+    wanted = _wanted_epochs(photos.count, pretrained is not None)
+    pixels = photos.height * photos.width
+    batch_size = given.get("batch_size", _batch_size(photos.count, device))
+    for network, size in _candidates(photos, pretrained, given):
+        per_image = device.seconds_of_image(multiply_adds(network, size), pixels, batch_size)
+        affordable = int(60 * minutes / (per_image * photos.count))
+        if affordable >= _ENOUGH * wanted:
+            break
+    epochs = given.get("epochs", max(_LEAST_EPOCHS, min(wanted, affordable)))
+    values = {
+        "model.name": network,
+        "data.image_size": size,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "evaluate_every_epochs": math.ceil(epochs / 40),
+        "checkpoint.every_epochs": math.ceil(epochs / 10),
+        "precision": "auto",
+        "loss.label_smoothing": 0.1,
+        # The best of a few evaluations on some images is the one that was lucky.
+        "checkpoint.model": "best" if photos.validation >= _JUDGES else "newest",
+        # Without a pod nothing speaks against leaving out a photo that is cut off.
+        "data.on_error": "stop" if device.kind == "TPU" else "skip",
+    } | dict(given)
+    more = _fine_tuning(values) if pretrained else _from_scratch(values)
+    seconds = epochs * photos.count * per_image
+    augmentation = _augmentation(values["data.image_size"])
+    return Recipe({**augmentation, **more, **values}, seconds / 60, wanted)
+
+
+def _candidates(
+    photos: Photos, pretrained: Pretrained | None, given: Mapping[str, Any]
+) -> Iterator[tuple[str, int]]:
+    """(network, image size), the most able first."""
+    short = min(photos.height, photos.width)
+    if pretrained is not None:
+        size = pretrained.image_size
+        sizes = [size, *(other for other in (160, 128, 96) if size >= 1.25 * other)]
+        choices = [(pretrained.network, size) for size in sizes]
+    elif short <= _SMALL:
+        choices = [("CifarResNet20", max(16, 8 * round(short / 8)))]
+    else:
+        choices = [
+            (network, size)
+            for network, size, least in _NETWORKS
+            if photos.count >= least and size <= _ENLARGED * short
+        ]
+    for network, size in choices:
+        yield given.get("model.name", network), given.get("data.image_size", size)
+
+
+def _wanted_epochs(count: int, pretrained: bool) -> int:
+    """The fewer images, the more often each is seen; good networks need fewer steps."""
+    of_thousand, least, most = (20, 5, 40) if pretrained else (150, 20, 300)
+    return max(least, min(most, round(of_thousand * (1000 / count) ** 0.4)))
+
+
+def _batch_size(count: int, device: Device) -> int:
+    size = _BATCH[device.kind]
+    if device.kind == "GPU" and count >= 20_000:
+        size *= 2
+    while size > _SMALLEST_BATCH and count < _STEPS * size * device.count:
+        size //= 2
+    return size * device.count
+
+
+def _augmentation(size: int) -> dict[str, Any]:
+    """Crops and mirrored images: those of CIFAR's networks, or of ImageNet's."""
+    small = size <= _SMALL
+    crop = {"crop_padding": size // 8} if small else {"random_resized_crop": True}
+    return {
+        **{f"data.augment.{key}": value for key, value in crop.items()},
+        "data.augment.flip": True,
+        "data.crop_ratio": 1.0 if small else 0.875,
+    }
+
+
+def _from_scratch(values: Mapping[str, Any]) -> dict[str, Any]:
+    """He et al. 2015 with the regularization of small sets."""
+    return {
+        "optimizer.learning_rate": min(0.1 * values["batch_size"] / 128, 0.4),
+        "optimizer.weight_decay": 5e-4,
+        "schedule.warmup_epochs": max(1.0, round(0.05 * values["epochs"], 1)),
+    }
+
+
+def _fine_tuning(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The classifier alone, then all, with smaller rates below (Howard and Ruder 2018)."""
+    first = max(1, values["epochs"] // 5)
+    staged = "model.freeze" not in values and first < values["epochs"]
+    return {
+        **({"model.freeze": "body", "model.unfreeze_epoch": first} if staged else {}),
+        "optimizer.learning_rate": min(0.01 * values["batch_size"] / 32, 0.08),
+        "optimizer.weight_decay": 1e-4,
+        "optimizer.layer_decay": 0.5,
+        "schedule.warmup_epochs": 0.5,
+    }
+
+
+@functools.cache
+def multiply_adds(network: str, size: int) -> float:
+    """Returns about what the forward pass of a network costs for an image of `size` pixels."""
+    from keras_resnet.architectures import get_architecture
+
+    native = get_architecture(network).image_size
+    return _native_multiply_adds(network) * (size / native) ** 2
+
+
+@functools.cache
+def _native_multiply_adds(network: str) -> int:
+    from keras_resnet.models import create_model
+    from keras_resnet.models.costs import profile
+
+    return profile(create_model(network)).multiply_adds
