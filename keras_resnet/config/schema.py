@@ -32,10 +32,12 @@ BELOW_ONE = Range(low=0, high=1, open_high=True)
 PART = Range(low=0, high=1, open_low=True)
 
 # Of what `open_source` takes; the images and labels must stay what they are.
-_RESUME_SOURCE = {"path": NOTED, "class_names": NOTED, "on_error": NOTED, "max_broken_share": NOTED,
-                  "cache": FREELY, "cache_path": FREELY}  # fmt: skip
+_RESUME_SOURCE = {"path": NOTED, "exclude": NOTED, "class_names": NOTED, "on_error": NOTED,
+                  "max_broken_share": NOTED, "cache": FREELY, "cache_path": FREELY}  # fmt: skip
 # A host may have the data on a disk of its own; what is there is compared.
-_PER_HOST_SOURCE = ("path", "cache", "cache_path")
+_PER_HOST_SOURCE = ("path", "exclude", "cache", "cache_path")
+# The version since which there is a setting; without it its default was meant.
+_SINCE_SOURCE = {"exclude": 3}
 
 # fmt: off
 _ROWS = (
@@ -107,7 +109,8 @@ _ROWS = (
 
     *(Key(f"data.{row.name}", row.default, help=row.help, choices=row.choices,
           accepted=row.accepted, resume=_RESUME_SOURCE.get(row.name, NO),
-          per_host=row.name in _PER_HOST_SOURCE)
+          per_host=row.name in _PER_HOST_SOURCE, since=_SINCE_SOURCE.get(row.name, 1),
+          absent=dict.fromkeys(range(1, _SINCE_SOURCE.get(row.name, 1)), row.default))
       for row in SETTINGS),
     Key("data.train_split", "train",
         help="The images to train on, as TFDS writes splits: train, train[:80%]."),

@@ -107,13 +107,21 @@ def _candidates(copies: np.ndarray) -> Iterator[np.ndarray]:
     for start in range(0, len(whole), _ROWS):
         own = slice(start, start + _ROWS)
         # Those further on in either role, so that every pair is looked at once.
-        close = np.bitwise_count(whole[own, None] ^ whole[start:]) <= _MOST_BITS
-        close |= np.bitwise_count(whole[own, None] ^ middle[start:]) <= _MOST_BITS
-        close |= np.bitwise_count(middle[own, None] ^ whole[start:]) <= _MOST_BITS
+        close = _differing(whole[own, None] ^ whole[start:]) <= _MOST_BITS
+        close |= _differing(whole[own, None] ^ middle[start:]) <= _MOST_BITS
+        close |= _differing(middle[own, None] ^ whole[start:]) <= _MOST_BITS
         pairs = np.argwhere(close) + start
         pairs = pairs[pairs[:, 0] < pairs[:, 1]]
         for begin in range(0, len(pairs), _PAIRS):
             yield pairs[begin : begin + _PAIRS]
+
+
+def _differing(bits: np.ndarray) -> np.ndarray:
+    """uint8: how many bits of each uint64 are set."""
+    if hasattr(np, "bitwise_count"):  # NumPy 2
+        return np.bitwise_count(bits)
+    counts = np.array([number.bit_count() for number in range(2**16)], np.uint8)
+    return counts[bits.view(np.uint16)].reshape(*bits.shape, 4).sum(axis=-1, dtype=np.uint8)
 
 
 def _similarity(one: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Labels that are probably wrong: confident learning (Northcutt, Jiang and Chuang 2021). NumPy only.
+"""Labels that are probably wrong: confident learning (Northcutt et al. 2021). NumPy only.
 
 From predictions for images that the model was not trained on, the joint distribution of the labels
 as given and as they should be is counted (section 3.1, equations 1 and 2), and for each pair of
@@ -83,9 +83,7 @@ def confident_joint(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray
     """
     classes = probabilities.shape[1]
     counts = np.bincount(labels, minlength=classes)
-    sums = np.bincount(
-        labels, probabilities[np.arange(len(labels)), labels], minlength=classes
-    )
+    sums = np.bincount(labels, probabilities[np.arange(len(labels)), labels], minlength=classes)
     thresholds = np.where(counts, sums / np.maximum(counts, 1), 2.0)  # 2: nothing counts for it
     thresholds = np.maximum(thresholds, _LOWEST_THRESHOLD)
     confident = probabilities >= thresholds - _SLACK

@@ -64,14 +64,14 @@ def measure(
     """
     import tensorflow as tf
 
-    problems = {place: found for place, path in enumerate(paths) if (found := _refusal(path))}
+    problems = {place: found for place, path in enumerate(paths) if (found := refusal(path))}
     progress(len(problems))
     numbers = np.array([n for n in range(len(paths)) if n not in problems], np.int64)
     rows: dict[str, list[np.ndarray]] = {key: [] for key in _KEYS}
     if len(numbers):
         # On the processor, whatever else there is: nothing of it belongs onto a device.
         with tf.device("CPU:0"):
-            names = tf.constant([_encoded(paths[number]) for number in numbers])
+            names = tf.constant([encoded_name(paths[number]) for number in numbers])
             examples = tf.data.Dataset.from_tensor_slices((numbers, names))
             # What cannot be read or decoded is missing from what comes out, and is looked at below.
             measured = examples.map(
@@ -120,11 +120,12 @@ def _in_order(rows: dict, found: np.ndarray, problems: dict[int, str]) -> Measur
     )
 
 
-def _encoded(path: str) -> bytes:
+def encoded_name(path: str) -> bytes:
+    """The name of a file as TensorFlow takes it, which need not be UTF-8."""
     return path.encode("utf-8", "surrogateescape")
 
 
-def _refusal(path: str) -> str | None:
+def refusal(path: str) -> str | None:
     """Why a local file is not even opened: it is missing, a device or pipe, or too large."""
     if "://" in path:
         return None
@@ -148,7 +149,7 @@ def _explain(path: str) -> str:
     from keras_resnet.input_pipeline.corrupt_images import problem
 
     def read() -> bytes:
-        return tf.io.read_file(_encoded(path)).numpy()
+        return tf.io.read_file(encoded_name(path)).numpy()
 
     return problem(read) or "cannot be shrunk: it is damaged. Replace or remove it."
 
@@ -157,7 +158,7 @@ def _measure_file(number, name):
     import tensorflow as tf
 
     encoded = tf.io.read_file(name)
-    pixels, size = _decode(encoded)
+    pixels, size = decode_small(encoded)
     shown = tf.shape(pixels)[:2]
     digest = tf.raw_ops.Fingerprint(data=tf.reshape(pixels, [1, -1]), method="farmhash64")
     largest = tf.reduce_max(shown)
@@ -181,7 +182,7 @@ def _measure_file(number, name):
     }
 
 
-def _decode(encoded):
+def decode_small(encoded):
     """uint8[h, w, 3], and int32[2], the size as stored; of a large JPEG a part of its size."""
     import tensorflow as tf
 
@@ -190,9 +191,7 @@ def _decode(encoded):
     def from_jpeg():
         size = tf.stack(decoding.jpeg_size(encoded))
         # The smallest that leaves at least what is looked at.
-        ratio = tf.reduce_sum(
-            tf.cast(tf.reduce_max(size) // [2, 4, 8] >= LOOKED_AT, tf.int32)
-        )
+        ratio = tf.reduce_sum(tf.cast(tf.reduce_max(size) // [2, 4, 8] >= LOOKED_AT, tf.int32))
         with tf.control_dependencies([size]):
             held = tf.identity(encoded)
         ways = [
