@@ -147,7 +147,8 @@ class Layout:
         if self.kind == "table":
             rows = self._rows[split.name]
             return [(label_tables.resolve(self.path, file), label) for file, label in rows], []
-        images, others = [], []
+        images: list[tuple[str, str]] = []
+        others: list[tuple[str, str]] = []
         for name in self._names_in(split):
             folder = os.path.join(split.folder, name)
             for parent, _, files in walk(folder):

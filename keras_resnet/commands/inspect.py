@@ -29,7 +29,7 @@ from keras_resnet.storage import write_text
 from keras_resnet.training.workdir import WorkDir
 
 if TYPE_CHECKING:
-    from keras_resnet.inspection import Finding, Inspection
+    from keras_resnet.inspection import Finding, Inspection, Item
 
 SUMMARY = "Find bad images, duplicates, leaks and wrong labels in a labelled set."
 _EXAMPLE = "keras-resnet inspect photos --output=inspection"
@@ -145,7 +145,8 @@ def _write_sheet(finding: "Finding", path: Path) -> None:
     from keras_resnet.inspection.text import shown
     from keras_resnet.inspection.thumbnails import thumbnails
 
-    items, captions = [], []
+    items: list[Item] = []
+    captions: list[str] = []
     for number, group in enumerate(finding.groups, start=1):
         if len(items) + min(len(group), _GROUP) > _ON_A_SHEET:
             break

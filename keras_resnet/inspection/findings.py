@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_resnet.inspection.duplicates import Duplicates
 from keras_resnet.inspection.file_headers import SUFFIXES
-from keras_resnet.inspection.measuring import Measurements
+from keras_resnet.inspection.measuring import SIDE, Measurements
 
 # Kind -> what its findings are, in the order of reports.
 KINDS: dict[str, str] = {
@@ -117,7 +117,7 @@ def of_files(files: Sequence[Listed], measured: Measurements) -> Iterator[Findin
     heights, widths = measured.sizes.T.astype(np.int64)
     short, long = np.minimum(heights, widths), np.maximum(heights, widths)
     smallest = max(TINY_SIDE, TINY_SHARE * float(np.median(short)) if len(short) else 0)
-    brightest = np.percentile(measured.copies.reshape(len(short), -1), 99, axis=1)
+    brightest = np.percentile(measured.copies.reshape(len(short), SIDE**2), 99, axis=1)
     plain = measured.spread < SINGLE_COLOR
     pixels, size = heights * widths, measured.bytes
 
@@ -125,7 +125,7 @@ def of_files(files: Sequence[Listed], measured: Measurements) -> Iterator[Findin
         kind: str, mask: np.ndarray, order: np.ndarray, note: Callable[[int], str]
     ) -> Finding:
         places = np.flatnonzero(mask)
-        places = places[np.argsort(order[places], kind="stable")]
+        places = places[np.argsort(order[places], kind="stable")].tolist()
         return _finding(kind, [_item(files[measured.files[n]], note(n)) for n in places])
 
     def shape(n: int) -> str:
@@ -182,8 +182,9 @@ def of_duplicates(
         height, width = measured.sizes[place]
         return f"{width:,} × {height:,} pixels"
 
-    def items(group: Iterable[int], left_out: Callable[[int], bool]) -> tuple[Item, ...]:
-        return tuple(_item(listed(n), note(n), left_out(n)) for n in group)
+    def items(group: Iterable[int], kept: Iterable[int] = ()) -> tuple[Item, ...]:
+        spared = set(kept)
+        return tuple(_item(listed(n), note(n), n not in spared) for n in group)
 
     def within_class(groups: list[list[int]]) -> Iterator[list[int]]:
         for group in groups:
@@ -197,22 +198,20 @@ def of_duplicates(
         highest = max(listed(n).rank for n in group)
         keeper = next(listed(n).split for n in group if listed(n).rank == highest)
         if len({listed(n).split for n in group}) > 1:
-            leaks.append(items(group, lambda n, keeper=keeper: listed(n).split != keeper))
+            leaks.append(items(group, [n for n in group if listed(n).split == keeper]))
         if len({listed(n).label for n in group}) > 1:
             # Which label is right a person has to say.
-            conflicts.append(items(group, lambda n: True))
+            conflicts.append(items(group))
     yield Finding("leak", tuple(leaks))
     yield Finding("conflict", tuple(conflicts))
-    same = [
-        items(group, lambda n, first=group[0]: n != first) for group in within_class(found.same)
-    ]
+    same = [items(group, group[:1]) for group in within_class(found.same)]
     yield Finding("duplicate", tuple(same))
     near = []
     for group in within_class(found.alike):
         contents = {(measured.content[n], *measured.sizes[n]) for n in group}
         if len(contents) > 1:
             best = max(group, key=lambda n: (pixels[n], measured.bytes[n], -n))
-            near.append(items(group, lambda n, best=best: n != best))
+            near.append(items(group, [best]))
     yield Finding("near_duplicate", tuple(near))
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import tempfile
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -165,7 +166,8 @@ def inspect_images(
 
 def _list(layout: "Layout") -> tuple[list[Listed], list[Listed]]:
     """The images of all splits, sorted within each, and the files that are none."""
-    images, others = [], []
+    images: list[Listed] = []
+    others: list[Listed] = []
     for split in layout.splits:
         rank = _RANKS.get(split.role or "", 0)
         for kept, files in zip((images, others), layout.every_file(split), strict=True):
@@ -191,14 +193,13 @@ def _label_errors(
         item.path for one in found if one.kind in _NOT_OPENED for item in one.items if item.path
     }
     with tempfile.TemporaryDirectory() as folder:
-        file = os.path.join(folder, "exclude.txt")
-        with open(file, "w", encoding="utf-8") as text:
-            text.write("\n".join(exclusion.lines(sorted(broken), path)))
+        exclude = Path(folder, "exclude.txt")
+        exclude.write_text("\n".join(exclusion.lines(sorted(broken), path)), encoding="utf-8")
         source = input_pipeline.open_source(
             "image_folder",
             path=path,
             split=name,
-            exclude=file if broken else "",
+            exclude=str(exclude) if broken else "",
             on_error="skip",
             max_broken_share=1.0,
         )

@@ -114,5 +114,5 @@ def _spare_one(row: np.ndarray, label: int) -> np.ndarray:
     wrong = row.copy()
     wrong[label] = 0
     if row[label] < 1 and wrong.any():
-        wrong = np.maximum(wrong - 1 / max(np.count_nonzero(row) - 1, 1), 0).astype(np.int64)
+        wrong = np.maximum(wrong - 1 / max(int(np.count_nonzero(row)) - 1, 1), 0).astype(np.int64)
     return wrong

@@ -81,23 +81,24 @@ def measure(
                 for key in _KEYS:
                     rows[key].append(batch[key])
                 progress(len(batch["file"]))
-    found = np.concatenate(rows["file"]) if rows["file"] else np.zeros(0, np.int64)
-    for number in sorted(set(numbers.tolist()) - set(found.tolist())):
+    done = np.concatenate(rows["file"]) if rows["file"] else np.zeros(0, np.int64)
+    for number in sorted(set(numbers.tolist()) - set(done.tolist())):
         problems[number] = _explain(paths[number])
         progress(1)
-    return _in_order(rows, found, problems)
+    return _in_order(rows, np.argsort(done), problems)
 
 
 _KEYS = ("file", "head", "size", "bytes", "content", "copy", "spread", "sharpness")
 
 
-def _in_order(rows: dict, found: np.ndarray, problems: dict[int, str]) -> Measurements:
-    order = np.argsort(found)
-    empty = {
+def _in_order(
+    rows: dict[str, list[np.ndarray]], order: np.ndarray, problems: dict[int, str]
+) -> Measurements:
+    empty: dict[str, np.ndarray] = {
         "size": np.zeros((0, 2), np.int32),
         "copy": np.zeros((0, SIDE, SIDE), np.uint8),
     }
-    one = {
+    one: dict[str, np.ndarray] = {
         key: np.concatenate(parts)[order] if parts else empty.get(key, np.zeros(0, np.int64))
         for key, parts in rows.items()
     }

@@ -1,5 +1,6 @@
 """Small pictures of image files, for contact sheets."""
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +14,24 @@ def thumbnails(paths: Sequence[str], side: int = SIDE) -> np.ndarray:
     """uint8 [n, side, side, 3]: whole images on white; of what cannot be read a gray square."""
     import tensorflow as tf
 
+    draw = _drawing(side)
+    drawn = np.full((len(paths), side, side, 3), 160, np.uint8)
+    with tf.device("CPU:0"):
+        for place, path in enumerate(paths):
+            if refusal(path):  # a pipe would be waited for
+                continue
+            try:
+                drawn[place] = draw(encoded_name(path)).numpy()
+            except tf.errors.OpError:
+                continue
+    return drawn
+
+
+@functools.cache
+def _drawing(side: int):
+    """The graph that draws one file; made once."""
+    import tensorflow as tf
+
     def draw(path):
         pixels, _ = decode_small(tf.io.read_file(path))
         height, width = tf.unstack(tf.shape(pixels)[:2])
@@ -24,14 +43,4 @@ def thumbnails(paths: Sequence[str], side: int = SIDE) -> np.ndarray:
         padded = tf.image.pad_to_bounding_box(255 - small, top, left, side, side)
         return tf.cast(tf.round(255 - padded), tf.uint8)
 
-    draw_in_graph = tf.function(draw, input_signature=[tf.TensorSpec([], tf.string)])
-    drawn = np.full((len(paths), side, side, 3), 160, np.uint8)
-    with tf.device("CPU:0"):
-        for place, path in enumerate(paths):
-            if refusal(path):  # a pipe would be waited for
-                continue
-            try:
-                drawn[place] = draw_in_graph(encoded_name(path)).numpy()
-            except tf.errors.OpError:
-                continue
-    return drawn
+    return tf.function(draw, input_signature=[tf.TensorSpec([], tf.string)])
