@@ -4,11 +4,12 @@ import dataclasses
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from keras_resnet.input_pipeline import label_tables
 from keras_resnet.input_pipeline.errors import DataError, did_you_mean
+from keras_resnet.input_pipeline.exclusion import is_excluded
 from keras_resnet.input_pipeline.image_listing import (
     IMAGE_SUFFIXES,
     is_image_name,
@@ -46,6 +47,7 @@ class Layout:
         unlabelled: names of folders that look like splits and hold images without class folders.
         left_out: names of folders beside the splits that are none.
         passed_over: litter that was met up to now, by kind.
+        excluded: normalized paths of files (see `exclusion`) that need be no images.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Layout:
         self.path, self.kind, self.splits = path, kind, tuple(splits)
         self.unlabelled, self.left_out = tuple(unlabelled), tuple(left_out)
         self.passed_over = Counter() if passed_over is None else passed_over
+        self.excluded: Collection[str] = ()
         self._rows = rows or {}
         self._names: dict[str, list[str]] = {}
         self._examples: dict[str, list[Example]] = {}
@@ -134,6 +137,26 @@ class Layout:
             self._examples[split.name] = self._list(split)
         return self._examples[split.name]
 
+    def every_file(self, split: Split) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+        """What lies in a split, whether `examples` takes or refuses it.
+
+        Returns:
+            (file, class name) of every image, missing ones of a table included, and (file, class
+            name) of what lies among them and is no image by its name.
+        """
+        if self.kind == "table":
+            rows = self._rows[split.name]
+            return [(label_tables.resolve(self.path, file), label) for file, label in rows], []
+        images: list[tuple[str, str]] = []
+        others: list[tuple[str, str]] = []
+        for name in self._names_in(split):
+            folder = os.path.join(split.folder, name)
+            for parent, _, files in walk(folder):
+                for file in files:
+                    kept = images if is_image_name(file) else others
+                    kept.append((os.path.join(parent, file), name))
+        return images, others
+
     def missing_classes(self, split: Split) -> list[str]:
         """The classes of the data of which a split has no images."""
         present = set(self._names_in(split))
@@ -203,11 +226,16 @@ class Layout:
             found = {}
             for name in names:
                 folder = os.path.join(split.folder, name)
-                below = _image_files(folder, self.passed_over)
+                below = _image_files(folder, self.passed_over, self.excluded)
                 found[name] = [(file, os.path.join(folder, file)) for file in below]
             return found
         rows = self._rows[split.name]
-        label_tables.check_files(self.path, [path for path, _ in rows])
+        needed = [
+            path
+            for path, _ in rows
+            if not is_excluded(label_tables.resolve(self.path, path), self.excluded)
+        ]
+        label_tables.check_files(self.path, needed)
         tabled: dict[str, list[tuple[str, str]]] = {name: [] for name in names}
         for path, label in rows:
             tabled[label].append((path, label_tables.resolve(self.path, path)))
@@ -239,13 +267,17 @@ class Layout:
         )
 
 
-def _image_files(folder: str, passed_over: Counter[str]) -> list[str]:
+def _image_files(
+    folder: str, passed_over: Counter[str], excluded: Collection[str] = ()
+) -> list[str]:
     """Paths relative to a class folder, with forward slashes; folders below it count as well."""
     files = []
     for parent, _, names in walk(folder, passed_over):
         below = os.path.relpath(parent, folder)
         for name in names:
             if not is_image_name(name):
+                if is_excluded(os.path.join(parent, name), excluded):
+                    continue
                 raise DataError(
                     f"{os.path.join(parent, name)} is no image of a supported format "
                     f"({', '.join(IMAGE_SUFFIXES)}); convert or remove it."

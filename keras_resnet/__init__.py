@@ -21,6 +21,7 @@ from keras_resnet.architectures.variants import *
 from keras_resnet.evaluation import evaluate
 from keras_resnet.explain.embedding import embed
 from keras_resnet.images import decode_predictions, preprocess, preprocessing_layer
+from keras_resnet.inspection import inspect_images
 from keras_resnet.models import ResNet, create_model
 from keras_resnet.models.costs import profile
 from keras_resnet.models.features import feature_extractor, feature_pyramid
@@ -40,6 +41,7 @@ __all__ = [
     "feature_pyramid",
     "get_architecture",
     "input_pipeline",
+    "inspect_images",
     "layers",
     "list_models",
     "models",

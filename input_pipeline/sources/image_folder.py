@@ -11,9 +11,11 @@ and its rest hold every class in its share. Only the splits that are asked for a
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from keras_resnet.input_pipeline import exclusion
 from keras_resnet.input_pipeline.errors import DataError
 from keras_resnet.input_pipeline.layout import Example
 from keras_resnet.input_pipeline.layout_finder import explain_listing, find_layout
+from keras_resnet.input_pipeline.settings import Setting
 from keras_resnet.input_pipeline.sources import splits
 from keras_resnet.input_pipeline.sources.kind import SourceKind
 
@@ -21,21 +23,27 @@ if TYPE_CHECKING:
     from keras_resnet.input_pipeline.sources.base import Source
 
 
-def open_split(*, name: str, path: str, split: str) -> "Source":
+def open_split(*, name: str, path: str, split: str, exclude: str) -> "Source":
     """Opens `split` of the images under `path`; `name` is not used.
+
+    Args:
+        exclude: a list of files to leave out (see `exclusion`), or "". They are left out of what
+            the split selects, so that no other image moves from one slice to another.
 
     Raises:
         DataError: see `find_layout` and `Layout`; an unknown or empty split; a bucket that cannot
-            be listed.
+            be listed; a list that cannot be read or belongs to other data.
     """
     with explain_listing(path):
-        return _open_split(path, split)
+        return _open_split(path, split, exclude)
 
 
-def _open_split(path: str, split: str) -> "Source":
+def _open_split(path: str, split: str, exclude: str) -> "Source":
     from keras_resnet.input_pipeline.sources.image_files import ImageFolder
 
     layout = find_layout(path)
+    if exclude:
+        layout.excluded = exclusion.read(exclude, path)
     listed: dict[str, list[Example]] = {}
 
     def size(name: str) -> int:
@@ -47,11 +55,19 @@ def _open_split(path: str, split: str) -> "Source":
         for name, positions in splits.select(split, size)
         for position in positions
     ]
+    selected = len(examples)
+    examples = [one for one in examples if not exclusion.is_excluded(one[0], layout.excluded)]
+    if selected and not examples:
+        raise DataError(
+            f"exclude={exclude} leaves none of the {selected:,} images of the split {split!r}."
+        )
     if not examples:
         raise DataError(f"The split {split!r} of {path} selects no images.")
     title = f"{Path(path).resolve().name} {split}"
     source = ImageFolder(title=title, examples=examples, class_names=layout.class_names())
     source.layout = layout.describe()
+    if exclude:
+        source.layout += f"; left out by data.exclude: {selected - len(examples):,}"
     return source
 
 
@@ -60,4 +76,11 @@ SOURCE = SourceKind(
     "a folder for each class, or a table of paths and labels",
     open_split,
     exif="apply",
+    settings=(
+        Setting(
+            name="exclude",
+            default="",
+            help="A file that lists images of image_folder to leave out, as inspect writes it.",
+        ),
+    ),
 )

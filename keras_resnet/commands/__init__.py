@@ -42,6 +42,7 @@ COMMANDS = {
     "benchmark": "keras_resnet.commands.benchmark",
     "export": "keras_resnet.commands.export",
     "verify-export": "keras_resnet.commands.verify_export",
+    "inspect": "keras_resnet.commands.inspect",
     "doctor": "keras_resnet.commands.doctor",
     "preflight": "keras_resnet.commands.preflight",
     "libtpu-flags": "keras_resnet.commands.libtpu_flags",

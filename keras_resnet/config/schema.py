@@ -33,12 +33,14 @@ BELOW_ONE = Range(low=0, high=1, open_high=True)
 PART = Range(low=0, high=1, open_low=True)
 
 # Of what `open_source` takes; the images and labels must stay what they are.
-_RESUME_SOURCE = {"path": NOTED, "class_names": NOTED, "on_error": NOTED, "max_broken_share": NOTED,
-                  "cache": FREELY, "cache_path": FREELY, "max_pixels": NOTED}  # fmt: skip
+_RESUME_SOURCE = {"path": NOTED, "exclude": NOTED, "class_names": NOTED, "on_error": NOTED,
+                  "max_broken_share": NOTED, "cache": FREELY, "cache_path": FREELY,
+                  "max_pixels": NOTED}  # fmt: skip
 # A host may have the data on a disk of its own; what is there is compared.
-_PER_HOST_SOURCE = ("path", "cache", "cache_path")
+_PER_HOST_SOURCE = ("path", "exclude", "cache", "cache_path")
 # Of the same, what came later: since which version, and what its absence meant in older ones.
 _LATER_OF_SOURCE: dict[str, dict[str, Any]] = {
+    "exclude": {"since": 3, "absent": {1: "", 2: ""}},
     "exif": {"since": 3, "absent": {1: "ignore", 2: "ignore"}},
     "max_pixels": {"since": 3, "absent": {1: MAX_PIXELS, 2: MAX_PIXELS}},
 }
