@@ -115,12 +115,6 @@ def prepare(
 
     over = progress.step >= timeline.total_steps
     over = over or progress.stops_early(config.early_stopping.patience)
-    reporter = Reporter(outputs, config, engine.model, timeline, progress.step, say, over)
-    reporter.introduce(engine.description, train_source, eval_source)
-    if resolved:
-        say(_describe_precision(config.precision))
-    for line in describe_balance(config, train_source):
-        say(line)
     run = Run(
         config=config,
         outputs=outputs,
@@ -132,7 +126,7 @@ def prepare(
         schedule=schedule,
         checkpoints=checkpoints,
         progress=progress,
-        reporter=reporter,
+        reporter=Reporter(outputs, config, engine.model, timeline, progress.step, say, over),
         interruption=Interruption(say),
         check_lock=check_lock,
         train_steps_per_call=make_steps_per_call(engine),
@@ -140,7 +134,17 @@ def prepare(
         saved_step=progress.step,
     )
     run.follow_evaluations()
+    _introduce(run, resolved)
     return run
+
+
+def _introduce(run: Run, resolved_precision: bool) -> None:
+    """Says what is about to run."""
+    run.reporter.introduce(run.engine.description, run.train_source, run.eval_source)
+    if resolved_precision:
+        run.say(_describe_precision(run.config.precision))
+    for line in describe_balance(run.config, run.train_source):
+        run.say(line)
 
 
 def _keep_precision(config: ConfigDict, workdir: WorkDir) -> ConfigDict:
