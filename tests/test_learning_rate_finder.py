@@ -35,7 +35,7 @@ def _longest_fall(values):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_the_suggestion_is_half_way_down_the_longest_fall(seed):
+def test_the_cautious_one_is_half_way_down_the_longest_fall(seed):
     values = np.random.default_rng(seed).normal(size=60).cumsum()
     length, end = _longest_fall(values)
     expected = end - length + int(length / 3) + int(length / 6)
@@ -73,7 +73,9 @@ def test_the_twin_measures_what_a_run_would_begin_with(monkeypatch):
     assert min(curve.smoothed) < curve.smoothed[0]
     assert curve.scale == 64 / 256
     place = finder.middle_of_valley(curve.smoothed[4:-5])
-    assert curve.suggestion == pytest.approx(curve.rates[4 + place] / curve.scale)
+    assert curve.cautious == pytest.approx(curve.rates[4 + place] / curve.scale)
+    lowest = curve.smoothed.index(min(curve.smoothed[4:-5]))
+    assert curve.suggestion == pytest.approx(curve.rates[lowest] / 10 / curve.scale)
 
 
 @pytest.mark.ci
@@ -93,7 +95,7 @@ def test_the_command_leaves_the_work_directory_alone(tmp_path, capsys):
     assert files["plot"].read_bytes().startswith(b"\x89PNG")
     said = capsys.readouterr().out
     assert f"--config.optimizer.learning_rate={figures['suggestion']:.2g}" in said
-    assert "the config has 0.05" in said
+    assert f"a cautious one is {figures['cautious']:.2g}; the config has 0.05" in said
 
 
 @pytest.mark.parametrize(

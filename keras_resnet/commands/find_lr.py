@@ -2,9 +2,10 @@
                             [--json=FILE] [--csv=FILE] [--config.key=value ...]
 
 Trains for a hundred steps with a learning rate that rises until the loss explodes, and suggests one
-for config.optimizer.learning_rate: half way down the longest fall of the smoothed loss (Smith 2017;
-fastai's lr_find). It takes the data, batch size, optimizer and loss of a config, or of the run in
---workdir, of which it reads the config and changes nothing."""
+for config.optimizer.learning_rate: a tenth of the rate with the lowest smoothed loss (Smith 2017;
+fastai's lr_find), and a cautious one half way down the longest fall of that loss. It takes the
+data, batch size, optimizer and loss of a config, or of the run in --workdir, of which it reads the
+config and changes nothing."""
 
 from pathlib import Path
 
@@ -90,5 +91,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
         )
         return 0
     print(f"--config.optimizer.learning_rate={curve.suggestion:.2g}")
-    print(f"the config has {config.optimizer.learning_rate:g}")
+    print(
+        f"a cautious one is {curve.cautious:.2g}; the config has {config.optimizer.learning_rate:g}"
+    )
     return 0

@@ -1,8 +1,8 @@
 """The learning rate finder: the loss while the rate rises from next to nothing until it diverges.
 
 Smith 2017 (Cyclical learning rates for training neural networks), section 3.3. Range, smoothing,
-where it stops and which rate is suggested are fastai's (`Learner.lr_find` of fastai 2.7 with its
-default, `valley`), whose figures many tutorials read in the same way.
+where it stops and what is suggested are those of `Learner.lr_find` of fastai 2.7: its `minimum`, a
+tenth of the rate with the lowest smoothed loss, and its default `valley`, which is lower.
 """
 
 import csv
@@ -35,6 +35,7 @@ DIVERGED = 4.0  # times the lowest smoothed loss so far: there it stops
 # few, in which the loss explodes.
 _FIRST_PART, _LAST = 10, 5
 _FEWEST = 10
+_BELOW_LOWEST = 0.1  # where the loss is lowest it is about to explode
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +46,9 @@ class LearningRateCurve:
         rates: the learning rate of each step, rising; as the optimizer takes it.
         losses: the loss of each step's batch.
         smoothed: their moving average.
-        suggestion: for `optimizer.learning_rate`; None where the loss never fell for long.
+        suggestion: for `optimizer.learning_rate`, a tenth of the rate with the lowest smoothed
+            loss; None where the loss never fell for long.
+        cautious: a lower one, half way down the longest fall of the smoothed loss.
         scale: what `optimizer.learning_rate` is multiplied by to be a rate: batch_size / 256 with
             `optimizer.scale_with_batch`, else 1.
         is_chief: False on the hosts of a run that are not to write or speak.
@@ -55,6 +58,7 @@ class LearningRateCurve:
     losses: list[float]
     smoothed: list[float]
     suggestion: float | None
+    cautious: float | None
     scale: float = 1.0
     is_chief: bool = True
 
@@ -110,7 +114,7 @@ def find_learning_rate(
 ) -> LearningRateCurve:
     """Trains as a run of `config` would begin, with a rate that rises from step to step.
 
-    Nothing is written: neither weights nor files.
+    Nothing is written.
 
     Args:
         config: a checked config; its data, batch size, optimizer, loss and seed count, its schedule
@@ -136,8 +140,7 @@ def find_learning_rate(
         source = open_source(config, config.data.train_split)
         weights = read_pretrained(config) if config.model.weights else None
         rising = schedules.ExponentialDecay(start, steps - 1, end / start)
-        per_class = class_weights(config, source)
-        engine.build(source.class_names, rising, weights, silence, per_class)
+        engine.build(source.class_names, rising, weights, silence, class_weights(config, source))
         batches, calls = engine.train_batches(source, 0, steps), make_steps_per_call(engine)
         losses: list[float] = []
         while len(losses) < steps and not _stops(losses):
@@ -152,8 +155,12 @@ def find_learning_rate(
     scale = config.batch_size / 256 if config.optimizer.scale_with_batch else 1.0
     skipped = steps // _FIRST_PART
     place = middle_of_valley(smoothed[skipped:-_LAST])
-    suggestion = None if place is None else rates[skipped + place] / scale
-    return LearningRateCurve(rates, losses, smoothed, suggestion, scale, engine.is_chief)
+    suggestion = cautious = None
+    if place is not None:
+        lowest = int(np.argmin(smoothed[skipped:-_LAST]))
+        suggestion = rates[skipped + lowest] * _BELOW_LOWEST / scale
+        cautious = rates[skipped + place] / scale
+    return LearningRateCurve(rates, losses, smoothed, suggestion, cautious, scale, engine.is_chief)
 
 
 def smooth(losses: Sequence[float]) -> list[float]:

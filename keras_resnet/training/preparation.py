@@ -121,12 +121,6 @@ def prepare(
 
     over = progress.step >= timeline.total_steps
     over = over or progress.stops_early(config.early_stopping.patience)
-    reporter = Reporter(outputs, config, engine.model, timeline, progress.step, say, over)
-    reporter.introduce(engine.description, train_source, eval_source, test_source)
-    if resolved:
-        say(_describe_precision(config.precision))
-    for line in describe_balance(config, train_source):
-        say(line)
     run = Run(
         config=config,
         outputs=outputs,
@@ -139,7 +133,7 @@ def prepare(
         schedule=schedule,
         checkpoints=checkpoints,
         progress=progress,
-        reporter=reporter,
+        reporter=Reporter(outputs, config, engine.model, timeline, progress.step, say, over),
         interruption=Interruption(say),
         check_lock=check_lock,
         train_steps_per_call=make_steps_per_call(engine),
@@ -147,7 +141,18 @@ def prepare(
         saved_step=progress.step,
     )
     run.follow_evaluations()
+    _introduce(run, resolved)
     return run
+
+
+def _introduce(run: Run, resolved_precision: bool) -> None:
+    """Says what is about to run."""
+    sources = (run.train_source, run.eval_source, run.test_source)
+    run.reporter.introduce(run.engine.description, *sources)
+    if resolved_precision:
+        run.say(_describe_precision(run.config.precision))
+    for line in describe_balance(run.config, run.train_source):
+        run.say(line)
 
 
 def _keep_precision(config: ConfigDict, workdir: WorkDir) -> ConfigDict:
