@@ -257,7 +257,12 @@ def test_defaults_are_those_of_the_first_version_but_for_what_the_table_says():
     now = dict(configs.flatten(_plain(configs.default_config().to_dict())))
     assert {name: KEYS[name].absent[1] for name in LATER} == LATER
     assert {name: KEYS[name].formerly[1] for name in OTHER_DEFAULTS} == OTHER_DEFAULTS
-    today = {"model.classifier_initializer": None, "model.padding": None, "data.resize": "round"}
+    today = {
+        "model.classifier_initializer": None,
+        "model.padding": None,
+        "data.exclude": "",
+        "data.resize": "round",
+    }
     assert {**now, **OTHER_DEFAULTS} == {**recorded, **today}
     assert now["model.zero_init_last_gamma"] is None
     assert [name for name, key in KEYS.items() if key.formerly] == list(OTHER_DEFAULTS)
