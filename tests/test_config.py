@@ -285,6 +285,7 @@ def test_config_json_of_the_first_version_is_read_unchanged():
     recorded["model"]["classifier_initializer"] = "normal"
     recorded["model"]["padding"] = None
     recorded["data"]["resize"] = "round"
+    recorded["data"]["exclude"] = ""
     assert json.loads(configs.to_json(config)) == {
         "config_version": configs.CONFIG_VERSION,
         **recorded,
