@@ -244,6 +244,7 @@ def _plain(values):
 
 # What later versions changed: a new key's value in older files, and another default.
 LATER = {
+    "data.exclude": "",
     "model.classifier_initializer": "normal",
     "model.padding": None,
     "data.resize": "round",

@@ -59,7 +59,7 @@ class Inspection:
         """Paths of the files that findings of these kinds say to leave out, sorted.
 
         Of copies one is kept: of an exact duplicate the first, of a near one the largest, of a leak
-        those of the evaluation; of an image under several labels none is.
+        those of the evaluation; of the same pixels under several labels none is.
 
         Raises:
             UserError: there is no such kind.
