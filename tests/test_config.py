@@ -254,7 +254,6 @@ LATER = {
     "schedule.patience": 10,
     "early_stopping.patience": 0,
     "checkpoint.model": "newest",
-    "data.exclude": "",
     "data.exif": "ignore",
     "data.max_pixels": 2**28,
 }
