@@ -152,8 +152,12 @@ def decoders() -> dict:
     def compiled(function):
         return tf.function(function, input_signature=[text])
 
+    def whole(file):  # as an image is looked at again that made a batch fail
+        image = decoding.whole_image
+        return decoding.decode_window(file, image, image, wanted=1)[0]
+
     return {
-        "whole": compiled(decoding.decode_image),
+        "whole": compiled(whole),
         "crop": compiled(lambda file: crop.random_resized_crop(file, numbers, SIZE)),
         "evaluation": compiled(lambda file: evaluation_image(file, preprocessing)),
     }
