@@ -3,6 +3,9 @@
     keras-resnet train --config=finetune --workdir=runs/mine \
         --config.data.path=PHOTOS --config.model.weights=resnet50.safetensors
 
+`keras-resnet finetune --data=PHOTOS --weights=resnet50.safetensors` chooses these keys for the
+photos and the machine, trains the classifier first, and keeps test images apart.
+
 PHOTOS holds train/CLASS/* and test/CLASS/*. The weights are a local file of any format in
 docs/weights.md, or the work directory of a run; their preprocessing is taken over, and the
 classifier is new unless the classes are the same. Batches of less than about 16 images an

@@ -138,7 +138,7 @@ def test_fine_tuning_from_weights_of_other_classes(photos, tmp_path):
     arguments = ["--config.epochs=2", "--config.strategy=cpu", f"--workdir={tmp_path / 'run'}"]
     assert main([*command, *arguments]) == 0
     said = (tmp_path / "run" / "train.log").read_text()
-    assert "rates      the classifier alone for 1 epochs, then all layers" in said
+    assert "rates      the classifier alone for 1 epoch, then all layers" in said
     assert "stages     model.freeze=body until step 6 (epoch 1), then all layers train" in said
     config = WorkDir(tmp_path / "run").read_config()
     assert (config.model.freeze, config.model.unfreeze_epoch) == ("body", 1)
@@ -153,7 +153,7 @@ def test_fine_tuning_from_weights_of_other_classes(photos, tmp_path):
         (["train", "--data=x", "--config=digits", "--workdir=w"], "--config or --data, not both"),
         (["train", "--config=digits", "--workdir=w", "--split=0.3"], "--split goes with --data"),
         (["train", "--weights=x", "--workdir=w"], "--weights goes with --data=PHOTOS"),
-        (["train", "--workdir=w"], "--data=PHOTOS or --config=NAME is missing"),
+        (["train", "--workdir=w"], "--config is missing, or --data=PHOTOS"),
         (["train", "--data=x"], "--workdir is missing"),
         (["finetune", "--data=x", "--workdir=w"], "--weights is missing; for example"),
         (["finetune", "--weights=x", "--workdir=w"], "--data is missing; for example"),

@@ -78,8 +78,8 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
                 raise UsageError(f"--{name} goes with --data=PHOTOS")
     if not flags.config and not flags.data and not is_begun(flags):
         raise UsageError(
-            "--data=PHOTOS or --config=NAME is missing; for example: keras-resnet train "
-            f"--data=photos --workdir=runs/photos, or {_EXAMPLE}"
+            "--config is missing, or --data=PHOTOS; for example: keras-resnet train --data=photos "
+            f"--workdir=runs/photos, or {_EXAMPLE}"
         )
     if not flags.workdir:
         raise UsageError(f"--workdir is missing; for example: {_EXAMPLE}")

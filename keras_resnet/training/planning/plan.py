@@ -106,8 +106,10 @@ def _lines(
     data, model, optimizer = config.data, config.model, config.optimizer
     start = f"from {model.weights}" if model.weights else "from random weights"
     hurried = " (more would be better)" if config.epochs < recipe.wanted_epochs else ""
+    first, epochs = _number(model.unfreeze_epoch, "epoch"), _number(config.epochs, "epoch")
+    steps = photos.count / config.batch_size
     stages = (
-        f"the classifier alone for {model.unfreeze_epoch} epochs, then all layers, each stage at "
+        f"the classifier alone for {first}, then all layers, each stage at "
         f"{optimizer.layer_decay:g} of the rate above it; "
         if model.unfreeze_epoch
         else ""
@@ -122,10 +124,10 @@ def _lines(
     return (
         f"images     {splits.counts()} ({splits.why}): {layout.describe()}",
         f"network    {model.name} at {data.image_size} px, {start}: the images are "
-        f"{photos.width} × {photos.height} (median), {device} for {minutes:g} minutes. "
+        f"{photos.width} × {photos.height} (median), {device} for {_number(minutes, 'minute')}. "
         "Change: --config.model.name=, --config.data.image_size=, --minutes=",
-        f"length     {config.epochs} epochs of {photos.count / config.batch_size:,.0f} steps of "
-        f"{config.batch_size} images, about {_duration(recipe.minutes)}{hurried}. "
+        f"length     {epochs} of {steps:,.0f} steps of {config.batch_size} images, about "
+        f"{_duration(recipe.minutes)}{hurried}. "
         "Change: --config.epochs=, --config.batch_size=",
         f"rates      {stages}{optimizer.name}, peak rate {optimizer.learning_rate:g}, "
         f"{config.schedule.name}; {kept}. "
@@ -138,4 +140,9 @@ def _lines(
 def _duration(minutes: float) -> str:
     if minutes >= 90:
         return f"{minutes / 60:.1f} hours"
-    return f"{max(1, round(minutes))} minute{'s' if minutes >= 1.5 else ''}"
+    return _number(max(1, round(minutes)), "minute")
+
+
+def _number(count: float, what: str) -> str:
+    number = f"{count:,}" if isinstance(count, int) else f"{count:g}"
+    return f"{number} {what}{'' if count == 1 else 's'}"
