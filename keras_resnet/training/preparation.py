@@ -115,10 +115,7 @@ def prepare(
     progress = checkpoints.restore_newest() or Progress()
     for line in describe_resumption(config, changed, timeline, progress.step):
         say(line)
-    _check_same_step(engine, progress.step)
-    if config.on_nonfinite == "rollback" and not checkpoints.steps():
-        checkpoints.save(progress)  # there must be something to go back to
-
+    _check_start(engine, checkpoints, progress)
     over = progress.step >= timeline.total_steps
     over = over or progress.stops_early(config.early_stopping.patience)
     run = Run(
@@ -184,10 +181,13 @@ def _outputs(workdir: WorkDir, is_chief: bool) -> Iterator[WorkDir]:
         yield copy
 
 
-def _check_same_step(engine: Engine, step: int) -> None:
-    """Raises UserError unless all hosts begin at the same step."""
+def _check_start(engine: Engine, checkpoints: Checkpoints, progress: Progress) -> None:
+    """Raises UserError unless all hosts begin at the same step; saves what to roll back to."""
+    step = progress.step
     if engine.any_host(engine.mean(float(step)) != step):
         raise UserError(
             f"this host begins at step {step:,}, another one elsewhere: --workdir must be a folder "
             "that all hosts share"
         )
+    if engine.config.on_nonfinite == "rollback" and not checkpoints.steps():
+        checkpoints.save(progress)  # there must be something to go back to
