@@ -105,7 +105,14 @@ def test_test_images_are_evaluated_once(photos, tmp_path, monkeypatch):
     assert evaluated == ["train[80%:90%]"] * 2 + ["train[90%:]"]
 
 
-@pytest.mark.parametrize("again", [["--data"], ["--data", "--split=0.5"], []])
+@pytest.mark.parametrize(
+    "again",
+    [
+        ["--data", "--split=0.5"],
+        pytest.param(["--data"], marks=pytest.mark.ci),
+        pytest.param([], marks=pytest.mark.ci),
+    ],
+)
 def test_it_goes_on_with_what_was_chosen(again, finished, photos, capsys):
     arguments = [f"--data={photos}" if flag == "--data" else flag for flag in again]
     recorded = WorkDir(finished).read_config()

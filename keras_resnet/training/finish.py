@@ -28,7 +28,9 @@ def finish(run: Run) -> dict[str, float]:
     model_step = _take_weights(run)
     evaluation = _evaluation(run, model_step)
     if before is not None:
-        result = {**before, **evaluation.means}
+        # Without data.test_split, which a run may take back, its figures are none any more.
+        kept = {key: value for key, value in before.items() if not key.startswith("test_")}
+        result = {**kept, **evaluation.means}
         used = {"eval": run.eval_source}
     else:
         result = {

@@ -133,7 +133,7 @@ def _lines(
         f"{config.schedule.name}; {kept}. "
         "Change: --config.optimizer.learning_rate=",
         f"augment    {crop}, {flips}. Where left and right mean something: "
-        "--config.data.augment.flip=false; keras-resnet show draws them",
+        "--config.data.augment.flip=false",
     )
 
 
