@@ -244,8 +244,10 @@ class Layout:
     def _no_labels(self, name: str) -> DataError:
         return DataError(
             f"{os.path.join(self.path, name)} holds images and no class folders, so they have no "
-            f"labels. The splits with labels: {listed(split.name for split in self.splits)}. "
-            "`keras-resnet predict` says what a network takes the others for."
+            f"labels. The splits with labels: {listed(split.name for split in self.splits)}; a run "
+            f"is told by config.data.eval_split={self.splits[-1].name}, `keras-resnet evaluate` by "
+            f"--split={self.splits[-1].name}. `keras-resnet predict` says what a network takes the "
+            "others for."
         )
 
     def _no_split(self, name: str, alike: list[Split]) -> DataError:
@@ -259,7 +261,9 @@ class Layout:
             kind = "folder of classes" if self.kind == "classes" else "table"
             return DataError(
                 f"{self.path} is one {kind}, so it has no split {name!r}. State two slices of "
-                "'train', for instance 'train[:80%]' to train on and 'train[80%:]' to evaluate on."
+                "'train', for instance --config.data.train_split='train[:80%]' "
+                "--config.data.eval_split='train[80%:]'; `keras-resnet train --data=FOLDER` does "
+                "so by itself."
             )
         return DataError(
             f"{self.path} has no split {name!r}.{did_you_mean(name, names)} "

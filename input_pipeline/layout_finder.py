@@ -72,6 +72,8 @@ def _layout_of_folder(root: str) -> Layout:
             return _layout_of_folder(inner)
         if not folders:
             _explain_no_classes(root, files)
+        if len(folders) == 1:
+            _check_no_table(root, folders[0], files)
         return Layout(root, "classes", [Split("train", "train", root)], passed_over=passed_over)
     labelled: list[tuple[str, str]] = []
     unlabelled: list[tuple[str, str]] = []
@@ -153,6 +155,17 @@ def _explain_no_classes(root: str, files: list[str]) -> None:
         f"The image folder {root} holds no class folders; put the images of each class in a folder "
         f"of their own, as in {root}/cat/1.jpg{hint}."
     )
+
+
+def _check_no_table(root: str, folder: str, files: list[str]) -> None:
+    """Raises DataError for the one folder of images that lies beside the table of its labels."""
+    for name in files:
+        if label_tables.is_table(name):
+            raise DataError(
+                f"{root} holds one folder of images, {folder!r}, and the table {name}. For the "
+                f"labels of the table give its path: {root}/{name}; to take {folder!r} as a class, "
+                "move the table elsewhere."
+            )
 
 
 def _is_folder(path: str) -> bool:

@@ -37,6 +37,7 @@ class UsageError(UserError):
 
 # What people type -> what it is called here: keys of a config and arguments of `create_model`.
 SYNONYMS: dict[str, tuple[str, ...]] = {
+    **{f"resnet{depth}": (f"CifarResNet{depth}",) for depth in (20, 32, 44, 56, 110, 1202)},
     "arch": ("model.name", "name"),
     "architecture": ("model.name", "name"),
     "model": ("model.name", "name"),

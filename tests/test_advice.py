@@ -110,8 +110,8 @@ def test_a_loss_that_is_not_finite(epochs, tmp_path, monkeypatch):
     engine = find_engine()
     train, calls = engine.train, []
 
-    def poison(self, batches, steps):
-        sums = np.array(train(self, batches, steps))
+    def poison(self, batches, steps, *more):
+        sums = np.array(train(self, batches, steps, *more))
         calls.append(steps)
         if sum(calls) > poisoned[-1] and not failed:
             failed.append(True)

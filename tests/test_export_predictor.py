@@ -4,6 +4,7 @@ import collections
 import contextlib
 import io
 import json
+import os
 import shutil
 
 import keras
@@ -192,9 +193,11 @@ def test_what_is_gone_is_a_row(photos, tmp_path):
     folder = tmp_path / "photos"
     shutil.copytree(photos, folder)
     (folder / "dead.png").symlink_to(tmp_path / "nothing")
+    os.mkfifo(folder / "pipe.jpg")
     answers = dict(Answers().predict([folder / "dead.png", folder]))
+    assert answers[str(folder / "pipe.jpg")] == "is no regular file"
     assert answers[str(folder / "dead.png")] == "cannot be read: No such file or directory"
-    assert len(answers) == 7
+    assert len(answers) == 8
     files = list(list_images(folder))
     files[1].unlink()  # one of the three good ones
     answers = dict(Answers().predict_files(files))

@@ -142,6 +142,13 @@ def test_one_class_alone_stays_one(tmp_path):
     )
 
 
+def test_one_folder_of_images_beside_the_table_of_their_labels(tmp_path):
+    """As competitions hand out data: it would train as one class."""
+    touch(tmp_path, "imgs/1.jpg", "imgs/2.jpg", "labels.csv")
+    with pytest.raises(DataError, match=r"give its path: .*/labels\.csv"):
+        find_layout(str(tmp_path))
+
+
 def test_what_is_no_split_is_left_out_and_said(tmp_path):
     touch(tmp_path, "train/a/1.jpg", "test/a/1.jpg", "docs/1.jpg", "raw/1.jpg")
     assert find_layout(str(tmp_path)).describe().endswith("1 class; docs, raw: no splits, left out")

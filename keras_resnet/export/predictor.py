@@ -7,6 +7,7 @@ the rule of `make_network`.
 import dataclasses
 import itertools
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -295,6 +296,9 @@ def _read(files: list[Path], max_pixels: int) -> tuple[dict[Path, bytes], dict[P
     contents, problems = {}, {}
     for file in files:
         try:
+            if not stat.S_ISREG(file.stat().st_mode):  # to read a pipe may take for ever
+                problems[file] = "is no regular file"
+                continue
             contents[file] = as_png(file.read_bytes(), max_pixels)
         except OSError as error:
             problems[file] = f"cannot be read: {error.strerror or error}"

@@ -22,7 +22,9 @@ def draw(rows: list[dict], path: Path, title: str) -> str | None:
         loss.plot(epochs, [row["loss"] for row in points], style, markersize=3, label=label)
         accuracy.plot(epochs, [row["top1"] for row in points], style, markersize=3, label=label)
     # Loss spans decades; accuracy is read near 1.
-    loss.set(xlabel="epoch", ylabel="cross-entropy", yscale="log")
+    values = [row["loss"] for row in rows if row.get("loss") is not None]
+    scale = "log" if values and min(values) > 0 else "linear"  # 0 has no logarithm
+    loss.set(xlabel="epoch", ylabel="cross-entropy", yscale=scale)
     accuracy.set(xlabel="epoch", ylabel="top-1 accuracy")
     best = max(
         (row["top1"] for row in rows if row["kind"] == "eval" and row.get("top1") is not None),

@@ -84,7 +84,8 @@ class Timeline:
         if not self.total_steps:
             raise UsageError(
                 f"config.batch_size={config.batch_size} is more than the {train_examples} training "
-                f"examples of {config.epochs} epochs: not one step to train"
+                f"examples of {config.epochs} epochs: not one step to train; take a smaller "
+                "config.batch_size"
             )
         self.evaluate_at = self._steps_every(config.evaluate_every_epochs)
         self.save_at = self._steps_every(config.checkpoint.every_epochs)
