@@ -177,7 +177,7 @@ class Answers(Predictor):
                 "valid": tf.constant(valid),
             }
 
-        super().__init__(lambda encoded: answer(encoded.numpy()))
+        super().__init__(lambda encoded: answer(encoded.numpy()), ["a"])
 
 
 def test_one_path_is_one_path(photos):
