@@ -154,7 +154,7 @@ def test_classes_that_are_not_the_networks(pretrained, photos, capsys):
 
 def test_a_run_begun_with_the_older_bicubic_keeps_it(tmp_path):
     config = tiny_config(data__interpolation="bicubic")
-    (tmp_path / "config.json").write_text(configs.to_json(config).replace(": 2,", ": 1,", 1))
+    (tmp_path / "config.json").write_text(configs.to_json(config).replace(": 3,", ": 1,", 1))
     workdir = WorkDir(tmp_path)
     assert workdir.read_config().data.interpolation == "bicubic_float"
     with pytest.raises(UserError, match=r"data\.interpolation: 'bicubic_float' -> 'bicubic'"):
