@@ -30,12 +30,12 @@ def decoded(monkeypatch):
     """Grows by an entry for each image that the search decodes."""
     images = []
 
-    def decode_image(encoded):
+    def decode_window(encoded, *arguments, **options):
         images.append(encoded)
-        return original(encoded)
+        return original(encoded, *arguments, **options)
 
-    original = corrupt_images.decode_image
-    monkeypatch.setattr(corrupt_images, "decode_image", decode_image)
+    original = corrupt_images.decode_window
+    monkeypatch.setattr(corrupt_images, "decode_window", decode_window)
     return images
 
 

@@ -188,6 +188,7 @@ def test_a_folder_of_transformers_says_everything(tmp_path, kind):
         "std": [0.2, 0.25, 0.3],
         "channel_order": "rgb",
         "resize": "shortest_edge",
+        "exif": "apply",  # nobody has trained it here
     }
     _assert_logits(model, record, channels)
 
