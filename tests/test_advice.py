@@ -19,6 +19,9 @@ from keras_resnet.training import run
 from keras_resnet.training.engine import find_engine
 from keras_resnet.training.workdir import WorkDir
 
+# Whole runs, most of them: `.ci/run` runs them, the README's command has its ten minutes.
+pytestmark = pytest.mark.ci
+
 PHOTOS = 24
 
 

@@ -121,6 +121,7 @@ def test_hosts_together_read_the_global_batch(repeats):
     np.testing.assert_array_equal(union, np.tile(half, (1, repeats)))
 
 
+@pytest.mark.ci
 def test_batches_hold_every_class_equally_often(tmp_path):
     write_images(tmp_path / "train", {"ant": 9, "bee": 1, "cat": 3})
     source = open_source("image_folder", path=str(tmp_path), split="train")

@@ -21,6 +21,9 @@ from keras_resnet.export import export_file, export_saved_model
 from keras_resnet.export.predictor import Predictor, load_predictor
 from keras_resnet.input_pipeline import DataError, open_source
 
+# Whole runs, most of them: `.ci/run` runs them, the README's command has its ten minutes.
+pytestmark = pytest.mark.ci
+
 COUNTS = dict(zip(CLASSES, (3, 5, 2, 4, 1, 6), strict=True))
 
 

@@ -82,6 +82,7 @@ def to_numpy(tensor):
     return keras.ops.convert_to_numpy(tensor)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_map_is_the_gradient_and_its_mean_plus_the_bias_the_score(name):
     model = network(name, dropout_rate=0.3, classifier_activation="softmax")
@@ -99,6 +100,7 @@ def test_the_map_is_the_gradient_and_its_mean_plus_the_bias_the_score(name):
     assert np.array_equal(maps.values, np.maximum(maps.signed, 0))
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", ["ResNet18", "ResNet50V2", "SEResNet50"])
 def test_maps_of_other_layers_are_those_of_gradients(name):
     model = network(name)
@@ -191,6 +193,7 @@ def test_a_gradient_is_the_slope_of_the_score():
     np.testing.assert_allclose(score(1) - score(-1), 2 * (gradient * step).sum(), rtol=2e-2)
 
 
+@pytest.mark.ci
 def test_a_network_within_a_model_and_a_sequential_one():
     inner = randomize(small("ResNet18", input_shape=(64, 64, 3)))
     inputs = keras.Input((64, 64, 3))

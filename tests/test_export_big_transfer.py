@@ -34,6 +34,7 @@ def expected(model, images):
     return model(inputs, training=False).numpy()
 
 
+@pytest.mark.ci
 def test_keras_files_have_plain_convolutions(model, images, expected, tmp_path):
     path = tmp_path / "model.keras"
     assert export_file(model, path, format="keras").relative < 1e-5
@@ -43,6 +44,7 @@ def test_keras_files_have_plain_convolutions(model, images, expected, tmp_path):
     np.testing.assert_allclose(loaded(inputs), expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("precision", "tolerance"), [("float32", 1e-5), ("float16", 5e-3), ("int8", 0.15)]
 )

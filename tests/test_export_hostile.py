@@ -14,6 +14,9 @@ from keras_resnet.export import export_saved_model, load_predictor
 from keras_resnet.export.serving_config import BATCH_SIZES
 from keras_resnet.export.signatures import MAX_BATCH, TOO_MANY
 
+# Whole runs, most of them: `.ci/run` runs them, the README's command has its ten minutes.
+pytestmark = pytest.mark.ci
+
 LIMIT_MIB = 4000
 
 

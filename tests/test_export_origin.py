@@ -12,6 +12,9 @@ from keras_resnet.commands import main
 from keras_resnet.export import export_saved_model, load_predictor
 from keras_resnet.export.origin import FILE, ForeignModelWarning, read_origin
 
+# Whole runs, most of them: `.ci/run` runs them, the README's command has its ten minutes.
+pytestmark = pytest.mark.ci
+
 
 @pytest.fixture(scope="module")
 def ours(tmp_path_factory):

@@ -57,6 +57,7 @@ def found(model, photos):
     return explain.gallery(model, data=data, training=training, per_class=2, neighbors=2)
 
 
+@pytest.mark.ci
 def test_embeddings_are_what_the_classifier_sees(model, photos):
     files = sorted((photos / "test" / "plain").glob("*.png"))
     vectors = keras_resnet.embed(model, files, batch_size=3).vectors
@@ -142,6 +143,7 @@ def load_predictor_of(model):
     return keras_resnet.export.Predictor.of_model(model, top=3)
 
 
+@pytest.mark.ci
 def test_what_the_gallery_shows(found):
     predictions = found.predictions
     wrong = predictions.classes != predictions.labels
@@ -188,6 +190,7 @@ class Page(html.parser.HTMLParser):
         self.words.append(data)
 
 
+@pytest.mark.ci
 def test_the_command_writes_the_gallery(model_file, photos, tmp_path, capsys):
     arguments = [f"--model={model_file}", f"--data={photos}", f"--output={tmp_path / 'out'}"]
     assert main(["explain", *arguments, "--per_class=1", "--training_split=train"]) == 0

@@ -38,6 +38,7 @@ def upright(encoded: bytes) -> Image.Image:
 read = tf.function(exif.orientation, input_signature=[tf.TensorSpec([], tf.string)])
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_all_eight_are_those_of_pil_pixel_for_pixel(file_format):
     same_size = {**PREPROCESSING, "image_size": 61, "exif": "apply"}
@@ -53,6 +54,7 @@ def test_all_eight_are_those_of_pil_pixel_for_pixel(file_format):
         np.testing.assert_array_equal(evaluate(tf.constant(encoded)), expected)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("file_format", FORMATS)
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_resized_and_cropped_is_what_the_upright_file_gives(file_format, interpolation):
@@ -174,6 +176,7 @@ def test_the_data_set_decides(tmp_path):
     assert preprocessing(from_json(older, "config.json")).exif == "ignore"
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("exif", ["apply", "ignore"])
 def test_batches_of_images_that_fit_are_turned_as_well(tmp_path, exif):
     """Which have a fast way of their own, without windows."""

@@ -83,6 +83,7 @@ def test_a_batch_of_them_takes_no_more_memory_at_a_time():
     assert outcome.grown_mib <= 2 * MEMORY_MIB
 
 
+@pytest.mark.ci
 def test_what_is_refused_is_named():
     assert refusal(png(13_000, 13_000, bits=1)) == (
         "claims 13,000 × 13,000 pixels (height × width), and each counts 5 times in a file of its "

@@ -54,6 +54,7 @@ def paths(finding) -> list[str]:
     return [os.path.basename(item.path) for item in finding.items]
 
 
+@pytest.mark.ci
 def test_nothing_is_found_where_nothing_is_wrong(folder):
     found = keras_resnet.inspect_images(folder)
     assert found.findings == ()
@@ -83,6 +84,7 @@ def test_same_images_in_a_class_a_split_and_under_labels(folder):
     ]
 
 
+@pytest.mark.ci
 def test_near_duplicates_among_images_that_are_not(tmp_path):
     """Each of 40 images once more, recompressed, resized or cropped by 5 %: all found, no other."""
     changes = [
@@ -125,6 +127,7 @@ def test_bits_are_counted_alike_without_numpy_2(monkeypatch):
     np.testing.assert_array_equal(duplicates._differing(values), expected)
 
 
+@pytest.mark.ci
 def test_single_images(folder):
     a = folder / "train/a"
     save(Image.new("RGB", (90, 60), (10, 200, 30)), a, "green.png")
@@ -200,6 +203,7 @@ def test_broken_files_are_findings(folder):
     assert len(measure([str(a / "pipe.jpg")]).files) == 0
 
 
+@pytest.mark.ci
 def test_a_list_goes_back_into_training(folder, tmp_path_factory, capsys):
     a = folder / "train/a"
     (a / "notes.txt").write_text("x")
@@ -340,6 +344,7 @@ def color_model() -> keras.Model:
     return model
 
 
+@pytest.mark.ci
 def test_a_model_names_wrong_labels(tmp_path):
     wrong = {"test/a/03.png", "test/b/06.png"}
     for number in range(16):

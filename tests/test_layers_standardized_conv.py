@@ -98,6 +98,7 @@ def test_a_network_standardizes_all_but_its_gates():
     np.testing.assert_allclose(run(model, x), expected, atol=1e-5)
 
 
+@pytest.mark.ci
 def test_training_moves_the_kernels_and_learns():
     keras.utils.set_random_seed(0)
     shape = {"depths": (1,), "widths": (16,), "stem": "cifar", "input_shape": (8, 8, 3)}

@@ -311,6 +311,8 @@ class TestMetadata:
             "std": [0.229, 0.224, 0.225],
             "channel_order": "rgb",
             "resize": "round",
+            "exif": "apply",
+            "max_pixels": 2**28,
         }
         with pytest.raises(TypeError):  # it is a value, of which changed copies are made
             model.preprocessing["image_size"] = 1

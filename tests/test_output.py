@@ -111,6 +111,7 @@ def test_closed_streams_are_no_descriptors_for_files(tmp_path):
     assert (tmp_path / "file").read_text() == ""
 
 
+@pytest.mark.ci
 def test_a_run_goes_on_without_its_output(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stdout", Failing(errno.ENOSPC))
     say = Say()

@@ -22,6 +22,9 @@ from keras_resnet.printing import csv_cell, from_bytes, printable, printable_lin
 from keras_resnet.training import confusion
 from keras_resnet.training.say import Say
 
+# Whole runs, most of them: `.ci/run` runs them, the README's command has its ten minutes.
+pytestmark = pytest.mark.ci
+
 # The bytes of a name, what a terminal gets, and the cell of a spreadsheet.
 NAMES = {
     b"\x1b[31mred": (r"\x1b[31mred", r"\x1b[31mred"),

@@ -76,6 +76,7 @@ def test_a_folder_that_cannot_be_written_only_forgets_the_index(tmp_path, caplog
     assert "counted again next time" in caplog.text
 
 
+@pytest.mark.ci
 def test_what_a_killed_run_packed_is_removed_by_the_next(tmp_path):
     write_images(tmp_path / "photos", {"cat": 2, "dog": 2})
     source = input_pipeline.open_source(

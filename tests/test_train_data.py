@@ -14,6 +14,9 @@ from keras_resnet.input_pipeline.layout_finder import find_layout
 from keras_resnet.training import finish, run
 from keras_resnet.training.workdir import WorkDir
 
+# Whole runs, most of them: `.ci/run` runs them, the README's command has its ten minutes.
+pytestmark = pytest.mark.ci
+
 # What compiles in a moment; all else is chosen.
 TINY = [
     "--config.model.depths=(1,1,1)",

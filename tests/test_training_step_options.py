@@ -59,7 +59,8 @@ def train(
         average = average and WeightAverage(model, *average)
     if scale:
         optimizer.dynamic_scale.assign(scale)
-    steps = Steps(model, optimizer, strategy, config, average)
+    weights = config.loss.class_weights
+    steps = Steps(model, optimizer, strategy, config, average, weights)
     elements = split_batches(dataset(data), strategy.num_replicas_in_sync, config.accumulate_steps)
     iterator = iter(strategy.distribute_datasets_from_function(lambda _: elements))
     between(model)

@@ -13,6 +13,9 @@ from training_runs import tiny_config as twenty_steps
 from keras_resnet import input_pipeline
 from keras_resnet.training.progress import Timeline
 
+# Whole runs, most of them: `.ci/run` runs them, the README's command has its ten minutes.
+pytestmark = pytest.mark.ci
+
 STAGED = {"model": {"freeze": "body", "unfreeze_epoch": 1}, "optimizer": {"layer_decay": 0.5}}
 FROZEN, AFTER = 3, 2
 

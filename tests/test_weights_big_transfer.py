@@ -68,6 +68,8 @@ def test_a_folder_of_transformers_says_everything(tmp_path, kind):
         "std": [0.5, 0.5, 0.5],
         "channel_order": "rgb",
         "resize": "shortest_edge",
+        "exif": "apply",
+        "max_pixels": 2**28,
     }
     _assert_logits(model, record, channels)
     model.save(tmp_path / "ours.keras")  # group normalization has as many variables as a bias

@@ -16,6 +16,9 @@ from keras_resnet.commands import main
 from keras_resnet.training import run
 from keras_resnet.training.workdir import WorkDir
 
+# Whole runs, most of them: `.ci/run` runs them, the README's command has its ten minutes.
+pytestmark = pytest.mark.ci
+
 STEP = 44
 FILES = (
     "config.json",
