@@ -21,6 +21,7 @@ def arguments(tmp_path):
             "--seconds=0.05", "--rounds=2"]  # fmt: skip
 
 
+@pytest.mark.ci
 def test_prints_and_writes_every_stage(arguments, tmp_path, capsys):
     output = tmp_path / "figures.json"
     arguments += [f"--json={output}", "--target=500", "--config.data.augment.flip=true"]

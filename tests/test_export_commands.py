@@ -53,6 +53,7 @@ def test_export_writes_a_version_and_says_what_it_measured(exported):
     assert f"{folder / '1'}: features, predict_images" in printed
 
 
+@pytest.mark.ci
 def test_predict_agrees_between_the_export_and_the_model(exported, model_file, photos, capsys):
     rows = []
     for source in (exported[0], exported[0] / "1", model_file):

@@ -89,6 +89,7 @@ def test_all_ways_to_predict_give_the_same(workdir, photos, tmp_path, capsys):
             assert_same(dict(load_predictor(source, 3).predict([photos])), expected, 1e-4)
 
 
+@pytest.mark.ci
 def test_a_work_directory_predicts_from_what_it_has(workdir, photos, tmp_path, capsys):
     capsys.readouterr()
     expected = dict(training.predict(workdir, [photos], top=3))

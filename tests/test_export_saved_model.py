@@ -254,6 +254,7 @@ def test_a_wrong_shape_is_refused_with_both_shapes_and_the_server_lives(exported
     assert answered["logits"].shape == (2, len(CLASSES))
 
 
+@pytest.mark.ci
 def test_flagging_spares_the_neighbors(flagging, tmp_path):
     files = [FILES[0], *BROKEN.values(), FILES[1], FILES[2]]
     requests = [
@@ -307,6 +308,7 @@ def test_verification_refuses_damaged_warmup_and_wrong_folders(exported, tmp_pat
     assert error.count("\n") == 1
 
 
+@pytest.mark.ci
 def test_the_command_verifies_and_reports(exported, capsys):
     assert main(["verify-export", str(exported.path.parent), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)

@@ -57,6 +57,7 @@ def _layers(path, names):
 NORM, BODY, HEAD = "stem_norm", "stem_conv", "predictions"
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     "freeze",
     [
@@ -113,6 +114,7 @@ def test_the_same_classes_keep_their_classifier(pretrained, tmp_path, capsys):
     assert "starts from random" not in capsys.readouterr().out
 
 
+@pytest.mark.ci
 def test_a_file_of_ours_names_its_own_network(pretrained, photos, tmp_path, capsys):
     config = _finetune(pretrained / "model.keras", photos, model__name="ResNet50")
     config.epochs = 1

@@ -96,6 +96,7 @@ def test_the_package_is_the_same_for_everybody(start, folder):
     assert done.stderr.splitlines()[-1].startswith("keras-resnet: '-m' is"), done.stderr
 
 
+@pytest.mark.ci
 def test_the_command_trains_among_hostile_files(folder):
     """With a config file that uses the package, which is not loaded yet."""
     (folder / "mine.py").write_text(CONFIG)

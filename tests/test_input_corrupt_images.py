@@ -65,6 +65,7 @@ def test_training_puts_the_next_good_row_in_place(folder):
     assert len(source.skipped) == 3
 
 
+@pytest.mark.ci
 def test_batches_stay_a_function_of_seed_and_step(folder):
     augment = {"flip": True, "mixup": 0.5}
     whole = batches(open_folder(folder), augment=augment)
@@ -167,6 +168,7 @@ def test_options_that_cannot_work(folder, options, message):
 # --- caches
 
 
+@pytest.mark.ci
 def test_caches_change_no_batch(folder):
     expected = batches(open_folder(folder))
     for options in ({"cache": "memory"}, {"cache": "file", "cache_path": str(folder / "cache")}):

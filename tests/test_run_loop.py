@@ -73,6 +73,7 @@ def test_a_loss_that_is_not_finite_stops_naming_step_and_rate(poisoned, tmp_path
         json.loads(line, parse_constant=pytest.fail)  # no NaN
 
 
+@pytest.mark.ci
 def test_rolling_back_skips_the_batch_and_comes_to_the_end(poisoned, tmp_path, capsys):
     poisoned(30)
     result = run.train(_config(on_nonfinite="rollback"), tmp_path)
@@ -169,6 +170,7 @@ def test_the_worst_classes_come_first():
     ]
 
 
+@pytest.mark.ci
 def test_the_example_in_the_docs(tmp_path, monkeypatch, capsys):
     from pathlib import Path
 

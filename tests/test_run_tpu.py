@@ -426,6 +426,7 @@ def test_a_second_start_leaves_running_training_alone(cloud):
     assert (home / "train.exit").read_text() == "0\n"
 
 
+@pytest.mark.ci
 def test_install_takes_a_python_that_is_new_enough(tmp_path):
     """Python 3.10 of the images is not; a failed installation leaves no half environment."""
     home = tmp_path / "my project"

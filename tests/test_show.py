@@ -23,6 +23,7 @@ def arguments(tmp_path):
     return ["show", "--config=smoke", f"--output={output}", "--config.batch_size=6", *overrides]
 
 
+@pytest.mark.ci
 def test_sheet_shows_the_batches_of_training_and_evaluation(arguments, tmp_path, capsys):
     mixup = ["--config.data.augment.mixup=0.5", "--config.data.augment.crop_padding=2"]
     assert commands.main([*arguments, "--images=8", *mixup]) == 0

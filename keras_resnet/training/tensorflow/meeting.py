@@ -78,7 +78,9 @@ class _Meeting:
         ]
 
     def check_introductions(self) -> None:
-        for address, theirs in sorted(self.introductions.items()):
+        introduced = [one for one in self.cluster.addresses if one in self.introductions]
+        for address in introduced:
+            theirs = self.introductions[address]
             differing = [
                 f"{key} is {self.introduction.get(key)!r} here and {theirs.get(key)!r} there"
                 for key in sorted({*self.introduction, *theirs})
