@@ -2,6 +2,7 @@
 
 import csv
 import html.parser
+import io
 
 import keras
 import numpy as np
@@ -13,8 +14,10 @@ import keras_resnet
 from keras_resnet import explain
 from keras_resnet.commands import main
 from keras_resnet.errors import UserError
+from keras_resnet.explain.embedding import Embeddings
 from keras_resnet.explain.gallery import open_data
 from keras_resnet.explain.networks import load_embedder
+from keras_resnet.explain.predictions import Predictions
 
 CLASSES = ["<b>'cat' & \"dog\"", "ünï cödé", "plain"]
 
@@ -280,3 +283,21 @@ def test_an_export_has_no_layers_to_look_into(photos, tmp_path, capsys):
     assert "holds no Keras model" in capsys.readouterr().err
     with pytest.raises(UserError, match="gives probabilities and no vectors"):
         load_embedder(tmp_path / "model.tflite")
+
+
+def test_names_from_elsewhere_are_escaped_in_tables():
+    """As in those of predict: no formula, no control character, nothing that is no UTF-8."""
+    names = ("=1+1", "a\x1b[31m\n", "b\udcff")
+    escaped = ["'=1+1", r"a\x1b[31m\n", r"b\xff"]
+    tables = []
+    for table in (
+        Embeddings(names[:2], np.zeros((2, 1), "float32"), {names[2]: "gone"}),
+        Predictions("", names, names[:2], np.array([0, 1]), np.eye(2, 3), {names[2]: "gone"}),
+    ):
+        text = io.StringIO(newline="")
+        table.write_csv(text)
+        text.getvalue().encode()  # which surrogates would refuse
+        tables.append(list(csv.reader(io.StringIO(text.getvalue(), newline=""))))
+    assert [row[0] for row in tables[0][1:]] == escaped
+    assert [row[0] for row in tables[1][1:]] == escaped
+    assert [row[1] for row in tables[1][1:]] == [*escaped[:2], ""]

@@ -2,18 +2,10 @@
 
 import tensorflow as tf
 
+from keras_resnet.input_pipeline.crc32c import masked_crc32c
+
 GZIP = "GZIP"
 _MAGIC = b"\x1f\x8b\x08"
-
-
-def _table() -> list[int]:
-    """CRC-32C (Castagnoli), which TFRecord files use, for each byte."""
-    table = []
-    for value in range(256):
-        for _ in range(8):
-            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
-        table.append(value)
-    return table
 
 
 def compression(file: str) -> str:
@@ -32,9 +24,4 @@ def _begins_with_length(start: bytes) -> bool:
 
     A record of 559,903 bytes has a length that looks like a gzip file.
     """
-    table, checksum = _table(), 0xFFFFFFFF
-    for byte in start[:8]:
-        checksum = table[(checksum ^ byte) & 0xFF] ^ checksum >> 8
-    checksum ^= 0xFFFFFFFF
-    masked = ((checksum >> 15 | checksum << 17) + 0xA282EAD8) & 0xFFFFFFFF
-    return start[8:12] == masked.to_bytes(4, "little")
+    return start[8:12] == masked_crc32c(start[:8])

@@ -23,6 +23,7 @@ from keras_resnet.commands.options import (
 from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.errors import UsageError, UserError
 from keras_resnet.input_pipeline.image_listing import list_images
+from keras_resnet.printing import printable
 from keras_resnet.storage import replacing
 from keras_resnet.training.workdir import WorkDir
 
@@ -63,13 +64,11 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
             with temporary.open("wb") as binary:
                 found.write_npz(binary)
         else:
-            with temporary.open(
-                "w", newline="", encoding="utf-8", errors="surrogateescape"
-            ) as text:
+            with temporary.open("w", newline="", encoding="utf-8") as text:
                 found.write_csv(text)
     print(f"{output}: {len(found.vectors):,} vectors of {found.vectors.shape[1]:,} numbers")
     if found.problems:
-        lines = [" ".join(problem) for problem in found.problems.items()]
+        lines = [printable(" ".join(problem)) for problem in found.problems.items()]
         print("\n".join(lines[1:]), end="\n" if lines[1:] else "", file=sys.stderr)
         raise UserError(
             f"{len(lines)} of {len(files)} files could not be read, the first: {lines[0]}"

@@ -142,8 +142,8 @@ def _write(found: "Inspection", folder: Path, kinds: tuple[str, ...]) -> list[st
 
 def _write_sheet(finding: "Finding", path: Path) -> None:
     from keras_resnet.commands.show.contact_sheet import Section, write_sheet
-    from keras_resnet.inspection.text import shown
     from keras_resnet.inspection.thumbnails import thumbnails
+    from keras_resnet.printing import printable
 
     items: list[Item] = []
     captions: list[str] = []
@@ -153,7 +153,7 @@ def _write_sheet(finding: "Finding", path: Path) -> None:
         for item in group[:_GROUP]:
             items.append(item)
             what = f"{item.split}/{item.label}" if len(group) > 1 else item.note or item.label
-            captions.append(f"{number}: {shown(what)}")
+            captions.append(f"{number}: {printable(what)}")
     total = len(finding.items)
     some = "" if len(items) == total else f", {len(items):,} of {total:,} shown"
     title = f"{finding.kind}: {finding.meaning}{some}"

@@ -14,6 +14,7 @@ from keras_resnet.errors import UserError
 from keras_resnet.explain.anatomy import dissect
 from keras_resnet.explain.photos import Batch, prepared_array, read_batches
 from keras_resnet.explain.running import Runner
+from keras_resnet.printing import csv_cell
 
 BATCH = 32
 
@@ -58,9 +59,9 @@ class Embeddings:
         width = self.vectors.shape[1]
         writer.writerow(["path", *[f"feature_{i}" for i in range(width)], "error"])
         for name, vector in zip(self.names, self.vectors, strict=True):
-            writer.writerow([name, *[f"{value:.9g}" for value in vector], ""])
+            writer.writerow([csv_cell(name), *[f"{value:.9g}" for value in vector], ""])
         for name, problem in self.problems.items():
-            writer.writerow([name, *[""] * width, problem])
+            writer.writerow([csv_cell(name), *[""] * width, csv_cell(problem)])
 
 
 def embed(

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_resnet.errors import UserError
+from keras_resnet.printing import csv_cell
 
 if TYPE_CHECKING:
     from keras_resnet.input_pipeline import Source
@@ -64,16 +65,17 @@ class Predictions:
     def write_csv(self, file: IO[str]) -> None:
         """Writes path, label, prediction, probability, error, and one p_CLASS for each class."""
         writer = csv.writer(file, lineterminator="\n")
-        columns = [f"p_{name}" for name in self.class_names]
+        names = [csv_cell(name) for name in self.class_names]
+        columns = [csv_cell(f"p_{name}") for name in self.class_names]
         writer.writerow(["path", "label", "prediction", "probability", "error", *columns])
         chosen, sure = self.classes, self.confidence
         for place, path in enumerate(self.paths):
-            label = "" if self.labels is None else self.class_names[self.labels[place]]
+            label = "" if self.labels is None else names[self.labels[place]]
             values = [f"{value:.6g}" for value in self.probabilities[place]]
-            name = self.class_names[chosen[place]]
-            writer.writerow([path, label, name, f"{sure[place]:.6g}", "", *values])
+            name = names[chosen[place]]
+            writer.writerow([csv_cell(path), label, name, f"{sure[place]:.6g}", "", *values])
         for path, problem in self.problems.items():
-            writer.writerow([path, "", "", "", problem, *[""] * len(columns)])
+            writer.writerow([csv_cell(path), "", "", "", csv_cell(problem), *[""] * len(columns)])
 
 
 def predict_source(

@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_resnet.errors import UserError
 from keras_resnet.export import wire
+from keras_resnet.input_pipeline.crc32c import masked_crc32c
 
 FILE = Path("assets.extra", "tf_serving_warmup_requests")
 MAX_RECORDS = 1000  # TF Serving reads no more
@@ -55,7 +56,7 @@ def write_records(path: Path, records: Iterable[bytes]) -> None:
     with path.open("wb") as file:
         for record in records:
             length = struct.pack("<Q", len(record))
-            file.write(length + _masked_crc(length) + record + _masked_crc(record))
+            file.write(length + masked_crc32c(length) + record + masked_crc32c(record))
 
 
 def read_records(path: Path) -> list[bytes]:
@@ -70,29 +71,8 @@ def read_records(path: Path) -> list[bytes]:
         (length,) = struct.unpack_from("<Q", data.ljust(place + 8, b"\0"), place)
         header, record = data[place : place + 8], data[place + 12 : place + 12 + length]
         ends = data[place + 8 : place + 12], data[place + 12 + length : place + 16 + length]
-        if ends != (_masked_crc(header), _masked_crc(record)):
+        if ends != (masked_crc32c(header), masked_crc32c(record)):
             raise UserError(f"{path}: record {len(records)} is damaged")
         records.append(record)
         place += 16 + length
     return records
-
-
-def _crc_table() -> list[int]:
-    table = []
-    for byte in range(256):
-        for _ in range(8):
-            byte = byte >> 1 ^ (0x82F63B78 if byte & 1 else 0)
-        table.append(byte)
-    return table
-
-
-_TABLE = _crc_table()
-
-
-def _masked_crc(data: bytes) -> bytes:
-    """CRC-32C (RFC 3720, appendix B.4), masked as TFRecord wants it."""
-    crc, table = 0xFFFFFFFF, _TABLE
-    for byte in data:
-        crc = table[(crc ^ byte) & 0xFF] ^ crc >> 8
-    crc ^= 0xFFFFFFFF
-    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)

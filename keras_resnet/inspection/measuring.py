@@ -14,6 +14,7 @@ import numpy as np
 
 from keras_resnet.errors import UserError
 from keras_resnet.inspection import file_headers
+from keras_resnet.printing import to_bytes
 
 SIDE = 32  # of the gray copy that is kept of each image
 # Larger images are shrunk to this before anything is looked at: the size that networks see.
@@ -71,7 +72,7 @@ def measure(
     if len(numbers):
         # On the processor, whatever else there is: nothing of it belongs onto a device.
         with tf.device("CPU:0"):
-            names = tf.constant([encoded_name(paths[number]) for number in numbers])
+            names = tf.constant([to_bytes(paths[number]) for number in numbers])
             examples = tf.data.Dataset.from_tensor_slices((numbers, names))
             # What cannot be read or decoded is missing from what comes out, and is looked at below.
             measured = examples.map(
@@ -121,11 +122,6 @@ def _in_order(
     )
 
 
-def encoded_name(path: str) -> bytes:
-    """The name of a file as TensorFlow takes it, which need not be UTF-8."""
-    return path.encode("utf-8", "surrogateescape")
-
-
 def refusal(path: str) -> str | None:
     """Why a local file is not even opened: it is missing, a device or pipe, or too large."""
     if "://" in path:
@@ -150,7 +146,7 @@ def _explain(path: str) -> str:
     from keras_resnet.input_pipeline.corrupt_images import problem
 
     def read() -> bytes:
-        return tf.io.read_file(encoded_name(path)).numpy()
+        return tf.io.read_file(to_bytes(path)).numpy()
 
     return problem(read) or "cannot be shrunk: it is damaged. Replace or remove it."
 

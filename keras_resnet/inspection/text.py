@@ -2,18 +2,9 @@
 
 from keras_resnet.inspection.findings import LEFT_OUT, Finding
 from keras_resnet.inspection.inspection import Inspection
+from keras_resnet.printing import printable
 
 _EXAMPLES = 3
-
-
-def shown(name: object) -> str:
-    r"""One line of a name from elsewhere: what is not printable as an escape, such as `\n`."""
-    return "".join(
-        letter
-        if letter.isprintable()
-        else letter.encode("unicode_escape", "backslashreplace").decode()
-        for letter in str(name)
-    )
 
 
 def describe(found: Inspection, kinds: tuple[str, ...] = LEFT_OUT) -> str:
@@ -23,9 +14,9 @@ def describe(found: Inspection, kinds: tuple[str, ...] = LEFT_OUT) -> str:
         found: by `inspect_images`.
         kinds: the findings whose files are left out.
     """
-    lines = [f"data    {shown(found.layout)}", f"images  {_sizes(found)}"]
+    lines = [f"data    {printable(found.layout)}", f"images  {_sizes(found)}"]
     if found.judged:
-        lines.append(f"labels  {shown(found.judged)}")
+        lines.append(f"labels  {printable(found.judged)}")
     if not found.findings:
         return "\n".join([*lines, "", "nothing to mend was found"])
     rows = [("finding", "groups", "files", "left out", "")]
@@ -46,7 +37,7 @@ def describe(found: Inspection, kinds: tuple[str, ...] = LEFT_OUT) -> str:
 
 def _sizes(found: Inspection) -> str:
     parts = [f"{split} {sum(counts.values()):,}" for split, counts in found.classes.items()]
-    return f"{found.images:,} ({shown(', '.join(parts))})"
+    return f"{found.images:,} ({printable(', '.join(parts))})"
 
 
 def _examples(finding: Finding) -> list[str]:
@@ -56,7 +47,7 @@ def _examples(finding: Finding) -> list[str]:
             mark = "-" if place == 0 else " "
             what = item.path or f"{item.split}, class {item.label}"
             # Of a problem that is a sentence with the file for its subject, as of the others.
-            lines.append(f"  {mark} {shown(what)}  {shown(item.note)}".rstrip())
+            lines.append(f"  {mark} {printable(what)}  {printable(item.note)}".rstrip())
         if len(group) > _EXAMPLES:
             lines.append(f"    and {len(group) - _EXAMPLES:,} more like it")
     if len(finding.groups) > _EXAMPLES:

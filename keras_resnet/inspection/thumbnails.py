@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from keras_resnet.inspection.measuring import decode_small, encoded_name, refusal
+from keras_resnet.inspection.measuring import decode_small, refusal
+from keras_resnet.printing import to_bytes
 
 SIDE = 112
 
@@ -21,7 +22,7 @@ def thumbnails(paths: Sequence[str], side: int = SIDE) -> np.ndarray:
             if refusal(path):  # a pipe would be waited for
                 continue
             try:
-                drawn[place] = draw(encoded_name(path)).numpy()
+                drawn[place] = draw(to_bytes(path)).numpy()
             except tf.errors.OpError:
                 continue
     return drawn

@@ -17,9 +17,7 @@ Overrides are for what may have moved since training, for example --config.data.
 that cannot be read gets an error in its row, and the exit code is 1 at the end. Contact sheets need
 Pillow, which the extra `plot` brings."""
 
-import contextlib
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +30,7 @@ from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.config import KEYS, overrides
 from keras_resnet.errors import UsageError, UserError
 from keras_resnet.input_pipeline.image_listing import list_images
+from keras_resnet.printing import printable
 from keras_resnet.storage import replacing, write_text
 
 if TYPE_CHECKING:
@@ -95,7 +94,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     with tqdm.tqdm(unit="image", dynamic_ncols=True, disable=None) as bar:
         found = _gallery(flags, files, bar.update)
     _write(found, output, flags.model or flags.workdir)
-    print("\n".join(_lines(found, output)))
+    print("\n".join(map(printable, _lines(found, output))))
     problems = found.predictions.problems
     if files is not None and problems:
         first = " ".join(next(iter(problems.items())))
@@ -159,20 +158,11 @@ def _gallery(flags: absl_flags.FlagValues, files: list[Path] | None, progress: A
 def _write(found: "Gallery", folder: Path, title: str) -> None:
     from keras_resnet.commands.explain import page, sheets
 
-    with _rewriting(folder / "predictions.csv") as file:
+    table = folder.absolute() / "predictions.csv"
+    with replacing(table) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         found.predictions.write_csv(file)
     write_text(folder / "index.html", page.make_page(found, title))
     sheets.write_sheets(found, folder)
-
-
-@contextlib.contextmanager
-def _rewriting(path: Path) -> Iterator[Any]:
-    # Names of files that are no UTF-8 stay what they are.
-    with (
-        replacing(path.absolute()) as temporary,
-        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-    ):
-        yield file
 
 
 def _lines(found: "Gallery", folder: Path) -> list[str]:
