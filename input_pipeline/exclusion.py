@@ -14,10 +14,10 @@ import json
 import os
 import re
 from collections.abc import Collection, Iterable
-from pathlib import Path
 
 from keras_resnet.input_pipeline import label_tables
 from keras_resnet.input_pipeline.errors import DataError
+from keras_resnet.input_pipeline.places import read_bytes, root_of
 
 # What a line cannot hold as it is, or would be read as something else.
 _NEEDS_QUOTES = re.compile(r"^[#\"\s]|\s$|[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -25,7 +25,7 @@ _NEEDS_QUOTES = re.compile(r"^[#\"\s]|\s$|[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\u
 
 def base_of(path: str) -> str:
     """The folder that the names in a list of the data `path` are relative to."""
-    root = path.rstrip("/") if "://" in path else str(Path(path).expanduser())
+    root = root_of(path)
     is_table = label_tables.is_table(root) and not os.path.isdir(root)
     return os.path.dirname(root) if is_table else root
 
@@ -99,13 +99,8 @@ def _joined(base: str, name: str) -> str:
 
 def _text(file: str) -> str:
     try:
-        if "://" in file:
-            import tensorflow as tf
-
-            return tf.io.gfile.GFile(file, "rb").read().decode("utf-8-sig")
-        return Path(file).expanduser().read_bytes().decode("utf-8-sig")
+        return read_bytes(root_of(file)).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"exclude={file}: is no text in UTF-8 (byte {error.start:,}).") from error
-    except Exception as error:
-        said = getattr(error, "strerror", None) or getattr(error, "message", None) or error
-        raise DataError(f"exclude={file}: cannot be read: {said}.") from error
+    except OSError as error:
+        raise DataError(f"exclude={file}: cannot be read: {error.strerror or error}.") from error

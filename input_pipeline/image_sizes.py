@@ -6,6 +6,8 @@ Nothing is decoded: a header is enough, and what it claims is no promise that th
 import struct
 from collections.abc import Sequence
 
+from keras_resnet.input_pipeline.places import read_bytes
+
 # JPEGs hold thumbnails and color profiles before the size.
 _HEADER_BYTES = 2**18
 _JPEG_WITHOUT_SIZE = {0xC4, 0xC8, 0xCC}  # tables and an extension among the markers C0 to CF
@@ -79,15 +81,7 @@ def _of_webp(data: bytes) -> tuple[int, int] | None:
 
 
 def _first_bytes(file: str) -> bytes:
-    if "://" in file:
-        import tensorflow as tf
-
-        try:
-            return tf.io.gfile.GFile(file, "rb").read(_HEADER_BYTES)
-        except tf.errors.OpError:
-            return b""
     try:
-        with open(file, "rb") as opened:
-            return opened.read(_HEADER_BYTES)
+        return read_bytes(file, _HEADER_BYTES)
     except OSError:
         return b""

@@ -5,11 +5,11 @@ import io
 import json
 import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 from keras_resnet.input_pipeline.errors import DataError
 from keras_resnet.input_pipeline.image_listing import is_image_name
+from keras_resnet.input_pipeline.places import read_bytes
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
 # What columns are called, in lower case and without spaces, dashes and underscores.
@@ -86,13 +86,7 @@ def check_files(table: str, paths: Iterable[str]) -> None:
 
 def _text(path: str) -> str:
     try:
-        if "://" in path:
-            import tensorflow as tf
-
-            content = tf.io.gfile.GFile(path, "rb").read()
-        else:
-            content = Path(path).read_bytes()
-        return content.decode("utf-8-sig")
+        return read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path} is no text in UTF-8 (byte {error.start:,} is {error.object[error.start]:#x}); "

@@ -12,19 +12,19 @@ import contextlib
 import os
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 from keras_resnet.input_pipeline import label_tables
 from keras_resnet.input_pipeline.errors import DataError, reason
 from keras_resnet.input_pipeline.image_listing import is_image_name, list_folder
 from keras_resnet.input_pipeline.layout import Layout, Split, listed
+from keras_resnet.input_pipeline.places import exists, in_bucket, is_folder, root_of
 from keras_resnet.input_pipeline.split_names import PLAIN, role_of
 
 
 @contextlib.contextmanager
 def explain_listing(path: str) -> Iterator[None]:
     """Turns what TensorFlow says of a bucket that cannot be listed into a DataError."""
-    if "://" not in path:
+    if not in_bucket(path):
         yield
         return
     import tensorflow as tf
@@ -48,13 +48,13 @@ def find_layout(path: str) -> Layout:
     """
     if not path:
         raise DataError("The source image_folder needs a path: a folder of images (data.path).")
-    root = path.rstrip("/") if "://" in path else str(Path(path).expanduser())
-    if label_tables.is_table(root) and not _is_folder(root):
+    root = root_of(path)
+    if label_tables.is_table(root) and not is_folder(root):
         rows = label_tables.read_table(root)
         names = sorted(rows)
         return Layout(root, "table", [Split(name, role_of(name)) for name in names], rows=rows)
-    if not _is_folder(root):
-        problem = "is a file" if _exists(root) else "does not exist"
+    if not is_folder(root):
+        problem = "is a file" if exists(root) else "does not exist"
         raise DataError(
             f"The image folder {path} {problem}; give a folder of class folders, or a table of "
             f"paths and labels ({', '.join(label_tables.SUFFIXES)})."
@@ -166,19 +166,3 @@ def _check_no_table(root: str, folder: str, files: list[str]) -> None:
                 f"labels of the table give its path: {root}/{name}; to take {folder!r} as a class, "
                 "move the table elsewhere."
             )
-
-
-def _is_folder(path: str) -> bool:
-    if "://" not in path:
-        return os.path.isdir(path)
-    import tensorflow as tf
-
-    return tf.io.gfile.isdir(path)
-
-
-def _exists(path: str) -> bool:
-    if "://" not in path:
-        return os.path.exists(path)
-    import tensorflow as tf
-
-    return tf.io.gfile.exists(path)

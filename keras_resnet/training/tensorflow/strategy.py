@@ -16,7 +16,7 @@ def make_strategy(
     name: str,
     devices: int = 0,
     connect_timeout: float = 300.0,
-    introduction: Mapping[str, Any] | None = None,
+    introduction: Callable[[], Mapping[str, Any]] = dict,
 ) -> tf.distribute.Strategy:
     """Returns the strategy called `name`; "auto" takes what `STRATEGIES` can use best.
 
@@ -25,7 +25,8 @@ def make_strategy(
         devices: number of GPUs for mirrored, or of logical CPUs into which the CPU is split where
             there are none; 0 takes what there is.
         connect_timeout: seconds that multi_worker waits for the other hosts.
-        introduction: what must be the same on every host of multi_worker, by name.
+        introduction: gives what must be the same on every host of multi_worker, by name; called
+            only where there are several.
 
     Raises:
         UsageError: `devices` does not fit the strategy.
@@ -36,7 +37,7 @@ def make_strategy(
     make, used = STRATEGIES[name]
     if devices > 1 and used:
         raise UsageError(f"config.devices={devices} is for strategy=mirrored; {name} uses {used}")
-    return make(devices, connect_timeout, introduction or {})
+    return make(devices, connect_timeout, introduction)
 
 
 def strategy_of(config: ConfigDict) -> tf.distribute.Strategy:
@@ -48,7 +49,10 @@ def strategy_of(config: ConfigDict) -> tf.distribute.Strategy:
     if config.xla_cache:
         _keep_compiled_code(config.xla_cache)
     return make_strategy(
-        config.strategy, config.devices, config.connect_timeout, introduction_of(config)
+        config.strategy,
+        config.devices,
+        config.connect_timeout,
+        lambda: introduction_of(config),
     )
 
 
@@ -166,11 +170,11 @@ def _split_cpu(devices: int) -> None:
 
 
 def _multi_worker(
-    _, connect_timeout: float, introduction: Mapping[str, Any]
+    _, connect_timeout: float, introduction: Callable[[], Mapping[str, Any]]
 ) -> tf.distribute.Strategy:
     hosts = cluster.resolve()
     if len(hosts.addresses) > 1:
-        meeting.wait_for_hosts(hosts, connect_timeout, introduction)
+        meeting.wait_for_hosts(hosts, connect_timeout, introduction())
     try:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
         # The hosts have equally many full batches. Not to be asked before each batch whether all
