@@ -76,20 +76,49 @@ def list_folder(folder: str, passed_over: Counter[str]) -> tuple[list[str], list
 
 def _walk_local(top: str, passed_over: Counter[str]) -> Iterator[tuple[str, list[str], list[str]]]:
     followed = [os.path.realpath(top)]
-    # `followlinks` asks for what is left in `folders`, after they were yielded.
-    for parent, folders, files in os.walk(top, followlinks=True):
-        folders[:] = _visible(folders, passed_over)
-        for name in list(folders):
-            path = os.path.join(parent, name)
-            if not os.path.islink(path):
-                continue
-            target = os.path.realpath(path)
-            if any(_overlap(target, one) for one in followed):
-                folders.remove(name)
-                passed_over["links to folders that are counted already"] += 1
+    waiting = [top]
+    while waiting:
+        parent = waiting.pop()
+        folders, files = [], []
+        for entry in _entries(parent, passed_over):
+            if not entry.is_dir():
+                if _can_be_read(entry):
+                    files.append(entry.name)
+                else:
+                    passed_over["pipes, sockets and devices"] += 1
+            elif not entry.is_symlink():
+                folders.append(entry.name)
             else:
-                followed.append(target)
-        yield parent, folders, _visible(files, passed_over)
+                target = os.path.realpath(entry.path)
+                if any(_overlap(target, one) for one in followed):
+                    passed_over["links to folders that are counted already"] += 1
+                else:
+                    followed.append(target)
+                    folders.append(entry.name)
+        yield parent, folders, files
+        waiting += [os.path.join(parent, name) for name in reversed(folders)]
+
+
+def _entries(folder: str, passed_over: Counter[str]) -> list[os.DirEntry[str]]:
+    """What is in `folder`, sorted, without litter; nothing if it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            found = {entry.name: entry for entry in entries}
+    except OSError:
+        return []
+    return [found[name] for name in _visible(found, passed_over)]
+
+
+def _can_be_read(entry: os.DirEntry[str]) -> bool:
+    """Whether opening it comes to an end: no pipe, nor what else is no file.
+
+    A link that leads nowhere is among the files, as an error of its own when it is read. Only links
+    cost a request.
+    """
+    try:
+        return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))
+    except OSError:
+        return True
 
 
 def _overlap(one: str, other: str) -> bool:

@@ -151,7 +151,7 @@ class Layout:
         others: list[tuple[str, str]] = []
         for name in self._names_in(split):
             folder = os.path.join(split.folder, name)
-            for parent, _, files in walk(folder):
+            for parent, _, files in walk(folder, self.passed_over):
                 for file in files:
                     kept = images if is_image_name(file) else others
                     kept.append((os.path.join(parent, file), name))
