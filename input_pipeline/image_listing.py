@@ -17,6 +17,7 @@ _LITTER = {
         *("@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"),
     )
 }
+_NO_FILES = "pipes, sockets and devices"
 _HIDDEN = {name.lower(): name for name in (".DS_Store", ".ipynb_checkpoints", ".git")}
 
 
@@ -85,7 +86,7 @@ def _walk_local(top: str, passed_over: Counter[str]) -> Iterator[tuple[str, list
                 if _can_be_read(entry):
                     files.append(entry.name)
                 else:
-                    passed_over["pipes, sockets and devices"] += 1
+                    passed_over[_NO_FILES] += 1
             elif not entry.is_symlink():
                 folders.append(entry.name)
             else:
@@ -137,7 +138,8 @@ def list_images(
 
     Args:
         paths: one path or several.
-        passed_over: counts the files in folders that are left out, by suffix ("" for none).
+        passed_over: counts the files in folders that are left out, by suffix ("" for none), and
+            what is no file.
         also: suffixes that are taken beside those of images.
 
     Raises:
@@ -151,12 +153,15 @@ def list_images(
         if not path.is_dir():
             yield path
             continue
-        for parent, _, files in walk(str(path)):
+        litter: Counter[str] = Counter()
+        for parent, _, files in walk(str(path), litter):
             for name in files:
                 if is_image_name(name) or name.lower().endswith(also):
                     yield Path(parent, name)
                 elif passed_over is not None:
                     passed_over[Path(name).suffix.lower()] += 1
+        if passed_over is not None and _NO_FILES in litter:
+            passed_over[_NO_FILES] += litter[_NO_FILES]
 
 
 def in_words(passed_over: Mapping[str, int]) -> str:
