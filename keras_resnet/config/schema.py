@@ -113,7 +113,7 @@ _ROWS = (
         absent={1: "normal"}, choices=Registry("models.head", "CLASSIFIER_INITIALIZERS"),
         help="How the classifier starts (docs/blocks.md); none takes the network's own, fan_in."),
     Key("model.padding", None, kind=str, example="same", since=3, absent={1: None, 2: None},
-        choices=Registry("blocks.common", "PADDINGS"),
+        choices=Registry("blocks.options", "PADDINGS"),
         help="Padding of what has strides: symmetric (PyTorch) or same (Keras); none: its own."),
     Key("model.rematerialize", False, resume=NOTED,
         help="Computes activations again in the backward pass: less memory, more time."),

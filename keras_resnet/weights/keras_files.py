@@ -11,7 +11,7 @@ import h5py
 import ml_dtypes
 import numpy as np
 
-from keras_resnet.blocks.common import ZERO_SHORTCUTS
+from keras_resnet.blocks.shortcuts import ZERO_SHORTCUTS
 from keras_resnet.bounds import (
     Budget,
     RefusedError,

@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from keras_resnet.blocks.common import PADDINGS
+from keras_resnet.blocks.options import PADDINGS
 from keras_resnet.bounds import parse_json
 from keras_resnet.layers import PaddedMaxPool
 from keras_resnet.weights.checkpoint import Checkpoint, WeightsError, note

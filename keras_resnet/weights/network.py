@@ -8,7 +8,7 @@ import keras
 
 from keras_resnet.architectures import ARCHITECTURES, Architecture
 from keras_resnet.architectures.row import CHANGEABLE
-from keras_resnet.blocks.common import ZERO_SHORTCUTS
+from keras_resnet.blocks.shortcuts import ZERO_SHORTCUTS
 from keras_resnet.blocks.stems import POOLED_STEMS
 from keras_resnet.layers import PadChannels
 from keras_resnet.preprocessing import Preprocessing
