@@ -45,6 +45,7 @@ class WorkDir:
         self.confusion = self.path / "confusion.png"
         self.classes = self.path / "classes.csv"
         self.result = self.path / "result.json"
+        self.report = self.path / "report.html"
         self.log = self.path / "train.log"
         self.lock = self.path / ".lock"
 
@@ -146,7 +147,7 @@ class WorkDir:
         """Removes the parts of files that killed processes have left; for who has it `locked`."""
         for path in (self.config, self.dataset, self.metrics, self.model, self.curves):
             storage.remove_leftovers(path)
-        for path in (self.confusion, self.classes, self.result, self.splits):
+        for path in (self.confusion, self.classes, self.result, self.report, self.splits):
             storage.remove_leftovers(path)
 
     def read_config(self) -> ConfigDict:
