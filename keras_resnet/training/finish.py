@@ -2,10 +2,13 @@
 
 from typing import Any
 
+from keras_resnet import calibration
+from keras_resnet.calibration import Calibration, CalibrationError
 from keras_resnet.errors import UserError
 from keras_resnet.storage import find_damage_of_keras_file, replacing, write_text
 from keras_resnet.training.evaluation import Evaluation, evaluate_source, inference_model
 from keras_resnet.training.preparation import Run
+from keras_resnet.training.reliability import describe_calibration
 from keras_resnet.training.reporting import to_json
 
 
@@ -27,6 +30,7 @@ def finish(run: Run) -> dict[str, float]:
         run.say(f"This run is finished ({step} steps); evaluating it again.")
     model_step = _take_weights(run)
     evaluation = _evaluation(run, model_step)
+    fitted = _calibrate(run, evaluation)
     if before is not None:
         # Without data.test_split, which a run may take back, its figures are none any more.
         kept = {key: value for key, value in before.items() if not key.startswith("test_")}
@@ -40,24 +44,58 @@ def finish(run: Run) -> dict[str, float]:
             "best_step": progress.best_step,
             "train_images_per_second": reporter.images_per_second(),
         }
-        with replacing(outputs.model) as temporary:
-            inference_model(run.engine).save(temporary)
-        reporter.draw_curves()
         used = {"train": run.train_source, "eval": run.eval_source}
+    if before is None or (fitted is not None and outputs.read_calibration() is None):
+        # The second: an older version has finished the run, and it was started again.
+        _write_model(run, fitted)
+    if before is None:
+        reporter.draw_curves()
+    tested = None
     if run.test_source is not None:
         tested = evaluate_source(run.engine, run.test_source)
         assert tested is not None  # nothing asked it to stop
-        evaluation, data = tested, run.config.data
+        data = run.config.data
         result |= {"eval_split": data.eval_split, "test_split": data.test_split}
-        result |= {f"test_{name}": value for name, value in evaluation.means.items()}
+        result |= {f"test_{name}": value for name, value in tested.means.items()}
         used["test"] = run.test_source
     for split, source in used.items():
         if source.skipped is not None:
             result[f"skipped_{split}_images"] = len(source.skipped)
-    reporter.draw_confusion(evaluation.confusion_matrix())
+    reporter.draw_confusion((tested or evaluation).confusion_matrix())
+    found = _write_calibration(run, fitted, evaluation, tested)
     write_text(outputs.result, to_json(result))
-    reporter.conclude(result)
+    reporter.conclude(result, found)
     return result
+
+
+def _calibrate(run: Run, evaluation: Evaluation) -> Calibration | None:
+    """Returns the calibration of the evaluated weights; where there is none it says why."""
+    split = run.config.data.eval_split
+    try:
+        return calibration.fit(evaluation.logits, evaluation.logit_labels, split)
+    except CalibrationError as error:
+        run.say(f"warning: no calibration of the probabilities: {error}")
+        return None
+
+
+def _write_model(run: Run, fitted: Calibration | None) -> None:
+    model = inference_model(run.engine)
+    model.calibration = fitted
+    with replacing(run.outputs.model) as temporary:
+        model.save(temporary)
+
+
+def _write_calibration(
+    run: Run, fitted: Calibration | None, evaluation: Evaluation, tested: Evaluation | None
+) -> dict[str, Any] | None:
+    """Writes calibration.json, and returns what is in it; without a calibration it removes it."""
+    path = run.outputs.calibration
+    if fitted is None:
+        path.unlink(missing_ok=True)
+        return None
+    found = describe_calibration(fitted, evaluation, tested, run.config.data.test_split)
+    write_text(path, to_json(found))
+    return found
 
 
 def _result_so_far(run: Run, step: int) -> dict[str, Any] | None:
