@@ -196,7 +196,7 @@ def number(value: float) -> str:
 def _grid(across: _Axis, up: _Axis, xs: Sequence[float], ys: Sequence[float]) -> str:
     right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
     parts = []
-    for x in (tick for tick in xs if across(tick) <= right + 1):
+    for x in (tick for tick in xs if across(tick) <= right + 3):
         parts.append(f"<line class=grid x1={across(x)} x2={across(x)} y1={_TOP} y2={bottom} />")
         parts.append(f"<text class=mid x={across(x)} y={bottom + 16}>{number(x)}</text>")
     for y in ys:

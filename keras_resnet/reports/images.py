@@ -1,7 +1,7 @@
 """The images that a report shows: read once more, decoded as the network sees them, made small."""
 
 import dataclasses
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import keras
 import numpy as np
@@ -61,20 +61,19 @@ def show(
     cells = behind_cells(predictions, largest_cell(_mean_bytes(source)))
     wanted = {*shots, *others, *(place for places in cells.values() for place in places)}
     decode = decoder(preprocessing_of(model), len(wanted))
-    names: list[str] = []
+    names: dict[int, str] = {}
     pixels: dict[int, np.ndarray] = {}
     small: dict[int, bytes] = {}
     with explain_broken_images(source):
-        for name, read in _records(source, predictions, wanted):
-            place = len(names)
-            names.append(name)
-            photo = None if read is None else decode(read())
+        for place, name, read in _records(source, predictions):
+            names[place] = name
+            photo = decode(read()) if place in wanted else None
             if photo is None:
                 continue
             small[place] = as_jpeg(sized(photo, SIDE))
             if place in shots:
                 pixels[place] = photo
-    predictions = dataclasses.replace(predictions, paths=tuple(names))
+    predictions = dataclasses.replace(predictions, paths=tuple(names.values()))
 
     def thumbnail(place: int) -> Thumbnail:
         sure = float(predictions.confidence[place])
@@ -100,15 +99,15 @@ def _mean_bytes(source: Source) -> float:
 
 
 def _records(
-    source: Source, predictions: Predictions, wanted: Container[int]
-) -> Iterator[tuple[str, Callable[[], bytes] | None]]:
-    """The name of each image that was counted, and of those that are wanted how it is read."""
+    source: Source, predictions: Predictions
+) -> Iterator[tuple[int, str, Callable[[], bytes]]]:
+    """Of each image that was counted its place, its name and how it is read, in order."""
+    counted = set(predictions.paths)  # without names it is all that can be read
     place = 0
     for name, read in source.records():
-        if name in predictions.problems:
-            continue
-        yield name, read if place in wanted else None
-        place += 1
+        if name not in predictions.problems and (not counted or name in counted):
+            yield place, name, read
+            place += 1
 
 
 def decoder(preprocessing: Preprocessing, images: int) -> Callable[[bytes], np.ndarray | None]:

@@ -13,16 +13,17 @@ from ml_collections import ConfigDict
 
 from keras_resnet.backend import require_tensorflow
 from keras_resnet.config import check, merge
-from keras_resnet.explain.predictions import Predictions, predict_source
+from keras_resnet.explain.predictions import Predictions
 from keras_resnet.input_pipeline.errors import DataError
 from keras_resnet.installation import VERSION
 from keras_resnet.models.costs import Profile, profile
 from keras_resnet.reports.contents import Report
-from keras_resnet.storage import read_json
+from keras_resnet.reports.predicting import predictions_of
 from keras_resnet.training import metrics
+from keras_resnet.training.curves import find_best
 from keras_resnet.training.evaluation import Evaluation, Which
 from keras_resnet.training.say import silence
-from keras_resnet.training.workdir import WorkDir
+from keras_resnet.training.workdir import WorkDir, checkpoint_steps
 
 if TYPE_CHECKING:
     from keras_resnet.input_pipeline import Source
@@ -75,10 +76,8 @@ def report(
         ) from error
     model = load_model_of_workdir(folder, checkpoint, say)
     check_classes(source, list(model.class_names))
-    predictions = None
-    if not source.is_synthetic:
-        predictions = predict_source(model, source, progress)
-    return gather(folder, config, model, source, training, predictions=predictions)
+    found = gather(folder, config, model, source, training, progress=progress)
+    return dataclasses.replace(found, step=_step(folder, config, checkpoint))
 
 
 def gather(
@@ -88,8 +87,9 @@ def gather(
     source: "Source",
     training: "Source | None",
     *,
-    predictions: Predictions | None = None,
     evaluation: Evaluation | None = None,
+    several_hosts: bool = False,
+    progress: Callable[[int], Any] = lambda count: None,
 ) -> Report:
     """The report of what a network has made of a split.
 
@@ -99,10 +99,14 @@ def gather(
         model: its network, which gives probabilities.
         source: the split that was evaluated.
         training: the split that was trained on.
-        predictions: of the images of `source`; names may be missing. None without any to show.
-        evaluation: what the run's own evaluation has counted, if it has.
+        evaluation: of `source` by the run; None asks the model.
+        several_hosts: whether they have evaluated together, so that the order is not the data's.
+        progress: told the number of images of each batch that the model was asked about.
     """
     result = folder.read_result() or {}
+    predictions = None
+    if not source.is_synthetic:
+        predictions = predictions_of(model, source, None if several_hosts else evaluation, progress)
     made = Report(
         name=os.path.basename(os.path.abspath(folder.path)) or str(folder.path),
         config=config,
@@ -119,26 +123,27 @@ def gather(
         mistakes=(),
         cells={},
         findings=None,
-        calibration=read_json(folder.path / "calibration.json"),
+        calibration=folder.read_calibration(),
         costs=_costs(model),
         versions=_versions(),
-        notes=(),
+        notes=_notes(source, None),
     )
     if predictions is None or predictions.labels is None or not len(predictions.labels):
-        return dataclasses.replace(made, notes=_notes(source, None))
+        return made
     from keras_resnet.reports.findings import SUSPECTS, find_suspects, findings_of
     from keras_resnet.reports.images import show
 
     errors = find_suspects(predictions)
     doubted = [] if errors is None else errors.places[:SUSPECTS].tolist()
     shown = show(model, source, predictions, doubted)
+    assert made.matrix is not None
     return dataclasses.replace(
         made,
         predictions=shown.predictions,
         mistakes=shown.mistakes,
         cells=shown.cells,
         findings=findings_of(shown.predictions, errors, shown.others, source, training),
-        notes=_notes(source, shown.predictions),
+        notes=_notes(source, shown.predictions, int(made.matrix.sum())),
     )
 
 
@@ -170,12 +175,33 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _notes(source: "Source", predictions: Predictions | None) -> tuple[str, ...]:
+def _step(folder: WorkDir, config: ConfigDict, checkpoint: Which | None) -> int:
+    """The step of what `load_model_of_workdir` takes."""
+    result = folder.read_result()
+    steps = checkpoint_steps(folder.checkpoints)
+    best = find_best(folder.read_metrics())
+    if result is not None and (not steps or result["step"] >= steps[-1]):
+        if checkpoint is None:
+            return result.get("model_step", result["step"])
+        return result["best_step"] if checkpoint == "best" else result["step"]
+    if (checkpoint or config.checkpoint.model) == "best" and best is not None:
+        return best.step
+    return steps[-1] if steps else -1
+
+
+def _notes(source: "Source", predictions: Predictions | None, counted: int = 0) -> tuple[str, ...]:
     notes = []
     if source.is_synthetic:
         notes.append("The images are noise, of which there is nothing to show.")
     elif predictions is None:
         notes.append("The images were not evaluated one by one, so none are shown.")
-    elif predictions.problems:
-        notes.append(f"{len(predictions.problems):,} images cannot be read and are not counted.")
+    else:
+        if len(predictions.paths) + len(predictions.problems) < source.num_examples:
+            which = "counted" if counted <= len(predictions.paths) else "shown"
+            notes.append(
+                f"Of the {source.num_examples:,} images {len(predictions.paths):,}, evenly spread, "
+                f"were looked at one by one; only of those images are {which}."
+            )
+        if problems := len(predictions.problems):
+            notes.append(f"{problems:,} images cannot be read and are not counted.")
     return tuple(notes)

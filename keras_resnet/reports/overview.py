@@ -60,7 +60,7 @@ def _worst(report: Report) -> tuple[float | None, str]:
     if not rows:
         return None, ""
     worst = min(rows, key=lambda row: row["recall"])
-    return worst["recall"], f"of {worst['class']}, {worst['support']:,} images"
+    return worst["recall"], f"of class {worst['class']} ({worst['support']:,} images)"
 
 
 def training(report: Report) -> str:
