@@ -17,7 +17,8 @@ h3 { margin-bottom: .3rem; }
 nav a { display: inline-block; padding: .25rem .6rem .25rem 0; }
 :focus-visible { outline: 3px solid var(--focus); outline-offset: 1px; }
 .shots { display: flex; flex-wrap: wrap; gap: 1rem; }
-.shot { border: 1px solid var(--line); border-radius: 6px; padding: .6rem; max-width: 100%;
+.shot { border: 1px solid var(--line); border-radius: 6px; padding: .6rem;
+  max-width: min(100%, 29.5rem);
   box-sizing: border-box; }
 .row { display: flex; flex-wrap: wrap; gap: .5rem; }
 figure { margin: 0; max-width: 144px; overflow-wrap: anywhere; font-size: .85rem; }

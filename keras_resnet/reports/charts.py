@@ -68,7 +68,7 @@ def line_chart(
 
 def legend(names: Sequence[str]) -> str:
     """Which color is which curve, in the order of `line_chart`."""
-    rows = (f"<li><span class='key k{i}'></span>{text(name)}" for i, name in enumerate(names))
+    rows = (f"<li><span class='key k{i}'></span>{text(name)}</li>" for i, name in enumerate(names))
     return f"<ul class=legend>{''.join(rows)}</ul>"
 
 

@@ -63,7 +63,7 @@ def _cell(report: Report, cell: Cell, count: int, total: int) -> str:
 def _link(report: Report, cell: Cell, count: int) -> str:
     if cell not in report.cells:
         return f"{count:,}"
-    label = f"{count:,} images: {_title(report, cell)}"
+    label = f"{images(count)}: {_title(report, cell)}"
     return f"<a href=#{_anchor(cell)} aria-label={quoted(label)}>{count:,}</a>"
 
 
@@ -104,7 +104,7 @@ def _pairs(report: Report) -> str:
 def _behind(report: Report, cell: Cell) -> str:
     assert report.matrix is not None
     shown, count = report.cells[cell], int(report.matrix[cell])
-    some = f"{len(shown):,} of {count:,} images" if len(shown) < count else f"{count:,} images"
+    some = images(count) if len(shown) == count else f"{len(shown):,} of {images(count)}"
     order = "the least sure first" if cell[0] == cell[1] else "the surest first"
     pictures = "".join(_picture(report, cell, one) for one in shown)
     kind = "right" if cell[0] == cell[1] else "wrong"
@@ -125,9 +125,14 @@ def _picture(report: Report, cell: Cell, one: Thumbnail) -> str:
     )
 
 
+def images(count: int) -> str:
+    """ "1 image", "2 images"."""
+    return f"{count:,} image{'' if count == 1 else 's'}"
+
+
 def short(path: str) -> str:
-    """The end of a path, which says most in little room."""
-    return path if len(path) <= 40 else f"…{path[-39:]}"
+    """Both ends of a long name, which say most in little room."""
+    return path if len(path) <= 40 else f"{path[:13]}…{path[-26:]}"
 
 
 def _title(report: Report, cell: Cell) -> str:

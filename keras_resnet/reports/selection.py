@@ -6,7 +6,7 @@ from keras_resnet.explain.predictions import Predictions
 from keras_resnet.reports.contents import Cell
 
 # Pictures behind one cell; of right answers fewer, they teach less.
-PER_CELL, PER_RIGHT_CELL = 20, 8
+PER_CELL, PER_RIGHT_CELL = 20, 6
 # Pictures in all: at some 4 KB each what leaves room for the rest in 5 MB.
 MISTAKES, RIGHT = 400, 200
 # To be read for them, so that photos of a phone take no minutes: fewer of large files.

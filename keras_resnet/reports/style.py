@@ -16,7 +16,7 @@ dt { color: var(--quiet); } dd { margin: 0; min-width: 0; }
 table { border-collapse: collapse; font-size: .9rem; }
 th, td { padding: .2rem .6rem; text-align: left; vertical-align: top; font-weight: 400;
   border-bottom: 1px solid var(--line); overflow-wrap: normal; }
-thead th { font-weight: 600; }
+thead th { font-weight: 600; white-space: nowrap; }
 td code { overflow-wrap: anywhere; } th code { white-space: nowrap; }
 .n { text-align: right; font-variant-numeric: tabular-nums; }
 .hidden { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%);
@@ -55,6 +55,8 @@ polyline.c1 { stroke: var(--c1); stroke-dasharray: 7 2; } circle.c1 { fill: var(
 .thumbs figure { max-width: 96px; font-size: .8rem; }
 .thumbs img { width: 96px; height: 96px; }
 .thumbs .path { display: block; font-size: .7rem; }
+@media (max-width: 40rem) { th, td { padding: .2rem .4rem; }
+  dl div { grid-template-columns: 7rem 1fr; } }
 summary { cursor: pointer; padding: .3rem 0; }
 @media print {
   :root { color-scheme: light; --quiet: #444; }
@@ -113,6 +115,6 @@ SCRIPT = """
   document.querySelectorAll(".back").forEach(function (link) {
     link.addEventListener("click", back);
   });
-  mark();
+  window.addEventListener("load", mark);
 })();
 """
