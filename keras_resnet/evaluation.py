@@ -89,7 +89,10 @@ class DataEvaluation:
         return metrics.confusion_matrix(pairs, len(self.class_names))
 
     def per_class(self) -> list[dict[str, Any]]:
-        """A dict for each class: class, examples, correct, accuracy, most_confused_with, times."""
+        """A dict for each class: class, examples, correct, accuracy, most_confused_with, times.
+
+        It also has precision, recall, f1 and support, see `confusion.class_rows`.
+        """
         return confusion.class_rows(self.confusion_matrix(), self.class_names)
 
     def class_table(self) -> str:

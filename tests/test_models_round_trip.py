@@ -9,7 +9,12 @@ from model_helpers import images, randomize, run, small
 from references.cases import TOO_LARGE
 
 from keras_resnet.architectures import ARCHITECTURES
+from keras_resnet.calibration import Calibration
 from keras_resnet.models import ResNet, create_model
+
+CALIBRATION = Calibration(
+    temperature=1.7, quantiles=tuple(np.linspace(1, 0.3, 101).tolist()), split="val", images=123
+)
 
 
 def _structure(name):
@@ -24,6 +29,7 @@ DISTINCT = {_structure(name): name for name in reversed(ARCHITECTURES)}
 
 def check_round_trips(model, folder):
     model.class_names = [f"class {i}" for i in range(model.output_shape[-1])]
+    model.calibration = CALIBRATION
     x = images(model)
     expected = run(model, x)
     path = folder / "model.keras"
@@ -41,6 +47,7 @@ def check_round_trips(model, folder):
         assert [la.name for la in copy.layers[1:]] == [la.name for la in model.layers[1:]]
         assert copy.preprocessing == model.preprocessing
         assert copy.class_names == model.class_names
+        assert copy.calibration == CALIBRATION
         assert copy.rematerialize == model.rematerialize
         np.testing.assert_array_equal(run(copy, x), expected)
 

@@ -8,8 +8,10 @@ import pytest
 from input_helpers import write_images
 from run_helpers import tiny_config
 
+import keras_resnet
+from keras_resnet import calibration, input_pipeline
 from keras_resnet import config as configs
-from keras_resnet import input_pipeline
+from keras_resnet.calibration import Calibration
 from keras_resnet.commands import main
 from keras_resnet.errors import UserError
 from keras_resnet.training import evaluation, run
@@ -70,6 +72,33 @@ def test_saved_model_gives_the_reported_accuracy(finished):
         right += (probabilities.argmax(axis=1) == batch["label"].numpy()).sum()
     assert right / 360 == pytest.approx(result["top1"])
     assert model.class_names == [str(digit) for digit in range(10)]
+
+
+def test_calibration_is_that_of_the_saved_model(finished):
+    workdir, result = finished
+    found = json.loads(workdir.calibration.read_text())
+    model = keras.saving.load_model(workdir.model)
+    source = input_pipeline.open_source("tfds", name="digits", path="", split="test")
+    judged = keras_resnet.evaluate(model, source)
+    probabilities = np.zeros((360, 10))
+    np.put_along_axis(probabilities, judged.predictions, judged.probabilities, axis=1)
+    fitted = calibration.fit(np.log(probabilities), judged.labels, "test")
+    assert found["temperature"] == pytest.approx(fitted.temperature, rel=1e-3)
+    assert found["cross_entropy"] == pytest.approx(judged.loss, rel=1e-4)
+    assert found["cross_entropy_calibrated"] < found["cross_entropy"]
+    assert found["ece_calibrated"] < found["ece"]
+    for key, temperature in (("bins", 1.0), ("bins_calibrated", fitted.temperature)):
+        rows = calibration.reliability_bins(
+            *calibration.judge(np.log(probabilities), judged.labels, temperature)
+        )
+        assert [row["count"] for row in found[key]] == [row["count"] for row in rows]
+        assert sum(row["count"] for row in rows) == 360
+    assert (found["split"], found["images"], found["split_images"]) == ("test", 360, 360)
+    assert found["thresholds"][0]["accuracy"] == result["top1"]
+    assert "the images that the run reports" in found["note"]
+    # It travels with the weights.
+    np.testing.assert_allclose(model.calibration.quantiles, fitted.quantiles, rtol=2e-3)
+    assert model.calibration == Calibration.from_dict(found)
 
 
 def test_evaluate_command_counts_every_example(finished, capsys):

@@ -54,7 +54,10 @@ def test_only_the_step_that_failed_is_searched(tmp_path, monkeypatch, decoded, r
     )
     engine = built_engine(config, mirrored_strategy(replicas), source.class_names, IMAGES)
     engine.steps.train_loop = partial(only_reads, parts=parts)
-    engine.steps.evaluation_loop = lambda *args: (only_reads(*args), tf.zeros([1, 2]))
+    engine.steps.evaluation_loop = lambda iterator, steps, every: (
+        only_reads(iterator, steps),
+        *(tf.zeros(shape) for shape in ([1, 2], [1, 2], [1])),
+    )
     batches = engine.train_batches(source, first=4, end=17)
     with pytest.raises(DataError, match=f"^{late} is no image that can be read"):
         [engine.train(batches, 1) for _ in range(4, 17)]

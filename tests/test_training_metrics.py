@@ -8,14 +8,18 @@ from test_training_step import CLASSES, PIXELS, batches, dataset, linear_model
 
 from keras_resnet.config import default_config
 from keras_resnet.training import metrics
+from keras_resnet.training.engine import Evaluated
 from keras_resnet.training.tensorflow.metrics import sums_of_batch
 from keras_resnet.training.tensorflow.step import Steps
 
 EXAMPLES = 21
 
 
-def evaluate(replicas):
-    """Evaluates 21 examples in batches of 8, the last padded with 3."""
+def evaluate(replicas, every=1):
+    """Evaluates 21 examples in batches of 8, the last padded with 3.
+
+    Returns what the loop gives, and of the 21 the labels and the logits of NumPy.
+    """
     (data,) = batches(1, size=24)
     mask = (np.arange(24) < EXAMPLES).astype("float32")
     strategy = mirrored_strategy(replicas)
@@ -25,17 +29,18 @@ def evaluate(replicas):
     model.set_weights([kernel, np.zeros(CLASSES)])
     padded = dataset([{**data, "mask": mask}]).rebatch(8 // replicas)
     iterator = iter(strategy.distribute_datasets_from_function(lambda _: padded))
-    sums, pairs = Steps(model, None, strategy, default_config()).evaluation_loop(
-        iterator, tf.constant(3)
-    )
+    steps = Steps(model, None, strategy, default_config())
+    found = steps.evaluation_loop(iterator, tf.constant(3), every)
     x = (data["image"] / 255.0 - [0.4, 0.5, 0.6]) / [0.2, 0.3, 0.4]
     logits = x.reshape(24, -1) @ kernel
-    return sums.numpy(), pairs.numpy(), data["label"][:EXAMPLES], logits[:EXAMPLES]
+    found = Evaluated(*(values.numpy() for values in found))
+    return found, data["label"][:EXAMPLES], logits[:EXAMPLES]
 
 
 @pytest.mark.parametrize("replicas", [1, 2, 4])
 def test_confusion_matrix_is_exact_under_padding_and_replicas(replicas):
-    sums, pairs, labels, logits = evaluate(replicas)
+    found, labels, logits = evaluate(replicas)
+    sums, pairs = found.sums, found.labels_and_predictions
     assert pairs.shape == (24, 2)
     pairs = pairs[pairs[:, 0] >= 0]
     guesses = logits.argmax(axis=1)
@@ -49,6 +54,16 @@ def test_confusion_matrix_is_exact_under_padding_and_replicas(replicas):
     with np.errstate(invalid="ignore"):
         accuracy = np.diag(expected) / expected.sum(axis=1)
     np.testing.assert_array_equal(metrics.per_class_accuracy(pairs, CLASSES), accuracy)
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 4])
+@pytest.mark.parametrize("every", [1, 2])
+def test_logits_come_in_the_order_of_the_labels(replicas, every):
+    found, labels, logits = evaluate(replicas, every)
+    kept = found.logit_labels >= 0
+    assert found.logits.shape == (24 // every, CLASSES)
+    np.testing.assert_array_equal(found.logit_labels[kept], labels[::every])
+    np.testing.assert_allclose(found.logits[kept], logits[::every], rtol=1e-4, atol=1e-4)
 
 
 def test_class_without_examples_has_no_accuracy():

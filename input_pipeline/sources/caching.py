@@ -78,6 +78,9 @@ class _Cached(RandomAccessSource):
     def records(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
         return self._source.records()
 
+    def encoded_bytes(self) -> int:
+        return self._source.encoded_bytes()
+
     @cached_property
     def _names(self) -> list[str]:
         return [name for name, _ in self._source.records()]

@@ -36,6 +36,7 @@ COMMANDS = {
     "find-lr": "keras_resnet.commands.find_lr",
     "explain": "keras_resnet.commands.explain",
     "embed": "keras_resnet.commands.embed",
+    "report": "keras_resnet.commands.report",
     "config": "keras_resnet.commands.config",
     "convert": "keras_resnet.commands.convert",
     "show": "keras_resnet.commands.show",

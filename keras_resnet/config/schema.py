@@ -224,6 +224,8 @@ _ROWS = (
     Key("checkpoint.model", "newest", choices=("newest", "best"), resume=FREELY, since=3,
         absent={1: "newest", 2: "newest"},
         help="Which checkpoint becomes model.keras: that of the last step, or of the best top-1."),
+    Key("report", True, resume=FREELY, since=3, absent={1: True, 2: True},
+        help="Writes report.html at the end of the run (docs/report.md)."),
     Key("tensorboard.histograms", False, resume=FREELY,
         help="Writes histograms of all weights at every evaluation."),
     Key("tensorboard.profile_steps", (), example=(10, 15), resume=FREELY,

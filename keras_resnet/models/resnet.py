@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 
+from keras_resnet.calibration import Calibration, CalibrationError
 from keras_resnet.layers import keras_internals
 from keras_resnet.models import rematerialization as remat
 from keras_resnet.preprocessing import Preprocessing
@@ -30,7 +31,8 @@ class ResNet(keras.Model):
             (list of str or None); `rematerialize` (bool): recompute each residual
             block in the backward pass instead of keeping its activations; `architecture` (what
             `keras_resnet.architectures.description.describe` gives, or None): which network of
-            the table it is; and `trainable`, as for `keras.Model`.
+            the table it is; `calibration` (a `Calibration`, what its `to_dict` gives, or None);
+            and `trainable`, as for `keras.Model`.
     """
 
     # Replaced as a whole, never changed in place.
@@ -45,12 +47,14 @@ class ResNet(keras.Model):
         class_names = kwargs.pop("class_names", metadata.get("class_names"))
         rematerialize = kwargs.pop("rematerialize", metadata.get("rematerialize", False))
         architecture = kwargs.pop("architecture", metadata.get("architecture"))
+        calibration = kwargs.pop("calibration", metadata.get("calibration"))
         with _deep_recursion():
             super().__init__(inputs, outputs, name=name, **kwargs)
         self.preprocessing = preprocessing
         self.class_names = class_names
         self.rematerialize = rematerialize
         self._set_metadata("architecture", architecture)
+        self.calibration = calibration
 
     @property
     def preprocessing(self) -> Preprocessing | None:
@@ -110,6 +114,24 @@ class ResNet(keras.Model):
         """The table's name of the network, and what differs from that row; None if unknown."""
         return copy.deepcopy(self._metadata.get("architecture"))
 
+    @property
+    def calibration(self) -> Calibration | None:
+        """What divides the logits to give probabilities that can be believed; None if unknown.
+
+        It belongs to the weights that it was fitted with: training on, or other weights, make it
+        worthless. What `Calibration.to_dict` gives can be set, too.
+
+        Raises:
+            CalibrationError: when it is set to something that cannot be used.
+        """
+        return self._metadata.get("calibration")
+
+    @calibration.setter
+    def calibration(self, value: Calibration | Mapping[str, Any] | None) -> None:
+        if not (value is None or isinstance(value, Calibration)):
+            value = Calibration.from_dict(value)
+        self._set_metadata("calibration", value)
+
     def _set_metadata(self, key: str, value: Any) -> None:
         # Out of Keras' attribute tracking, which would wrap dicts and lists of its own.
         object.__setattr__(self, "_metadata", {**self._metadata, key: value})
@@ -118,20 +140,27 @@ class ResNet(keras.Model):
         config = {**super().get_config(), **copy.deepcopy(dict(self._metadata))}
         if self.preprocessing is not None:
             config["preprocessing"] = self.preprocessing.to_dict()
-        return config
+        # Not even a null where there is none, which older versions of this package do not know.
+        calibration = config.pop("calibration")
+        return config if calibration is None else {**config, "calibration": calibration.to_dict()}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "ResNet":
         preprocessing = Preprocessing.from_metadata(
             config.get("preprocessing"), origin=f"The model {config.get('name')!r}"
         )
-        names = config.get("class_names")
+        names, calibration = config.get("class_names"), config.get("calibration")
         config = {**config, "preprocessing": preprocessing, "class_names": None}
+        config.pop("calibration", None)
         model = super().from_config(config, custom_objects)
         try:
             model.class_names = names
         except ValueError as error:  # older versions stored any
             warnings.warn(f"{model.name} comes without class names: {error}", stacklevel=2)
+        try:
+            model.calibration = calibration
+        except CalibrationError as error:
+            warnings.warn(f"{model.name} comes without calibration: {error}", stacklevel=2)
         return model
 
     def call(

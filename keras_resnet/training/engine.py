@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import keras
 import numpy as np
@@ -43,6 +43,22 @@ def find_engine() -> "type[Engine]":
 
 class NonFiniteWeights(UserError):
     """The state to be saved holds a NaN or an infinity; nothing was written."""
+
+
+class Evaluated(NamedTuple):
+    """What some batches of an evaluation give.
+
+    Attributes:
+        sums: SUMS of each batch, float32[steps, 4].
+        labels_and_predictions: int32[steps * batch_size, 2], of each example; -1 for padding.
+        logits: float32[n, classes], of all or some of the examples.
+        logit_labels: int32[n], the labels of those; -1 for padding.
+    """
+
+    sums: Any
+    labels_and_predictions: Any
+    logits: Any
+    logit_labels: Any
 
 
 class Checkpoints(Protocol):
@@ -125,12 +141,13 @@ class Engine(Protocol):
     def evaluation_batches(self, source: Any) -> Any:
         """Returns the batches in which every example of `source` is once, for `evaluate`."""
 
-    def evaluate(self, batches: Any, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    def evaluate(self, batches: Any, steps: int, every: int = 1) -> "Evaluated":
         """Evaluates the next `steps` batches with the weights as they are.
 
-        Returns:
-            SUMS of each batch, float32[steps, 4], and int32[steps * batch_size, 2]: label and
-            prediction of each example, -1 for padding.
+        Args:
+            batches: of `evaluation_batches`.
+            steps: how many.
+            every: keeps the logits of every so many-th example of each replica's batch.
 
         Raises:
             input_pipeline.DataError: an example cannot be read; names it.

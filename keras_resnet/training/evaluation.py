@@ -14,13 +14,16 @@ from keras_resnet.models.loading import load_model
 from keras_resnet.storage import find_damage_of_keras_file, local_copy
 from keras_resnet.training import metrics
 from keras_resnet.training.data import check_classes, open_source
-from keras_resnet.training.engine import Engine, find_engine
+from keras_resnet.training.engine import Engine, Evaluated, find_engine
 from keras_resnet.training.network import build_model
 from keras_resnet.training.say import Say, silence
 from keras_resnet.training.steps_per_call import StepsPerCall
 from keras_resnet.training.workdir import WorkDir, checkpoint_steps
 
 Which = Literal["newest", "best"]
+# Logits that are kept of an evaluation, in numbers: 64 MB. A temperature needs no more images than
+# that is, of 1,000 classes 16,777.
+MAX_LOGITS = 2**24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,11 +34,15 @@ class Evaluation:
         means: top1, top5, loss and examples. The loss is without class weights.
         labels_and_predictions: int32[examples, 2].
         class_names: of the network.
+        logits: float32[n, classes], of all examples, or evenly of as many as MAX_LOGITS are.
+        logit_labels: int32[n], of those.
     """
 
     means: dict[str, float]
     labels_and_predictions: np.ndarray
     class_names: list[str]
+    logits: np.ndarray
+    logit_labels: np.ndarray
 
     def confusion_matrix(self) -> np.ndarray:
         """Returns int64[classes, classes]: row the label, column the prediction.
@@ -70,23 +77,26 @@ def evaluate_source(
         input_pipeline.DataError: an example cannot be read; names it.
     """
     total, done = -(-source.num_examples // engine.config.batch_size), 0
+    every = -(-source.num_examples * len(engine.model.class_names) // MAX_LOGITS)
     steps_per_call = steps_per_call or make_steps_per_call(engine)
-    rows: list[np.ndarray] = []
-    pairs: list[np.ndarray] = []
+    parts: list[Evaluated] = []
     with engine.averaged_weights():
         batches = engine.evaluation_batches(source)
         while done < total:
-            if rows and should_stop():
+            if parts and should_stop():
                 return None
             count, begin = steps_per_call.choose(total - done), time.perf_counter()
-            sums, labels_and_predictions = engine.evaluate(batches, count)
+            parts.append(engine.evaluate(batches, count, every))
             steps_per_call.took(count, time.perf_counter() - begin)
-            rows.append(sums)
-            pairs.append(labels_and_predictions)
-            done += len(sums)
-    counted = np.concatenate(pairs)
-    means = metrics.averages(np.concatenate(rows))
-    return Evaluation(means, counted[counted[:, 0] >= 0], engine.model.class_names)
+            done += len(parts[-1].sums)
+    sums, pairs, logits, labels = map(np.concatenate, zip(*parts, strict=True))
+    return Evaluation(
+        metrics.averages(sums),
+        pairs[pairs[:, 0] >= 0],
+        engine.model.class_names,
+        logits[labels >= 0],
+        labels[labels >= 0],
+    )
 
 
 def make_steps_per_call(engine: Engine) -> StepsPerCall:

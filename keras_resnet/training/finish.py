@@ -1,11 +1,17 @@
 """The end of a run: the trained model, the pictures, the result."""
 
+import shlex
 from typing import Any
 
+import keras
+
+from keras_resnet import calibration
+from keras_resnet.calibration import Calibration, CalibrationError
 from keras_resnet.errors import UserError
 from keras_resnet.storage import find_damage_of_keras_file, replacing, write_text
 from keras_resnet.training.evaluation import Evaluation, evaluate_source, inference_model
 from keras_resnet.training.preparation import Run
+from keras_resnet.training.reliability import describe_calibration
 from keras_resnet.training.reporting import to_json
 
 
@@ -27,6 +33,7 @@ def finish(run: Run) -> dict[str, float]:
         run.say(f"This run is finished ({step} steps); evaluating it again.")
     model_step = _take_weights(run)
     evaluation = _evaluation(run, model_step)
+    fitted = _calibrate(run, evaluation)
     if before is not None:
         # Without data.test_split, which a run may take back, its figures are none any more.
         kept = {key: value for key, value in before.items() if not key.startswith("test_")}
@@ -40,24 +47,86 @@ def finish(run: Run) -> dict[str, float]:
             "best_step": progress.best_step,
             "train_images_per_second": reporter.images_per_second(),
         }
-        with replacing(outputs.model) as temporary:
-            inference_model(run.engine).save(temporary)
-        reporter.draw_curves()
         used = {"train": run.train_source, "eval": run.eval_source}
+    model = inference_model(run.engine)  # on every host: their replicas may share the weights
+    model.calibration = fitted
+    if before is None or (fitted is not None and outputs.read_calibration() is None):
+        # The second: an older version has finished the run, and it was started again.
+        with replacing(outputs.model) as temporary:
+            model.save(temporary)
+    if before is None:
+        reporter.draw_curves()
+    tested = None
     if run.test_source is not None:
         tested = evaluate_source(run.engine, run.test_source)
         assert tested is not None  # nothing asked it to stop
-        evaluation, data = tested, run.config.data
+        data = run.config.data
         result |= {"eval_split": data.eval_split, "test_split": data.test_split}
-        result |= {f"test_{name}": value for name, value in evaluation.means.items()}
+        result |= {f"test_{name}": value for name, value in tested.means.items()}
         used["test"] = run.test_source
     for split, source in used.items():
         if source.skipped is not None:
             result[f"skipped_{split}_images"] = len(source.skipped)
-    reporter.draw_confusion(evaluation.confusion_matrix())
+    reporter.draw_confusion((tested or evaluation).confusion_matrix())
+    found = _write_calibration(run, fitted, evaluation, tested)
     write_text(outputs.result, to_json(result))
-    reporter.conclude(result)
+    wrote_report = _write_report(run, model, tested or evaluation)
+    reporter.conclude(result, found, wrote_report)
     return result
+
+
+def _calibrate(run: Run, evaluation: Evaluation) -> Calibration | None:
+    """Returns the calibration of the evaluated weights; where there is none it says why."""
+    split = run.config.data.eval_split
+    try:
+        return calibration.fit(evaluation.logits, evaluation.logit_labels, split)
+    except CalibrationError as error:
+        run.say(f"warning: no calibration of the probabilities: {error}")
+        return None
+
+
+def _write_calibration(
+    run: Run, fitted: Calibration | None, evaluation: Evaluation, tested: Evaluation | None
+) -> dict[str, Any] | None:
+    """Writes calibration.json, and returns what is in it; without a calibration it removes it."""
+    path = run.outputs.calibration
+    if fitted is None:
+        path.unlink(missing_ok=True)
+        return None
+    found = describe_calibration(fitted, evaluation, tested, run.config.data.test_split)
+    write_text(path, to_json(found))
+    return found
+
+
+def _write_report(run: Run, model: keras.Model, evaluation: Evaluation) -> bool:
+    """Writes report.html, if that is asked for and can be done; says whether it was.
+
+    Last of all files: the run is finished, whatever comes of it.
+    """
+    if not run.config.report or not run.engine.is_chief:
+        return False
+    from keras_resnet import reports
+
+    try:
+        found = reports.gather(
+            run.outputs,
+            run.config,
+            model,
+            run.test_source or run.eval_source,
+            run.train_source,
+            evaluation=evaluation,
+            several_hosts=run.engine.several_hosts,
+        )
+        reports.write(found, run.outputs.report)
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [""]
+        run.say(
+            f"warning: no report.html ({type(error).__name__}: {reason[0]}); all else of the run "
+            f"is written. To try again: "
+            f"{shlex.join(['keras-resnet', 'report', str(run.outputs.path)])}"
+        )
+        return False
+    return True
 
 
 def _result_so_far(run: Run, step: int) -> dict[str, Any] | None:

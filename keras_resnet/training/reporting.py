@@ -11,7 +11,7 @@ import numpy as np
 import tqdm
 from ml_collections import ConfigDict
 
-from keras_resnet.training import confusion, curves
+from keras_resnet.training import confusion, curves, reliability
 from keras_resnet.training.events import EventWriter
 from keras_resnet.training.metrics import describe_accuracy
 from keras_resnet.training.progress import Timeline
@@ -214,8 +214,16 @@ class Reporter:
         if message:
             self._say(message)
 
-    def conclude(self, result: dict) -> None:
-        """Says how the run ended, and what can be done next."""
+    def conclude(
+        self, result: dict, calibration: dict | None = None, wrote_report: bool = False
+    ) -> None:
+        """Says how the run ended, and what can be done next.
+
+        Args:
+            result: the content of result.json.
+            calibration: that of calibration.json, if there is one.
+            wrote_report: whether there is a report.html.
+        """
         where = shlex.quote(f"--workdir={self.workdir.path}")
         self._say("")
         rate = result.get("train_images_per_second")
@@ -234,9 +242,13 @@ class Reporter:
                 f"{result['test_split']}, by which nothing was chosen (by those of "
                 f"{result['eval_split']} was)"
             )
+        if calibration is not None:
+            self._say(reliability.summarize(calibration))
         splits = ("train", "eval", "test")
         if skipped := sum(result.get(f"skipped_{split}_images", 0) for split in splits):
             self._say(f"{skipped:,} broken images were skipped; the first ten were named.")
+        if wrote_report:
+            self._say(f"Report: {self.workdir.report}")
         self._say("Next:")
         self._say(f"  keras-resnet evaluate {where}")
         self._say(f"  keras-resnet predict {where} IMAGE...")

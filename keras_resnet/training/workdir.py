@@ -44,7 +44,9 @@ class WorkDir:
         self.curves = self.path / "curves.png"
         self.confusion = self.path / "confusion.png"
         self.classes = self.path / "classes.csv"
+        self.calibration = self.path / "calibration.json"
         self.result = self.path / "result.json"
+        self.report = self.path / "report.html"
         self.log = self.path / "train.log"
         self.lock = self.path / ".lock"
 
@@ -146,7 +148,8 @@ class WorkDir:
         """Removes the parts of files that killed processes have left; for who has it `locked`."""
         for path in (self.config, self.dataset, self.metrics, self.model, self.curves):
             storage.remove_leftovers(path)
-        for path in (self.confusion, self.classes, self.result, self.splits):
+        paths = (self.confusion, self.classes, self.calibration, self.result, self.report)
+        for path in (*paths, self.splits):
             storage.remove_leftovers(path)
 
     def read_config(self) -> ConfigDict:
@@ -213,6 +216,11 @@ class WorkDir:
             return None
         keys = ("top1", "top5", "loss", "examples")
         return result if all(type(result.get(key)) in (int, float) for key in keys) else None
+
+    def read_calibration(self) -> dict[str, Any] | None:
+        """Returns the content of calibration.json, None where there is nothing whole."""
+        values = read_json(self.calibration)
+        return values if values is not None and type(values.get("temperature")) is float else None
 
     def append_metrics(self, row: dict) -> None:
         """Adds one JSON object as a line to metrics.jsonl."""

@@ -16,7 +16,7 @@ from keras_resnet import input_pipeline, storage
 from keras_resnet.config import training_image_size
 from keras_resnet.errors import UsageError
 from keras_resnet.input_pipeline.augment import check_augment, check_batch
-from keras_resnet.training.engine import Engine
+from keras_resnet.training.engine import Engine, Evaluated
 from keras_resnet.training.finetuning import freeze, load_pretrained
 from keras_resnet.training.network import build_model
 from keras_resnet.training.optimizers import make_optimizer
@@ -177,11 +177,11 @@ class TensorFlowEngine(Engine):
         batches, data = self._evaluation_data
         return DistributedBatches(batches, iter(data))
 
-    def evaluate(self, batches: DistributedBatches, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    def evaluate(self, batches: DistributedBatches, steps: int, every: int = 1) -> Evaluated:
         ids = partial(batches.example_ids, steps)
         with explain_broken_images(batches.host_batches.source, ids):
-            sums, pairs = self.steps.evaluation_loop(batches.iterator, tf.constant(steps))
-            counted = sums.numpy(), pairs.numpy()
+            found = self.steps.evaluation_loop(batches.iterator, tf.constant(steps), every)
+            counted = Evaluated(*(values.numpy() for values in found))
         batches.position += steps
         return counted
 

@@ -16,6 +16,7 @@ from keras_resnet import input_pipeline
 from keras_resnet.errors import UsageError
 from keras_resnet.input_pipeline.augment import mixing
 from keras_resnet.layers import average_moving_statistics, defer_moving_statistics
+from keras_resnet.training.engine import Evaluated
 from keras_resnet.training.metrics import SUMS
 from keras_resnet.training.tensorflow.ema import WeightAverage
 from keras_resnet.training.tensorflow.losses import example_losses, example_weights
@@ -164,18 +165,21 @@ class Steps:
             ]
 
     @without_autograph
-    def evaluate_step(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        """One replica's part of an evaluation step.
+    def evaluate_step(self, batch: dict[str, tf.Tensor], every: int) -> Evaluated:
+        """One replica's part of an evaluation step: of its own examples what `Evaluated` says.
 
-        Returns:
-            SUMS over its unpadded examples, and int32[b, 2] with the label and the prediction of
-            each example, -1 for padding.
+        Args:
+            batch: image, label and mask.
+            every: which examples' logits are kept: 1 for all, 2 for every second one.
         """
         logits = self.model(self._normalize(batch["image"]), training=False)
         losses = self.losses(batch["label"], logits)
-        return (
-            sums_of_batch(losses, batch["label"], logits, batch["mask"]),
-            labels_and_predictions(batch["label"], logits, batch["mask"]),
+        pairs = labels_and_predictions(batch["label"], logits, batch["mask"])
+        return Evaluated(
+            sums=sums_of_batch(losses, batch["label"], logits, batch["mask"]),
+            labels_and_predictions=pairs,
+            logits=tf.cast(logits, tf.float32)[::every],
+            logit_labels=pairs[::every, 0],
         )
 
     @tf.function
@@ -202,20 +206,20 @@ class Steps:
         return rows.stack()
 
     @tf.function
-    def evaluation_loop(self, iterator, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Evaluates the next `steps` batches.
-
-        Returns:
-            SUMS of each batch, float32[steps, 4], and labels and predictions in the order of the
-            batches, int32[steps * batch, 2], -1 for padding.
-        """
-        rows = tf.TensorArray(tf.float32, size=steps, element_shape=[len(SUMS)])
-        pairs = tf.TensorArray(tf.int32, size=steps, element_shape=[None, 2])
+    def evaluation_loop(self, iterator, steps: tf.Tensor, every: int = 1) -> Evaluated:
+        """Evaluates the next `steps` batches; `every` is that of `evaluate_step`."""
+        shapes = Evaluated([len(SUMS)], [None, 2], [None, self.model.output.shape[-1]], [None])
+        kinds = Evaluated(tf.float32, tf.int32, tf.float32, tf.int32)
+        arrays = [
+            tf.TensorArray(kind, size=steps, element_shape=shape)
+            for kind, shape in zip(kinds, shapes, strict=True)
+        ]
         for index in tf.range(steps):
-            sums, batch_pairs = self.strategy.run(self.evaluate_step, args=(next(iterator),))
-            rows = rows.write(index, self.strategy.reduce("SUM", sums, axis=None))
-            pairs = pairs.write(index, self.strategy.gather(batch_pairs, axis=0))
-        return rows.stack(), pairs.concat()
+            found = self.strategy.run(self.evaluate_step, args=(next(iterator), every))
+            sums = self.strategy.reduce("SUM", found.sums, axis=None)
+            rows = [sums, *(self.strategy.gather(part, axis=0) for part in found[1:])]
+            arrays = [array.write(index, row) for array, row in zip(arrays, rows, strict=True)]
+        return Evaluated(arrays[0].stack(), *(array.concat() for array in arrays[1:]))
 
     def _normalize(self, images: tf.Tensor) -> tf.Tensor:
         dtype = self.model.compute_dtype

@@ -3,8 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet.explain import overlay
 from keras_resnet.explain.gallery import Shot
+from keras_resnet.explain.overlays import overlay
 
 # Smaller photos are enlarged by a whole factor, so that their heat maps are smooth.
 SIDE = 144
