@@ -169,7 +169,13 @@ def _training_loader(
             return {"label": labels, "bytes": tf.strings.length(encoded)}
         images = _map_images(
             lambda example: training_image(
-                example[0], example[1], augment, image_size, source.upright, source.max_pixels
+                example[0],
+                example[1],
+                augment,
+                image_size,
+                source.upright,
+                source.max_pixels,
+                source.scaled_decoding,
             ),
             (encoded, numbers),
             chunk,

@@ -256,6 +256,7 @@ LATER = {
     "checkpoint.model": "newest",
     "data.exif": "ignore",
     "data.max_pixels": 2**28,
+    "data.scaled_decoding": "never",
 }
 OTHER_DEFAULTS = {"model.zero_init_last_gamma": True}
 
@@ -268,6 +269,7 @@ def test_defaults_are_those_of_the_first_version_but_for_what_the_table_says():
     assert {name: KEYS[name].absent[1] for name in LATER} == LATER
     assert {name: KEYS[name].formerly[1] for name in OTHER_DEFAULTS} == OTHER_DEFAULTS
     today = {**LATER, "model.classifier_initializer": None, "data.exif": "auto"}
+    today["data.scaled_decoding"] = "auto"
     assert {**now, **OTHER_DEFAULTS} == {**recorded, **today}
     assert now["model.zero_init_last_gamma"] is None
     assert [name for name, key in KEYS.items() if key.formerly] == list(OTHER_DEFAULTS)

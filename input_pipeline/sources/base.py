@@ -30,6 +30,7 @@ class Source(abc.ABC):
         upright: whether training turns images as their EXIF says. (Evaluation does what the
             preprocessing of the model says.)
         max_pixels: how many pixels an image may claim to have, see `formats.limits`.
+        scaled_decoding: as in `Preprocessing`, in training.
         is_synthetic: there are no files, and batches are made without decoding.
         labels_at_hand: `labels` costs no reading beyond what training reads anyway.
     """
@@ -38,6 +39,7 @@ class Source(abc.ABC):
     skipped: SkippedImages | None = None
     upright = False
     max_pixels = MAX_PIXELS
+    scaled_decoding = "never"
     is_synthetic = False
     labels_at_hand = False
 

@@ -43,6 +43,7 @@ _LATER_OF_SOURCE: dict[str, dict[str, Any]] = {
     "exclude": {"since": 3, "absent": {1: "", 2: ""}},
     "exif": {"since": 3, "absent": {1: "ignore", 2: "ignore"}},
     "max_pixels": {"since": 3, "absent": {1: MAX_PIXELS, 2: MAX_PIXELS}},
+    "scaled_decoding": {"since": 3, "absent": {1: "never", 2: "never"}},
 }
 
 # fmt: off
