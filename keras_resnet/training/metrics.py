@@ -1,6 +1,8 @@
 """What steps count: sums over examples, their averages, and the confusion matrix, in NumPy."""
 
 import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +20,22 @@ def averages(sums) -> dict[str, float]:
     examples = round(values.pop("examples"))
     means = {name: value / examples for name, value in values.items()} if examples else {}
     return {**means, "examples": examples}
+
+
+def images_per_second(rows: Iterable[Mapping[str, Any]]) -> float | None:
+    """Returns training images/s over a run, without evaluation and compilation.
+
+    Args:
+        rows: of metrics.jsonl.
+
+    Returns:
+        None if the rows, of a damaged file, cannot tell.
+    """
+    train = [row for row in rows if row["kind"] == "train"]
+    train = [row for row in train if row.get("examples") and row.get("images_per_second")]
+    train = [row for row in train if not row.get("compiles")] or train
+    seconds = sum(row["examples"] / row["images_per_second"] for row in train)
+    return sum(row["examples"] for row in train) / seconds if train else None
 
 
 def describe_accuracy(means: dict[str, float], classes: int) -> str:

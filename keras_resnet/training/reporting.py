@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from keras_resnet.training import confusion, curves, reliability
 from keras_resnet.training.events import EventWriter
-from keras_resnet.training.metrics import describe_accuracy
+from keras_resnet.training.metrics import describe_accuracy, images_per_second
 from keras_resnet.training.progress import Timeline
 from keras_resnet.training.say import Say
 from keras_resnet.training.workdir import WorkDir
@@ -198,15 +198,8 @@ class Reporter:
         return None
 
     def images_per_second(self) -> float | None:
-        """Returns training images/s over the run, without evaluation and compilation.
-
-        None if metrics.jsonl, which was damaged, does not know any more.
-        """
-        rows = [row for row in self.rows if row["kind"] == "train"]
-        rows = [row for row in rows if row.get("examples") and row.get("images_per_second")]
-        rows = [row for row in rows if not row.get("compiles")] or rows
-        seconds = sum(row["examples"] / row["images_per_second"] for row in rows)
-        return sum(row["examples"] for row in rows) / seconds if rows else None
+        """Returns training images/s over the run; None if metrics.jsonl, damaged, cannot tell."""
+        return images_per_second(self.rows)
 
     def draw_curves(self) -> None:
         """Writes curves.png, or says what is missing for it."""
