@@ -256,6 +256,7 @@ LATER = {
     "checkpoint.model": "newest",
     "data.exif": "ignore",
     "data.max_pixels": 2**28,
+    "data.multi_label": False,
 }
 OTHER_DEFAULTS = {"model.zero_init_last_gamma": True}
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import keras
@@ -15,6 +15,7 @@ from keras_resnet.storage import find_damage_of_keras_file, local_copy
 from keras_resnet.training import metrics
 from keras_resnet.training.data import check_classes, open_source
 from keras_resnet.training.engine import Engine, find_engine
+from keras_resnet.training.label_sets import LabelSetEvaluation, figures
 from keras_resnet.training.network import build_model
 from keras_resnet.training.say import Say, silence
 from keras_resnet.training.steps_per_call import StepsPerCall
@@ -25,7 +26,7 @@ Which = Literal["newest", "best"]
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What a network makes of a split, every example counted once.
+    """What a network makes of a split with one label an image, every example counted once.
 
     Attributes:
         means: top1, top5, loss and examples. The loss is without class weights.
@@ -49,12 +50,15 @@ class Evaluation:
         return metrics.per_class_accuracy(self.labels_and_predictions, len(self.class_names))
 
 
+AnyEvaluation = Evaluation | LabelSetEvaluation
+
+
 def evaluate_source(
     engine: Engine,
     source: Any,
     steps_per_call: StepsPerCall | None = None,
     should_stop: Callable[[], bool] = lambda: False,
-) -> Evaluation | None:
+) -> AnyEvaluation | None:
     """Evaluates every example of `source` once, with `ema.decay` with the averaged weights.
 
     Args:
@@ -72,21 +76,32 @@ def evaluate_source(
     total, done = -(-source.num_examples // engine.config.batch_size), 0
     steps_per_call = steps_per_call or make_steps_per_call(engine)
     rows: list[np.ndarray] = []
-    pairs: list[np.ndarray] = []
+    counted: list[np.ndarray] = []
     with engine.averaged_weights():
         batches = engine.evaluation_batches(source)
         while done < total:
             if rows and should_stop():
                 return None
             count, begin = steps_per_call.choose(total - done), time.perf_counter()
-            sums, labels_and_predictions = engine.evaluate(batches, count)
+            sums, of_examples = engine.evaluate(batches, count)
             steps_per_call.took(count, time.perf_counter() - begin)
             rows.append(sums)
-            pairs.append(labels_and_predictions)
+            counted.append(of_examples)
             done += len(sums)
-    counted = np.concatenate(pairs)
-    means = metrics.averages(np.concatenate(rows))
-    return Evaluation(means, counted[counted[:, 0] >= 0], engine.model.class_names)
+    return _evaluation_of(engine, np.concatenate(rows), np.concatenate(counted))
+
+
+def _evaluation_of(engine: Engine, sums: np.ndarray, counted: np.ndarray) -> AnyEvaluation:
+    names = engine.model.class_names
+    if not engine.config.data.multi_label:
+        return Evaluation(metrics.averages(sums), counted[counted[:, 0] >= 0], names)
+    means = metrics.averages(sums, metrics.LABEL_SET_SUMS)
+    labels, probabilities = np.moveaxis(counted[counted[:, 0, 0] >= 0], 1, 0)
+    labels = labels > 0.5
+    found = {**figures(labels, probabilities), **means}
+    return LabelSetEvaluation(
+        {name: found[name] for name in metrics.LABEL_SET_FIGURES}, labels, probabilities, names
+    )
 
 
 def make_steps_per_call(engine: Engine) -> StepsPerCall:
@@ -96,6 +111,8 @@ def make_steps_per_call(engine: Engine) -> StepsPerCall:
 
 def evaluate(config: ConfigDict, workdir: WorkDir, checkpoint: Which | None = None) -> dict:
     """Evaluates a checkpoint (see `restore`); returns top1, top5, loss, examples and step.
+
+    Of several labels an image it returns map, f1 and macro_f1 in place of top1 and top5.
 
     Raises:
         UserError: there is no such checkpoint, it cannot be used, or the devices cannot.
@@ -127,8 +144,8 @@ def restore(
     Args:
         config: the run's, with what has moved since.
         workdir: of the run.
-        checkpoint: "newest", or "best": the one with the highest top-1 in evaluation; None: what
-            `checkpoint.model` says.
+        checkpoint: "newest", or "best": the one with the highest top-1 or mAP in evaluation; None:
+            what `checkpoint.model` says.
 
     Raises:
         UserError: there is none, or it cannot be used.
@@ -145,18 +162,22 @@ def restore(
     return engine, progress.step
 
 
-def inference_model(engine: Engine) -> keras.Model:
+def inference_model(engine: Engine, thresholds: Sequence[float] | None = None) -> keras.Model:
     """Returns the network with the trained weights on plain variables, giving probabilities.
 
     In float32 and outside of the engine's devices, so that it saves and loads anywhere; with
-    `ema.decay` the weights are the averaged ones.
+    `ema.decay` the weights are the averaged ones. With several labels an image each class has a
+    probability of its own, by sigmoid, and `thresholds` above which it is predicted.
     """
+    several = engine.config.data.multi_label
     model = build_model(
         engine.config,
         engine.model.class_names,
         precision="float32",
-        classifier_activation="softmax",
+        classifier_activation="sigmoid" if several else "softmax",
     )
+    if several:
+        model.thresholds = thresholds
     model.set_weights(engine.inference_weights())
     return model
 
