@@ -257,6 +257,8 @@ LATER = {
     "data.exif": "ignore",
     "data.max_pixels": 2**28,
     "data.scaled_decoding": "never",
+    "data.multi_label": False,
+    "report": True,
 }
 OTHER_DEFAULTS = {"model.zero_init_last_gamma": True}
 

@@ -171,7 +171,7 @@ def test_training_takes_it_from_the_source(tmp_path):
         batch = next(iter(train_batches(source, augment={"flip": True}, **options)))
         values[value] = batch["image"].numpy().astype(int)
     assert 0 < np.abs(values["auto"] - values["never"]).mean() < 2
-    with pytest.raises(DataError, match="scaled_decoding 'sometimes'. Known: auto, never"):
+    with pytest.raises(DataError, match=r"scaled_decoding 'sometimes'\. Known: auto, never"):
         open_source("image_folder", path="", split="train", scaled_decoding="sometimes")
 
 
