@@ -291,8 +291,9 @@ def test_config_json_of_the_first_version_is_read_unchanged():
     again = configs.from_json(configs.to_json(config), "config.json")
     assert again == config
     for name, value in LATER.items():
-        group, key = name.split(".")
-        recorded.setdefault(group, {})[key] = value
+        *groups, key = name.split(".")
+        holder = recorded.setdefault(*groups, {}) if groups else recorded
+        holder[key] = value
     assert json.loads(configs.to_json(config)) == {
         "config_version": configs.CONFIG_VERSION,
         **recorded,
