@@ -169,7 +169,7 @@ class ResNet(keras.Model):
         if self.preprocessing is not None:
             config["preprocessing"] = self.preprocessing.to_dict()
         # Not even a null where there is none, which older versions of this package do not know.
-        calibration = config.pop("calibration")
+        calibration = config.pop("calibration", None)
         return config if calibration is None else {**config, "calibration": calibration.to_dict()}
 
     @classmethod

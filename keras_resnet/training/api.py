@@ -151,6 +151,9 @@ def predict(
     paths: str | os.PathLike | Iterable[str | os.PathLike],
     top: int = 5,
     checkpoint: Literal["newest", "best"] | None = None,
+    *,
+    calibrated: bool = False,
+    unknown: str | float | None = None,
 ) -> Iterator[tuple[str, list[dict[str, Any]] | str]]:
     """Yields (path, answer) for each image with the network of a run.
 
@@ -163,20 +166,25 @@ def predict(
         paths: one path or several: image files, and folders of which every image file is taken.
         top: number of classes.
         checkpoint: "newest" or "best", to take that one.
+        calibrated, unknown: see `keras_resnet.export.load_predictor`.
 
     Yields:
         The path and a list of {"class": name, "class_id": index, "probability": 0..1}, the most
-        probable first, or a string that says why the file cannot be read.
+        probable first, or a string that says why the file cannot be read; with `unknown` each also
+        has "unknown".
 
     Raises:
-        UserError: there is no trained network, or a path does not exist.
+        UserError: there is no trained network, or a path does not exist; or the run has no
+            calibration, and it is asked for.
     """
     folder = WorkDir(workdir)
     require_tensorflow()
     from keras_resnet.export.predictor import Predictor
     from keras_resnet.training.evaluation import load_model_of_workdir
 
-    return Predictor.of_model(load_model_of_workdir(folder, checkpoint), top).predict(paths)
+    model = load_model_of_workdir(folder, checkpoint)
+    predictor = Predictor.of_model(model, top, calibrated=calibrated, unknown=unknown)
+    return predictor.predict(paths)
 
 
 def compare(*runs: str | os.PathLike) -> "Comparison":
