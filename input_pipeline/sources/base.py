@@ -31,6 +31,7 @@ class Source(abc.ABC):
             preprocessing of the model says.)
         max_pixels: how many pixels an image may claim to have, see `formats.limits`.
         scaled_decoding: as in `Preprocessing`, in training.
+        of_cache: whether `fetch` gives what a cache has decoded, see `decoding.decode_window`.
         is_synthetic: there are no files, and batches are made without decoding.
         labels_at_hand: `labels` costs no reading beyond what training reads anyway.
     """
@@ -40,6 +41,7 @@ class Source(abc.ABC):
     upright = False
     max_pixels = MAX_PIXELS
     scaled_decoding = "never"
+    of_cache = False
     is_synthetic = False
     labels_at_hand = False
 
@@ -48,6 +50,12 @@ class Source(abc.ABC):
         self.class_names = class_names
         self.title = title
         self.description = f"{title}: {num_examples:,} images, {len(class_names)} classes"
+
+    @property
+    def decoding(self) -> dict[str, Any]:
+        """How training decodes the images: arguments of `decoding.decode_window`."""
+        names = ("upright", "max_pixels", "scaled_decoding", "of_cache")
+        return {name: getattr(self, name) for name in names}
 
     @abc.abstractmethod
     def training_order(

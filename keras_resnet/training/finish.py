@@ -3,7 +3,7 @@
 from typing import Any
 
 from keras_resnet.errors import UserError
-from keras_resnet.storage import find_damage_of_keras_file, replacing, write_text
+from keras_resnet.storage import find_damage_of_keras_file, remove_folder, replacing, write_text
 from keras_resnet.training.evaluation import Evaluation, evaluate_source, inference_model
 from keras_resnet.training.preparation import Run
 from keras_resnet.training.reporting import to_json
@@ -57,6 +57,7 @@ def finish(run: Run) -> dict[str, float]:
     reporter.draw_confusion(evaluation.confusion_matrix())
     write_text(outputs.result, to_json(result))
     reporter.conclude(result)
+    remove_folder(outputs.decoded)
     return result
 
 

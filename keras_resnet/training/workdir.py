@@ -46,6 +46,7 @@ class WorkDir:
         self.classes = self.path / "classes.csv"
         self.result = self.path / "result.json"
         self.log = self.path / "train.log"
+        self.decoded = self.path / "decoded"
         self.lock = self.path / ".lock"
 
     def check(self, config: ConfigDict) -> None:
