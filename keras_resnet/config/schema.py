@@ -34,7 +34,7 @@ PART = Range(low=0, high=1, open_low=True)
 
 # Of what `open_source` takes; the images and labels must stay what they are.
 _RESUME_SOURCE = {"path": NOTED, "exclude": NOTED, "class_names": NOTED, "on_error": NOTED,
-                  "max_broken_share": NOTED, "cache": FREELY, "cache_path": FREELY,
+                  "max_broken_share": NOTED, "cache": NOTED, "cache_path": FREELY,
                   "max_pixels": NOTED}  # fmt: skip
 # A host may have the data on a disk of its own; what is there is compared.
 _PER_HOST_SOURCE = ("path", "exclude", "cache", "cache_path")

@@ -95,8 +95,10 @@ def prepare(
     say.enabled = say.enabled and engine.is_chief
 
     # Data
-    train_source, eval_source = open_sources(config)
-    test_source = open_test_source(config, train_source.class_names)
+    # Where another host has no such folder, it decodes in every epoch, to the same pixels.
+    kept_in = str(workdir.decoded) if engine.is_chief else ""
+    train_source, eval_source = open_sources(config, kept_in)
+    test_source = open_test_source(config, train_source.class_names, kept_in)
     check_same_data(engine, train_source, eval_source, test_source)
     timeline = Timeline(config, train_source.num_examples)
 

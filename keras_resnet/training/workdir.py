@@ -49,6 +49,7 @@ class WorkDir:
         self.result = self.path / "result.json"
         self.report = self.path / "report.html"
         self.log = self.path / "train.log"
+        self.decoded = self.path / "decoded"
         self.lock = self.path / ".lock"
 
     def check(self, config: ConfigDict) -> None:
