@@ -203,5 +203,5 @@ def _notes(source: "Source", predictions: Predictions | None, counted: int = 0) 
                 f"were looked at one by one; only of those images are {which}."
             )
         if problems := len(predictions.problems):
-            notes.append(f"{problems:,} images cannot be read and are not counted.")
+            notes.append(f"{problems:,} of the images cannot be read and are not counted.")
     return tuple(notes)

@@ -17,7 +17,8 @@ table { border-collapse: collapse; font-size: .9rem; }
 th, td { padding: .2rem .6rem; text-align: left; vertical-align: top; font-weight: 400;
   border-bottom: 1px solid var(--line); overflow-wrap: normal; }
 thead th { font-weight: 600; white-space: nowrap; }
-td code { overflow-wrap: anywhere; } th code { white-space: nowrap; }
+td code { overflow-wrap: break-word; } th code { white-space: nowrap; }
+.settings td { max-width: 16rem; } .settings td:last-child { min-width: 16rem; max-width: none; }
 .n { text-align: right; font-variant-numeric: tabular-nums; }
 .hidden { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%);
   white-space: nowrap; }
