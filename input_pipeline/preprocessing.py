@@ -12,14 +12,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet.input_pipeline.decoding import (
-    decode_window,
-    is_jpeg,
-    not_inlined,
-    whole_image,
-)
+from keras_resnet.input_pipeline.decoding import decode_window, is_jpeg, whole_image
 from keras_resnet.input_pipeline.errors import DataError
 from keras_resnet.input_pipeline.formats import exif, jpeg
+from keras_resnet.input_pipeline.operations import not_inlined
 from keras_resnet.input_pipeline.resampling import LARGE, RADIUS, resize_window
 from keras_resnet.preprocessing import MAX_PIXELS, Preprocessing, PreprocessingError
 
@@ -53,15 +49,17 @@ def resize_and_center_crop(
     resize: str = "round",
     upright: bool = False,
     max_pixels: int = MAX_PIXELS,
+    scaled_decoding: str = "never",
 ) -> tf.Tensor:
     """Resizes to image_size / crop_ratio, then takes the central square of image_size.
 
-    Of a JPEG only what the square needs is decoded, which changes nothing in it. Of a large image
-    of another format only that is resized.
+    Of a JPEG only what the square needs is decoded, which changes nothing in it, and perhaps at a
+    part of its size. Of a large image of another format only that is resized.
 
     Args:
         encoded: scalar string, the bytes of an image file.
-        image_size, crop_ratio, interpolation, resize, max_pixels: see `Preprocessing`.
+        image_size, crop_ratio, interpolation, resize, max_pixels, scaled_decoding: see
+            `Preprocessing`.
         upright: whether the image is turned as its EXIF says.
 
     Returns:
@@ -71,8 +69,8 @@ def resize_and_center_crop(
     def place(whole):
         return _place(whole, image_size, crop_ratio, resize)
 
-    def needed(size, whole):
-        resized, top_left = place(whole)
+    def needed(size):
+        resized, top_left = place(size)
         scale = tf.cast(resized, tf.float32) / tf.cast(size, tf.float32)
         reach = RADIUS[interpolation] * tf.maximum(1 / scale, 1) + _MARGIN
         corner = tf.cast(top_left, tf.float32)
@@ -81,20 +79,24 @@ def resize_and_center_crop(
         first, last = tf.maximum(first, 0), tf.minimum(last, size)
         return tf.concat([first, last - first], 0)
 
-    def needed_if_large(size, whole):
+    def needed_if_large(size):
         # In a part places are sums of other numbers, which round in another way in float32.
         height, width = tf.unstack(tf.cast(size, tf.float32))
         is_small = tf.maximum(height, image_size) * tf.maximum(width, image_size) <= LARGE
-        return tf.cond(is_small, lambda: whole_image(size, whole), lambda: needed(size, whole))
+        return tf.cond(is_small, lambda: whole_image(size), lambda: needed(size))
 
-    image, origin, size, whole = decode_window(
+    def shrinks(size, _):
+        return tf.reduce_min(tf.cast(size, tf.float32) / tf.cast(place(size)[0], tf.float32))
+
+    image, origin, ratio, whole = decode_window(
         encoded, needed, needed_if_large,
-        wanted=image_size, upright=upright, max_pixels=max_pixels,
+        shrinks=shrinks, scaled_decoding=scaled_decoding, margin=_MARGIN, upright=upright,
+        max_pixels=max_pixels,
     )  # fmt: skip
     resized, top_left = place(whole)
     return resize_window(
         image, resized=resized, top_left=top_left, size=image_size,
-        interpolation=interpolation, whole=size, origin=origin,
+        interpolation=interpolation, whole=whole, origin=origin, ratio=ratio,
     )  # fmt: skip
 
 
@@ -185,6 +187,7 @@ def evaluation_image(encoded: tf.Tensor, preprocessing: Mapping[str, Any]) -> tf
         resize=checked.resize,
         upright=checked.exif == "apply",
         max_pixels=checked.max_pixels,
+        scaled_decoding=checked.scaled_decoding,
     )
 
 

@@ -28,7 +28,7 @@ from keras_resnet import (
 )
 from keras_resnet.architectures import ARCHITECTURES, get_architecture, list_models
 from keras_resnet.architectures.variants import *
-from keras_resnet.evaluation import evaluate
+from keras_resnet.evaluation import calibrate, evaluate
 from keras_resnet.explain.embedding import embed
 from keras_resnet.images import decode_predictions, preprocess, preprocessing_layer
 from keras_resnet.inspection import inspect_images
@@ -42,6 +42,7 @@ __all__ = [
     "ResNet",
     "__version__",
     "blocks",
+    "calibrate",
     "create_model",
     "decode_predictions",
     "embed",

@@ -11,9 +11,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from keras_resnet.errors import UserError
+from keras_resnet.errors import UsageError, UserError
 
 BINS = 15  # as many as Guo et al. (2017) take
+UNKNOWN = "unknown"  # the answer that is better than a class
 COVERAGES = (1.0, 0.99, 0.95, 0.9, 0.8)
 # Where the temperature is looked for: what does not end inside has no optimum worth having.
 LOWEST, HIGHEST = 0.01, 100.0
@@ -66,6 +67,10 @@ class Calibration:
             return 0.0
         return float(np.interp(100 * coverage, range(101), self.quantiles))
 
+    def applied(self) -> Self:
+        """The calibration of a model whose logits are divided by the temperature already."""
+        return dataclasses.replace(self, temperature=1.0)
+
     def to_dict(self) -> dict[str, Any]:
         """What JSON can hold and `from_dict` takes."""
         return {**dataclasses.asdict(self), "quantiles": list(self.quantiles)}
@@ -88,6 +93,48 @@ class Calibration:
             if isinstance(error, CalibrationError):
                 raise
             raise CalibrationError(f"no calibration: {type(error).__name__} {error}") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Unknown:
+    """Below which calibrated probability "unknown" is the better answer.
+
+    Attributes:
+        number: the probability itself, or the share of the images that are to be answered.
+        is_coverage: whether it is that share.
+    """
+
+    number: float
+    is_coverage: bool
+
+    @classmethod
+    def parse(cls, value: "str | float | Unknown", name: str = "unknown") -> "Unknown":
+        """Reads "90%", the share of the images to answer, or 0.7, a calibrated probability.
+
+        Raises:
+            UsageError: it is neither.
+        """
+        if isinstance(value, Unknown):
+            return value
+        text = str(value).strip()
+        is_coverage = text.endswith("%")
+        try:
+            number = float(text.removesuffix("%")) / (100 if is_coverage else 1)
+        except ValueError:
+            number = math.nan
+        if 0 < number <= 1 if is_coverage else 0 <= number <= 1:
+            return cls(number, is_coverage)
+        meant = (
+            f" Did you mean {name}={number:g}%?" if 1 < number <= 100 and not is_coverage else ""
+        )
+        raise UsageError(
+            f"{name}={value}: it takes the share of the images to answer, such as 90%, or a "
+            f"probability from 0 to 1 below which the answer is unknown, such as 0.7.{meant}"
+        )
+
+    def threshold(self, calibration: Calibration) -> float:
+        """The calibrated probability below which the answer is unknown."""
+        return calibration.threshold(self.number) if self.is_coverage else self.number
 
 
 # ---- The temperature -----------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_resnet import calibration
 from keras_resnet.backend import require_tensorflow
 from keras_resnet.class_matching import match_classes
 from keras_resnet.errors import UserError
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from keras_resnet.export.predictor import Predictor
     from keras_resnet.input_pipeline import Source
 
-__all__ = ["DataEvaluation", "evaluate"]
+__all__ = ["DataEvaluation", "calibrate", "evaluate"]
 
 BATCH = 32
 MAX_BROKEN_SHARE = 0.01
@@ -175,6 +176,36 @@ def evaluate(
         probabilities=counted.probabilities,
         unreadable=tuple(source.skipped.problems) if source.skipped else (),
     )
+
+
+def calibrate(
+    model: "keras.Model", data: "str | os.PathLike | Source", *, split: str | None = None
+) -> calibration.Calibration:
+    """Fits a temperature on labelled images, and gives it to the model as `model.calibration`.
+
+        keras_resnet.calibrate(model, "photos", split="val")
+        model.save("calibrated.keras")
+
+    Of a run `model.keras` has one already. Take images that the model was not trained on, and not
+    those by which it is judged.
+
+    Args:
+        model: a classifier of this package with its `preprocessing`, of one class an image.
+        data, split: as for `evaluate`.
+
+    Raises:
+        UserError, input_pipeline.DataError: as `evaluate`.
+    """
+    require_tensorflow()
+    source = open_labelled(data, split, "stop", MAX_BROKEN_SHARE)
+    judged = evaluate(model, source)
+    # Logits but for a constant of each image, which changes nothing.
+    logits = np.zeros((judged.examples, len(judged.class_names)))
+    smallest = np.finfo("float32").tiny
+    known = np.log(np.maximum(judged.probabilities.astype("float64"), smallest))
+    np.put_along_axis(logits, judged.predictions, known, axis=1)
+    model.calibration = calibration.fit(logits, judged.labels, source.title)
+    return model.calibration
 
 
 @dataclasses.dataclass

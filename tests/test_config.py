@@ -256,6 +256,9 @@ LATER = {
     "checkpoint.model": "newest",
     "data.exif": "ignore",
     "data.max_pixels": 2**28,
+    "data.scaled_decoding": "never",
+    "data.multi_label": False,
+    "report": True,
 }
 OTHER_DEFAULTS = {"model.zero_init_last_gamma": True}
 
@@ -268,6 +271,7 @@ def test_defaults_are_those_of_the_first_version_but_for_what_the_table_says():
     assert {name: KEYS[name].absent[1] for name in LATER} == LATER
     assert {name: KEYS[name].formerly[1] for name in OTHER_DEFAULTS} == OTHER_DEFAULTS
     today = {**LATER, "model.classifier_initializer": None, "data.exif": "auto"}
+    today["data.scaled_decoding"] = "auto"
     assert {**now, **OTHER_DEFAULTS} == {**recorded, **today}
     assert now["model.zero_init_last_gamma"] is None
     assert [name for name, key in KEYS.items() if key.formerly] == list(OTHER_DEFAULTS)
@@ -287,8 +291,9 @@ def test_config_json_of_the_first_version_is_read_unchanged():
     again = configs.from_json(configs.to_json(config), "config.json")
     assert again == config
     for name, value in LATER.items():
-        group, key = name.split(".")
-        recorded.setdefault(group, {})[key] = value
+        *groups, key = name.split(".")
+        holder = recorded.setdefault(*groups, {}) if groups else recorded
+        holder[key] = value
     assert json.loads(configs.to_json(config)) == {
         "config_version": configs.CONFIG_VERSION,
         **recorded,

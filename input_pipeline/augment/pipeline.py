@@ -67,6 +67,7 @@ def training_image(
     size: int,
     upright: bool = False,
     max_pixels: int = MAX_PIXELS,
+    scaled_decoding: str = "never",
 ) -> tf.Tensor:
     """Decodes one file to uint8[size, size, 3].
 
@@ -79,8 +80,11 @@ def training_image(
         numbers: this example's row of `random_numbers`.
         upright: whether the image is turned as its EXIF says.
         max_pixels: see `formats.limits`.
+        scaled_decoding: see `Preprocessing`.
     """
-    decoding: dict[str, Any] = {"upright": upright, "max_pixels": max_pixels}
+    decoding: dict[str, Any] = {
+        "upright": upright, "max_pixels": max_pixels, "scaled_decoding": scaled_decoding,
+    }  # fmt: skip
     if "random_resized_crop" in augment:
         image = crop.random_resized_crop(encoded, numbers["random_resized_crop"], size, **decoding)
         return crop.flip_one(image, numbers["flip"]) if "flip" in numbers else image

@@ -16,7 +16,7 @@ from keras_resnet.input_pipeline.errors import DataError, unknown_name
 from keras_resnet.input_pipeline.settings import Setting, is_count, is_share
 from keras_resnet.input_pipeline.sources import image_folder, synthetic, tfds, tfrecord
 from keras_resnet.input_pipeline.sources.kind import SourceKind
-from keras_resnet.preprocessing import EXIF, MAX_PIXELS
+from keras_resnet.preprocessing import EXIF, MAX_PIXELS, SCALED_DECODING
 
 if TYPE_CHECKING:
     from keras_resnet.input_pipeline.sources.base import Source
@@ -88,6 +88,13 @@ SETTINGS: tuple[Setting, ...] = (
         accepts=lambda value: is_count(value) and 0 < value < 2**31,
         accepted="a whole number from 1 to 2,147,483,647",
     ),
+    Setting(
+        name="scaled_decoding",
+        default="auto",
+        help="Whether JPEGs are decoded at 1/2, 1/4 or 1/8 of their sides: never, or auto: where "
+        "that leaves twice the sides wanted.",
+        choices=SCALED_DECODING,
+    ),
 )
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 
@@ -111,6 +118,7 @@ def open_source(
     max_broken_share: float = 0.01,
     exif: str = "auto",
     max_pixels: int = MAX_PIXELS,
+    scaled_decoding: str = "auto",
     **options: Any,
 ) -> "Source":
     """Opens one split of a data set.
@@ -128,6 +136,8 @@ def open_source(
         max_broken_share: with "skip", the share of the examples that may be corrupt.
         exif: "apply" or "ignore" EXIF's orientation in training, or "auto": see `SourceKind`.
         max_pixels: how many pixels an image may claim to have, see `formats.limits`.
+        scaled_decoding: whether training decodes large JPEGs at a part of their size, "auto" or
+            "never", see `Preprocessing`.
         **options: settings of the source's own: `label_offset` and `class_names` of "tfrecord".
             Those of other sources may be given with the value that means nothing.
 
@@ -141,6 +151,7 @@ def open_source(
     _BY_NAME["cache"].check(cache)
     _BY_NAME["exif"].check(exif)
     _BY_NAME["max_pixels"].check(max_pixels)
+    _BY_NAME["scaled_decoding"].check(scaled_decoding)
     kind = SOURCES[source]
     options = _own_options(kind, options)
     from keras_resnet.input_pipeline.corrupt_images import SkippedImages
@@ -150,6 +161,7 @@ def open_source(
     opened = caching.cached(split_of_kind, cache, cache_path)
     opened.layout = split_of_kind.layout
     opened.upright, opened.max_pixels = exif_of(source, exif) == "apply", max_pixels
+    opened.scaled_decoding = scaled_decoding
     if on_error == "skip":
         _BY_NAME["max_broken_share"].check(max_broken_share)
         opened.skipped = SkippedImages(opened.num_examples, max_broken_share)

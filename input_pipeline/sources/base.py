@@ -15,7 +15,7 @@ _CHUNK = 256
 
 
 class Source(abc.ABC):
-    """One split of a data set: encoded images with a label each, and a name for error messages.
+    """One split of a data set: encoded images with their labels, and a name for error messages.
 
     Examples travel through `tf.data` as ids until `fetch` turns a few of them at a time, in
     parallel, into encoded images. An id is whatever the source can make an ordered row of cheaply
@@ -30,6 +30,9 @@ class Source(abc.ABC):
         upright: whether training turns images as their EXIF says. (Evaluation does what the
             preprocessing of the model says.)
         max_pixels: how many pixels an image may claim to have, see `formats.limits`.
+        scaled_decoding: as in `Preprocessing`, in training.
+        multi_label: an image may have several labels or none; `fetch` and `labels` then give rows
+            of 0 and 1, uint8[n, classes], in place of int32[n].
         is_synthetic: there are no files, and batches are made without decoding.
         labels_at_hand: `labels` costs no reading beyond what training reads anyway.
     """
@@ -38,6 +41,8 @@ class Source(abc.ABC):
     skipped: SkippedImages | None = None
     upright = False
     max_pixels = MAX_PIXELS
+    scaled_decoding = "never"
+    multi_label = False
     is_synthetic = False
     labels_at_hand = False
 
@@ -69,7 +74,11 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def fetch(self, ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Handles [n, …] -> encoded images string[n] and labels int32[n]; runs inside the graph."""
+        """Handles [n, …] -> encoded images string[n] and labels; runs inside the graph.
+
+        Returns:
+            Of the labels int32[n], with `multi_label` uint8[n, classes].
+        """
 
     def read(self, example_id: Any) -> bytes:
         """The encoded image of the example with this id (numpy)."""
@@ -102,12 +111,17 @@ class Source(abc.ABC):
         raise NotImplementedError(f"{type(self).__name__} cannot be cached.")
 
     def labels(self) -> np.ndarray:
-        """int32[num_examples], in the order of records; most sources read all examples for it."""
+        """int32[num_examples], in the order of records; most sources read all examples for it.
+
+        With `multi_label` uint8[num_examples, classes].
+        """
         with tf.init_scope():
             return np.concatenate([labels.numpy() for _, labels in self.chunks()])
 
     def class_counts(self) -> np.ndarray:
         """int64[classes]: the examples of each class."""
+        if self.multi_label:
+            return self.labels().sum(axis=0, dtype=np.int64)
         return np.bincount(self.labels(), minlength=len(self.class_names))
 
 

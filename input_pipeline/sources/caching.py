@@ -73,7 +73,7 @@ class _Cached(RandomAccessSource):
         super().__init__(
             title=source.title, num_examples=source.num_examples, class_names=source.class_names
         )
-        self._source = source
+        self._source, self.multi_label = source, source.multi_label
 
     def records(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
         return self._source.records()

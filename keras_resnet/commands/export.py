@@ -1,13 +1,15 @@
 """usage: keras-resnet export (--workdir=DIR | --model=FILE.keras) --output=PATH [--format=FORMAT]
                            [--precision=PRECISION] [--on-error=flag] [--top=5] [--max-batch=64]
-                           [--images=PATHS]
+                           [--images=PATHS] [--calibrated] [--unknown=90%]
 
 Formats: saved_model (the default; PATH is a folder, in which the next free number becomes a version
 for TF Serving, beside serving_config/) and others, for which PATH is a file. Every export is run
 after it is written and compared with the model; one that differs beyond its tolerance is not kept.
 Model and export are compared on the images of --images, or on the evaluation split of the work
 directory. From a work directory the finished model is taken, or the newest checkpoint of a run that
-still goes on, or with --checkpoint=best the one with the highest top-1."""
+still goes on, or with --checkpoint=best the one with the highest top-1. --calibrated exports logits
+divided by the model's temperature, and --unknown an output `unknown` beside them (and `answers` in
+a SavedModel): docs/calibration."""
 
 import re
 from pathlib import Path
@@ -16,7 +18,13 @@ from typing import TYPE_CHECKING
 from absl import flags as absl_flags
 
 from keras_resnet import backend
-from keras_resnet.commands.options import check_checkpoint, define_checkpoint
+from keras_resnet.calibration import Unknown
+from keras_resnet.commands.options import (
+    check_checkpoint,
+    define_calibration,
+    define_checkpoint,
+    unknown_of,
+)
 from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.errors import UsageError, UserError
 from keras_resnet.export.formats import FORMATS, PRECISIONS
@@ -65,6 +73,9 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
     ):
         absl_flags.DEFINE_enum(name, default, list(choices), meaning, flag_values=flags)
     define_checkpoint(flags)
+    define_calibration(
+        flags, "Export what says where no class is probable enough to be the answer, as well."
+    )
     absl_flags.DEFINE_boolean(
         "fold",
         True,
@@ -112,7 +123,18 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
         _write_file(flags, model, samples, labels)
     else:
         _write_saved_model(flags, model, samples, labels)
+    if flags.calibrated or flags.unknown is not None:
+        _print_calibration(model, unknown_of(flags))
     return 0
+
+
+def _print_calibration(model: "keras.Model", unknown: Unknown | None) -> None:
+    found = model.calibration
+    line = f"calibrated: logits divided by {found.temperature:.4g}, fitted on {found.images:,} "
+    line += f"images of {found.split}"
+    if unknown is not None:
+        line += f"; unknown below {unknown.threshold(found):.4g}"
+    print(line)
 
 
 def _check_usage(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
@@ -121,6 +143,11 @@ def _check_usage(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
             "it takes --output=PATH, and --workdir=DIR or --model=FILE.keras, and no other argument"
         )
     check_checkpoint(flags)
+    if unknown_of(flags) is not None and flags.format == "keras":
+        raise UsageError(
+            f"--unknown={flags.unknown}: a .keras file gives probabilities alone; leave it out "
+            "here and give it to `keras-resnet predict`, or take another --format"
+        )
     row = FORMATS[flags.format]
     if flags.precision not in row.tolerances:
         raise UsageError(
@@ -184,6 +211,8 @@ def _write_saved_model(
         class_names=labels,
         samples=samples,
         name=flags.name,
+        calibrated=flags.calibrated,
+        unknown=unknown_of(flags),
     )
     if flags.precision == "bfloat16" and not backend.cpu_has_bfloat16():
         print("note: this CPU has no bfloat16 arithmetic and emulates it; serve on one that has")
@@ -212,6 +241,8 @@ def _write_file(
         fold=flags.fold,
         class_names=labels,
         samples=samples,
+        calibrated=flags.calibrated,
+        unknown=unknown_of(flags),
     )
     _print_difference(difference, samples)
     size = Path(flags.output).expanduser().stat().st_size

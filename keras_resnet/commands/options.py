@@ -12,6 +12,7 @@ from typing import Any
 
 from absl import flags as absl_flags
 
+from keras_resnet.calibration import Unknown
 from keras_resnet.errors import UsageError, UserError
 from keras_resnet.printing import printable
 
@@ -51,6 +52,29 @@ def check_checkpoint(flags: absl_flags.FlagValues) -> None:
     """Raises UsageError where --checkpoint stands without --workdir."""
     if flags.checkpoint and not flags.workdir:
         raise UsageError(f"--checkpoint={flags.checkpoint} goes with --workdir")
+
+
+def define_calibration(flags: absl_flags.FlagValues, unknown: str) -> None:
+    """Defines --calibrated and --unknown, of which `unknown` says what it does here."""
+    absl_flags.DEFINE_boolean(
+        "calibrated",
+        False,
+        "Divide the logits by the temperature that was fitted on held-out images (docs/calibration)"
+        ", so that of the answers with a probability of 80% about 80% are right.",
+        flag_values=flags,
+    )
+    absl_flags.DEFINE_string(
+        "unknown",
+        None,
+        f"{unknown} Either the share of the images to answer, such as 90%, or a calibrated "
+        "probability, such as 0.7. It makes probabilities calibrated, too.",
+        flag_values=flags,
+    )
+
+
+def unknown_of(flags: absl_flags.FlagValues) -> Unknown | None:
+    """Returns what --unknown asks for; raises UsageError where it is nothing that it takes."""
+    return None if flags.unknown is None else Unknown.parse(flags.unknown, "--unknown")
 
 
 def define_trusted_switch(flags: absl_flags.FlagValues) -> None:

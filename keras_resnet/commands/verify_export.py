@@ -3,7 +3,8 @@
 DIR is a SavedModel or a folder of numbered versions, of which the newest is taken. It is loaded and
 run by TensorFlow's C++ loader, the one inside TF Serving, in a process that has neither TensorFlow
 nor Keras in Python: every signature with single and batched requests, a truncated image, and the
-warm-up records. Exit code 1 and one line if anything is wrong; made for continuous integration."""
+warm-up records; of a calibrated export also that `unknown` stands where it says. Exit code 1 and
+one line if anything is wrong; made for continuous integration."""
 
 import json
 from pathlib import Path
@@ -43,6 +44,10 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
             f"  first request {report['first_ms'][name]:.0f} ms, "
             f"then {report['steady_ms'][name]:.0f} ms"
         )
+    if report["calibrated"]:
+        below = report["unknown_below"]
+        unknown = "" if below is None else f"; unknown below {below:.4g}, where it says so"
+        print(f"calibrated: its probabilities are the softmax of calibrated logits{unknown}")
     print(
         f"{folder}: {report['warmup_records']} warm-up records and {report['requests']} requests "
         "answered by TensorFlow's C++ loader"

@@ -25,7 +25,26 @@ def check(config: ConfigDict) -> ConfigDict:
             "set config.model.freeze=body to train the classifier alone until then"
         )
     _check_data(config)
+    _check_label_sets(config)
     return config
+
+
+def _check_label_sets(config: ConfigDict) -> None:
+    if not config.data.multi_label:
+        return
+    if config.loss.name != "binary":
+        raise UsageError(
+            f"config.loss.name={config.loss.name!r} takes one label an image, and "
+            "config.data.multi_label=True reads several; set config.loss.name=binary, or "
+            "config.data.multi_label=false"
+        )
+    if config.data.sampler == "balanced":
+        raise UsageError(
+            "config.data.sampler='balanced' with config.data.multi_label=True: images that have "
+            "several classes cannot be shown so that every class comes equally often; set "
+            "config.data.sampler=shuffle, and config.loss.class_weights=balanced weighs the rare "
+            "ones more"
+        )
 
 
 def _check_data(config: ConfigDict) -> None:

@@ -8,10 +8,12 @@ import dataclasses
 import importlib
 import json
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from keras_resnet.bounds import Budget, RefusedError, opened_zip, parse_json
+from keras_resnet.calibration import Calibration, CalibrationError
 from keras_resnet.errors import UserError
 from keras_resnet.preprocessing import Preprocessing
 
@@ -27,11 +29,15 @@ class Description:
         preprocessing: of the model that was exported.
         class_names: one for each logit.
         is_multilabel: probabilities are independent (sigmoid) instead of one of many (softmax).
+        calibration: of logits that were divided by the temperature; None where they were not.
+        threshold: the probability below which the file itself says unknown, if it does.
     """
 
     preprocessing: Preprocessing
     class_names: tuple[str, ...]
     is_multilabel: bool
+    calibration: Calibration | None = None
+    threshold: float | None = None
 
     def to_json(self) -> str:
         """The text that `read` turns back."""
@@ -39,6 +45,7 @@ class Description:
             "preprocessing": self.preprocessing.to_dict(),
             "class_names": list(self.class_names),
             "is_multilabel": self.is_multilabel,
+            **calibration_note(self.calibration, self.threshold),
         }
         return json.dumps(values)
 
@@ -50,7 +57,23 @@ class Description:
             Preprocessing.from_dict(values["preprocessing"]),
             tuple(values["class_names"]),
             bool(values["is_multilabel"]),
+            *read_calibration_note(values),
         )
+
+
+def calibration_note(calibration: Calibration | None, threshold: float | None) -> dict[str, Any]:
+    """What an export notes of its calibration: nothing without one."""
+    if calibration is None:
+        return {}
+    return {"calibration": calibration.to_dict(), "unknown_below": threshold}
+
+
+def read_calibration_note(values: Mapping[str, Any]) -> tuple[Calibration | None, float | None]:
+    """What `calibration_note` gave, among other keys; raises CalibrationError for anything else."""
+    noted, threshold = values.get("calibration"), values.get("unknown_below")
+    if not (threshold is None or type(threshold) in (int, float)):
+        raise CalibrationError(f"unknown_below is {threshold!r}, no number")
+    return None if noted is None else Calibration.from_dict(noted), threshold
 
 
 def add_to_tflite(path: Path, description: Description) -> None:

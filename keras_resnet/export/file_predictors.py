@@ -1,6 +1,6 @@
 """Exports that are one file, TFLite and ONNX, as what classifies encoded images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +14,8 @@ from keras_resnet.export.formats import Run
 Answer = Callable[[tf.Tensor], dict[str, tf.Tensor]]
 
 
-def load(path: Path, top: int) -> tuple[Answer, Sequence[str]]:
-    """What classifies encoded images with an exported file, and the names of its classes.
+def load(path: Path, top: int) -> tuple[Answer, description.Description]:
+    """What classifies encoded images with an exported file, and what it says of itself.
 
     Args:
         path: a file whose name ends with one of SUFFIXES.
@@ -41,7 +41,7 @@ def load(path: Path, top: int) -> tuple[Answer, Sequence[str]]:
         values, ids = tf.math.top_k(all_of_them, min(top, len(said.class_names)))
         return {"class_ids": ids, "probabilities": values, "valid": valid}
 
-    return answer, said.class_names
+    return answer, said
 
 
 def _tflite(path: Path) -> tuple[Run, description.Description]:

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import keras
 
+from keras_resnet.calibration import Unknown
 from keras_resnet.errors import UserError
 from keras_resnet.export import comparison, sample_images
+from keras_resnet.export.calibrating import temperature_of
 from keras_resnet.export.formats import Job, find_format
 from keras_resnet.export.signatures import logits_caller, make_network
 from keras_resnet.storage import replacing
@@ -21,6 +23,8 @@ def export_file(
     fold: bool = True,
     class_names: list[str] | None = None,
     samples: sample_images.Samples | None = None,
+    calibrated: bool = False,
+    unknown: Unknown | str | float | None = None,
 ) -> comparison.Difference:
     """Writes a model to a file of another format and compares it with the model.
 
@@ -32,7 +36,9 @@ def export_file(
         precision: one that the format has, see `formats.FORMATS`.
         fold: False keeps the normalizations.
         class_names: see `make_network`.
-        samples: images to compare on, of which "int8" is calibrated too; default: random ones.
+        samples: images to compare on, by which "int8" learns its ranges, too; default: random
+            ones.
+        calibrated, unknown: see `make_network`; "keras" knows no `unknown`.
 
     Raises:
         UserError: the model cannot be exported, a package is missing, or the file's answers differ
@@ -47,8 +53,10 @@ def export_file(
         samples = sample_images.drawn(reference.preprocessing)
     try:
         with replacing(output) as temporary:
-            run = row.write(Job(model, temporary, precision, fold, class_names, samples))
-            difference = comparison.compare(samples.batches(), logits_caller(reference), run)
+            job = Job(model, temporary, precision, fold, class_names, samples, calibrated, unknown)
+            run = row.write(job)
+            expected = logits_caller(reference, temperature_of(model, calibrated, unknown))
+            difference = comparison.compare(samples.batches(), expected, run)
             what = f"{output.name} in {precision}"
             comparison.check(difference, row.tolerances[precision], what)
     except OSError as error:

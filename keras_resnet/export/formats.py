@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from keras_resnet.calibration import Unknown
 from keras_resnet.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ class Job:
         precision: one of the format's.
         fold: whether batch normalization is folded into the convolutions.
         class_names: instead of the model's own, or None.
-        samples: images to calibrate on.
+        samples: images to learn the ranges of "int8" on.
+        calibrated, unknown: see `signatures.make_network`.
     """
 
     model: "keras.Model"
@@ -41,6 +43,8 @@ class Job:
     fold: bool
     class_names: list[str] | None
     samples: "Samples"
+    calibrated: bool = False
+    unknown: Unknown | str | float | None = None
 
 
 @dataclasses.dataclass(frozen=True)

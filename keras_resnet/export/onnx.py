@@ -21,19 +21,26 @@ def write(job: Job) -> "Runner":
     """Writes an .onnx file and returns what runs it.
 
     It takes `images`, float32 [batch, size, size, 3], RGB values 0..255, and returns
-    `probabilities` and `logits`, float32 [batch, classes]. How images are prepared and what the
+    `probabilities` and `logits`, float32 [batch, classes], and of an export that says unknown
+    `unknown`, bool [batch]. How images are prepared and what the
     classes are called stands in its metadata (`description`).
     """
     tf2onnx = _require("tf2onnx")
     _require("onnxruntime")  # before the work, not after it
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
-    network = make_network(job.model, fold=job.fold, class_names=job.class_names)
+    network = make_network(
+        job.model,
+        fold=job.fold,
+        class_names=job.class_names,
+        calibrated=job.calibrated,
+        unknown=job.unknown,
+    )
     spec = tf.TensorSpec([None, *network.image_shape], tf.float32, name="images")
 
     @tf.function(input_signature=[spec], autograph=False)
     def function(images):
         _, logits = network(images)
-        return {"probabilities": network.probabilities(logits), "logits": logits}
+        return network.pixel_outputs(logits)
 
     importlib.import_module("tf2onnx.convert")
     try:

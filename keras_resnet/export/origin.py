@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,22 @@ class ForeignModelWarning(UserWarning):
     """A SavedModel that this package did not write is about to be run."""
 
 
-def write_origin(folder: Path, class_names: list[str]) -> None:
-    """Notes in a SavedModel that this package wrote it, and the exact names of its classes."""
+def write_origin(
+    folder: Path, class_names: list[str], calibration: Mapping[str, Any] | None = None
+) -> None:
+    """Notes in a SavedModel that this package wrote it, and the exact names of its classes.
+
+    Args:
+        folder: of the SavedModel.
+        class_names: by number.
+        calibration: what `description.calibration_note` gives, if it is calibrated.
+    """
     (folder / FILE).parent.mkdir(exist_ok=True)
     origin = {
         "written_by": f"keras-resnet {VERSION}",
         "saved_model_sha256": _digest(folder),
         "class_names": class_names,
+        **(calibration or {}),
     }
     (folder / FILE).write_text(json.dumps(origin) + "\n")
 

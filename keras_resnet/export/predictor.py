@@ -15,8 +15,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_resnet.calibration import Unknown
 from keras_resnet.errors import UserError
 from keras_resnet.export import file_predictors, signatures
+from keras_resnet.export.calibrating import calibration_of_export
+from keras_resnet.export.description import read_calibration_note
 from keras_resnet.export.labels import LABELS, lines_of
 from keras_resnet.export.origin import read_origin, warn_if_foreign
 from keras_resnet.export.versions import list_versions, newest_version
@@ -36,9 +39,11 @@ from keras_resnet.weights.files import are_weights
 BATCH = 32
 TOP = 5
 UNDECODABLE = "it cannot be decoded"
+# What is looked at of an answer.
+NUMBERS = {"class_ids", "probabilities", "valid"}
 
 # string tensor [n] -> `class_ids`, `probabilities`, [n, k] each, and perhaps `valid`, bool [n], and
-# `classes`, which is not looked at.
+# others, which are not looked at.
 Answer = Callable[[tf.Tensor], dict[str, tf.Tensor]]
 
 
@@ -65,20 +70,44 @@ class Predictor:
         class_names: of all classes, by number.
         max_pixels: how many pixels an image may claim to have (`Preprocessing.max_pixels`), where
             that is known.
+        threshold: the probability below which the answer is unknown; None without such an answer.
     """
 
-    def __init__(self, answer: Answer, class_names: Sequence[str], max_pixels: int = MAX_PIXELS):
+    def __init__(
+        self,
+        answer: Answer,
+        class_names: Sequence[str],
+        max_pixels: int = MAX_PIXELS,
+        threshold: float | None = None,
+    ):
         self._answer, self._max_pixels = answer, max_pixels
         self.class_names = tuple(class_names)
+        self.threshold = threshold
 
     @classmethod
     def of_model(
-        cls, model: keras.Model, top: int = TOP, class_names: list[str] | None = None
+        cls,
+        model: keras.Model,
+        top: int = TOP,
+        class_names: list[str] | None = None,
+        *,
+        calibrated: bool = False,
+        unknown: Unknown | str | float | None = None,
     ) -> "Predictor":
-        """Predicts with a Keras model, through the functions that its export would have."""
-        network = signatures.make_network(model, fold=False, class_names=class_names)
+        """Predicts with a Keras model, through the functions that its export would have.
+
+        The arguments are those of `load_predictor`.
+        """
+        network = signatures.make_network(
+            model, fold=False, class_names=class_names, calibrated=calibrated, unknown=unknown
+        )
         made = signatures.make_signatures(network, network, top=top, on_error="flag")
-        return cls(made["serving_default"], network.class_names, network.preprocessing.max_pixels)
+        return cls(
+            made["serving_default"],
+            network.class_names,
+            network.preprocessing.max_pixels,
+            network.threshold,
+        )
 
     def predict(
         self,
@@ -92,7 +121,9 @@ class Predictor:
 
         Yields:
             The path and a list of {"class": name, "class_id": index, "probability": 0..1}, the most
-            probable first, or a string that says why the file cannot be read.
+            probable first, or a string that says why the file cannot be read. With a `threshold`
+            each also has "unknown": whether its probability is below it; where that is so of the
+            first, the answer is unknown.
 
         Raises:
             UserError: a path does not exist.
@@ -116,9 +147,18 @@ class Predictor:
         found = self.classify(list(contents.values()))
         return {
             file: found.problems.get(place)
-            or _rows(self.class_names, found.class_ids[place], found.probabilities[place])
+            or self._rows(found.class_ids[place], found.probabilities[place])
             for place, file in enumerate(contents)
         }
+
+    def _rows(self, ids: np.ndarray, probabilities: np.ndarray) -> list[dict]:
+        rows = [
+            {"class": self.class_names[index], "class_id": int(index), "probability": float(value)}
+            for index, value in zip(ids, probabilities, strict=True)
+        ]
+        if self.threshold is None:
+            return rows
+        return [{**row, "unknown": row["probability"] < self.threshold} for row in rows]
 
     def classify(self, encoded: Sequence[bytes]) -> Classified:
         """Classifies the contents of image files, at least one, as one batch."""
@@ -131,7 +171,7 @@ class Predictor:
             # The SavedModel refuses the whole batch for one image, or because it is too long.
             half = len(encoded) // 2
             return _joined(self.classify(encoded[:half]), self.classify(encoded[half:]))
-        values = {key: outputs[key].numpy() for key in outputs if key != "classes"}
+        values = {key: outputs[key].numpy() for key in NUMBERS & outputs.keys()}
         valid = values.get("valid", np.ones(len(encoded), bool))
         problems = {
             place: self._problem(encoded[place], UNDECODABLE)
@@ -166,6 +206,8 @@ def load_predictor(
     class_names: list[str] | None = None,
     *,
     trusted: bool = False,
+    calibrated: bool = False,
+    unknown: Unknown | str | float | None = None,
 ) -> Predictor:
     """A predictor from whatever this package writes or reads.
 
@@ -179,23 +221,38 @@ def load_predictor(
         class_names: instead of the model's own.
         trusted: True leaves out the warning of a SavedModel that this package did not write, which
             can read and write files (see `origin`).
+        calibrated: answer with probabilities calibrated on held-out images: the logits are divided
+            by the temperature that the model carries. Exports do so by themselves, or not at all.
+        unknown: say that the answer is unknown below a calibrated probability, such as 0.7, or so
+            often that a share of the images is answered, such as "90%"; makes them calibrated, too.
 
     Raises:
         UserError: there is nothing at `path` that predicts, or `class_names` are not one for each
-            class, or a package that such a file needs is missing; names the extra to install.
+            class, or a package that such a file needs is missing; names the extra to install. Or
+            there is no calibration, and it is asked for.
     """
     network = load_network(path)
     if network is not None:
-        return Predictor.of_model(network, top or TOP, class_names)
+        return Predictor.of_model(
+            network, top or TOP, class_names, calibrated=calibrated, unknown=unknown
+        )
     name, file = os.fspath(path), Path(path).expanduser()
+    names: Sequence[str]
     if file.suffix in file_predictors.SUFFIXES:
-        answer, own = file_predictors.load(file, top or TOP)
-        return Predictor(answer, _checked(class_names, own, name))
-    folder = newest_version(file)
-    if not trusted:
-        warn_if_foreign(folder)
-    answer = _served(folder, top)
-    return Predictor(answer, _checked(class_names, _served_names(folder), name))
+        answer, said = file_predictors.load(file, top or TOP)
+        names, calibration = said.class_names, said.calibration
+    else:
+        folder = newest_version(file)
+        if not trusted:
+            warn_if_foreign(folder)
+        answer, names, calibration = _served(folder, top), _served_names(folder), None
+        if origin := read_origin(folder):
+            calibration, _ = read_calibration_note(origin)
+    threshold = None
+    if calibrated or unknown is not None:
+        calibration = calibration_of_export(calibration, name)
+        threshold = None if unknown is None else Unknown.parse(unknown).threshold(calibration)
+    return Predictor(answer, _checked(class_names, names, name), threshold=threshold)
 
 
 def load_network(path: str | os.PathLike, checkpoint: Which | None = None) -> keras.Model | None:
@@ -275,7 +332,7 @@ def _served(folder: Path, top: int | None) -> Answer:
 
     def answer(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
         outputs = loaded.signatures["serving_default"](image_bytes=encoded)  # keeps `loaded` alive
-        return {k: v if k == "valid" else v[:, :top] for k, v in outputs.items()}
+        return {k: v[:, :top] if k in wanted else v for k, v in outputs.items()}
 
     return answer
 
@@ -309,10 +366,3 @@ def _read(files: list[Path], max_pixels: int) -> tuple[dict[Path, bytes], dict[P
 
 def _reason(error: tf.errors.OpError) -> str:
     return UNDECODABLE if signatures.UNREADABLE in error.message else error.message
-
-
-def _rows(names: Sequence[str], ids: np.ndarray, probabilities: np.ndarray) -> list[dict]:
-    return [
-        {"class": names[index], "class_id": int(index), "probability": float(value)}
-        for index, value in zip(ids, probabilities, strict=True)
-    ]

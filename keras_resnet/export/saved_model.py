@@ -11,8 +11,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_resnet.calibration import Unknown
 from keras_resnet.errors import UserError
 from keras_resnet.export import comparison, sample_images, warmup
+from keras_resnet.export.calibrating import temperature_of
+from keras_resnet.export.description import calibration_note
 from keras_resnet.export.formats import find_format
 from keras_resnet.export.labels import LABELS, write_labels
 from keras_resnet.export.origin import write_origin
@@ -64,6 +67,8 @@ def export_saved_model(
     class_names: list[str] | None = None,
     samples: sample_images.Samples | None = None,
     name: str | None = None,
+    calibrated: bool = False,
+    unknown: Unknown | str | float | None = None,
 ) -> Export:
     """Writes the next version of a model for TF Serving, once it has passed every check.
 
@@ -80,6 +85,7 @@ def export_saved_model(
         class_names: see `make_network`.
         samples: images to compare model and export on; default: random ones.
         name: what clients call the model; default: the name of `output`.
+        calibrated, unknown: see `make_network`.
 
     Raises:
         UserError: the model cannot be exported, `output` not be written, or the export differs
@@ -91,14 +97,20 @@ def export_saved_model(
     if not re.fullmatch(r"[\w.-]+", name):
         raise UserError(f"{name!r} is no name for a model: take letters, digits, '.', '_' and '-'")
     reference = make_network(model, fold=False, class_names=class_names)
-    network = make_network(model, fold=fold, precision=precision, class_names=class_names)
+    network = make_network(
+        model,
+        fold=fold,
+        precision=precision,
+        class_names=class_names,
+        calibrated=calibrated,
+        unknown=unknown,
+    )
     _check_size(network)
     if samples is None:
         samples = sample_images.drawn(network.preprocessing)
     frozen = freeze(network)
-    difference = comparison.compare(
-        samples.batches(), logits_caller(reference), logits_caller(frozen)
-    )
+    expected = logits_caller(reference, temperature_of(model, calibrated, unknown))
+    difference = comparison.compare(samples.batches(), expected, logits_caller(frozen))
     comparison.check(difference, tolerance, f"the export in {precision}")
     with new_version(output) as (folder, published):
         signatures = make_signatures(
@@ -137,7 +149,11 @@ def write_saved_model(folder: Path, network: Network, signatures: dict) -> None:
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     tf.saved_model.save(module, str(folder), signatures=concrete, options=options)
     labels.unlink()  # the SavedModel has its own copy in assets/
-    write_origin(folder, list(network.class_names))
+    write_origin(
+        folder,
+        list(network.class_names),
+        calibration_note(network.calibration, network.threshold),
+    )
 
 
 def _check_size(network: Network) -> None:

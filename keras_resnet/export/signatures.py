@@ -11,7 +11,9 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from keras_resnet import input_pipeline
+from keras_resnet.calibration import UNKNOWN, Calibration, Unknown
 from keras_resnet.errors import UserError
+from keras_resnet.export.calibrating import calibrate_head
 from keras_resnet.export.description import Description
 from keras_resnet.export.folding import inference_copy
 from keras_resnet.input_pipeline.decoding import claimed_pixels
@@ -41,12 +43,17 @@ class Network:
         class_names: one for each logit.
         is_multilabel: probabilities are independent (sigmoid) instead of one of many (softmax): the
             activation of the classifier says so, whatever the network was trained with.
+        calibration: of the logits, which are divided by the temperature already; None for logits
+            as the model has them.
+        threshold: the probability below which the answer is unknown; None without such an answer.
     """
 
     model: keras.Model
     preprocessing: Preprocessing
     class_names: tuple[str, ...]
     is_multilabel: bool
+    calibration: Calibration | None = None
+    threshold: float | None = None
 
     @property
     def image_shape(self) -> tuple[int | None, ...]:
@@ -56,7 +63,13 @@ class Network:
     @property
     def description(self) -> Description:
         """What a file in which it is exported says of itself."""
-        return Description(self.preprocessing, self.class_names, self.is_multilabel)
+        return Description(
+            self.preprocessing,
+            self.class_names,
+            self.is_multilabel,
+            self.calibration,
+            self.threshold,
+        )
 
     def __call__(self, pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """float32 [batch, height, width, 3], RGB values 0..255 -> (features, logits)."""
@@ -68,6 +81,14 @@ class Network:
         """float32 [batch, classes]."""
         return tf.sigmoid(logits) if self.is_multilabel else tf.nn.softmax(logits)
 
+    def pixel_outputs(self, logits: tf.Tensor) -> dict[str, tf.Tensor]:
+        """What an export answers to pixels: probabilities, logits and perhaps unknown."""
+        probabilities = self.probabilities(logits)
+        outputs = {"probabilities": probabilities, "logits": logits}
+        if self.threshold is not None:
+            outputs["unknown"] = tf.reduce_max(probabilities, axis=-1) < self.threshold
+        return outputs
+
 
 def make_network(
     model: keras.Model,
@@ -75,31 +96,42 @@ def make_network(
     fold: bool = True,
     precision: str = "float32",
     class_names: list[str] | None = None,
+    calibrated: bool = False,
+    unknown: Unknown | str | float | None = None,
 ) -> Network:
     """Prepares a model of `create_model` for serving; see `inference_copy` for the options.
 
     Args:
         model: a classifier of 2-D RGB images that carries its preprocessing.
         class_names: instead of the model's own; without either, classes are named by their numbers.
+        calibrated: divide the logits by the temperature of the model's calibration.
+        unknown: the answer is unknown below this: see `Unknown.parse`. It needs calibrated
+            probabilities, and makes them.
 
     Raises:
-        UserError: the model is no such classifier, its activation gives no probabilities, or the
-            names are not one for each class.
+        UserError: the model is no such classifier, its activation gives no probabilities, the
+            names are not one for each class, or it has no calibration and is asked for it.
     """
     preprocessing = _check_servable(model)
     copy = inference_copy(model, fold=fold, precision=precision, channels_last=True)
     head = copy.get_layer(model.layers[-1].name)
-    is_multilabel = _is_multilabel(head, model.name)
+    multilabel = is_multilabel(head, model.name)
     head.activation = keras.activations.linear
     names = class_names or getattr(model, "class_names", None) or map(str, range(head.units))
-    names = tuple(names)
+    names, calibration, threshold = tuple(names), None, None
+    if calibrated or unknown is not None:
+        calibration = calibrate_head(head, model, multilabel)
+    if unknown is not None and calibration is not None:
+        threshold = Unknown.parse(unknown).threshold(calibration)
     if len(names) != head.units:
         raise UserError(f"{len(names)} class names for the {head.units} classes of {model.name}")
     return Network(
         model=ResNet(copy.inputs, [head.input, head.output], name=model.name),
         preprocessing=preprocessing,
         class_names=names,
-        is_multilabel=is_multilabel,
+        is_multilabel=multilabel,
+        calibration=calibration,
+        threshold=threshold,
     )
 
 
@@ -132,7 +164,7 @@ def _check_servable(model: keras.Model) -> Preprocessing:
     return preprocessing
 
 
-def _is_multilabel(head: keras.layers.Dense, name: str) -> bool:
+def is_multilabel(head: keras.layers.Dense, name: str) -> bool:
     """The one rule of how probabilities are made: the classifier's activation says it."""
     if head.activation in (keras.activations.softmax, keras.activations.linear):
         return False
@@ -205,12 +237,17 @@ def freeze(network: Network) -> Callable:
     return convert_variables_to_constants_v2(concrete)
 
 
-def logits_caller(call: "Network | Callable") -> Callable[[np.ndarray], np.ndarray]:
-    """Images -> logits as numpy, for `comparison.compare`, of a network or what `freeze` made."""
+def logits_caller(
+    call: "Network | Callable", temperature: float = 1.0
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Images -> logits as numpy, for `comparison.compare`, of a network or what `freeze` made.
+
+    They are divided by `temperature`, where an export is to have done that.
+    """
     run = tf.function(call.__call__, autograph=False) if isinstance(call, Network) else call
 
     def logits(images: np.ndarray) -> np.ndarray:
-        return run(tf.constant(images, tf.float32))[1].numpy()
+        return run(tf.constant(images, tf.float32))[1].numpy() / temperature
 
     return logits
 
@@ -256,6 +293,9 @@ def make_signatures(
             values, ids = tf.where(keep, values, 0.0), tf.where(keep, ids, -1)
             classes = tf.where(keep, classes, "")
         outputs = {"classes": classes, "class_ids": ids, "probabilities": values}
+        if network.threshold is not None:
+            outputs["unknown"] = unknown = (values[:, 0] < network.threshold) & valid
+            outputs["answers"] = tf.where(unknown, UNKNOWN, classes[:, 0])
         return with_validity(outputs, valid)
 
     def features(image_bytes):
@@ -269,7 +309,7 @@ def make_signatures(
     def predict_images(images):
         """All classes for RGB pixels 0..255 of the network's size; normalized inside."""
         _, logits = call(tf.cast(images, tf.float32))
-        return {"probabilities": network.probabilities(logits), "logits": logits}
+        return network.pixel_outputs(logits)
 
     encoded = tf.TensorSpec([None], tf.string, name="image_bytes")
     shape = [None, *network.image_shape]

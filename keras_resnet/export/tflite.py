@@ -19,7 +19,8 @@ def write(job: Job) -> "Runner":
     """Writes a .tflite file and returns what runs it.
 
     Its signature `serving_default` takes `images`, float32 [1, size, size, 3], RGB values 0..255,
-    and returns `probabilities` and `logits`, float32 [1, classes], whatever the precision inside.
+    and returns `probabilities` and `logits`, float32 [1, classes], whatever the precision inside;
+    of an export that says unknown `unknown`, bool [1], as well.
     How images are prepared and what the classes are called stands behind the model
     (`description`).
 
@@ -27,7 +28,13 @@ def write(job: Job) -> "Runner":
     (kernels by channel; Jacob et al. 2018) and learns the ranges of activations from the job's
     samples.
     """
-    network = make_network(job.model, fold=job.fold, class_names=job.class_names)
+    network = make_network(
+        job.model,
+        fold=job.fold,
+        class_names=job.class_names,
+        calibrated=job.calibrated,
+        unknown=job.unknown,
+    )
     converter = _converter(network)
     if job.precision != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -58,7 +65,7 @@ def _converter(network: Network) -> tf.lite.TFLiteConverter:
     @tf.function(input_signature=[spec], autograph=False)
     def serving_default(images):
         _, logits = frozen(images)
-        return {"probabilities": network.probabilities(logits), "logits": logits}
+        return network.pixel_outputs(logits)
 
     module = tf.Module()
     module.serving_default = serving_default

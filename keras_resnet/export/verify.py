@@ -19,12 +19,16 @@ from typing import NoReturn, TypedDict
 import numpy as np
 
 import keras_resnet_cli
+from keras_resnet.calibration import UNKNOWN
 from keras_resnet.errors import UserError
 from keras_resnet.export import warmup, wire
 from keras_resnet.export.c_api import INVALID_ARGUMENT, LoaderError, Session
+from keras_resnet.export.description import read_calibration_note
+from keras_resnet.export.origin import read_origin
 
 # Single and batched requests take other paths through the kernels; bfloat16 has 8 bits.
 BATCH_TOLERANCE = 0.03
+SOFTMAX_TOLERANCE = 1e-5
 OPEN_SIZE = 64  # pixels, where a signature leaves them open
 CHUNK = 16
 
@@ -38,6 +42,10 @@ class Report(TypedDict):
         warmup_records: how many were answered.
         first_ms: milliseconds of the first request after warm-up, by signature.
         steady_ms: the median of the five after it.
+        calibrated: whether the export says that its logits were divided by a temperature, which
+            its probabilities then are the softmax of.
+        unknown_below: the probability below which it says unknown, which was checked; None of one
+            that does not.
     """
 
     signatures: dict[str, wire.Signature]
@@ -45,6 +53,8 @@ class Report(TypedDict):
     warmup_records: int
     first_ms: dict[str, float]
     steady_ms: dict[str, float]
+    calibrated: bool
+    unknown_below: float | None
 
 
 def verify_saved_model(folder: Path, images: np.ndarray | None = None) -> tuple[Report, np.ndarray]:
@@ -114,12 +124,15 @@ def check_saved_model(session: Session, folder: Path) -> Report:
     signatures = {k: v for k, v in session.signatures.items() if not k.startswith("__")}
     if not signatures:
         raise UserError("it has no signatures")
+    calibration, threshold = read_calibration_note(read_origin(folder) or {})
     report: Report = {
         "signatures": signatures,
         "requests": 0,
         "warmup_records": _replay(session, folder / warmup.FILE),
         "first_ms": {},
         "steady_ms": {},
+        "calibrated": calibration is not None,
+        "unknown_below": threshold,
     }
     for name, infos in signatures.items():
         inputs = {key: _example(info, 3) for key, info in infos["inputs"].items()}
@@ -129,6 +142,8 @@ def check_saved_model(session: Session, folder: Path) -> Report:
         answers = [outputs, *(_run(session, name, single) for single in singles[1:])]
         together = _run(session, name, inputs)
         _check_outputs(name, infos["outputs"], answers, together)
+        if calibration is not None:
+            _check_calibrated(name, together, threshold)
         steady = sorted(_timed(session, name, singles[0])[0] for _ in range(5))
         report["steady_ms"][name] = steady[2]
         report["requests"] += 9
@@ -181,6 +196,29 @@ def _check_outputs(
         distance = np.abs(values - one_by_one).max()
         if distance > BATCH_TOLERANCE * max(np.abs(values).max(), 1e-6):
             raise UserError(f"{name}: {key} of a batch differs by {distance:.2g} from single ones")
+
+
+def _check_calibrated(name: str, outputs: dict, threshold: float | None) -> None:
+    """Probabilities are the softmax of the logits beside them, and `unknown` what they say."""
+    probabilities = outputs.get("probabilities")
+    if probabilities is None:
+        return
+    if "logits" in outputs:
+        weights = np.exp(outputs["logits"] - outputs["logits"].max(axis=1, keepdims=True))
+        expected = weights / weights.sum(axis=1, keepdims=True)
+        if not np.abs(probabilities - expected).max() <= SOFTMAX_TOLERANCE:
+            raise UserError(f"{name}: the probabilities are not the softmax of the logits")
+    if threshold is None:
+        return
+    sure, unknown = probabilities.max(axis=1), outputs.get("unknown")
+    # Next to the threshold itself rounding decides.
+    decided = np.abs(sure - threshold) > SOFTMAX_TOLERANCE
+    if unknown is None or ((sure < threshold) != unknown)[decided].any():
+        raise UserError(f"{name}: `unknown` is not where the probability is below {threshold:.4g}")
+    if "answers" in outputs:
+        expected = np.where(unknown, UNKNOWN.encode(), outputs["classes"][:, 0])
+        if (outputs["answers"] != expected).any():
+            raise UserError(f"{name}: `answers` are neither the first class nor {UNKNOWN}")
 
 
 def _check_broken_image(session: Session, name: str, infos: wire.Signature, inputs: dict) -> int:

@@ -21,7 +21,7 @@ def curves(report: Report) -> str:
         ("learning_rate", "Learning rate", "learning rate", ("train",)),
     ):
         lines = {CURVES[kind]: points(report.rows, kind, key) for kind in kinds}
-        star = (best.epoch, best.top1) if best is not None and key == "top1" else None
+        star = (best.epoch, best.score) if best is not None and key == "top1" else None
         chart = charts.line_chart(
             lines,
             title=title,
@@ -38,7 +38,7 @@ def curves(report: Report) -> str:
     said = ""
     if best is not None:
         said = (
-            f"<p>The dotted line is the best evaluation: {best.top1:.2%} after epoch "
+            f"<p>The dotted line is the best evaluation: {best.score:.2%} after epoch "
             f"{best.epoch:.1f} (step {best.step:,}).</p>"
         )
     key = charts.legend(list(CURVES.values()))

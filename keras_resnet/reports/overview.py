@@ -83,7 +83,7 @@ def training(report: Report) -> str:
         facts.append(("steps", f"{result['step']:,}, the network is that of step {report.step:,}"))
     if report.best is not None:
         best = report.best
-        facts.append(("best evaluation", f"{best.top1:.2%}, after epoch {best.epoch:.1f}"))
+        facts.append(("best evaluation", f"{best.score:.2%}, after epoch {best.epoch:.1f}"))
     changed, rest = report.settings()
     parts = [definitions(facts), "<h3>Settings that are not the default</h3>"]
     parts.append(_changed(changed) if changed else "<p>All settings are at their defaults.</p>")

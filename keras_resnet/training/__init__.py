@@ -10,6 +10,7 @@ your own, is `keras_resnet.training.tensorflow.TensorFlowEngine`.
 """
 
 from keras_resnet.training.api import (
+    compare,
     evaluate,
     find_learning_rate,
     load_config,
@@ -18,4 +19,12 @@ from keras_resnet.training.api import (
     train,
 )
 
-__all__ = ["evaluate", "find_learning_rate", "load_config", "plan", "predict", "train"]
+__all__ = [
+    "compare",
+    "evaluate",
+    "find_learning_rate",
+    "load_config",
+    "plan",
+    "predict",
+    "train",
+]

@@ -1,4 +1,4 @@
-"""The commands `train`, `evaluate`, `predict` and `find-lr` as functions.
+"""The commands `train`, `evaluate`, `predict`, `find-lr` and `compare` as functions.
 
 What loads TensorFlow is imported inside of them, after a check that it is there.
 """
@@ -15,6 +15,7 @@ from keras_resnet.config import load_config as read_config
 from keras_resnet.training.workdir import WorkDir
 
 if TYPE_CHECKING:
+    from keras_resnet.training.comparison import Comparison
     from keras_resnet.training.learning_rate_finder import LearningRateCurve
     from keras_resnet.training.planning.plan import Plan
 
@@ -150,6 +151,9 @@ def predict(
     paths: str | os.PathLike | Iterable[str | os.PathLike],
     top: int = 5,
     checkpoint: Literal["newest", "best"] | None = None,
+    *,
+    calibrated: bool = False,
+    unknown: str | float | None = None,
 ) -> Iterator[tuple[str, list[dict[str, Any]] | str]]:
     """Yields (path, answer) for each image with the network of a run.
 
@@ -162,17 +166,46 @@ def predict(
         paths: one path or several: image files, and folders of which every image file is taken.
         top: number of classes.
         checkpoint: "newest" or "best", to take that one.
+        calibrated, unknown: see `keras_resnet.export.load_predictor`.
 
     Yields:
         The path and a list of {"class": name, "class_id": index, "probability": 0..1}, the most
-        probable first, or a string that says why the file cannot be read.
+        probable first, or a string that says why the file cannot be read; with `unknown` each also
+        has "unknown".
 
     Raises:
-        UserError: there is no trained network, or a path does not exist.
+        UserError: there is no trained network, or a path does not exist; or the run has no
+            calibration, and it is asked for.
     """
     folder = WorkDir(workdir)
     require_tensorflow()
     from keras_resnet.export.predictor import Predictor
     from keras_resnet.training.evaluation import load_model_of_workdir
 
-    return Predictor.of_model(load_model_of_workdir(folder, checkpoint), top).predict(paths)
+    model = load_model_of_workdir(folder, checkpoint)
+    predictor = Predictor.of_model(model, top, calibrated=calibrated, unknown=unknown)
+    return predictor.predict(paths)
+
+
+def compare(*runs: str | os.PathLike) -> "Comparison":
+    """Puts runs side by side; those that differ in the seed alone are one group.
+
+        comparison = training.compare("runs/plain20-*", "runs/resnet20-*")
+        print(comparison.table())
+        comparison.draw("curves.png", panels="model.residual")
+
+    Nothing is loaded but the small files of the runs: neither TensorFlow nor Keras.
+
+    Args:
+        *runs: work directories, finished or not; folders that hold some; patterns of those.
+
+    Returns:
+        `groups` with mean and deviation of every figure and curve, `differences` of the configs,
+        `notes` on what does not compare, and `table()`, `to_csv()`, `to_dict()`, `draw(path)`.
+
+    Raises:
+        UserError: a folder does not exist, or there is no run in any of them.
+    """
+    from keras_resnet.training import comparison
+
+    return comparison.compare(runs)

@@ -1,7 +1,7 @@
 """The curves of a run: their points, and the picture curves.png of loss, accuracy and rate."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,45 @@ CURVES = {"train": "training", "eval": "held out"}
 
 
 @dataclasses.dataclass(frozen=True)
+class Measure:
+    """What says how right a network is, and by which the best evaluation is chosen.
+
+    Attributes:
+        name: in words.
+        keys: kind of a row -> the key that is drawn.
+        labels: of curves that show another figure than the name says, by key.
+    """
+
+    name: str
+    keys: Mapping[str, str]
+    labels: Mapping[str, str]
+
+
+ONE_LABEL = Measure("top-1 accuracy", {"train": "top1", "eval": "top1"}, {})
+# Steps keep no scores of single images, of which average precision is made.
+SEVERAL_LABELS = Measure(
+    "mean average precision", {"train": "f1", "eval": "map"}, {"f1": "training, F1"}
+)
+
+
+@dataclasses.dataclass(frozen=True)
 class Best:
-    """The evaluation that counts as the best: the first with the highest top-1.
+    """The evaluation that counts as the best: the first with the highest score.
 
     Attributes:
         step: after which it was.
         epoch: the same in epochs.
-        top1: its top-1 accuracy.
+        score: its top-1 accuracy; of several labels an image its mean average precision.
     """
 
     step: int
     epoch: float
-    top1: float
+    score: float
+
+
+def find_measure(rows: Sequence[Mapping[str, Any]]) -> Measure:
+    """Returns what the rows of metrics.jsonl measure."""
+    return SEVERAL_LABELS if any("map" in row for row in rows) else ONE_LABEL
 
 
 def points(rows: Sequence[dict[str, Any]], kind: str, key: str) -> list[tuple[float, float]]:
@@ -42,12 +69,13 @@ def points(rows: Sequence[dict[str, Any]], kind: str, key: str) -> list[tuple[fl
 
 def find_best(rows: Sequence[dict[str, Any]]) -> Best | None:
     """Returns the best evaluation among the rows of metrics.jsonl, None without any."""
+    key = find_measure(rows).keys["eval"]
     evaluations = [row for row in rows if row["kind"] == "eval"]
-    evaluations = [row for row in evaluations if None not in map(row.get, ("epoch", "top1"))]
+    evaluations = [row for row in evaluations if None not in map(row.get, ("epoch", key))]
     if not evaluations:
         return None
-    best = max(evaluations, key=lambda row: row["top1"])
-    return Best(best["step"], best["epoch"], best["top1"])
+    best = max(evaluations, key=lambda row: row[key])
+    return Best(best["step"], best["epoch"], best[key])
 
 
 def draw(rows: list[dict], path: Path, title: str) -> str | None:
@@ -61,16 +89,23 @@ def draw(rows: list[dict], path: Path, title: str) -> str | None:
     # A formula of TeX to matplotlib, a name to everybody else.
     figure.suptitle(printable(title).replace("$", r"\$"))
     loss, accuracy, rate = figure.subplots(1, 3)
-    for axes, key, kinds in (
-        (loss, "loss", ("train", "eval")),
-        (accuracy, "top1", ("train", "eval")),
-        (rate, "learning_rate", ("train",)),
+    measure = find_measure(rows)
+    for axes, keys in (
+        (loss, {"train": "loss", "eval": "loss"}),
+        (accuracy, measure.keys),
+        (rate, {"train": "learning_rate"}),
     ):
-        for kind in kinds:
+        for kind, key in keys.items():
             curve = points(rows, kind, key)
             style = "-" if kind == "train" or len(curve) > 40 else "o-"
             color = "C0" if kind == "train" else "C1"
-            axes.plot(*_columns(curve), style, color=color, markersize=3, label=CURVES[kind])
+            axes.plot(
+                *_columns(curve),
+                style,
+                color=color,
+                markersize=3,
+                label=measure.labels.get(key, CURVES[kind]),
+            )
         if best is not None:
             axes.axvline(best.epoch, color="gray", linewidth=1, linestyle=":")
         axes.grid(alpha=0.3)
@@ -80,12 +115,12 @@ def draw(rows: list[dict], path: Path, title: str) -> str | None:
     loss.set_ylabel("cross-entropy")
     if losses and min(losses) > 0:  # loss spans decades; 0 has no logarithm
         _read_decades(loss, min(losses), max(losses))
-    accuracy.set_ylabel("top-1 accuracy")
+    accuracy.set_ylabel(measure.name)
     rate.set(ylabel="learning rate", ylim=(0, None))
     if best is not None:
-        accuracy.plot([best.epoch], [best.top1], "*", color="C3", markersize=11, label="best")
+        accuracy.plot([best.epoch], [best.score], "*", color="C3", markersize=11, label="best")
         accuracy.set_title(
-            f"best held out {best.top1:.4f}, epoch {best.epoch:.1f}", fontsize="small"
+            f"best held out {best.score:.4f}, epoch {best.epoch:.1f}", fontsize="small"
         )
     for axes in (loss, accuracy):
         axes.legend()

@@ -17,10 +17,11 @@ from keras_resnet.errors import UserError
 from keras_resnet.training.class_balance import class_weights, describe_balance
 from keras_resnet.training.data import open_sources, open_test_source, remember_dataset
 from keras_resnet.training.engine import Checkpoints, Engine, find_engine
-from keras_resnet.training.evaluation import Evaluation, make_steps_per_call
+from keras_resnet.training.evaluation import AnyEvaluation, make_steps_per_call
 from keras_resnet.training.finetuning import read_pretrained, take_over_preprocessing
 from keras_resnet.training.interruption import Interruption
 from keras_resnet.training.introduction import check_same_data
+from keras_resnet.training.metrics import LABEL_SET_SUMS, SUMS
 from keras_resnet.training.progress import Progress, Timeline
 from keras_resnet.training.reporting import Reporter
 from keras_resnet.training.resumption import describe_resumption
@@ -54,7 +55,12 @@ class Run:
     saved_step: int
     rollbacks_in_a_row: int = 0
     stopping: bool = False
-    evaluation: Evaluation | None = None  # the last one
+    evaluation: AnyEvaluation | None = None  # the last one
+
+    @property
+    def sums(self) -> tuple[str, ...]:
+        """What each step of the engine counts, in its order."""
+        return LABEL_SET_SUMS if self.config.data.multi_label else SUMS
 
     @property
     def stopped_early(self) -> bool:

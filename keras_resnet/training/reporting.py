@@ -11,9 +11,14 @@ import numpy as np
 import tqdm
 from ml_collections import ConfigDict
 
-from keras_resnet.training import confusion, curves, reliability
+from keras_resnet.training import confusion, curves, label_sets, reliability
 from keras_resnet.training.events import EventWriter
-from keras_resnet.training.metrics import describe_accuracy
+from keras_resnet.training.metrics import (
+    describe_accuracy,
+    figures_of,
+    images_per_second,
+    score_of,
+)
 from keras_resnet.training.progress import Timeline
 from keras_resnet.training.say import Say
 from keras_resnet.training.workdir import WorkDir
@@ -100,7 +105,7 @@ class Reporter:
             "step": step,
             "epoch": round(self._timeline.epoch_at_step(step), 4),
             "loss": means["loss"],
-            "top1": means["top1"],
+            **{name: means[name] for name in ("top1", "f1") if name in means},
             "learning_rate": learning_rate,
             "images_per_second": means["examples"] / means["seconds"],
             "examples": means["examples"],
@@ -153,7 +158,7 @@ class Reporter:
         self._say(
             f"epoch {row['epoch']:.1f}/{self._config.epochs}: {loss}"
             f"eval loss {means['loss']:.4f}, "
-            f"top1 {means['top1']:.4f}{speed}"
+            f"{_score_in_words(means)}{speed}"
         )
 
     def has_evaluation(self, step: int) -> bool:
@@ -188,25 +193,23 @@ class Reporter:
         with contextlib.suppress(ImportError):
             confusion.draw(matrix, names, self.workdir.confusion, title)
 
+    def draw_classes(self, rows: list[dict[str, Any]]) -> None:
+        """Writes classes.csv of several labels an image; says the worst classes."""
+        label_sets.write_table(rows, self.workdir.classes)
+        worst = label_sets.worst_classes(rows)
+        for line in ["worst classes, of all in classes.csv:", *worst] if worst else []:
+            self._say(line)
+
     def evaluation_at(self, step: int) -> dict | None:
-        """Returns top1, top5, loss, examples of the evaluation at `step`, if there was one."""
-        keys = ("top1", "top5", "loss", "examples")
+        """Returns the figures of the evaluation at `step` (`metrics.figures_of`), if there was."""
         for row in reversed(self.rows):
-            found = [row.get(key) for key in keys]
-            if row["kind"] == "eval" and row["step"] == step and None not in found:
-                return dict(zip(keys, found, strict=True))
+            if row["kind"] == "eval" and row["step"] == step and (found := figures_of(row)):
+                return found
         return None
 
     def images_per_second(self) -> float | None:
-        """Returns training images/s over the run, without evaluation and compilation.
-
-        None if metrics.jsonl, which was damaged, does not know any more.
-        """
-        rows = [row for row in self.rows if row["kind"] == "train"]
-        rows = [row for row in rows if row.get("examples") and row.get("images_per_second")]
-        rows = [row for row in rows if not row.get("compiles")] or rows
-        seconds = sum(row["examples"] / row["images_per_second"] for row in rows)
-        return sum(row["examples"] for row in rows) / seconds if rows else None
+        """Returns training images/s over the run; None if metrics.jsonl, damaged, cannot tell."""
+        return images_per_second(self.rows)
 
     def draw_curves(self) -> None:
         """Writes curves.png, or says what is missing for it."""
@@ -234,8 +237,9 @@ class Reporter:
         )
         if (model_step := result.get("model_step")) not in (None, result.get("step")):
             self._say(f"model.keras has the weights of step {model_step:,}, the best evaluated.")
-        if "test_top1" in result:
-            test = {key: result[f"test_{key}"] for key in ("top1", "top5", "loss", "examples")}
+        prefix = "test_"
+        of_test = {k.removeprefix(prefix): v for k, v in result.items() if k.startswith(prefix)}
+        if test := figures_of(of_test):
             self._say(
                 f"Test: {describe_accuracy(test, len(self._model.class_names))}  "
                 f"loss {test['loss']:.4f}  on the {test['examples']:,} images of "
@@ -244,6 +248,12 @@ class Reporter:
             )
         if calibration is not None:
             self._say(reliability.summarize(calibration))
+        if "f1_at_thresholds" in result:
+            line = f"F1 {result['f1_at_thresholds']:.4f} on {result['eval_split']}"
+            self._say(
+                f"With the threshold of each class that is best on {result['eval_split']}: {line}, "
+                f"{result['test_f1_at_thresholds']:.4f} on {result['test_split']}"
+            )
         splits = ("train", "eval", "test")
         if skipped := sum(result.get(f"skipped_{split}_images", 0) for split in splits):
             self._say(f"{skipped:,} broken images were skipped; the first ten were named.")
@@ -274,6 +284,12 @@ class Reporter:
             },
         )
         self._events.flush()
+
+
+def _score_in_words(means: dict[str, float]) -> str:
+    name, score = score_of(means)
+    f1 = f", F1 {means['f1']:.4f}" if "f1" in means else ""
+    return f"{name} {score:.4f}{f1}"
 
 
 def to_json(values: dict[str, Any]) -> str:

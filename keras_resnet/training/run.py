@@ -19,7 +19,7 @@ from keras_resnet.training.engine import NonFiniteWeights
 from keras_resnet.training.evaluation import evaluate_source
 from keras_resnet.training.finish import finish
 from keras_resnet.training.interruption import exit_code
-from keras_resnet.training.metrics import Window
+from keras_resnet.training.metrics import Window, score_of
 from keras_resnet.training.preparation import Run, prepare
 from keras_resnet.training.rollback import NonFinite, roll_back
 from keras_resnet.training.say import Say
@@ -50,7 +50,7 @@ def train(
                         if run.is_over:
                             break
                         start, batches = run.progress.step, _open_batches(run)
-                        window = Window(start)
+                        window = Window(start, run.sums)
                     stop = run.timeline.next_stop(window.step, start)
                     count = run.train_steps_per_call.choose(stop - window.step)
                     begin = time.perf_counter()
@@ -64,7 +64,7 @@ def train(
                         _report(run, window)
                         _evaluate_and_save(run)
                         _stop_if_asked_to(run)
-                        window = Window(window.step)
+                        window = Window(window.step, run.sums)
                 except NonFinite as failure:
                     roll_back(run, failure)
                     batches = None
@@ -155,9 +155,8 @@ def _evaluate(run: Run) -> bool:
     run.evaluation = evaluation
     run.reporter.evaluated(run.progress.step, evaluation.means)
     plateau = run.config.schedule.name == "plateau"
-    is_best = run.progress.evaluated(
-        evaluation.means["top1"], run.config.schedule.patience if plateau else 0
-    )
+    _, score = score_of(evaluation.means)
+    is_best = run.progress.evaluated(score, run.config.schedule.patience if plateau else 0)
     run.follow_evaluations()
     return is_best
 

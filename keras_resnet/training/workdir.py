@@ -19,6 +19,7 @@ from keras_resnet.config.key import NOTED
 from keras_resnet.errors import UserError
 from keras_resnet.storage import read_json, write_text
 from keras_resnet.training.lock import locked
+from keras_resnet.training.metrics import FIGURES, LABEL_SET_FIGURES, figures_of
 from keras_resnet.training.say import say
 
 
@@ -214,8 +215,8 @@ class WorkDir:
         result = read_json(self.result)
         if result is None or type(result.get("step")) is not int:
             return None
-        keys = ("top1", "top5", "loss", "examples")
-        return result if all(type(result.get(key)) in (int, float) for key in keys) else None
+        figures = figures_of(result) or {"none": None}
+        return result if all(type(value) in (int, float) for value in figures.values()) else None
 
     def read_calibration(self) -> dict[str, Any] | None:
         """Returns the content of calibration.json, None where there is nothing whole."""
@@ -257,7 +258,7 @@ def checkpoint_steps(folder: Path) -> list[int]:
 
 
 # What a row of metrics.jsonl has, where it has it, is a number or null.
-_NUMBERS = ("epoch", "loss", "top1", "top5", "learning_rate", "images_per_second", "examples")
+_NUMBERS = ("epoch", "learning_rate", "images_per_second", *FIGURES, *LABEL_SET_FIGURES)
 
 
 def _is_row(row: Any) -> bool:

@@ -8,13 +8,14 @@ import keras
 
 from keras_resnet.architectures import ARCHITECTURES, Architecture
 from keras_resnet.architectures.row import CHANGEABLE
-from keras_resnet.blocks.common import ZERO_SHORTCUTS
+from keras_resnet.blocks.shortcuts import ZERO_SHORTCUTS
 from keras_resnet.blocks.stems import POOLED_STEMS
 from keras_resnet.layers import PadChannels
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.weights import schemes
 from keras_resnet.weights.checkpoint import Checkpoint, WeightsError, note
 from keras_resnet.weights.naming import Naming, naming_of
+from keras_resnet.weights.written_layers import layers_of_file
 
 FIELDS = CHANGEABLE - {"bottleneck"}  # which is another way to say `block`
 # Fields without effect on trained weights: a network keeps its own.
@@ -140,7 +141,22 @@ def network_for(row: Architecture, checkpoint: Checkpoint, given: Collection[str
     if told:
         changes = ", ".join(f"{key}={value!r}" for key, value in told.items())
         note(f"{checkpoint.origin} is of {row.name} with {changes}: so is the model.")
+    _note_untold(row, checkpoint, given)
     return row
+
+
+def _note_untold(row: Architecture, checkpoint: Checkpoint, given: Collection[str]) -> None:
+    """Says what somebody's own network in Keras leaves open, of which a file has weights alone."""
+    if checkpoint.match != "order" or schemes.by_order(checkpoint.arrays).torch_layout:
+        return
+    told = layers_of_file(checkpoint).keys() <= checkpoint.graph.keys()
+    if not told and not {"padding", "epsilon"} <= {*given}:
+        note(
+            f"{checkpoint.origin} does not say the padding and epsilon of all its layers: taken "
+            f"are padding={row.padding!r} and epsilon={row.epsilon}; Keras' own are 'same' and "
+            "0.001. Say padding= and epsilon=, or --padding= and --epsilon=. The .keras file of a "
+            "model without layers of one's own says both."
+        )
 
 
 def _same(row: Architecture, other: Architecture) -> bool:
@@ -207,6 +223,8 @@ def _shortcut_of(checkpoint: Checkpoint, own: str) -> str:
             return own  # the names will not fit
         if naming.head == "linear":
             return "A-centered"
+    elif checkpoint.match == "names":
+        return own  # the names will not fit
     raise WeightsError(
         f"{checkpoint.origin} has no parameters of shortcuts and cannot tell where its network put "
         "the zero channels of option A: say so with shortcut= or --shortcut=, 'A' (all behind: the "

@@ -22,6 +22,14 @@ from keras_resnet.training.planning.splits import Splits, choose_splits
 from keras_resnet.weights import WeightsError, preprocessing_of, row_of
 
 SPLIT, MINUTES = 0.2, 60.0
+# Of several labels an image. The losses of the classes are added up, so that the rates of softmax
+# suit; what smoothing would give away, a class that is sure, is what a threshold needs.
+LABEL_SETS = {
+    "data.multi_label": True,
+    "loss.name": "binary",
+    "loss.sum_classes": True,
+    "loss.label_smoothing": 0.0,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,17 +59,21 @@ def plan_run(
     given = {**(overrides or {})}
     if weights:
         given["model.weights"] = weights
+    if given.get("data.multi_label"):
+        given = {**LABEL_SETS, **given}
     if not minutes > 0:
         raise UsageError(f"--minutes={minutes:g} must be above 0")
     path = absolute(data) if os.fspath(data) else ""
     # What is wrong with the values that are given is said before anything is listed.
     base = check(merge(default_config(), {"precision": "auto", **given}, "overrides"))
     with explain_listing(path):
-        layout = find_layout(path)
+        layout = find_layout(path, given.get("data.multi_label"))
         splits = choose_splits(layout, split, given)
         photos = _photos(splits)
     pretrained = _pretrained(base, given) if base.model.weights else None
     device = find_device(base)
+    if layout.multi_label:
+        given = {**LABEL_SETS, **given}
     recipe = choose(photos, device, minutes, pretrained, given)
     values = {"data.source": "image_folder", "data.path": path, **splits.config(), **recipe.values}
     config = check(merge(default_config(), values, "overrides"))
