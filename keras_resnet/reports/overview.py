@@ -19,8 +19,11 @@ def summary(report: Report) -> str:
             f"{report.step:,}.</p>"
         )
     parts += [f"<p class=quiet>{text(note)}</p>" for note in report.notes]
-    tiles = [
+    found = report.label_set_figures
+    tiles: list[tuple[str, float | None, str]] = [
         ("accuracy", report.top1, "share of the images that are right"),
+        ("mAP", found.get("map"), "mean of the average precisions of the classes"),
+        ("F1", found.get("f1"), "of all labels of all images together"),
         ("mean F1", report.average("f1"), "over the classes, each counts alike"),
         ("lowest recall", *_worst(report)),
     ]

@@ -57,9 +57,8 @@ def finish(run: Run) -> dict[str, float]:
             "train_images_per_second": reporter.images_per_second(),
         }
         used = {"train": run.train_source, "eval": run.eval_source}
-    model = inference_model(
-        run.engine, thresholds
-    )  # on every host: their replicas may share the weights
+    # On every host: their replicas may share the weights.
+    model = inference_model(run.engine, thresholds)
     model.calibration = fitted
     if before is None or (fitted is not None and outputs.read_calibration() is None):
         # The second: an older version has finished the run, and it was started again.
@@ -129,8 +128,6 @@ def _write_report(run: Run, model: keras.Model, evaluation: AnyEvaluation) -> bo
     Last of all files: the run is finished, whatever comes of it.
     """
     if not run.config.report or not run.engine.is_chief:
-        return False
-    if isinstance(evaluation, LabelSetEvaluation):
         return False
     from keras_resnet import reports
 
