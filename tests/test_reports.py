@@ -170,7 +170,7 @@ def test_of_several_labels_an_image_there_are_average_precisions_and_no_matrix()
     assert f"{precisions.mean():.2%}" in page.words
     titles = {"Confusion matrix", "The surest mistakes", "Calibration", "Findings in the data"}
     assert not titles & set(page.words)
-    assert "Mean average precision" in page.words
+    assert "Mean average precision (training, F1)" in page.words
 
 
 def test_of_many_classes_the_most_frequent_confusions_are_shown():

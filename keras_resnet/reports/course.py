@@ -4,7 +4,7 @@ from keras_resnet.pages import text
 from keras_resnet.reports import charts
 from keras_resnet.reports.contents import Report
 from keras_resnet.reports.overview import table
-from keras_resnet.training.curves import CURVES, find_measure, points
+from keras_resnet.training.curves import CURVES, Measure, find_measure, points
 
 _ROWS = 100  # of the table beside the curves
 _COLUMNS, _BLOCKS = 60, 64  # of the map of gradients
@@ -18,7 +18,7 @@ def curves(report: Report) -> str:
     drawn = []
     for title, unit, keys in (
         ("Loss", "cross-entropy", {"train": "loss", "eval": "loss"}),
-        (measure.name.capitalize(), measure.name, measure.keys),
+        (_title(measure), measure.name, measure.keys),
         ("Learning rate", "learning rate", {"train": "learning_rate"}),
     ):
         lines = {
@@ -47,6 +47,11 @@ def curves(report: Report) -> str:
         )
     key = charts.legend(list(CURVES.values()))
     return f"{key}<div class=charts>{''.join(drawn)}</div>{said}{_evaluations(report)}"
+
+
+def _title(measure: Measure) -> str:
+    others = "".join(f" ({label})" for label in measure.labels.values())
+    return f"{measure.name.capitalize()}{others}"
 
 
 def _evaluations(report: Report) -> str:
