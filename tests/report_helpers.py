@@ -117,6 +117,8 @@ def a_report(classes=HOSTILE, images=300, **changes):
         "source": predictions.source,
         "class_names": tuple(classes),
         "matrix": confusion_matrix(pairs, len(classes)),
+        "label_sets": None,
+        "thresholds": None,
         "predictions": predictions,
         "mistakes": (shot,),
         "cells": cells,

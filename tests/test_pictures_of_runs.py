@@ -42,7 +42,7 @@ def test_each_class_has_the_scores_of_scikit_learn():
 
 
 def test_the_first_of_equal_evaluations_is_the_best():
-    assert curves.find_best(ROWS) == curves.Best(step=4, epoch=2.0, top1=0.75)
+    assert curves.find_best(ROWS) == curves.Best(step=4, epoch=2.0, score=0.75)
     assert curves.find_best(ROWS[:1]) is None
 
 

@@ -9,12 +9,13 @@ import re
 import numpy as np
 import pytest
 from report_helpers import CURVES, HOSTILE, a_report, some_predictions
-from sklearn.metrics import precision_recall_fscore_support
+from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 
 from keras_resnet import reports
 from keras_resnet.config import default_config
 from keras_resnet.printing import printable
 from keras_resnet.reports import charts, selection
+from keras_resnet.training.label_sets import LabelSetEvaluation
 
 
 class Page(html.parser.HTMLParser):
@@ -143,6 +144,33 @@ def test_settings_that_are_not_the_default_come_first(page):
 def test_what_is_missing_is_said(changes, says):
     text = " ".join(Page(reports.make_page(a_report(images=30, **changes))).words)
     assert says in text
+
+
+def test_of_several_labels_an_image_there_are_average_precisions_and_no_matrix():
+    rng = np.random.default_rng(0)
+    labels = rng.random((80, len(HOSTILE))) < 0.4
+    scores = np.clip(labels * 0.4 + rng.random(labels.shape) * 0.6, 0, 1).astype("float32")
+    sets = LabelSetEvaluation({}, labels, scores, list(HOSTILE))
+    thresholds = (0.5, 0.4, 0.5, 0.6, 0.5, 0.7)
+    rows = [{**row, "f1": 0.1, "map": 0.2} for row in CURVES]
+    nothing = {"matrix": None, "predictions": None, "mistakes": (), "cells": {}, "findings": None}
+    report = a_report(label_sets=sets, thresholds=thresholds, rows=tuple(rows), **nothing)
+    page = Page(reports.make_page(report))
+    (table,) = [rows for rows in page.tables if rows[0][3:4] == ["average precision"]]
+    predicted = scores > np.array(thresholds, "float32")
+    expected = precision_recall_fscore_support(labels, predicted, zero_division=0)
+    precisions = average_precision_score(labels, scores, average=None)
+    by_class = {row[0]: row for row in table[1:]}
+    for number, name in enumerate(HOSTILE):
+        found = [float(value) for value in by_class[printable(name)][2:]]
+        of_class = [expected[which][number] for which in range(3)]
+        np.testing.assert_allclose(
+            found, [thresholds[number], precisions[number], *of_class], atol=5e-5
+        )
+    assert f"{precisions.mean():.2%}" in page.words
+    titles = {"Confusion matrix", "The surest mistakes", "Calibration", "Findings in the data"}
+    assert not titles & set(page.words)
+    assert "Mean average precision (training, F1)" in page.words
 
 
 def test_of_many_classes_the_most_frequent_confusions_are_shown():

@@ -84,6 +84,9 @@ _ROWS = (
         help="Epochs from one evaluation to the next."),
     Key("log_every_steps", 50, range=ONE_OR_MORE, resume=FREELY,
         help="Steps from one line of metrics to the next, and at most in one compiled call."),
+    Key("log_gradient_norms", "auto", choices=("auto", "on", "off"), resume=FREELY, since=3,
+        absent={1: "off", 2: "off"},
+        help="Whether lines of metrics have the norm of each block's gradient; auto: on CPUs."),
     Key("on_nonfinite", "stop", choices=("stop", "rollback"), resume=NOTED,
         help="At a NaN or infinity: stop, or go back to a checkpoint and skip that batch."),
 

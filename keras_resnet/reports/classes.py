@@ -14,6 +14,8 @@ _ROWS = 1000  # of the table of scores
 
 def confusion(report: Report) -> str:
     """The confusion matrix, whose cells lead to their images, and those images."""
+    if report.label_sets is not None:  # an answer is no single class that it could be taken for
+        return ""
     if report.matrix is None:
         return "<p>Nothing was evaluated.</p>"
     whole = len(report.class_names) <= WHOLE
@@ -146,6 +148,8 @@ def _anchor(cell: Cell) -> str:
 
 def scores(report: Report) -> str:
     """Precision, recall, F1 and support of each class, the worst first."""
+    if report.label_sets is not None:
+        return _scores_of_sets(report)
     if not report.classes:
         return "<p>Nothing was evaluated.</p>"
     rows = sorted(report.classes, key=lambda row: (row["f1"] is None, row["f1"] or 0.0))
@@ -168,6 +172,32 @@ def scores(report: Report) -> str:
         "<p>Precision is the share of what is taken for the class that is of it, recall the share "
         "of the class that is found, F1 their harmonic mean. The class with the lowest F1 comes "
         f"first.</p>{table(heads, cells, 'Scores of each class', (1, 2, 3, 4))}{some}"
+    )
+
+
+def _scores_of_sets(report: Report) -> str:
+    """The same of several labels an image, with average precision and thresholds."""
+    keys = ("average_precision", "precision", "recall", "f1")
+    rows = sorted(
+        report.classes,
+        key=lambda row: (row["average_precision"] is None, row["average_precision"] or 0.0),
+    )
+    cells = [
+        (
+            text(row["class"]),
+            f"{row['examples']:,}",
+            f"{row['threshold']:.4f}",
+            *(_share(row[key]) for key in keys),
+        )
+        for row in rows[:_ROWS]
+    ]
+    means = [_share(report.average(key)) for key in keys]
+    cells.append(("mean of the classes", "", "", *means))
+    heads = ("class", "images", "threshold", "average precision", "precision", "recall", "F1")
+    return (
+        "<p>An image may have several of these labels, or none. A class is predicted above its "
+        "threshold; average precision asks for none. The class with the lowest comes first.</p>"
+        f"{table(heads, cells, 'Scores of each class', (1, 2, 3, 4, 5, 6))}"
     )
 
 

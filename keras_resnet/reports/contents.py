@@ -13,6 +13,7 @@ from keras_resnet.explain.predictions import Predictions
 from keras_resnet.models.costs import Profile
 from keras_resnet.training import confusion
 from keras_resnet.training.curves import Best, find_best
+from keras_resnet.training.label_sets import LabelSetEvaluation, figures
 
 # Numbers of a label and of what it was taken for.
 Cell = tuple[int, int]
@@ -92,7 +93,9 @@ class Report:
         source: the same in words, as in "digits test: 360 images, 10 classes".
         class_names: by number.
         matrix: int64 [classes, classes], row the label, column the prediction; None where nothing
-            was evaluated.
+            was evaluated, or images have several labels.
+        label_sets: what was made of images with several labels; None of one label an image.
+        thresholds: of those, above which each class is predicted; None for a half.
         predictions: of the images behind it, or of a part of them; None where there are no images.
         mistakes: the surest first, with heat maps.
         cells: pictures of images behind cells of the matrix, those of mistakes the surest first,
@@ -115,6 +118,8 @@ class Report:
     source: str
     class_names: tuple[str, ...]
     matrix: np.ndarray | None
+    label_sets: LabelSetEvaluation | None
+    thresholds: tuple[float, ...] | None
     predictions: Predictions | None
     mistakes: tuple[Shot, ...]
     cells: dict[Cell, tuple[Thumbnail, ...]]
@@ -126,7 +131,10 @@ class Report:
 
     @functools.cached_property
     def classes(self) -> list[dict[str, Any]]:
-        """A dict for each class, see `confusion.class_rows`."""
+        """A dict for each class: `confusion.class_rows`, of several labels `per_class` of those."""
+        if self.label_sets is not None:
+            rows = self.label_sets.per_class(self.thresholds)
+            return [{**row, "support": row["examples"]} for row in rows]
         return [] if self.matrix is None else confusion.class_rows(self.matrix, self.class_names)
 
     @property
@@ -146,8 +154,15 @@ class Report:
         """Whether the run has come to its end."""
         return bool(self.result)
 
+    @property
+    def label_set_figures(self) -> dict[str, float]:
+        """map, f1 and macro_f1 of images with several labels; {} of one label an image."""
+        if self.label_sets is None:
+            return {}
+        return figures(self.label_sets.labels, self.label_sets.probabilities, self.thresholds)
+
     def average(self, key: str) -> float | None:
-        """Mean of "precision", "recall" or "f1" over the classes that have images.
+        """Mean of "precision", "recall", "f1" or another over the classes that have images.
 
         What cannot be told of a class, the precision of one that was never predicted, counts as 0.
         """

@@ -4,7 +4,7 @@ from keras_resnet.pages import text
 from keras_resnet.reports import charts
 from keras_resnet.reports.contents import Report
 from keras_resnet.reports.overview import table
-from keras_resnet.training.curves import CURVES, points
+from keras_resnet.training.curves import CURVES, Measure, find_measure, points
 
 _ROWS = 100  # of the table beside the curves
 _COLUMNS, _BLOCKS = 60, 64  # of the map of gradients
@@ -14,22 +14,26 @@ def curves(report: Report) -> str:
     """Loss, accuracy and learning rate over epochs, the best evaluation marked."""
     best = report.best
     mark = None if best is None else best.epoch
+    measure = find_measure(report.rows)
     drawn = []
-    for key, title, unit, kinds in (
-        ("loss", "Loss", "cross-entropy", ("train", "eval")),
-        ("top1", "Accuracy", "top-1 accuracy", ("train", "eval")),
-        ("learning_rate", "Learning rate", "learning rate", ("train",)),
+    for title, unit, keys in (
+        ("Loss", "cross-entropy", {"train": "loss", "eval": "loss"}),
+        (_title(measure), measure.name, measure.keys),
+        ("Learning rate", "learning rate", {"train": "learning_rate"}),
     ):
-        lines = {CURVES[kind]: points(report.rows, kind, key) for kind in kinds}
-        star = (best.epoch, best.score) if best is not None and key == "top1" else None
+        lines = {
+            measure.labels.get(key, CURVES[kind]): points(report.rows, kind, key)
+            for kind, key in keys.items()
+        }
+        of_score = keys is measure.keys
         chart = charts.line_chart(
             lines,
             title=title,
             unit=unit,
-            logarithmic=key == "loss",
-            from_zero=key == "learning_rate",
+            logarithmic="loss" in keys.values(),
+            from_zero=title == "Learning rate",
             mark=mark,
-            star=star,
+            star=(best.epoch, best.score) if best is not None and of_score else None,
         )
         if chart:
             drawn.append(f"<div class=chart><h3>{title}</h3>{chart}</div>")
@@ -45,16 +49,23 @@ def curves(report: Report) -> str:
     return f"{key}<div class=charts>{''.join(drawn)}</div>{said}{_evaluations(report)}"
 
 
+def _title(measure: Measure) -> str:
+    others = "".join(f" ({label})" for label in measure.labels.values())
+    return f"{measure.name.capitalize()}{others}"
+
+
 def _evaluations(report: Report) -> str:
     rows = [row for row in report.rows if row["kind"] == "eval"]
-    rows = [row for row in rows if None not in map(row.get, ("epoch", "loss", "top1"))]
+    measure = find_measure(rows)
+    score = measure.keys["eval"]
+    rows = [row for row in rows if None not in map(row.get, ("epoch", "loss", score))]
     if not rows:
         return ""
     every = -(-len(rows) // _ROWS)
     shown = [*rows[:-1:every], rows[-1]]
-    cells = [(f"{r['epoch']:.1f}", f"{r['loss']:.4f}", f"{r['top1']:.4f}") for r in shown]
+    cells = [(f"{r['epoch']:.1f}", f"{r['loss']:.4f}", f"{r[score]:.4f}") for r in shown]
     what = f"every {every}th of the {len(rows):,}" if every > 1 else f"{len(rows):,}"
-    held_out = table(("epoch", "loss", "top-1"), cells, "Evaluations", (0, 1, 2))
+    held_out = table(("epoch", "loss", measure.name), cells, "Evaluations", (0, 1, 2))
     return f"<details><summary>Evaluations ({what}) as a table</summary>{held_out}</details>"
 
 

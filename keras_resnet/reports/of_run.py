@@ -21,7 +21,8 @@ from keras_resnet.reports.contents import Report
 from keras_resnet.reports.predicting import predictions_of
 from keras_resnet.training import metrics
 from keras_resnet.training.curves import find_best
-from keras_resnet.training.evaluation import Evaluation, Which
+from keras_resnet.training.evaluation import AnyEvaluation, Which
+from keras_resnet.training.label_sets import LabelSetEvaluation
 from keras_resnet.training.say import silence
 from keras_resnet.training.workdir import WorkDir, checkpoint_steps
 
@@ -63,7 +64,11 @@ def report(
     config = check(merge(folder.read_config(), overrides or {}, where="overrides"))
     require_tensorflow()
     from keras_resnet.training.data import check_classes, open_source
-    from keras_resnet.training.evaluation import load_model_of_workdir
+    from keras_resnet.training.evaluation import (
+        evaluate_source,
+        load_model_of_workdir,
+        restore,
+    )
 
     folder.read_dataset()
     split = config.data.test_split or config.data.eval_split
@@ -76,7 +81,13 @@ def report(
         ) from error
     model = load_model_of_workdir(folder, checkpoint, say)
     check_classes(source, list(model.class_names))
-    found = gather(folder, config, model, source, training, progress=progress)
+    evaluation = None
+    if config.data.multi_label:
+        engine, _ = restore(config, folder, checkpoint)
+        evaluation = evaluate_source(engine, source)
+    found = gather(
+        folder, config, model, source, training, evaluation=evaluation, progress=progress
+    )
     return dataclasses.replace(found, step=_step(folder, config, checkpoint))
 
 
@@ -87,7 +98,7 @@ def gather(
     source: "Source",
     training: "Source | None",
     *,
-    evaluation: Evaluation | None = None,
+    evaluation: AnyEvaluation | None = None,
     several_hosts: bool = False,
     progress: Callable[[int], Any] = lambda count: None,
 ) -> Report:
@@ -105,7 +116,7 @@ def gather(
     """
     result = folder.read_result() or {}
     predictions = None
-    if not source.is_synthetic:
+    if not source.is_synthetic and not isinstance(evaluation, LabelSetEvaluation):
         predictions = predictions_of(model, source, None if several_hosts else evaluation, progress)
     made = Report(
         name=os.path.basename(os.path.abspath(folder.path)) or str(folder.path),
@@ -119,6 +130,8 @@ def gather(
         source=source.description,
         class_names=tuple(model.class_names),
         matrix=_matrix(predictions, evaluation, len(model.class_names)),
+        label_sets=evaluation if isinstance(evaluation, LabelSetEvaluation) else None,
+        thresholds=None if model.thresholds is None else tuple(model.thresholds),
         predictions=None,
         mistakes=(),
         cells={},
@@ -148,8 +161,10 @@ def gather(
 
 
 def _matrix(
-    predictions: Predictions | None, evaluation: Evaluation | None, classes: int
+    predictions: Predictions | None, evaluation: AnyEvaluation | None, classes: int
 ) -> np.ndarray | None:
+    if isinstance(evaluation, LabelSetEvaluation):
+        return None
     if evaluation is not None:
         return evaluation.confusion_matrix()
     if predictions is None or predictions.labels is None:
@@ -194,7 +209,7 @@ def _notes(source: "Source", predictions: Predictions | None, counted: int = 0) 
     if source.is_synthetic:
         notes.append("The images are noise, of which there is nothing to show.")
     elif predictions is None:
-        notes.append("The images were not evaluated one by one, so none are shown.")
+        return ()
     else:
         if len(predictions.paths) + len(predictions.problems) < source.num_examples:
             which = "counted" if counted <= len(predictions.paths) else "shown"
@@ -203,5 +218,5 @@ def _notes(source: "Source", predictions: Predictions | None, counted: int = 0) 
                 f"were looked at one by one; only of those images are {which}."
             )
         if problems := len(predictions.problems):
-            notes.append(f"{problems:,} images cannot be read and are not counted.")
+            notes.append(f"{problems:,} of the images cannot be read and are not counted.")
     return tuple(notes)

@@ -19,8 +19,11 @@ def summary(report: Report) -> str:
             f"{report.step:,}.</p>"
         )
     parts += [f"<p class=quiet>{text(note)}</p>" for note in report.notes]
-    tiles = [
+    found = report.label_set_figures
+    tiles: list[tuple[str, float | None, str]] = [
         ("accuracy", report.top1, "share of the images that are right"),
+        ("mAP", found.get("map"), "mean of the average precisions of the classes"),
+        ("F1", found.get("f1"), "of all labels of all images together"),
         ("mean F1", report.average("f1"), "over the classes, each counts alike"),
         ("lowest recall", *_worst(report)),
     ]
@@ -86,9 +89,10 @@ def training(report: Report) -> str:
         facts.append(("best evaluation", f"{best.score:.2%}, after epoch {best.epoch:.1f}"))
     changed, rest = report.settings()
     parts = [definitions(facts), "<h3>Settings that are not the default</h3>"]
-    parts.append(_settings(changed) if changed else "<p>All settings are at their defaults.</p>")
-    parts.append(f"<details><summary>The {len(rest)} other settings</summary>{_settings(rest)}")
-    parts.append("</details>")
+    parts.append(_changed(changed) if changed else "<p>All settings are at their defaults.</p>")
+    parts.append(
+        f"<details><summary>The {len(rest)} other settings</summary>{_rest(rest)}</details>"
+    )
     if report.history:
         entries = "".join(f"<li>{_change(entry)}</li>" for entry in report.history)
         parts.append(f"<h3>Changed when the run was resumed</h3><ul>{entries}</ul>")
@@ -158,23 +162,26 @@ def _split(name: str, images: Any) -> str:
     return f"{name}, {images:,} images" if isinstance(images, int) else name
 
 
-def _settings(values: dict[str, Any]) -> str:
+def _changed(values: dict[str, Any]) -> str:
     rows = [
-        (
-            f"<code>{text(key)}</code>",
-            f"<code>{text(_written(value))}</code>",
-            f"<code>{text(_written(KEYS[key].default))}</code>",
-            text(KEYS[key].help),
-        )
+        (_code(key), _code(value), _code(KEYS[key].default), text(KEYS[key].help))
         for key, value in values.items()
     ]
-    return table(("key", "value", "default", "what it does"), rows, "Settings")
+    heads = ("key", "value", "default", "what it does")
+    return f"<div class=settings>{table(heads, rows, 'Settings that are not the default')}</div>"
 
 
-def _written(value: Any) -> str:
+def _rest(values: dict[str, Any]) -> str:
+    rows = [(_code(key), _code(value), text(KEYS[key].help)) for key, value in values.items()]
+    heads = ("key", "value", "what it does")
+    return f"<div class=settings>{table(heads, rows, 'Settings at their default')}</div>"
+
+
+def _code(value: Any) -> str:
     if value is None:
-        return "none"
-    return value if isinstance(value, str) and value else repr(value)
+        value = "none"
+    written = value if isinstance(value, str) and value else repr(value)
+    return f"<code>{text(written)}</code>"
 
 
 def _change(entry: dict[str, Any]) -> str:

@@ -17,15 +17,16 @@ table { border-collapse: collapse; font-size: .9rem; }
 th, td { padding: .2rem .6rem; text-align: left; vertical-align: top; font-weight: 400;
   border-bottom: 1px solid var(--line); overflow-wrap: normal; }
 thead th { font-weight: 600; white-space: nowrap; }
-td code { overflow-wrap: anywhere; } th code { white-space: nowrap; }
+td code { overflow-wrap: break-word; } th code { white-space: nowrap; }
+.settings td { max-width: 16rem; } .settings td:last-child { min-width: 16rem; max-width: none; }
 .n { text-align: right; font-variant-numeric: tabular-nums; }
 .hidden { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%);
   white-space: nowrap; }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 19rem), 1fr));
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr));
   gap: 1rem; }
 .chart { max-width: 34rem; } .chart h3 { margin: 0; font-size: 1rem; }
 svg { width: 100%; height: auto; display: block; }
-svg text { fill: currentColor; font: 12px system-ui, sans-serif; }
+svg text { fill: currentColor; font: 13px system-ui, sans-serif; }
 svg .mid { text-anchor: middle; } svg .end { text-anchor: end; }
 .grid { stroke: var(--line); stroke-width: .5; }
 .mark { stroke: currentColor; stroke-width: 1; stroke-dasharray: 2 3; }

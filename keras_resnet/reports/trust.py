@@ -14,6 +14,8 @@ from keras_resnet.reports.overview import table
 def calibration(report: Report) -> str:
     """Whether the network is as often right as it says, and from when on it should say nothing."""
     found = report.calibration
+    if report.label_sets is not None:  # each probability is of a yes of its own
+        return ""
     if found is None:
         return (
             "<p>This run has no calibration.json, so how far its probabilities can be believed is "
@@ -58,6 +60,8 @@ def _accuracy(value: float | None) -> str:
 
 def mistakes(report: Report) -> str:
     """The surest mistakes, and what the network has seen in them."""
+    if report.label_sets is not None:
+        return ""
     if report.predictions is None:
         return "<p>There are no images to show.</p>"
     if not report.mistakes:
@@ -73,6 +77,8 @@ def mistakes(report: Report) -> str:
 def findings(report: Report) -> str:
     """Labels in doubt, images that training has seen, few images of a class."""
     found = report.findings
+    if report.label_sets is not None:
+        return ""
     if found is None:
         return "<p>There are no images to look at.</p>"
     parts = [*_suspects(found, report.class_names), *_copies(found), _small_classes(report)]

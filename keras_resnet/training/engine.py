@@ -140,6 +140,13 @@ class Engine(Protocol):
             input_pipeline.DataError: an example cannot be read; names it.
         """
 
+    def gradient_norms(self) -> dict[str, float]:
+        """Returns the norm of the gradient of each block that trained in the last step of `train`.
+
+        Of the mean loss of the global batch, by "stem", "stage1_block1", … and "head"; {} where
+        `log_gradient_norms` is off.
+        """
+
     def evaluation_batches(self, source: Any) -> Any:
         """Returns the batches in which every example of `source` is once, for `evaluate`."""
 

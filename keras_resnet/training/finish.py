@@ -130,8 +130,6 @@ def _write_report(run: Run, model: keras.Model, evaluation: AnyEvaluation) -> bo
     """
     if not run.config.report or not run.engine.is_chief:
         return False
-    if isinstance(evaluation, LabelSetEvaluation):
-        return False
     from keras_resnet import reports
 
     try:

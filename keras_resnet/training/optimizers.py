@@ -6,6 +6,7 @@ summed over the replicas, so that one replica and many compute the same.
 
 import math
 import re
+import threading
 
 import keras
 from keras import ops
@@ -16,6 +17,9 @@ from keras_resnet.training.schedules import plateau_of
 
 DECAYED_LAYERS = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 
+# Under several replicas `apply` runs in a thread for each, of which the last would win elsewhere.
+_kept = threading.local()
+
 
 class DecayMixin(keras.optimizers.Optimizer):
     """What the optimizers here share, to be inherited before the Keras optimizer.
@@ -25,7 +29,10 @@ class DecayMixin(keras.optimizers.Optimizer):
     - `global_clipnorm` bounds the norm of the gradient of the *global* batch (Keras clips each
       replica's part). As in PyTorch recipes the gradient is the loss's, without weight decay.
     - `scale_learning_rate` multiplies the rate of single variables.
+    - `take_gradients` gives what `apply` has summed over the replicas, with `keeps_gradients`.
     """
+
+    keeps_gradients = False
 
     def scale_learning_rate(self, factors) -> None:
         """Multiplies the learning rate of variables; `factors` is pairs (variable, float)."""
@@ -52,7 +59,20 @@ class DecayMixin(keras.optimizers.Optimizer):
 
     def _all_reduce_sum_gradients(self, grads_and_vars):  # Keras calls it on TensorFlow only
         gradients, variables = zip(*super()._all_reduce_sum_gradients(grads_and_vars), strict=True)
+        if self.keeps_gradients:
+            _kept.gradients = gradients
         return list(zip(self._clipped(gradients), variables, strict=True))
+
+    @staticmethod
+    def take_gradients() -> tuple:
+        """Returns the gradients of the last `apply` in this thread, and forgets them.
+
+        Summed over the replicas and not clipped, in the order of the variables. Needs
+        `keeps_gradients`, on TensorFlow; AttributeError without an `apply` before.
+        """
+        gradients = _kept.gradients
+        del _kept.gradients
+        return gradients
 
     def _clipped(self, gradients):
         if not self.global_clipnorm:

@@ -98,8 +98,21 @@ class Reporter:
             self._bar.close()
         self._events.close()
 
-    def trained(self, step: int, means: dict[str, float], learning_rate: float) -> None:
-        """Records the steps up to `step`; `means` as `Window.means` gives them."""
+    def trained(
+        self,
+        step: int,
+        means: dict[str, float],
+        learning_rate: float,
+        gradient_norms: dict[str, float] | None = None,
+    ) -> None:
+        """Records the steps up to `step`.
+
+        Args:
+            step: steps that are done.
+            means: as `Window.means` gives them.
+            learning_rate: of the last step.
+            gradient_norms: of the last step, as `Engine.gradient_norms` gives them.
+        """
         row: dict[str, Any] = {
             "kind": "train",
             "step": step,
@@ -110,6 +123,8 @@ class Reporter:
             "images_per_second": means["examples"] / means["seconds"],
             "examples": means["examples"],
         }
+        if gradient_norms:
+            row["gradient_norms"] = gradient_norms
         if self._first_call:  # tracing and compiling would spoil the figure
             row["compiles"], self._first_call = True, False
         self._record(row)
@@ -267,21 +282,19 @@ class Reporter:
         self._say(f"  keras.saving.load_model({model})   after import keras_resnet")
 
     def _record(self, row: dict) -> None:
-        # JSON has no NaN; a loss that is not finite reads null.
-        row = {
-            key: None if isinstance(value, float) and not math.isfinite(value) else value
-            for key, value in row.items()
-        }
+        row = {key: without_nan(value) for key, value in row.items()}
         self.rows.append(row)
         self.workdir.append_metrics(row)
         left_out = ("kind", "step", "examples", "compiles")
+        values: dict[str, Any] = {}
+        for name, value in row.items():
+            if isinstance(value, dict):
+                values |= {f"{name}/{part}": one for part, one in value.items()}
+            elif name not in left_out:
+                values[name] = value
         self._events.scalars(
             row["step"],
-            {
-                f"{row['kind']}/{name}": value
-                for name, value in row.items()
-                if name not in left_out and value is not None
-            },
+            {f"{row['kind']}/{name}": value for name, value in values.items() if value is not None},
         )
         self._events.flush()
 
@@ -290,6 +303,13 @@ def _score_in_words(means: dict[str, float]) -> str:
     name, score = score_of(means)
     f1 = f", F1 {means['f1']:.4f}" if "f1" in means else ""
     return f"{name} {score:.4f}{f1}"
+
+
+def without_nan(value: Any) -> Any:
+    """Returns None in place of a NaN or an infinity, which JSON has not, in dicts as well."""
+    if isinstance(value, dict):
+        return {key: without_nan(one) for key, one in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def to_json(values: dict[str, Any]) -> str:

@@ -102,7 +102,7 @@ def _open_batches(run: Run) -> Any:
 def _report(run: Run, window: Window) -> None:
     """Records the steps of the window."""
     rate = learning_rate_at(run.schedule, window.step - 1)
-    run.reporter.trained(window.step, window.means(), rate)
+    run.reporter.trained(window.step, window.means(), rate, run.engine.gradient_norms())
     _profile(run)
 
 

@@ -91,6 +91,7 @@ class TensorFlowEngine(Engine):
         )
         self.steps = self._make_steps()
         self._frozen_steps: Steps | None = None
+        self._trained: Steps | None = None  # by which of them it was trained last
         self._evaluation_data: tuple[HostBatches, Any] | None = None
 
     def _check(self, classes: int, trains: bool, weights: Sequence[float]) -> None:
@@ -151,7 +152,14 @@ class TensorFlowEngine(Engine):
         with explain_broken_images(batches.host_batches.source, ids):
             sums = stage.train_loop(batches.iterator, tf.constant(steps)).numpy()
         batches.position += steps
+        self._trained = stage
         return sums
+
+    def gradient_norms(self) -> dict[str, float]:
+        norms = self._trained.norms if self._trained else None
+        if norms is None:
+            return {}
+        return dict(zip(norms.names, norms.last.numpy().tolist(), strict=True))
 
     def _stage(self, frozen: bool) -> Steps:
         """Returns the compiled steps of a stage; those of the first one leave the body alone."""

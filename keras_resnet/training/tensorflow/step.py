@@ -18,6 +18,7 @@ from keras_resnet.input_pipeline.augment import mixing
 from keras_resnet.layers import average_moving_statistics, defer_moving_statistics
 from keras_resnet.training.engine import Evaluated
 from keras_resnet.training.tensorflow.ema import WeightAverage
+from keras_resnet.training.tensorflow.gradient_norms import GradientNorms
 from keras_resnet.training.tensorflow.losses import example_losses, example_weights
 from keras_resnet.training.tensorflow.metrics import Counting, LabelSet, OneLabel
 from keras_resnet.training.tensorflow.strategy import device_kind
@@ -63,10 +64,13 @@ class Steps:
             only.
         strategy: where it runs; model and optimizer were created in its scope.
         config: reads `batch_size`, `accumulate_steps`, `xla`, `loss`, `data.multi_label`,
-            `model.synchronized_norm`.
+            `model.synchronized_norm` and `log_gradient_norms`.
         average: the moving average of the weights that training updates, if any.
         class_weights: of the loss, one for each class; () for none. With `data.multi_label` they
             are factors of the loss of its yes, else of the examples that have it as their label.
+
+    Attributes:
+        norms: of the gradients of what trains, in the last step of each call; None without them.
     """
 
     def __init__(
@@ -87,6 +91,12 @@ class Steps:
         self._train_step, self._accumulate_step = self.train_step, self.accumulate_step
         self._update_step = self.update_step
         self._averages_late = False
+        logs_norms = config.log_gradient_norms == "on" or (
+            config.log_gradient_norms == "auto" and device_kind(strategy) == "CPU"
+        )
+        self.norms: GradientNorms | None = None
+        if optimizer is not None and logs_norms:
+            self.norms = GradientNorms(optimizer, model.trainable_variables)
         self._gradients = self._make_gradient_sums() if config.accumulate_steps > 1 else []
         if use_xla(config.xla, strategy, config.model.synchronized_norm):
             compiled = functools.partial(tf.function, jit_compile=True, autograph=False)
@@ -133,11 +143,16 @@ class Steps:
         return losses
 
     @without_autograph
-    def train_step(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
-        """One replica's part of a training step; returns SUMS over its examples."""
+    def train_step(self, batch: dict[str, tf.Tensor], log_norms: tf.Tensor | None = None) -> Any:
+        """One replica's part of a training step.
+
+        Returns:
+            SUMS over its examples, and where `log_norms` is given also what `GradientNorms.update`
+            gives.
+        """
         gradients, sums = self._forward_backward(batch["image"], batch["label"], batch.get("mix"))
-        self._update(gradients)
-        return sums
+        norms = self._update(gradients, log_norms)
+        return sums if norms is None else (sums, norms)
 
     @without_autograph
     def accumulate_step(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
@@ -148,17 +163,27 @@ class Steps:
         return sums
 
     @without_autograph
-    def update_step(self) -> None:
-        """One replica's part of the update with what `accumulate_step` has added up."""
-        self._update([tf.identity(total) for total in self._gradients])
+    def update_step(self, log_norms: tf.Tensor | None = None) -> Any:
+        """One replica's part of the update with what `accumulate_step` has added up.
+
+        Returns:
+            Where `log_norms` is given what `GradientNorms.update` gives, else None.
+        """
+        norms = self._update([tf.identity(total) for total in self._gradients], log_norms)
         for total in self._gradients:
             total.assign(tf.zeros_like(total))
+        return norms
 
-    def _update(self, gradients: list) -> None:
+    def _update(self, gradients: list, log_norms: tf.Tensor | None) -> Any:
+        norms = None
         # Keras' apply sums the gradients over the replicas.
-        self.optimizer.apply(gradients, self.model.trainable_variables)
+        if self.norms is None or log_norms is None:
+            self.optimizer.apply(gradients, self.model.trainable_variables)
+        else:
+            norms = self.norms.update(gradients, log_norms)
         if self.average is not None:
             self.average.update(self.optimizer.iterations)
+        return norms
 
     def _make_gradient_sums(self) -> list[tf.Variable]:
         # Zero between steps, so no checkpoint needs them. Each replica adds up its own.
@@ -199,15 +224,20 @@ class Steps:
         """
         rows = tf.TensorArray(tf.float32, size=steps, element_shape=[len(self.counting.names)])
         for index in tf.range(steps):
+            # A tensor, so that nothing is traced again; () where no norms are logged.
+            is_last = () if self.norms is None else (index == steps - 1,)
             if self._gradients:
                 sums = tf.zeros(len(self.counting.names))
                 for _ in tf.range(self.config.accumulate_steps):
                     counted = self.strategy.run(self._accumulate_step, args=(next(iterator),))
                     sums += self.strategy.reduce("SUM", counted, axis=None)
-                self.strategy.run(self._update_step)
+                self._keep_norms(self.strategy.run(self._update_step, args=is_last))
             else:
-                counted = self.strategy.run(self._train_step, args=(next(iterator),))
-                sums = self.strategy.reduce("SUM", counted, axis=None)
+                found = self.strategy.run(self._train_step, args=(next(iterator), *is_last))
+                if self.norms is not None:
+                    found, of_blocks = found
+                    self._keep_norms(of_blocks)
+                sums = self.strategy.reduce("SUM", found, axis=None)
             rows = rows.write(index, sums)
         if self._averages_late:  # before anybody reads them
             followers = self.average.moving_statistics() if self.average else []
@@ -231,6 +261,12 @@ class Steps:
             rows = [sums, *(self.strategy.gather(part, axis=0) for part in found[1:])]
             arrays = [array.write(index, row) for array, row in zip(arrays, rows, strict=True)]
         return Evaluated(arrays[0].stack(), *(array.concat() for array in arrays[1:]))
+
+    @without_autograph
+    def _keep_norms(self, of_blocks: Any) -> None:
+        """Keeps what `GradientNorms.update` gave on each replica; those of one are those of all."""
+        if self.norms is not None:
+            self.norms.last.assign(self.strategy.experimental_local_results(of_blocks)[0])
 
     def _normalize(self, images: tf.Tensor) -> tf.Tensor:
         dtype = self.model.compute_dtype
