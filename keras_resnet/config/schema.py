@@ -224,6 +224,10 @@ _ROWS = (
     Key("checkpoint.model", "newest", choices=("newest", "best"), resume=FREELY, since=3,
         absent={1: "newest", 2: "newest"},
         help="Which checkpoint becomes model.keras: that of the last step, or of the best top-1."),
+    # Code: training alone imports it, on one host.
+    Key("training.callbacks", (), texts=True, example=("tracking:WandB",), resume=FREELY, since=3,
+        absent={1: (), 2: ()},
+        help="Trackers that follow the run, each package.module:factory (docs/training.md)."),
     Key("tensorboard.histograms", False, resume=FREELY,
         help="Writes histograms of all weights at every evaluation."),
     Key("tensorboard.profile_steps", (), example=(10, 15), resume=FREELY,

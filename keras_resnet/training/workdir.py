@@ -6,6 +6,7 @@ Files are replaced whole: a kill leaves the old one or the new.
 import contextlib
 import json
 import os
+import re
 import secrets
 import shlex
 import tempfile
@@ -46,6 +47,7 @@ class WorkDir:
         self.classes = self.path / "classes.csv"
         self.result = self.path / "result.json"
         self.log = self.path / "train.log"
+        self.id = self.path / "run_id.txt"
         self.lock = self.path / ".lock"
 
     def check(self, config: ConfigDict) -> None:
@@ -146,7 +148,7 @@ class WorkDir:
         """Removes the parts of files that killed processes have left; for who has it `locked`."""
         for path in (self.config, self.dataset, self.metrics, self.model, self.curves):
             storage.remove_leftovers(path)
-        for path in (self.confusion, self.classes, self.result, self.splits):
+        for path in (self.confusion, self.classes, self.result, self.splits, self.id):
             storage.remove_leftovers(path)
 
     def read_config(self) -> ConfigDict:
@@ -213,6 +215,15 @@ class WorkDir:
             return None
         keys = ("top1", "top5", "loss", "examples")
         return result if all(type(result.get(key)) in (int, float) for key in keys) else None
+
+    def keep_id(self) -> str:
+        """Returns 16 random hexadecimal digits, always the same; for who has it `locked`."""
+        with storage.explain_bucket_errors(self.id):
+            found = self.id.read_text(errors="replace").strip() if self.id.exists() else ""
+        if not re.fullmatch("[0-9a-f]{16}", found):
+            found = secrets.token_hex(8)
+            write_text(self.id, found + "\n")
+        return found
 
     def append_metrics(self, row: dict) -> None:
         """Adds one JSON object as a line to metrics.jsonl."""
