@@ -231,6 +231,10 @@ _ROWS = (
         help="What becomes model.keras: the last step, or the one of the best top-1 or mAP."),
     Key("report", True, resume=FREELY, since=3, absent={1: True, 2: True},
         help="Writes report.html at the end of the run (docs/report.md)."),
+    # Code: training alone imports it, on one host.
+    Key("training.callbacks", (), texts=True, example=("tracking:WandB",), resume=FREELY, since=3,
+        absent={1: (), 2: ()},
+        help="Trackers that follow the run, each package.module:factory (docs/training.md)."),
     Key("tensorboard.histograms", False, resume=FREELY,
         help="Writes histograms of all weights at every evaluation."),
     Key("tensorboard.profile_steps", (), example=(10, 15), resume=FREELY,

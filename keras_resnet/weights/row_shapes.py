@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 from keras_resnet.architectures import ARCHITECTURES, Architecture
-from keras_resnet.blocks.common import ZERO_SHORTCUTS
+from keras_resnet.blocks.shortcuts import ZERO_SHORTCUTS
 from keras_resnet.weights import schemes
 from keras_resnet.weights.checkpoint import Checkpoint
 from keras_resnet.weights.written_layers import Shape, kind_of, layers_of_file
