@@ -258,7 +258,7 @@ LATER = {
     "data.max_pixels": 2**28,
     "data.scaled_decoding": "never",
 }
-OTHER_DEFAULTS = {"model.zero_init_last_gamma": True}
+OTHER_DEFAULTS = {"precision": "float32", "model.zero_init_last_gamma": True}
 
 
 def test_defaults_are_those_of_the_first_version_but_for_what_the_table_says():

@@ -57,7 +57,7 @@ def plan_run(
         raise UsageError(f"--minutes={minutes:g} must be above 0")
     path = absolute(data) if os.fspath(data) else ""
     # What is wrong with the values that are given is said before anything is listed.
-    base = check(merge(default_config(), {"precision": "auto", **given}, "overrides"))
+    base = check(merge(default_config(), given, "overrides"))
     with explain_listing(path):
         layout = find_layout(path)
         splits = choose_splits(layout, split, given)

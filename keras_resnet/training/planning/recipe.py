@@ -105,7 +105,6 @@ def choose(
         "batch_size": batch_size,
         "evaluate_every_epochs": math.ceil(epochs / 40),
         "checkpoint.every_epochs": math.ceil(epochs / 10),
-        "precision": "auto",
         "loss.label_smoothing": 0.1,
         # The best of a few evaluations on some images is the one that was lucky.
         "checkpoint.model": "best" if photos.validation >= _JUDGES else "newest",
