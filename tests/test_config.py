@@ -261,7 +261,7 @@ LATER = {
     "report": True,
     "training.callbacks": (),
 }
-OTHER_DEFAULTS = {"model.zero_init_last_gamma": True}
+OTHER_DEFAULTS = {"precision": "float32", "model.zero_init_last_gamma": True}
 
 
 def test_defaults_are_those_of_the_first_version_but_for_what_the_table_says():

@@ -45,7 +45,7 @@ def test_what_may_change_is_written_and_what_matters_noted(workdir):
     workdir.claim(again)
     assert [row["changed"] for row in workdir.read_history()] == [
         {"data.path": ["", "/new"]},
-        {"data.path": ["/new", "/newer"]},
+        {"data.path": ["/new", "/newer"], "data.cache": ["auto", "none"]},
     ]
     assert json.loads(workdir.config.read_text())["config_version"] == configs.CONFIG_VERSION
 

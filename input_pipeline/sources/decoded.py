@@ -17,7 +17,6 @@ import hashlib
 import itertools
 import json
 import logging
-import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -37,7 +36,8 @@ from keras_resnet.input_pipeline.sources.memory import readable
 # Of the space that is left on a disk, how much the photos of a split may take, and how much at all.
 SHARE_OF_DISK = 0.5
 MOST_BYTES = 16 * 2**30
-_AT_ONCE = 16
+# Photos that are held while they are decoded: a phone's and its pixels take 7 MB.
+_AT_ONCE = 4
 
 _log = logging.getLogger("input_pipeline")
 
@@ -137,7 +137,7 @@ class Decoded(caching.Cached):
         """All images as they are kept, some at a time, and their labels."""
         labels, readers = self.labels(), (read for _, read in self._images.records())
         place = 0
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
             while some := list(itertools.islice(readers, _AT_ONCE)):
                 images = list(pool.map(lambda read: self._shrink(read()), some))
                 yield images, labels[place : place + len(some)]

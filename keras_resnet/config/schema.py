@@ -62,7 +62,8 @@ _ROWS = (
     Key("connect_timeout", 300.0, range=NOT_NEGATIVE, resume=FREELY, per_host=True,
         help="Seconds that multi_worker waits for the other hosts."),
     # A run records what auto came to.
-    Key("precision", "float32", choices=("auto", "float32", "mixed_bfloat16", "mixed_float16"),
+    Key("precision", "auto", choices=("auto", "float32", "mixed_bfloat16", "mixed_float16"),
+        formerly={1: "float32", 2: "float32"},
         help="Type of the numbers it computes with, the mixed ones with variables in float32; "
         "auto: mixed_bfloat16 where the device multiplies it natively, else float32."),
     Key("xla", "auto", choices=("auto", "on", "off"), resume=NOTED,

@@ -30,6 +30,7 @@ LABEL_SETS = {
     "loss.sum_classes": True,
     "loss.label_smoothing": 0.0,
 }
+_JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +39,8 @@ class Plan:
 
     Attributes:
         config: checked, to train with.
-        lines: five, each on what was chosen, why, and how to change it.
+        lines: five, each on what was chosen, why, and how to change it; and a sixth where photos
+            are kept decoded.
         warnings: on what a person should know of the images.
     """
 
@@ -65,7 +67,7 @@ def plan_run(
         raise UsageError(f"--minutes={minutes:g} must be above 0")
     path = absolute(data) if os.fspath(data) else ""
     # What is wrong with the values that are given is said before anything is listed.
-    base = check(merge(default_config(), {"precision": "auto", **given}, "overrides"))
+    base = check(merge(default_config(), given, "overrides"))
     with explain_listing(path):
         layout = find_layout(path, given.get("data.multi_label"))
         splits = choose_splits(layout, split, given)
@@ -86,7 +88,8 @@ def _photos(splits: Splits) -> Photos:
     # Where no header can be read, the run will say which file is broken.
     sizes = sample_sizes(files) or [(224, 224)]
     height, width = (round(statistics.median(side)) for side in zip(*sizes, strict=True))
-    return Photos(len(files), len(splits.examples["validation"]), height, width)
+    jpegs = sum(path.lower().endswith(_JPEG) for path in files) / len(files)
+    return Photos(len(files), len(splits.examples["validation"]), height, width, jpegs)
 
 
 def _pretrained(config: ConfigDict, given: Mapping[str, Any]) -> Pretrained:
@@ -147,6 +150,18 @@ def _lines(
         "Change: --config.optimizer.learning_rate=",
         f"augment    {crop}, {flips}. Where left and right mean something: "
         "--config.data.augment.flip=false",
+        *_kept(data, recipe),
+    )
+
+
+def _kept(data: ConfigDict, recipe: Recipe) -> tuple[str, ...]:
+    if not recipe.kept_bytes:
+        return ()
+    where = data.cache_path or "the work directory, until the run ends"
+    return (
+        "reading    the photos are large and few: they are decoded and shrunk once, and kept so in "
+        f"{where} (about {recipe.kept_bytes / 2**30:.1f} GiB). "
+        "Change: --config.data.cache=none",
     )
 
 
