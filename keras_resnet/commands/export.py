@@ -79,7 +79,13 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
         flag_values=flags,
     )
     for name, number, lowest, meaning in (
-        ("top", 5, 1, "Number of classes that a server answers with."),
+        (
+            "top",
+            None,
+            1,
+            "Number of classes that a server answers with: 5, or all where an image may have "
+            "several labels.",
+        ),
         (
             "max-batch",
             64,
@@ -149,10 +155,14 @@ def _samples(
     labels: list[str] | None,
 ) -> "Samples | None":
     """The images to compare on; None of a model that the export will refuse anyway."""
+    import keras
+
     from keras_resnet.export import sample_images
 
     preprocessing = getattr(model, "preprocessing", None)
     names = tuple(labels or getattr(model, "class_names", None) or ())
+    if getattr(model.layers[-1], "activation", None) is keras.activations.sigmoid:
+        names = ()  # a folder names one of several labels
     if preprocessing is None:
         return None
     if flags.images:

@@ -27,11 +27,14 @@ class Description:
         preprocessing: of the model that was exported.
         class_names: one for each logit.
         is_multilabel: probabilities are independent (sigmoid) instead of one of many (softmax).
+        thresholds: of independent probabilities, above which each class is predicted; () for a half
+            everywhere.
     """
 
     preprocessing: Preprocessing
     class_names: tuple[str, ...]
     is_multilabel: bool
+    thresholds: tuple[float, ...] = ()
 
     def to_json(self) -> str:
         """The text that `read` turns back."""
@@ -39,6 +42,7 @@ class Description:
             "preprocessing": self.preprocessing.to_dict(),
             "class_names": list(self.class_names),
             "is_multilabel": self.is_multilabel,
+            "thresholds": list(self.thresholds),
         }
         return json.dumps(values)
 
@@ -50,7 +54,18 @@ class Description:
             Preprocessing.from_dict(values["preprocessing"]),
             tuple(values["class_names"]),
             bool(values["is_multilabel"]),
+            checked_thresholds(values.get("thresholds"), len(values["class_names"])),
         )
+
+
+def checked_thresholds(values: Any, classes: int) -> tuple[float, ...]:
+    """Thresholds that a file holds, () where it has none; raises ValueError for anything else."""
+    if not values:
+        return ()
+    numbers = tuple(float(value) for value in values)
+    if len(numbers) != classes or not all(0 <= number <= 1 for number in numbers):
+        raise ValueError(f"{len(numbers)} thresholds for {classes} classes")
+    return numbers
 
 
 def add_to_tflite(path: Path, description: Description) -> None:

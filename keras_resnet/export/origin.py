@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_resnet.bounds import parse_json
+from keras_resnet.export.description import Description, checked_thresholds
 from keras_resnet.installation import VERSION
 
 # Beside the records for warm-up, where SavedModels keep what servers do not look at.
@@ -18,13 +19,19 @@ class ForeignModelWarning(UserWarning):
     """A SavedModel that this package did not write is about to be run."""
 
 
-def write_origin(folder: Path, class_names: list[str]) -> None:
-    """Notes in a SavedModel that this package wrote it, and the exact names of its classes."""
+def write_origin(folder: Path, description: Description) -> None:
+    """Notes in a SavedModel that this package wrote it, and what cannot be asked of its graph.
+
+    That is the exact names of the classes, whether an image may have several, and above which
+    probabilities it has them.
+    """
     (folder / FILE).parent.mkdir(exist_ok=True)
     origin = {
         "written_by": f"keras-resnet {VERSION}",
         "saved_model_sha256": _digest(folder),
-        "class_names": class_names,
+        "class_names": list(description.class_names),
+        "is_multilabel": description.is_multilabel,
+        "thresholds": list(description.thresholds),
     }
     (folder / FILE).write_text(json.dumps(origin) + "\n")
 
@@ -40,6 +47,7 @@ def read_origin(folder: Path) -> dict[str, Any] | None:
         same = origin["saved_model_sha256"] == _digest(folder)
         names = origin["class_names"]
         plain = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        checked_thresholds(origin.get("thresholds"), len(names))
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return origin if same and plain else None

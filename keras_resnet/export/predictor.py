@@ -19,6 +19,7 @@ from keras_resnet.errors import UserError
 from keras_resnet.export import file_predictors, signatures
 from keras_resnet.export.labels import LABELS, lines_of
 from keras_resnet.export.origin import read_origin, warn_if_foreign
+from keras_resnet.export.signatures import TOP
 from keras_resnet.export.versions import list_versions, newest_version
 from keras_resnet.input_pipeline.corrupt_images import describe, problem
 from keras_resnet.input_pipeline.errors import DataError
@@ -29,12 +30,12 @@ from keras_resnet.models.loading import load_model
 from keras_resnet.preprocessing import MAX_PIXELS
 from keras_resnet.storage import in_bucket, read_json
 from keras_resnet.training.evaluation import Which, load_model_of_workdir
+from keras_resnet.training.label_sets import THRESHOLD
 from keras_resnet.training.workdir import WorkDir
 from keras_resnet.weights.checkpoint import WeightsError
 from keras_resnet.weights.files import are_weights
 
 BATCH = 32
-TOP = 5
 UNDECODABLE = "it cannot be decoded"
 
 # string tensor [n] -> `class_ids`, `probabilities`, [n, k] each, and perhaps `valid`, bool [n], and
@@ -65,20 +66,61 @@ class Predictor:
         class_names: of all classes, by number.
         max_pixels: how many pixels an image may claim to have (`Preprocessing.max_pixels`), where
             that is known.
+        thresholds: where an image may have several labels, above which probability each class is
+            predicted; () for a half everywhere. None: it has one label.
+        top: where it may have several, how many at most; None: all above their thresholds.
+
+    Attributes:
+        class_names: as given.
+        is_multilabel: whether an image may have several labels or none.
+        thresholds: one for each class where it may; else ().
     """
 
-    def __init__(self, answer: Answer, class_names: Sequence[str], max_pixels: int = MAX_PIXELS):
-        self._answer, self._max_pixels = answer, max_pixels
+    def __init__(
+        self,
+        answer: Answer,
+        class_names: Sequence[str],
+        max_pixels: int = MAX_PIXELS,
+        thresholds: Sequence[float] | None = None,
+        top: int | None = None,
+    ):
+        self._answer, self._max_pixels, self._top = answer, max_pixels, top
         self.class_names = tuple(class_names)
+        self.is_multilabel = thresholds is not None
+        halves = (THRESHOLD,) * len(self.class_names) if self.is_multilabel else ()
+        self.thresholds = tuple(thresholds or halves)
 
     @classmethod
     def of_model(
-        cls, model: keras.Model, top: int = TOP, class_names: list[str] | None = None
+        cls, model: keras.Model, top: int | None = None, class_names: list[str] | None = None
     ) -> "Predictor":
         """Predicts with a Keras model, through the functions that its export would have."""
         network = signatures.make_network(model, fold=False, class_names=class_names)
-        made = signatures.make_signatures(network, network, top=top, on_error="flag")
-        return cls(made["serving_default"], network.class_names, network.preprocessing.max_pixels)
+        several = network.is_multilabel
+        made = signatures.make_signatures(
+            network, network, top=None if several else top, on_error="flag"
+        )
+        return cls(
+            made["serving_default"],
+            network.class_names,
+            network.preprocessing.max_pixels,
+            network.thresholds if several else None,
+            top,
+        )
+
+    def with_threshold(self, value: float) -> "Predictor":
+        """The same with one threshold for all classes, where an image may have several labels.
+
+        Raises:
+            UserError: it has one label.
+        """
+        if not self.is_multilabel:
+            raise UserError(
+                "a threshold is for models of several labels an image (sigmoid); this one gives "
+                "one class (softmax)"
+            )
+        limits = (value,) * len(self.class_names)
+        return Predictor(self._answer, self.class_names, self._max_pixels, limits, self._top)
 
     def predict(
         self,
@@ -92,7 +134,8 @@ class Predictor:
 
         Yields:
             The path and a list of {"class": name, "class_id": index, "probability": 0..1}, the most
-            probable first, or a string that says why the file cannot be read.
+            probable first, or a string that says why the file cannot be read. Where an image may
+            have several labels, the list holds those above their thresholds, perhaps none.
 
         Raises:
             UserError: a path does not exist.
@@ -115,10 +158,21 @@ class Predictor:
             return {}
         found = self.classify(list(contents.values()))
         return {
-            file: found.problems.get(place)
-            or _rows(self.class_names, found.class_ids[place], found.probabilities[place])
+            file: found.problems[place]
+            if place in found.problems
+            else self._rows(found.class_ids[place], found.probabilities[place])
             for place, file in enumerate(contents)
         }
+
+    def _rows(self, ids: np.ndarray, probabilities: np.ndarray) -> list[dict]:
+        if self.is_multilabel:
+            limits = np.array(self.thresholds, probabilities.dtype)[ids]
+            above = np.flatnonzero(probabilities > limits)[: self._top]
+            ids, probabilities = ids[above], probabilities[above]
+        return [
+            {"class": self.class_names[index], "class_id": int(index), "probability": float(value)}
+            for index, value in zip(ids, probabilities, strict=True)
+        ]
 
     def classify(self, encoded: Sequence[bytes]) -> Classified:
         """Classifies the contents of image files, at least one, as one batch."""
@@ -175,7 +229,8 @@ def load_predictor(
             `load_model_of_workdir`), or trained weights that name their network: a file, a folder
             of transformers or an address `hf://OWNER/REPOSITORY` (see `weights.read_weights`).
         top: number of classes, 5 by default; a SavedModel returns as many as it was exported with,
-            or fewer if `top` says so.
+            or fewer if `top` says so. Where an image may have several labels it is all of them that
+            are above their thresholds, or fewer if `top` says so.
         class_names: instead of the model's own.
         trusted: True leaves out the warning of a SavedModel that this package did not write, which
             can read and write files (see `origin`).
@@ -186,16 +241,24 @@ def load_predictor(
     """
     network = load_network(path)
     if network is not None:
-        return Predictor.of_model(network, top or TOP, class_names)
+        return Predictor.of_model(network, top, class_names)
     name, file = os.fspath(path), Path(path).expanduser()
     if file.suffix in file_predictors.SUFFIXES:
-        answer, own = file_predictors.load(file, top or TOP)
-        return Predictor(answer, _checked(class_names, own, name))
+        answer, said = file_predictors.load(file, top or TOP)
+        names = _checked(class_names, said.class_names, name)
+        limits = said.thresholds if said.is_multilabel else None
+        return Predictor(answer, names, said.preprocessing.max_pixels, limits, top)
     folder = newest_version(file)
     if not trusted:
         warn_if_foreign(folder)
-    answer = _served(folder, top)
-    return Predictor(answer, _checked(class_names, _served_names(folder), name))
+    origin = read_origin(folder)
+    own = _served_names(folder) if origin is None else origin["class_names"]
+    if origin is None or not origin.get("is_multilabel"):
+        return Predictor(_served(folder, top), _checked(class_names, own, name))
+    limits = tuple(origin.get("thresholds") or ())
+    return Predictor(
+        _served(folder, None), _checked(class_names, own, name), thresholds=limits, top=top
+    )
 
 
 def load_network(path: str | os.PathLike, checkpoint: Which | None = None) -> keras.Model | None:
@@ -281,10 +344,7 @@ def _served(folder: Path, top: int | None) -> Answer:
 
 
 def _served_names(folder: Path) -> list[str]:
-    """The names that an export notes, or has as an asset, one a line."""
-    origin = read_origin(folder)
-    if origin is not None:
-        return origin["class_names"]
+    """The names that an export has as an asset, one a line."""
     file = folder / "assets" / LABELS
     try:
         return lines_of(file)
@@ -309,10 +369,3 @@ def _read(files: list[Path], max_pixels: int) -> tuple[dict[Path, bytes], dict[P
 
 def _reason(error: tf.errors.OpError) -> str:
     return UNDECODABLE if signatures.UNREADABLE in error.message else error.message
-
-
-def _rows(names: Sequence[str], ids: np.ndarray, probabilities: np.ndarray) -> list[dict]:
-    return [
-        {"class": names[index], "class_id": int(index), "probability": float(value)}
-        for index, value in zip(ids, probabilities, strict=True)
-    ]

@@ -58,7 +58,7 @@ def export_saved_model(
     *,
     precision: str = "float32",
     fold: bool = True,
-    top: int = 5,
+    top: int | None = None,
     on_error: str = "fail",
     max_batch: int = MAX_BATCH,
     class_names: list[str] | None = None,
@@ -137,7 +137,7 @@ def write_saved_model(folder: Path, network: Network, signatures: dict) -> None:
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     tf.saved_model.save(module, str(folder), signatures=concrete, options=options)
     labels.unlink()  # the SavedModel has its own copy in assets/
-    write_origin(folder, list(network.class_names))
+    write_origin(folder, network.description)
 
 
 def _check_size(network: Network) -> None:

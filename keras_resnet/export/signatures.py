@@ -27,6 +27,7 @@ ON_ERROR = ("fail", "flag")
 PARALLEL_DECODES = ((4 * 2**20, 16), (16 * 2**20, 4), (math.inf, 1))
 # Images of a request, more than what `serving_config` lets a server put together.
 MAX_BATCH = 64
+TOP = 5
 UNREADABLE = "image_bytes cannot be decoded"
 TOO_MANY = "too many images in one request"
 
@@ -41,12 +42,15 @@ class Network:
         class_names: one for each logit.
         is_multilabel: probabilities are independent (sigmoid) instead of one of many (softmax): the
             activation of the classifier says so, whatever the network was trained with.
+        thresholds: of independent probabilities, above which each class is predicted; () for a half
+            everywhere.
     """
 
     model: keras.Model
     preprocessing: Preprocessing
     class_names: tuple[str, ...]
     is_multilabel: bool
+    thresholds: tuple[float, ...] = ()
 
     @property
     def image_shape(self) -> tuple[int | None, ...]:
@@ -56,7 +60,9 @@ class Network:
     @property
     def description(self) -> Description:
         """What a file in which it is exported says of itself."""
-        return Description(self.preprocessing, self.class_names, self.is_multilabel)
+        return Description(
+            self.preprocessing, self.class_names, self.is_multilabel, self.thresholds
+        )
 
     def __call__(self, pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """float32 [batch, height, width, 3], RGB values 0..255 -> (features, logits)."""
@@ -100,6 +106,7 @@ def make_network(
         preprocessing=preprocessing,
         class_names=names,
         is_multilabel=is_multilabel,
+        thresholds=tuple(getattr(model, "thresholds", None) or ()) if is_multilabel else (),
     )
 
 
@@ -219,7 +226,7 @@ def make_signatures(
     network: Network,
     call: Callable,
     *,
-    top: int = 5,
+    top: int | None = None,
     on_error: str = "fail",
     max_batch: int = MAX_BATCH,
 ) -> dict[str, tf.types.experimental.PolymorphicFunction]:
@@ -227,13 +234,16 @@ def make_signatures(
 
     Args:
         call: pixels -> (features, logits): the network, or what `freeze` made of it.
-        top: number of classes that `serving_default` returns, at most all.
+        top: number of classes that `serving_default` returns, at most all; None: 5, or all of a
+            network of several labels an image.
         on_error: "fail" refuses a batch with an image that cannot be decoded; "flag" answers for
             the others and says which in an output `valid`.
         max_batch: how many images a request may hold; more are refused with InvalidArgument, before
             they take memory. ResNet-50 needs about 15 MB for each at 224 pixels.
     """
     names = tf.constant(list(map(to_bytes, network.class_names)))
+    if top is None:
+        top = len(network.class_names) if network.is_multilabel else TOP
     top = min(top, len(network.class_names))
 
     def decode(image_bytes):
