@@ -7,7 +7,8 @@ for TF Serving, beside serving_config/) and others, for which PATH is a file. Ev
 after it is written and compared with the model; one that differs beyond its tolerance is not kept.
 Model and export are compared on the images of --images, or on the evaluation split of the work
 directory. From a work directory the finished model is taken, or the newest checkpoint of a run that
-still goes on, or with --checkpoint=best the one with the highest top-1."""
+still goes on, or with --checkpoint=best the one with the highest top-1
+or mAP."""
 
 import re
 from pathlib import Path
