@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet.input_pipeline import order
+from keras_resnet.input_pipeline import label_sets, order
 from keras_resnet.input_pipeline.corrupt_images import SkippedImages
 from keras_resnet.preprocessing import MAX_PIXELS
 
@@ -125,6 +125,12 @@ class Source(abc.ABC):
         """
         with tf.init_scope():
             return np.concatenate([labels.numpy() for _, labels in self.chunks()])
+
+    def label_text(self, label: Any) -> str:
+        """The class of an example with this label; of several what `label_sets.join` gives."""
+        if not self.multi_label:
+            return self.class_names[label]
+        return label_sets.join([self.class_names[number] for number in np.flatnonzero(label)])
 
     def class_counts(self) -> np.ndarray:
         """int64[classes]: the examples of each class."""

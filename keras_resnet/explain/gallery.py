@@ -307,7 +307,7 @@ class _Shots:
         from keras_resnet.explain.labelled import batches_of, encoded_images
 
         call = embedder(self.model)
-        numbers: dict[str, int] = {}
+        numbers: dict[str, Any] = {}  # of one class, or 0 and 1 for each
 
         def batches():
             for batch, labels in batches_of(training, self.model, _BATCH, TRAINING_IMAGES):
@@ -323,10 +323,10 @@ class _Shots:
         contents = list(encoded_images(training, wanted).items())
         seen = decode([name for name, _ in contents], contents, self.model)
         photos = dict(zip(seen.good, seen.pixels, strict=True))
-        names = training.class_names
         return [
             tuple(
-                Neighbor(name, names[numbers[name]], cosine, photos[name]) for name, cosine in row
+                Neighbor(name, training.label_text(numbers[name]), cosine, photos[name])
+                for name, cosine in row
             )
             for row in rows
         ]

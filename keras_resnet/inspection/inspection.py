@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_resnet.backend import require_tensorflow
 from keras_resnet.errors import UserError
-from keras_resnet.input_pipeline import exclusion
+from keras_resnet.input_pipeline import exclusion, label_sets
 from keras_resnet.input_pipeline.layout_finder import explain_listing, find_layout
 from keras_resnet.inspection import findings
 from keras_resnet.inspection.cross_validation import predict_from_others
@@ -148,7 +148,7 @@ def inspect_images(
     require_tensorflow()
     path = os.fspath(data)
     with explain_listing(path):
-        layout = find_layout(path)
+        layout = find_layout(path, multi_label=None)
         images, others = _list(layout)
         described = layout.describe()
     require_images(len(images), path)
@@ -182,8 +182,17 @@ def _list(layout: "Layout") -> tuple[list[Listed], list[Listed]]:
     for split in layout.splits:
         rank = _RANKS.get(split.role or "", 0)
         for kept, files in zip((images, others), layout.every_file(split), strict=True):
-            kept += [Listed(file, split.name, label, rank) for file, label in sorted(files)]
+            kept += [
+                Listed(file, split.name, label, rank, _classes(layout, label))
+                for file, label in sorted(files)
+            ]
     return images, others
+
+
+def _classes(layout: "Layout", label: str) -> tuple[str, ...]:
+    """The classes of an image whose label `Layout.every_file` gives."""
+    separator = label_sets.SEPARATORS[0]
+    return label_sets.labels_of(label, separator) if layout.multi_label else (label,)
 
 
 def _label_errors(
@@ -196,8 +205,13 @@ def _label_errors(
 ) -> tuple[Finding, str]:
     """Labels that a model doubts, and a line on how it was asked."""
     from keras_resnet import input_pipeline
-    from keras_resnet.evaluation import evaluate
+    from keras_resnet.evaluation import DataEvaluation, evaluate
 
+    if layout.multi_label:
+        raise UserError(
+            f"{path}: its images have several labels, and a model can judge labels where each has "
+            "one; leave --model out"
+        )
     name = split or layout.evaluation_split().name
     # What is known to be no image would stop the listing.
     broken = {
@@ -215,6 +229,7 @@ def _label_errors(
             max_broken_share=1.0,
         )
     result = evaluate(model, source)
+    assert isinstance(result, DataEvaluation)  # as the images have one label
     probabilities = _all_probabilities(result)
     by_path = {file.path: file for file in images}
     listed = [by_path[file] for file in result.files]

@@ -89,11 +89,11 @@ def train(
             `training.callbacks` of the config names.
 
     Returns:
-        The content of result.json: top1, top5, loss and examples of model.keras, the last step of
-        the run, model_step, from which model.keras is, best_step, train_images_per_second
-        (None if a damaged metrics.jsonl cannot tell), and
-        with data.on_error=skip skipped_train_images and skipped_eval_images: the images that could
-        not be read on this host since the run was started or resumed.
+        The content of result.json: top1, top5 (of several labels an image map, f1 and macro_f1),
+        loss and examples of model.keras, the last step of the run, model_step, from which
+        model.keras is, best_step, train_images_per_second (None if a damaged metrics.jsonl cannot
+        tell), and with data.on_error=skip skipped_train_images and skipped_eval_images: the images
+        that could not be read on this host since the run was started or resumed.
 
     Raises:
         UserError: the config, the work directory, the devices or a checkpoint cannot be used, or
@@ -133,6 +133,8 @@ def evaluate(
     overrides: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
     """Evaluates the "newest" or "best" checkpoint; returns top1, top5, loss, examples and step.
+
+    Of several labels an image it returns map, f1 and macro_f1 in place of top1 and top5.
 
     Args:
         workdir: of a run.

@@ -45,7 +45,7 @@ def finish(run: Run) -> dict[str, float]:
     thresholds = _thresholds(run, evaluation)
     if before is not None:
         # Without data.test_split, which a run may take back, its figures are none any more.
-        kept = {key: value for key, value in before.items() if not key.startswith("test_")}
+        kept = {key: value for key, value in before.items() if not _is_of_test(key)}
         result = {**kept, **evaluation.means}
         used = {"eval": run.eval_source}
     else:
@@ -152,6 +152,11 @@ def _write_report(run: Run, model: keras.Model, evaluation: AnyEvaluation) -> bo
         )
         return False
     return True
+
+
+def _is_of_test(key: str) -> bool:
+    """Whether an entry of result.json is there only with data.test_split."""
+    return key.startswith("test_") or key.endswith("_at_thresholds")
 
 
 def _thresholds(run: Run, evaluation: AnyEvaluation) -> list[float] | None:

@@ -11,7 +11,6 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from keras_resnet.input_pipeline import label_sets
 from keras_resnet.storage import absolute, replacing
 from keras_resnet.training.workdir import WorkDir
 
@@ -60,16 +59,10 @@ def _table(sources: Mapping[str, Any]) -> str:
     writer.writerow(_COLUMNS)
     for name, source in sources.items():
         if source is not None:
-            labels = (_label_text(source, label) for label in source.labels())
+            labels = map(source.label_text, source.labels())
             rows = zip(_paths(source), labels, strict=True)
             writer.writerows((path, label, roles[name]) for path, label in rows)
     return text.getvalue()
-
-
-def _label_text(source: Any, label: Any) -> str:
-    if not source.multi_label:
-        return source.class_names[label]
-    return label_sets.join([source.class_names[number] for number in label.nonzero()[0]])
 
 
 def _paths(source: Any) -> Iterator[str]:
