@@ -219,7 +219,7 @@ def calibrate(
     judged = evaluate(model, source)
     if isinstance(judged, LabelSetDataEvaluation):
         raise UserError(
-            f"{source.title}: images have several labels, and a calibration is of one class an image"
+            f"{source.title}: images have several labels, and a calibration is of one class each"
         )
     # Logits but for a constant of each image, which changes nothing.
     logits = np.zeros((judged.examples, len(judged.class_names)))
