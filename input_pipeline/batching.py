@@ -170,13 +170,7 @@ def _training_loader(
             return {"label": labels, "bytes": tf.strings.length(encoded)}
         images = _map_images(
             lambda example: training_image(
-                example[0],
-                example[1],
-                augment,
-                image_size,
-                source.upright,
-                source.max_pixels,
-                source.scaled_decoding,
+                example[0], example[1], augment, image_size, **source.decoding
             ),
             (encoded, numbers),
             chunk,
@@ -230,7 +224,7 @@ def evaluation_batches(
     def load(ids):
         encoded, labels = _fetch(source, ids)
         images = _map_images(
-            lambda file: evaluation_image(file, preprocessing),
+            lambda file: evaluation_image(file, preprocessing, of_cache=source.of_cache),
             encoded,
             max(chunk_sizes),
             image_size=image_size,

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from keras_resnet.input_pipeline.formats import bmp, exif, gif, jpeg, png, webp
+from keras_resnet.input_pipeline.formats import bmp, exif, gif, jpeg, png, shrunk, webp
 from keras_resnet.input_pipeline.formats.limits import MAX_PIXELS
 from keras_resnet.input_pipeline.operations import not_inlined
 
@@ -73,6 +73,7 @@ def decode_window(
     margin: int = 0,
     upright: bool = False,
     max_pixels: int = MAX_PIXELS,
+    of_cache: bool = False,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """Decodes a part of an image: of a JPEG no more than that, and turned as EXIF says.
 
@@ -87,6 +88,8 @@ def decode_window(
         margin: pixels that are decoded around a window at a part of its size.
         upright: whether EXIF's orientation is applied; windows are those of the upright image.
         max_pixels: see `formats.limits`.
+        of_cache: whether `encoded` may be what `formats.shrunk` has written; then it is that part
+            of a JPEG's pixels.
 
     Returns:
         uint8[h, w, 3]; int32[2], the part's top and left; int32, how many times shorter than they
@@ -97,18 +100,35 @@ def decode_window(
         tf.errors.InvalidArgumentError: as `decode_image`.
     """
 
-    def from_jpeg():
-        size = tf.stack(jpeg.size(encoded, max_pixels))
-        turned = exif.orientation(encoded) if upright else None
+    def cut(size, turned, ratio_of, pixels_of):
         whole = exif.turned_size(size, turned) if upright else size
         window = of_jpeg(whole)
-        place = _place_of_ratio(window, shrinks(whole, window), scaled_decoding)
-        ratio = tf.gather(jpeg.RATIOS, place)
+        ratio = ratio_of(whole, window)
         smaller = (whole + ratio - 1) // ratio
         window = _scaled(window, ratio, smaller, margin)
-        stored = exif.stored_window(window, smaller, turned) if upright else window
-        pixels = jpeg.decode_window(encoded, stored, place)
+        pixels = pixels_of(
+            exif.stored_window(window, smaller, turned) if upright else window, ratio
+        )
         return (exif.turn(pixels, turned) if upright else pixels), window[:2], ratio, whole
+
+    def from_jpeg():
+        size = tf.stack(jpeg.size(encoded, max_pixels))
+        return cut(
+            size,
+            exif.orientation(encoded) if upright else None,
+            lambda whole, window: ratio_of_window(window, shrinks(whole, window), scaled_decoding),
+            lambda window, ratio: jpeg.decode_window(encoded, window, ratio),
+        )
+
+    def from_shrunk():
+        size, ratio, turned, pixels, first = shrunk.read(encoded)
+
+        def part(window, _):
+            top, left, height, width = tf.unstack(window)
+            corner = tf.stack([first + top, left, 0])
+            return tf.slice(pixels, corner, tf.stack([height, width, 3]))
+
+        return cut(size, turned, lambda *_: ratio, part)
 
     @not_inlined
     def from_other(encoded):
@@ -123,13 +143,19 @@ def decode_window(
         pixels = tf.slice(image, tf.stack([top, left, 0]), tf.stack([height, width, 3]))
         return (exif.turn(pixels, turned) if upright else pixels), window[:2], 1, whole
 
-    pixels, *places = tf.cond(is_jpeg(encoded), from_jpeg, lambda: from_other(encoded))
+    def from_file():
+        return tf.cond(is_jpeg(encoded), from_jpeg, lambda: from_other(encoded))
+
+    if of_cache:
+        pixels, *places = tf.cond(shrunk.is_shrunk(encoded), from_shrunk, from_file)
+    else:
+        pixels, *places = from_file()
     pixels.set_shape([None, None, 3])
     return pixels, *places
 
 
-def _place_of_ratio(window: tf.Tensor, shrinks: tf.Tensor, scaled_decoding: str) -> tf.Tensor:
-    """int32: where in RATIOS the one stands at which a window, int32[4], is decoded.
+def ratio_of_window(window: tf.Tensor, shrinks: tf.Tensor, scaled_decoding: str) -> tf.Tensor:
+    """int32: the one of RATIOS at which a JPEG's window, int32[4], is decoded.
 
     The largest one that leaves twice the sides wanted, so that the resizing after it decides how
     sharp the image becomes (PIL's `reducing_gap`); and none that leaves more than LARGE_WINDOW
@@ -141,7 +167,7 @@ def _place_of_ratio(window: tf.Tensor, shrinks: tf.Tensor, scaled_decoding: str)
     small = tf.reduce_sum(tf.cast(area / ratios[:-1] ** 2 > LARGE_WINDOW, tf.int32))
     if scaled_decoding == "never":
         sharp = tf.where(small > 0, sharp, 0)
-    return tf.maximum(sharp, small)
+    return tf.gather(jpeg.RATIOS, tf.maximum(sharp, small))
 
 
 def _scaled(window: tf.Tensor, ratio: tf.Tensor, size: tf.Tensor, margin: int) -> tf.Tensor:

@@ -50,6 +50,7 @@ def resize_and_center_crop(
     upright: bool = False,
     max_pixels: int = MAX_PIXELS,
     scaled_decoding: str = "never",
+    of_cache: bool = False,
 ) -> tf.Tensor:
     """Resizes to image_size / crop_ratio, then takes the central square of image_size.
 
@@ -61,6 +62,7 @@ def resize_and_center_crop(
         image_size, crop_ratio, interpolation, resize, max_pixels, scaled_decoding: see
             `Preprocessing`.
         upright: whether the image is turned as its EXIF says.
+        of_cache: see `decode_window`.
 
     Returns:
         uint8[image_size, image_size, 3].
@@ -91,7 +93,7 @@ def resize_and_center_crop(
     image, origin, ratio, whole = decode_window(
         encoded, needed, needed_if_large,
         shrinks=shrinks, scaled_decoding=scaled_decoding, margin=_MARGIN, upright=upright,
-        max_pixels=max_pixels,
+        max_pixels=max_pixels, of_cache=of_cache,
     )  # fmt: skip
     resized, top_left = place(whole)
     return resize_window(
@@ -143,12 +145,21 @@ def map_files(
     )
 
 
+def resized_side(preprocessing: Mapping[str, Any]) -> int:
+    """Pixels that the short side of an image is resized to in evaluation."""
+    checked = check_preprocessing(preprocessing)
+    return _side(checked.image_size, checked.crop_ratio, checked.resize)
+
+
+def _side(size: int, crop_ratio: float, rule: str) -> int:
+    return (round if rule == "round" else math.floor)(size / crop_ratio)
+
+
 def _place(
     whole: tf.Tensor, size: int, crop_ratio: float, rule: str
 ) -> tuple[tf.Tensor, tf.Tensor]:
     # int32[2] each: the sides of the resized image, and the corner of its central square.
-    rounded = round if rule == "round" else math.floor
-    side = rounded(size / crop_ratio)
+    side = _side(size, crop_ratio, rule)
     if rule == "plain":
         resized = tf.fill([2], side)
     else:  # The long side is cut to a whole pixel by all. In int64: the product may exceed int32.
@@ -160,7 +171,9 @@ def _place(
     return resized, tf.cast(tf.round(spare / 2), tf.int32)  # half to even, as torchvision and timm
 
 
-def evaluation_image(encoded: tf.Tensor, preprocessing: Mapping[str, Any]) -> tf.Tensor:
+def evaluation_image(
+    encoded: tf.Tensor, preprocessing: Mapping[str, Any], *, of_cache: bool = False
+) -> tf.Tensor:
     """What the model sees of an image file outside training. Works inside a graph.
 
     The short side is resized to image_size / crop_ratio by the rule `resize` with the named
@@ -171,6 +184,7 @@ def evaluation_image(encoded: tf.Tensor, preprocessing: Mapping[str, Any]) -> tf
     Args:
         encoded: scalar string, the bytes of the file.
         preprocessing: what the model expects.
+        of_cache: see `decode_window`.
 
     Returns:
         uint8[image_size, image_size, 3], RGB whatever the channel order of the model.
@@ -188,6 +202,7 @@ def evaluation_image(encoded: tf.Tensor, preprocessing: Mapping[str, Any]) -> tf
         upright=checked.exif == "apply",
         max_pixels=checked.max_pixels,
         scaled_decoding=checked.scaled_decoding,
+        of_cache=of_cache,
     )
 
 

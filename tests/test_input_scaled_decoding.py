@@ -114,11 +114,11 @@ def test_only_jpegs_are_scaled_and_only_by_the_short_side():
 
 def test_the_ratio_is_the_largest_that_leaves_twice_the_sides():
     window = tf.constant([0, 0, 900, 900])
-    places = [
-        int(decoding._place_of_ratio(window, tf.constant(shrinks), "auto"))
+    ratios = [
+        int(decoding.ratio_of_window(window, tf.constant(shrinks), "auto"))
         for shrinks in (0.5, 3.99, 4.0, 7.99, 8.0, 15.99, 16.0, 99.0)
     ]
-    assert places == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert ratios == [1, 1, 2, 2, 4, 4, 8, 8]
 
 
 def test_the_random_crop_is_the_same_part_to_within_half_a_pixel():

@@ -10,7 +10,16 @@ from weights_helpers import assert_equal, tiny, values
 
 from keras_resnet.commands import main
 from keras_resnet.models import create_model
-from keras_resnet.weights import WeightsError, WeightsNote, classes_of, read_weights
+from keras_resnet.weights import (
+    Checkpoint,
+    WeightsError,
+    WeightsNote,
+    classes_of,
+    likely_networks,
+    read_weights,
+    schemes,
+)
+from keras_resnet.weights.written_layers import layers_of_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*so is the model:keras_resnet.weights.WeightsNote")
 
@@ -108,7 +117,7 @@ def test_numbers_tell_the_order_and_shapes_the_shortcuts_place(tmp_path, name, p
     model = Hand(place).network(depths=(2, 3), widths=(8, 16))
     assert sum("conv2d" in layer.name for layer in model.layers) == 12  # conv2d_10 before conv2d_2
     path = saved(model, tmp_path / name)
-    assert_same_logits(model, loaded(path, shortcut="B", depths=(2, 3)))
+    assert_same_logits(model, loaded(path, depths=(2, 3)))
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -125,8 +134,10 @@ def test_the_example_of_keras(tmp_path, name):
     """keras.io's `cifar10_resnet.py`: biases, and projections without normalization at the end."""
     model = Hand(shortcut_norm=False, use_bias=True).network()
     path = saved(model, tmp_path / name)
-    given = {"shortcut": "B", "shortcut_norm": False, "use_bias": True}
-    assert_same_logits(model, loaded(path, **given))
+    told = "use_bias=True, shortcut='B', shortcut_norm=False"
+    with pytest.warns(WeightsNote, match=rf"is of CifarResNet20 with {told}"):
+        other = loaded(path)
+    assert_same_logits(model, other)
 
 
 def test_connections_decide_what_order_leaves_open(tmp_path):
@@ -225,9 +236,33 @@ def test_the_error_has_both_sides_in_one_order_and_the_layout_of_the_file(tmp_pa
 def test_the_error_says_which_argument_makes_layers_agree(tmp_path):
     path = saved(Hand(use_bias=True).network(), tmp_path / "x.weights.h5")
     with pytest.raises(WeightsError, match=r"have biases: use_bias=True or --use_bias=true"):
-        loaded(path, shortcut="B")
+        loaded(path, shortcut="B", use_bias=False)
     with pytest.raises(WeightsError, match="may be projections: shortcut='B' or --shortcut=B"):
         loaded(path, shortcut="A", use_bias=True)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["CifarResNet20", "ResNet18V2", "ResNet26D", "ResNet50V1", "SEResNet18", "WideResNet16_4"],
+)
+def test_shapes_tell_the_network_of_a_file(name):
+    model = create_model(name)
+    layers = layers_of_model(model, schemes.by_order(()))
+    arrays = {
+        f"net.{layer}.{variable}": np.broadcast_to(np.float32(0), shape)
+        for layer, shapes in layers.items()
+        for variable, shape in shapes.items()
+    }
+    checkpoint = Checkpoint("x.pth", arrays)
+    assert likely_networks(checkpoint) == [name]
+    with pytest.raises(WeightsError, match=rf"--model={name}\. The shapes are those of {name}\."):
+        create_model(weights=checkpoint)
+
+
+def test_shapes_of_no_network():
+    arrays = {"x.weight": np.zeros((8, 3, 5, 5), "float32"), "y.weight": np.zeros(3, "float32")}
+    assert likely_networks(Checkpoint("x.pth", arrays)) == []
+    assert likely_networks(Checkpoint("x.pth", {})) == []
 
 
 # PyTorch
@@ -270,8 +305,6 @@ def test_what_the_error_proposes_works_when_it_is_pasted(tmp_path, capsys, short
     model = _odd_names(path, shortcut)
     command = ["convert", "--model=CifarResNet20", f"--weights={path}", "--depths=1,1"]
     command += ["--widths=8,16", "--stem_width=8", f"--output={tmp_path / 'x.keras'}"]
-    if shortcut == "B":
-        command += ["--shortcut=B"]
     assert main(command) == 1
     said = capsys.readouterr().err
     assert "stem_conv.weight 8×3×3×3" in said

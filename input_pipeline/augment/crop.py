@@ -70,6 +70,7 @@ def random_resized_crop(
     upright: bool = False,
     max_pixels: int = MAX_PIXELS,
     scaled_decoding: str = "never",
+    of_cache: bool = False,
 ) -> tf.Tensor:
     """A random part of the image, resized to uint8[size, size, 3].
 
@@ -84,6 +85,7 @@ def random_resized_crop(
         upright: whether the image is turned as its EXIF says.
         max_pixels: see `formats.limits`.
         scaled_decoding: see `Preprocessing`; the part is the same, to the nearest pixel.
+        of_cache: see `decode_window`.
     """
 
     def window(whole):
@@ -95,6 +97,7 @@ def random_resized_crop(
     crop, *_ = decode_window(
         encoded, window, window,
         shrinks=shrinks, scaled_decoding=scaled_decoding, upright=upright, max_pixels=max_pixels,
+        of_cache=of_cache,
     )  # fmt: skip
 
     def resized(pixels):

@@ -56,7 +56,7 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
     return tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
 
 
-def decode_window(encoded: tf.Tensor, window: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
+def decode_window(encoded: tf.Tensor, window: tf.Tensor, ratio: tf.Tensor) -> tf.Tensor:
     """Decodes a part of a JPEG; what lies beside it is skipped where the format allows.
 
     The accurate inverse DCT is as fast as TensorFlow's default (measured) and equal to what PIL
@@ -65,8 +65,8 @@ def decode_window(encoded: tf.Tensor, window: tf.Tensor, place: tf.Tensor) -> tf
     Args:
         encoded: scalar string.
         window: int32[4], top, left, height and width in pixels, inside the image.
-        place: int32, of a number in RATIOS: the image is decoded with sides of 1 / ratio, rounded
-            up, and the window is one of that.
+        ratio: int32, one of RATIOS: the image is decoded with sides of 1 / ratio, rounded up, and
+            the window is one of that.
 
     Returns:
         uint8[height, width, 3].
@@ -77,4 +77,5 @@ def decode_window(encoded: tf.Tensor, window: tf.Tensor, place: tf.Tensor) -> tf
             encoded, window, channels=3, ratio=ratio, dct_method="INTEGER_ACCURATE"
         )
 
+    place = tf.reduce_sum(tf.cast(ratio >= RATIOS[1:], tf.int32))
     return tf.switch_case(place, [lambda ratio=ratio: at(ratio) for ratio in RATIOS])

@@ -51,14 +51,16 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="cache",
         default="auto",
-        help="Where encoded images are kept: none, memory, file (packed, on a local disk), or "
-        "auto: memory for record formats of up to 1 GiB.",
-        choices=("auto", "none", "memory", "file"),
+        help="Where images are kept: none, memory, file (packed, on a local disk), decoded (large "
+        "JPEGs as pixels at a part of their size), or auto: memory for record formats of up to "
+        "1 GiB.",
+        choices=("auto", "none", "memory", "file", "decoded"),
     ),
     Setting(
         name="cache_path",
         default="",
-        help="The folder on a local disk for the packed file of cache=file.",
+        help="The folder on a local disk for the packed files of cache=file and decoded; '' keeps "
+        "those of decoded in the work directory until the run ends.",
     ),
     Setting(
         name="on_error",
@@ -119,6 +121,7 @@ def open_source(
     exif: str = "auto",
     max_pixels: int = MAX_PIXELS,
     scaled_decoding: str = "auto",
+    decoded_side: int = 0,
     **options: Any,
 ) -> "Source":
     """Opens one split of a data set.
@@ -130,14 +133,17 @@ def open_source(
         path: for "image_folder" the folder or the table, for "tfrecord" the folder; for "tfds" its
             data_dir, "" for the default one.
         split: as TFDS writes it, e.g. "train", "train[:80%]", "train[80%:]".
-        cache: "auto", "none", "memory" or "file", see `caching.cached`.
-        cache_path: the folder for the prepared files of cache="file".
+        cache: "auto", "none", "memory" or "file", see `caching.cached`; or "decoded".
+        cache_path: the folder for the prepared files of cache="file" and "decoded".
         on_error: "stop" at a corrupt image, or "skip" it (see `batching`).
         max_broken_share: with "skip", the share of the examples that may be corrupt.
         exif: "apply" or "ignore" EXIF's orientation in training, or "auto": see `SourceKind`.
         max_pixels: how many pixels an image may claim to have, see `formats.limits`.
         scaled_decoding: whether training decodes large JPEGs at a part of their size, "auto" or
             "never", see `Preprocessing`.
+        decoded_side: what cache="decoded" is for, see `decoded.Decoded`: the pixels that the short
+            side is resized to. With 0, as where images are only looked at, it keeps nothing, and
+            the pictures of evaluation are the same.
         **options: settings of the source's own: `label_offset` and `class_names` of "tfrecord".
             Those of other sources may be given with the value that means nothing.
 
@@ -157,8 +163,19 @@ def open_source(
     from keras_resnet.input_pipeline.corrupt_images import SkippedImages
     from keras_resnet.input_pipeline.sources import caching
 
+    if cache == "decoded" and scaled_decoding == "never":
+        raise DataError(
+            "cache='decoded' keeps JPEGs at a part of their size, which scaled_decoding='never' "
+            "rules out. Set data.scaled_decoding to auto, or data.cache to none."
+        )
     split_of_kind = kind.open_split(name=name, path=path, split=split, **options)
-    opened = caching.cached(split_of_kind, cache, cache_path)
+    opened: Source
+    if cache == "decoded" and decoded_side and not split_of_kind.is_synthetic:
+        from keras_resnet.input_pipeline.sources.decoded import Decoded
+
+        opened = Decoded(split_of_kind, decoded_side, cache_path)
+    else:
+        opened = caching.cached(split_of_kind, cache, cache_path)
     opened.layout = split_of_kind.layout
     opened.upright, opened.max_pixels = exif_of(source, exif) == "apply", max_pixels
     opened.scaled_decoding = scaled_decoding

@@ -33,6 +33,7 @@ class Source(abc.ABC):
         scaled_decoding: as in `Preprocessing`, in training.
         multi_label: an image may have several labels or none; `fetch` and `labels` then give rows
             of 0 and 1, uint8[n, classes], in place of int32[n].
+        of_cache: whether `fetch` gives what a cache has decoded, see `decoding.decode_window`.
         is_synthetic: there are no files, and batches are made without decoding.
         labels_at_hand: `labels` costs no reading beyond what training reads anyway.
     """
@@ -43,6 +44,7 @@ class Source(abc.ABC):
     max_pixels = MAX_PIXELS
     scaled_decoding = "never"
     multi_label = False
+    of_cache = False
     is_synthetic = False
     labels_at_hand = False
 
@@ -51,6 +53,12 @@ class Source(abc.ABC):
         self.class_names = class_names
         self.title = title
         self.description = f"{title}: {num_examples:,} images, {len(class_names)} classes"
+
+    @property
+    def decoding(self) -> dict[str, Any]:
+        """How training decodes the images: arguments of `decoding.decode_window`."""
+        names = ("upright", "max_pixels", "scaled_decoding", "of_cache")
+        return {name: getattr(self, name) for name in names}
 
     @abc.abstractmethod
     def training_order(

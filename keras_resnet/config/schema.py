@@ -34,7 +34,7 @@ PART = Range(low=0, high=1, open_low=True)
 
 # Of what `open_source` takes; the images and labels must stay what they are.
 _RESUME_SOURCE = {"path": NOTED, "exclude": NOTED, "class_names": NOTED, "on_error": NOTED,
-                  "max_broken_share": NOTED, "cache": FREELY, "cache_path": FREELY,
+                  "max_broken_share": NOTED, "cache": NOTED, "cache_path": FREELY,
                   "max_pixels": NOTED}  # fmt: skip
 # A host may have the data on a disk of its own; what is there is compared.
 _PER_HOST_SOURCE = ("path", "exclude", "cache", "cache_path")
@@ -231,6 +231,10 @@ _ROWS = (
         help="What becomes model.keras: the last step, or the one of the best top-1 or mAP."),
     Key("report", True, resume=FREELY, since=3, absent={1: True, 2: True},
         help="Writes report.html at the end of the run (docs/report.md)."),
+    # Code: training alone imports it, on one host.
+    Key("training.callbacks", (), texts=True, example=("tracking:WandB",), resume=FREELY, since=3,
+        absent={1: (), 2: ()},
+        help="Trackers that follow the run, each package.module:factory (docs/training.md)."),
     Key("tensorboard.histograms", False, resume=FREELY,
         help="Writes histograms of all weights at every evaluation."),
     Key("tensorboard.profile_steps", (), example=(10, 15), resume=FREELY,

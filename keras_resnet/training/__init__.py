@@ -18,13 +18,17 @@ from keras_resnet.training.api import (
     predict,
     train,
 )
+from keras_resnet.training.callbacks import Callback, RunInfo, scalars
 
 __all__ = [
+    "Callback",
+    "RunInfo",
     "compare",
     "evaluate",
     "find_learning_rate",
     "load_config",
     "plan",
     "predict",
+    "scalars",
     "train",
 ]

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from keras_resnet.backend import require_tensorflow
 from keras_resnet.config import check, merge
 from keras_resnet.config import load_config as read_config
+from keras_resnet.training.callbacks import Callback
 from keras_resnet.training.workdir import WorkDir
 
 if TYPE_CHECKING:
@@ -73,7 +74,9 @@ def plan(
     return plan_run(data, weights=weights, split=split, minutes=minutes, overrides=overrides)
 
 
-def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, float]:
+def train(
+    config: ConfigDict, workdir: str | os.PathLike, callbacks: Iterable[Callback] = ()
+) -> dict[str, float]:
     """Trains in `workdir`, from its newest checkpoint if there is one.
 
     Ctrl-C, SIGTERM and SIGHUP save and raise `keras_resnet.errors.Interrupted`; calling it again
@@ -82,6 +85,8 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, float]:
     Args:
         config: of `load_config`.
         workdir: a folder of this machine, or gs://BUCKET/FOLDER.
+        callbacks: objects that follow the run, as `Callback` says, besides those that
+            `training.callbacks` of the config names.
 
     Returns:
         The content of result.json: top1, top5, loss and examples of model.keras, the last step of
@@ -98,7 +103,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, float]:
     require_tensorflow()
     from keras_resnet.training import run
 
-    return run.train(check(config), workdir)
+    return run.train(check(config), workdir, callbacks=callbacks)
 
 
 def find_learning_rate(config: ConfigDict, **options: Any) -> "LearningRateCurve":

@@ -9,7 +9,7 @@ import keras
 from keras_resnet import calibration
 from keras_resnet.calibration import Calibration, CalibrationError
 from keras_resnet.errors import UserError
-from keras_resnet.storage import find_damage_of_keras_file, replacing, write_text
+from keras_resnet.storage import find_damage_of_keras_file, remove_folder, replacing, write_text
 from keras_resnet.training.evaluation import (
     AnyEvaluation,
     Evaluation,
@@ -89,6 +89,7 @@ def finish(run: Run) -> dict[str, float]:
     write_text(outputs.result, to_json(result))
     wrote_report = _write_report(run, model, reported)
     reporter.conclude(result, found, wrote_report)
+    remove_folder(outputs.decoded)
     return result
 
 

@@ -1,4 +1,4 @@
-"""What a run tells: terminal, metrics.jsonl, TensorBoard, pictures."""
+"""What a run tells: terminal, metrics.jsonl, callbacks, pictures."""
 
 import contextlib
 import json
@@ -12,7 +12,7 @@ import tqdm
 from ml_collections import ConfigDict
 
 from keras_resnet.training import confusion, curves, label_sets, reliability
-from keras_resnet.training.events import EventWriter
+from keras_resnet.training.callbacks import Callbacks
 from keras_resnet.training.metrics import (
     describe_accuracy,
     figures_of,
@@ -29,7 +29,7 @@ JUDGED_STEP, LEFT_GUESSING = 100, 0.02
 
 
 class Reporter:
-    """Follows one run; as a context manager it opens and closes progress bar and event file.
+    """Follows one run; as a context manager it opens and closes the progress bar.
 
     Args:
         workdir: where it writes.
@@ -40,6 +40,7 @@ class Reporter:
             again.
         say: how it speaks.
         is_over: whether nothing is left to train.
+        callbacks: that are told of every row.
     """
 
     def __init__(
@@ -51,13 +52,13 @@ class Reporter:
         start: int,
         say: Say,
         is_over: bool = False,
+        callbacks: Callbacks | None = None,
     ):
         self.workdir, self.start, self._is_over = workdir, start, is_over
         self._config, self._model, self._timeline, self._say = config, model, timeline, say
         self.rows = workdir.rewind_metrics(start)
         self._bar: tqdm.tqdm | None = None
-        self._events = EventWriter(workdir.tensorboard)
-        self._events.drop_after(start)
+        self._callbacks = callbacks or Callbacks(say)
         self._first_call = True
         self._judged = False
 
@@ -96,7 +97,6 @@ class Reporter:
     def __exit__(self, *_) -> None:
         if self._bar is not None:
             self._bar.close()
-        self._events.close()
 
     def trained(
         self,
@@ -162,9 +162,6 @@ class Reporter:
             **means,
         }
         self._record(row)
-        if self._config.tensorboard.histograms:
-            for weight in self._model.weights:
-                self._events.histogram(step, weight.path, keras.ops.convert_to_numpy(weight))
         trained = next((entry for entry in reversed(self.rows) if entry["kind"] == "train"), None)
         loss, speed = "", ""
         if trained and trained.get("loss") is not None and trained.get("images_per_second"):
@@ -183,7 +180,6 @@ class Reporter:
     def rolled_back(self, step: int, failed_step: int, learning_rate: float) -> None:
         """Records a roll-back to `step`; rows past it are dropped, they come again."""
         self.rows = self.workdir.rewind_metrics(step)
-        self._events.drop_after(step)
         row: dict[str, Any] = {
             "kind": "rollback",
             "step": step,
@@ -285,18 +281,7 @@ class Reporter:
         row = {key: without_nan(value) for key, value in row.items()}
         self.rows.append(row)
         self.workdir.append_metrics(row)
-        left_out = ("kind", "step", "examples", "compiles")
-        values: dict[str, Any] = {}
-        for name, value in row.items():
-            if isinstance(value, dict):
-                values |= {f"{name}/{part}": one for part, one in value.items()}
-            elif name not in left_out:
-                values[name] = value
-        self._events.scalars(
-            row["step"],
-            {f"{row['kind']}/{name}": value for name, value in values.items() if value is not None},
-        )
-        self._events.flush()
+        self._callbacks.record(row)
 
 
 def _score_in_words(means: dict[str, float]) -> str:

@@ -10,11 +10,13 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from keras_resnet.errors import Interrupted
+from keras_resnet.training.callbacks import Callback, name_given
 from keras_resnet.training.engine import NonFiniteWeights
 from keras_resnet.training.evaluation import evaluate_source
 from keras_resnet.training.finish import finish
@@ -27,7 +29,10 @@ from keras_resnet.training.schedules import learning_rate_at
 
 
 def train(
-    config: ConfigDict, workdir: str | os.PathLike, say: Say | None = None
+    config: ConfigDict,
+    workdir: str | os.PathLike,
+    say: Say | None = None,
+    callbacks: Iterable[Callback] = (),
 ) -> dict[str, float]:
     """Trains the network of `config` in `workdir`; `keras_resnet.training.train` says the rest.
 
@@ -35,9 +40,11 @@ def train(
         config: as there.
         workdir: as there.
         say: how the run speaks; it can be asked afterwards whether that was possible.
+        callbacks: as there.
     """
+    given = name_given(callbacks)
     with contextlib.ExitStack() as closing:
-        run = prepare(config, workdir, closing, say or Say())
+        run = prepare(config, workdir, closing, say or Say(), given)
         engine = run.engine
         with run.reporter, run.interruption, contextlib.ExitStack() as recording:
             if run.timeline.profile_at:
@@ -69,6 +76,7 @@ def train(
                     roll_back(run, failure)
                     batches = None
         result = finish(run)
+        run.callbacks.finished(result)
         engine.wait_for_hosts()
         return result
 

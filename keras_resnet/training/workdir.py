@@ -6,6 +6,7 @@ Files are replaced whole: a kill leaves the old one or the new.
 import contextlib
 import json
 import os
+import re
 import secrets
 import shlex
 import tempfile
@@ -49,6 +50,8 @@ class WorkDir:
         self.result = self.path / "result.json"
         self.report = self.path / "report.html"
         self.log = self.path / "train.log"
+        self.decoded = self.path / "decoded"
+        self.id = self.path / "run_id.txt"
         self.lock = self.path / ".lock"
 
     def check(self, config: ConfigDict) -> None:
@@ -150,7 +153,7 @@ class WorkDir:
         for path in (self.config, self.dataset, self.metrics, self.model, self.curves):
             storage.remove_leftovers(path)
         paths = (self.confusion, self.classes, self.calibration, self.result, self.report)
-        for path in (*paths, self.splits):
+        for path in (*paths, self.splits, self.id):
             storage.remove_leftovers(path)
 
     def read_config(self) -> ConfigDict:
@@ -222,6 +225,15 @@ class WorkDir:
         """Returns the content of calibration.json, None where there is nothing whole."""
         values = read_json(self.calibration)
         return values if values is not None and type(values.get("temperature")) is float else None
+
+    def keep_id(self) -> str:
+        """Returns 16 random hexadecimal digits, always the same; for who has it `locked`."""
+        with storage.explain_bucket_errors(self.id):
+            found = self.id.read_text(errors="replace").strip() if self.id.exists() else ""
+        if not re.fullmatch("[0-9a-f]{16}", found):
+            found = secrets.token_hex(8)
+            write_text(self.id, found + "\n")
+        return found
 
     def append_metrics(self, row: dict) -> None:
         """Adds one JSON object as a line to metrics.jsonl."""

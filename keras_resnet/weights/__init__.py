@@ -25,6 +25,7 @@ from keras_resnet.weights.network import (
     network_for,
     row_of,
 )
+from keras_resnet.weights.row_shapes import likely_networks
 
 __all__ = [
     "Checkpoint",
@@ -33,6 +34,7 @@ __all__ = [
     "apply_weights",
     "classes_of",
     "default_weights",
+    "likely_networks",
     "network_for",
     "preprocessing_of",
     "read_weights",

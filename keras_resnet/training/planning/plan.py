@@ -19,7 +19,7 @@ from keras_resnet.training.finetuning import read_pretrained
 from keras_resnet.training.planning.device import Device, find_device
 from keras_resnet.training.planning.recipe import Photos, Pretrained, Recipe, choose
 from keras_resnet.training.planning.splits import Splits, choose_splits
-from keras_resnet.weights import WeightsError, preprocessing_of, row_of
+from keras_resnet.weights import WeightsError, likely_networks, preprocessing_of, row_of
 
 SPLIT, MINUTES = 0.2, 60.0
 # Of several labels an image. The losses of the classes are added up, so that the rates of softmax
@@ -96,9 +96,10 @@ def _pretrained(config: ConfigDict, given: Mapping[str, Any]) -> Pretrained:
         row = row_of(weights)
     except WeightsError as error:
         if "model.name" not in given:
+            example, *_ = [*likely_networks(weights), "ResNet50"]
             raise UsageError(
                 f"--weights={config.model.weights}: they do not say which network they are of; "
-                "name it, for example --config.model.name=ResNet50"
+                f"name it, for example --config.model.name={example}"
             ) from error
         row = get_architecture(config.model.name)
     preprocessing = preprocessing_of(weights, None)
