@@ -4,7 +4,11 @@ import dataclasses
 import html.parser
 import itertools
 import math
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -268,3 +272,27 @@ def test_letters_in_cells_can_be_read():
             letters = 0.0 if style.endswith("#000") else 1.0
             contrast = (max(light, letters) + 0.05) / (min(light, letters) + 0.05)
             assert contrast >= 4.5
+
+
+@pytest.mark.ci
+def test_the_package_is_imported_without_tensorflow():
+    """Of our own modules none imports it; Keras does, where it is the backend."""
+    program = (
+        "import builtins\n"
+        "original, found = builtins.__import__, set()\n"
+        "def watch(name, scope=None, *args, **options):\n"
+        "    ours = str((scope or {}).get('__name__')).startswith('keras_resnet')\n"
+        "    if ours and name.startswith('tensorflow'):\n"
+        "        found.add(scope['__name__'])\n"
+        "    return original(name, scope, *args, **options)\n"
+        "builtins.__import__ = watch\n"
+        "import keras_resnet\n"
+        "print('imports', sorted(found))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+    )
+    assert done.stdout.splitlines()[-1] == "imports []", done.stderr

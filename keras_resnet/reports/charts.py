@@ -140,8 +140,10 @@ def norm_map(columns: Sequence[tuple[float, dict[str, float]]], blocks: Sequence
     bottom = _TOP + row * len(blocks)
     parts.append(f"<text x={left} y={bottom + 16}>epoch {columns[0][0]:.1f}</text>")
     parts.append(f"<text class=end x={left + width} y={bottom + 16}>{columns[-1][0]:.1f}</text>")
-    said = f"From {10**low:.2g} (dark) to {10**high:.2g} (bright)."
-    return _svg("".join(parts), "Norm of the gradient of each block", said, bottom + 24)
+    said = f"From {10**low:.2g} (dark) to {10**high:.2g} (bright)"
+    middle = left + width / 2
+    parts.append(f"<text class=mid x={middle:.0f} y={bottom + 34}>{said}</text>")
+    return _svg("".join(parts), "Norm of the gradient of each block", f"{said}.", bottom + 42)
 
 
 def heat_color(share: float) -> str:

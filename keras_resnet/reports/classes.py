@@ -89,7 +89,7 @@ def _pairs(report: Report) -> str:
     matrix = report.matrix.copy()
     totals = matrix.sum(axis=1)
     matrix[range(len(matrix)), range(len(matrix))] = 0
-    order = matrix.argsort(axis=None, kind="stable")[::-1][:_PAIRS]
+    order = (-matrix).argsort(axis=None, kind="stable")[:_PAIRS]
     rows = []
     for place in order.tolist():
         label, taken = divmod(place, len(matrix))
@@ -100,7 +100,9 @@ def _pairs(report: Report) -> str:
         link = _link(report, (label, taken), count)
         rows.append((*names, link, f"{count / totals[label]:.1%}"))
     heads = ("label", "taken for", "images", "of the label's")
-    return table(heads, rows, "Most frequent confusions", (2, 3)) if rows else "<p>No mistakes.</p>"
+    if not rows:
+        return "<p>No mistakes.</p>"
+    return _long(table(heads, rows, "Most frequent confusions", (2, 3)), len(rows))
 
 
 def _behind(report: Report, cell: Cell) -> str:
@@ -171,7 +173,8 @@ def scores(report: Report) -> str:
     return (
         "<p>Precision is the share of what is taken for the class that is of it, recall the share "
         "of the class that is found, F1 their harmonic mean. The class with the lowest F1 comes "
-        f"first.</p>{table(heads, cells, 'Scores of each class', (1, 2, 3, 4))}{some}"
+        f"first.</p>{_long(table(heads, cells, 'Scores of each class', (1, 2, 3, 4)), len(cells))}"
+        f"{some}"
     )
 
 
@@ -197,8 +200,13 @@ def _scores_of_sets(report: Report) -> str:
     return (
         "<p>An image may have several of these labels, or none. A class is predicted above its "
         "threshold; average precision asks for none. The class with the lowest comes first.</p>"
-        f"{table(heads, cells, 'Scores of each class', (1, 2, 3, 4, 5, 6))}"
+        f"{_long(table(heads, cells, 'Scores of each class', (1, 2, 3, 4, 5, 6)), len(cells))}"
     )
+
+
+def _long(shown: str, rows: int) -> str:
+    """A table that scrolls by itself where it has many rows."""
+    return f"<div class=long>{shown}</div>" if rows > WHOLE else shown
 
 
 def _share(value: float | None) -> str:

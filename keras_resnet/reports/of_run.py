@@ -21,13 +21,13 @@ from keras_resnet.reports.contents import Report
 from keras_resnet.reports.predicting import predictions_of
 from keras_resnet.training import metrics
 from keras_resnet.training.curves import find_best
-from keras_resnet.training.evaluation import AnyEvaluation, Which
 from keras_resnet.training.label_sets import LabelSetEvaluation
 from keras_resnet.training.say import silence
 from keras_resnet.training.workdir import WorkDir, checkpoint_steps
 
 if TYPE_CHECKING:
     from keras_resnet.input_pipeline import Source
+    from keras_resnet.training.evaluation import AnyEvaluation, Which
 
 _PACKAGES = ("keras", "tensorflow", "tensorflow-cpu", "tensorflow-tpu", "numpy")
 
@@ -35,7 +35,7 @@ _PACKAGES = ("keras", "tensorflow", "tensorflow-cpu", "tensorflow-tpu", "numpy")
 def report(
     workdir: str | os.PathLike,
     *,
-    checkpoint: Which | None = None,
+    checkpoint: "Which | None" = None,
     overrides: Mapping[str, Any] | None = None,
     say: Callable[[str], None] = silence,
     progress: Callable[[int], Any] = lambda count: None,
@@ -98,7 +98,7 @@ def gather(
     source: "Source",
     training: "Source | None",
     *,
-    evaluation: AnyEvaluation | None = None,
+    evaluation: "AnyEvaluation | None" = None,
     several_hosts: bool = False,
     progress: Callable[[int], Any] = lambda count: None,
 ) -> Report:
@@ -161,7 +161,7 @@ def gather(
 
 
 def _matrix(
-    predictions: Predictions | None, evaluation: AnyEvaluation | None, classes: int
+    predictions: Predictions | None, evaluation: "AnyEvaluation | None", classes: int
 ) -> np.ndarray | None:
     if isinstance(evaluation, LabelSetEvaluation):
         return None
@@ -190,7 +190,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _step(folder: WorkDir, config: ConfigDict, checkpoint: Which | None) -> int:
+def _step(folder: WorkDir, config: ConfigDict, checkpoint: "Which | None") -> int:
     """The step of what `load_model_of_workdir` takes."""
     result = folder.read_result()
     steps = checkpoint_steps(folder.checkpoints)

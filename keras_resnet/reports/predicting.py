@@ -7,10 +7,10 @@ import keras
 import numpy as np
 
 from keras_resnet.explain.predictions import Predictions, predict_source
-from keras_resnet.training.evaluation import Evaluation
 
 if TYPE_CHECKING:
     from keras_resnet.input_pipeline import Source
+    from keras_resnet.training.evaluation import Evaluation
 
 # Probabilities that are held of all images of a split, in numbers: 128 MB.
 MOST_NUMBERS = 2**25
@@ -22,7 +22,7 @@ _BATCH = 32
 def predictions_of(
     model: keras.Model,
     source: "Source",
-    evaluation: Evaluation | None,
+    evaluation: "Evaluation | None",
     progress: Callable[[int], Any] = lambda count: None,
 ) -> Predictions:
     """The probabilities of all classes for the images of a split, or of a part of a large one.

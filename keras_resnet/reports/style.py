@@ -18,6 +18,7 @@ th, td { padding: .2rem .6rem; text-align: left; vertical-align: top; font-weigh
   border-bottom: 1px solid var(--line); overflow-wrap: normal; }
 thead th { font-weight: 600; white-space: nowrap; }
 td code { overflow-wrap: break-word; } th code { white-space: nowrap; }
+.long .scroll { max-height: 24rem; overflow: auto; border: 1px solid var(--line); }
 .settings td { max-width: 16rem; } .settings td:last-child { min-width: 16rem; max-width: none; }
 .n { text-align: right; font-variant-numeric: tabular-nums; }
 .hidden { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%);
@@ -64,7 +65,7 @@ summary { cursor: pointer; padding: .3rem 0; }
   body { max-width: none; font-size: 11px; padding: 0; }
   nav, .back { display: none; }
   .behind.wrong { display: block; break-inside: avoid-page; }
-  .scroll { overflow: visible; }
+  .scroll, .long .scroll { overflow: visible; max-height: none; }
   .matrix td, .heat { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   .thumbs figure, .thumbs img { width: 64px; height: auto; max-width: 64px; }
   figure, tr, svg { break-inside: avoid; }

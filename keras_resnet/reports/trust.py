@@ -50,7 +50,8 @@ def _calibration(found: dict[str, Any]) -> str:
         f"{charts.legend(['as the network says', 'with the temperature'])}"
         f"<div class=chart>{chart}</div>{note}"
         f"<h3>When to answer “unknown”</h3><p>An answer less probable than the threshold, with the "
-        f"temperature, is better given as unknown.</p>{thresholds}"
+        f"temperature, is better given as unknown: <code>keras-resnet predict --unknown</code>.</p>"
+        f"{thresholds}"
     )
 
 
