@@ -244,6 +244,7 @@ def _plain(values):
 
 # What later versions changed: a new key's value in older files, and another default.
 LATER = {
+    "log_gradient_norms": "off",
     "data.exclude": "",
     "model.classifier_initializer": "normal",
     "model.padding": None,
@@ -268,6 +269,7 @@ def test_defaults_are_those_of_the_first_version_but_for_what_the_table_says():
     assert {name: KEYS[name].absent[1] for name in LATER} == LATER
     assert {name: KEYS[name].formerly[1] for name in OTHER_DEFAULTS} == OTHER_DEFAULTS
     today = {**LATER, "model.classifier_initializer": None, "data.exif": "auto"}
+    today["log_gradient_norms"] = "auto"
     assert {**now, **OTHER_DEFAULTS} == {**recorded, **today}
     assert now["model.zero_init_last_gamma"] is None
     assert [name for name, key in KEYS.items() if key.formerly] == list(OTHER_DEFAULTS)
@@ -287,8 +289,9 @@ def test_config_json_of_the_first_version_is_read_unchanged():
     again = configs.from_json(configs.to_json(config), "config.json")
     assert again == config
     for name, value in LATER.items():
-        group, key = name.split(".")
-        recorded.setdefault(group, {})[key] = value
+        group, _, key = name.rpartition(".")
+        holder = recorded.setdefault(group, {}) if group else recorded
+        holder[key] = value
     assert json.loads(configs.to_json(config)) == {
         "config_version": configs.CONFIG_VERSION,
         **recorded,

@@ -191,7 +191,7 @@ class Steps:
             ]
 
     @without_autograph
-    def evaluate_step(self, batch: dict[str, tf.Tensor], every: int) -> Evaluated:
+    def evaluate_step(self, batch: dict[str, tf.Tensor], every: int = 1) -> Evaluated:
         """One replica's part of an evaluation step: of its own examples what `Evaluated` says.
 
         Args:
