@@ -244,6 +244,7 @@ def _plain(values):
 
 # What later versions changed: a new key's value in older files, and another default.
 LATER = {
+    "log_gradient_norms": "off",
     "data.exclude": "",
     "model.classifier_initializer": "normal",
     "model.padding": None,
@@ -273,6 +274,7 @@ def test_defaults_are_those_of_the_first_version_but_for_what_the_table_says():
     assert {name: KEYS[name].formerly[1] for name in OTHER_DEFAULTS} == OTHER_DEFAULTS
     today = {**_plain(LATER), "model.classifier_initializer": None, "data.exif": "auto"}
     today["data.scaled_decoding"] = "auto"
+    today["log_gradient_norms"] = "auto"
     assert {**now, **OTHER_DEFAULTS} == {**recorded, **today}
     assert now["model.zero_init_last_gamma"] is None
     assert [name for name, key in KEYS.items() if key.formerly] == list(OTHER_DEFAULTS)

@@ -41,6 +41,8 @@ def alone(variant):
 def assert_same(ours, theirs):
     np.testing.assert_allclose(ours["losses"], theirs["losses"], rtol=1e-5)
     np.testing.assert_allclose(ours["norms"], theirs["norms"], rtol=1e-4)
+    assert ours["gradient_norms"] == pytest.approx(theirs["gradient_norms"], rel=1e-3)
+    assert ours["temperature"] == pytest.approx(theirs["temperature"], rel=1e-4)
     assert ours["confusion"] == theirs["confusion"]
     for key in ("examples", "top1", "top5"):
         assert ours["evaluation"][key] == theirs["evaluation"][key]

@@ -41,8 +41,11 @@ def tiny_config(**groups):
 
 
 def run(config, strategy):
-    """Trains and evaluates; returns losses, evaluation, confusion matrix and weight sums."""
-    from keras_resnet import input_pipeline
+    """Trains and evaluates; returns losses, evaluation, confusion matrix and norms of weights.
+
+    And the norms of the last step's gradients, and the temperature of the evaluation.
+    """
+    from keras_resnet import calibration, input_pipeline
     from keras_resnet.training.evaluation import evaluate_source
     from keras_resnet.training.metrics import SUMS
 
@@ -56,6 +59,8 @@ def run(config, strategy):
         "losses": (totals["loss"] / totals["examples"]).tolist(),
         "evaluation": evaluation.means,
         "confusion": evaluation.confusion_matrix().tolist(),
+        "gradient_norms": engine.gradient_norms(),
+        "temperature": calibration.fit_temperature(evaluation.logits, evaluation.logit_labels),
         "norms": [float(np.linalg.norm(weight)) for weight in engine.inference_weights()],
     }
 
