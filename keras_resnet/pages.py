@@ -26,6 +26,9 @@ figure img { display: block; width: 144px; height: 144px; }
 .like figure, .like img { width: 96px; max-width: 96px; }
 .like img { height: 96px; }
 .path, .quiet { color: var(--quiet); font-size: .8rem; overflow-wrap: anywhere; }
+@media (max-width: 40rem) { .shot > .row { flex-wrap: nowrap; }
+  .shot > .row:not(.like) figure { flex: 0 1 144px; min-width: 0; }
+  .shot > .row:not(.like) img { width: 100%; height: auto; } .like { flex-wrap: wrap !important; } }
 @media print { .shot, h2, h3 { break-inside: avoid; } h2, h3 { break-after: avoid; } }
 """
 

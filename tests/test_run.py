@@ -18,6 +18,7 @@ from keras_resnet.training import evaluation, run
 from keras_resnet.training.workdir import WorkDir
 
 FILES = ["config.json", "dataset.json", "metrics.jsonl", "model.keras", "curves.png", "result.json"]
+FILES += ["report.html"]
 
 
 @pytest.fixture(scope="session")

@@ -58,7 +58,7 @@ polyline.c1 { stroke: var(--c1); stroke-dasharray: 7 2; } circle.c1 { fill: var(
 .thumbs img { width: 96px; height: 96px; }
 .thumbs .path { display: block; font-size: .7rem; }
 @media (max-width: 40rem) { th, td { padding: .2rem .4rem; }
-  dl div { grid-template-columns: 7rem 1fr; } }
+  dl div { grid-template-columns: 7rem 1fr; } .matrix td { min-width: 1.75rem; } }
 summary { cursor: pointer; padding: .3rem 0; }
 @media print {
   :root { color-scheme: light; --quiet: #444; }

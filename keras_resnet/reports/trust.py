@@ -38,7 +38,7 @@ def _calibration(found: dict[str, Any]) -> str:
         (f"{row['coverage']:.0%}", f"{row['threshold']:.4f}", _accuracy(row["accuracy"]))
         for row in told["thresholds"]
     ]
-    heads = ("share of the images that get an answer", "threshold", "right among those")
+    heads = ("answered", "threshold", "right among those")
     thresholds = table(heads, rows, "Thresholds below which unknown is the better answer", (1, 2))
     note = f"<p class=quiet>{text(found['note'])}</p>" if found.get("note") else ""
     return (
