@@ -3,87 +3,61 @@
     python benchmarks/degradation.py runs/plain20-0 runs/plain20-1 … runs/resnet56-2
     python benchmarks/degradation.py plain20.jsonl plain56.jsonl resnet20.jsonl resnet56.jsonl
 
-Takes work directories (`configs/degradation.py` says how to make them), one for each seed, named
-NETWORK-SEED; or files of what `benchmarks/cifar10_jax.py` or `benchmarks/cifar10_torch.py` printed,
-named NETWORK.jsonl, with all seeds in one. Networks whose name begins with `plain` go to the left.
-Writes degradation.png, after He et al. 2015, figures 1 and 6: thin lines are the training error,
-bold ones the error on held-out images, each the mean over the seeds with bars of one standard
-deviation. Prints the last errors as a Markdown table.
+Takes work directories (`configs/degradation.py` says how to make them); or files of what
+`benchmarks/cifar10_jax.py` or `benchmarks/cifar10_torch.py` printed, named NETWORK.jsonl, with all
+seeds in one, of which those whose name begins with `plain` are the plain ones. Writes
+degradation.png, after He et al. 2015, figures 1 and 6: thin lines are the training error, bold ones
+the error on held-out images, each the mean over the seeds with bars of one standard deviation.
+Prints the last errors as a Markdown table. Of work directories `keras-resnet compare RUN ...
+--curves=error --panels=model.residual` draws the same.
 """
 
 import argparse
 import json
-import re
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from keras_resnet.training.workdir import WorkDir
-
-# float[epochs, 3]: epoch, error in training and error on held-out images in percent.
-Curve = np.ndarray
+from keras_resnet.config import default_config
+from keras_resnet.config.schema import flatten
+from keras_resnet.errors import UserError
+from keras_resnet.training.comparison import Comparison, Group, RunRecord, compare, compare_records
 
 
-def read_workdir(path: Path) -> Curve:
-    """The errors of one run; those of training averaged over what lies between evaluations."""
-    points, right, examples = [], 0.0, 0
-    for row in WorkDir(path).read_metrics():
-        if row["kind"] == "train":
-            right, examples = right + row["top1"] * row["examples"], examples + row["examples"]
-        elif row["kind"] == "eval" and examples:
-            points.append((row["epoch"], right / examples, row["top1"]))
-            right, examples = 0.0, 0
-    return _errors(points)
-
-
-def read_lines(path: Path) -> list[Curve]:
-    """The errors of each seed in a file of JSON lines."""
-    points = defaultdict(list)
+def read_lines(path: Path) -> Iterator[RunRecord]:
+    """The run of each seed in a file of JSON lines."""
+    rows = defaultdict(list)
     for line in path.read_text().splitlines():
         row = json.loads(line)
-        points[row.get("seed")].append((row["epoch"], row["train_top1"], row["top1"]))
-    return [_errors(rows) for rows in points.values()]
+        rows[row.get("seed", 0)].append((row["epoch"], row["train_top1"], row["top1"]))
+    defaults = dict(flatten(default_config()))
+    for seed, points in rows.items():
+        epochs, train, held_out = np.asarray(points, "float64").T
+        residual = not path.stem.startswith("plain")
+        yield RunRecord(
+            name=f"{path.stem}-{seed}",
+            path=str(path),
+            config=defaults | {"seed": seed, "model.name": path.stem, "model.residual": residual},
+            metric="top1",
+            epochs=epochs,
+            curves={("train", "top1"): train, ("eval", "top1"): held_out},
+            epoch=epochs[-1],
+            value=held_out[-1],
+        )
 
 
-def _errors(points: list[tuple[float, float, float]]) -> Curve:
-    curve = np.asarray(points)
-    curve[:, 1:] = 100 * (1 - curve[:, 1:])
-    return curve
+def read(paths: list[Path]) -> Comparison:
+    """Of work directories or of files of lines."""
+    if all(path.is_file() for path in paths):
+        return compare_records(run for path in paths for run in read_lines(path))
+    return compare(paths)
 
 
-def read_runs(paths: list[Path]) -> dict[str, np.ndarray]:
-    """float[seeds, epochs, 3] of each network, by its name; seeds of unequal length are refused."""
-    runs = defaultdict(list)
-    for path in paths:
-        if path.is_dir():
-            runs[re.sub(r"-\d+$", "", path.name)].append(read_workdir(path))
-        else:
-            runs[path.stem].extend(read_lines(path))
-    for name, curves in runs.items():
-        if len({curve.shape for curve in curves}) > 1:
-            lengths = ", ".join(str(len(curve)) for curve in curves)
-            raise SystemExit(f"the seeds of {name} have unequal numbers of epochs: {lengths}")
-    return {name: np.stack(curves) for name, curves in runs.items()}
-
-
-def draw(axes, name: str, mean: Curve, deviation: Curve) -> None:
-    bars = {"capsize": 2, "elinewidth": 0.8}
-    epochs = mean[:, 0]
-    line = axes.errorbar(
-        epochs, mean[:, 2], deviation[:, 2], linewidth=2, label=f"{name}, held out", **bars
-    )
-    axes.errorbar(
-        epochs,
-        mean[:, 1],
-        deviation[:, 1],
-        linewidth=0.8,
-        color=line[0].get_color(),
-        label=f"{name}, training",
-        **bars,
-    )
+def panel(group: Group) -> str:
+    """The left one or the right one; a network of its own has shortcuts."""
+    return "plain" if group.runs[0].config["model.residual"] is False else "residual"
 
 
 def main() -> None:
@@ -93,23 +67,20 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--output", type=Path, default=Path("degradation.png"))
     options = parser.parse_args()
-    figure = Figure(figsize=(10, 4.5), layout="constrained")
-    plain, residual = figure.subplots(1, 2, sharey=True)
-    plain.set(title="plain", xlabel="epoch", ylabel="error (%)")
-    residual.set(title="residual", xlabel="epoch")
+    try:
+        comparison = read(options.runs)
+        comparison.draw(options.output, measure="error", panels=panel)
+    except (UserError, ImportError) as error:
+        raise SystemExit(str(error)) from error
     print("| network | seeds | training error, last epoch | held-out error |\n|---|---:|---:|---:|")
-    for name, curves in read_runs(options.runs).items():
-        mean = curves.mean(0)
-        deviation = curves.std(0, ddof=1) if len(curves) > 1 else np.zeros_like(mean)
-        draw(plain if name.startswith("plain") else residual, name, mean, deviation)
-        cells = [f"{mean[-1, k]:.2f} ± {deviation[-1, k]:.2f} %" for k in (1, 2)]
-        print(f"| {name} | {len(curves)} | {' | '.join(cells)} |")
-    for axes in (plain, residual):
-        axes.grid(alpha=0.3)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if axes.lines:
-            axes.legend()
-    figure.savefig(options.output, dpi=120)
+    for group in comparison.groups:
+        cells = []
+        for kind in ("train", "eval"):
+            _, mean, deviation, _ = group.curve(kind, group.metric)[-1]
+            cells.append(f"{100 * (1 - mean):.2f} ± {100 * deviation:.2f} %")
+        print(f"| {group.name} | {len(group.runs)} | {' | '.join(cells)} |")
+    for note in comparison.notes:
+        print(f"note: {note}")
 
 
 if __name__ == "__main__":

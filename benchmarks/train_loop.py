@@ -20,8 +20,10 @@ from train_step import describe_machine, spread
 
 from keras_resnet import training
 from keras_resnet.commands.benchmark.step_timing import fixed_batches
+from keras_resnet.training.callbacks import Callbacks, RunInfo
 from keras_resnet.training.data import open_sources
 from keras_resnet.training.evaluation import make_steps_per_call
+from keras_resnet.training.events import TensorBoard
 from keras_resnet.training.metrics import Window
 from keras_resnet.training.progress import Timeline
 from keras_resnet.training.reporting import Reporter
@@ -77,7 +79,13 @@ def measure(engine, source, workdir: WorkDir, steps: int, rounds: int) -> dict[s
     fixed, batches = fixed_batches(engine), engine.train_batches(source, 0, timeline.total_steps)
     rates = {"step": [], "train": []}
     images = steps * config.batch_size
-    with Reporter(workdir, config, engine.model, timeline, 0, say) as reporter:
+    callbacks = Callbacks(say)
+    callbacks.start(
+        [("TensorBoard", TensorBoard(workdir.tensorboard))],
+        RunInfo("", str(workdir.path), {}, 0, timeline.total_steps, source.class_names),
+    )
+    reporter = Reporter(workdir, config, engine.model, timeline, 0, say, callbacks=callbacks)
+    with reporter:
 
         def run_loop() -> float:
             """Goes on to the next multiple of `steps`, as `run.train` does without saving."""

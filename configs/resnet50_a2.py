@@ -2,7 +2,7 @@
 
     keras-resnet train --config=resnet50_a2 --workdir=runs/resnet50_a2
 
-Four GPUs of 512 images each (V100, half precision: add --config.precision=mixed_bfloat16). The
+Four GPUs of 512 images each (V100, half precision: --config.precision=mixed_bfloat16). The
 threshold of the targets and the three copies of an image are those of timm's training arguments.
 
 Expected top-1: 79.8 % (from the source).

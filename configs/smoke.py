@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     return ConfigDict(
         {
+            "precision": "float32",  # the same numbers everywhere
             "batch_size": 128,
             "epochs": 2,
             "model": {"name": "CifarResNet20", "depths": (1, 1, 1)},

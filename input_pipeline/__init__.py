@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from keras_resnet.input_pipeline.errors import DataError as DataError
     from keras_resnet.input_pipeline.preprocessing import evaluation_image as evaluation_image
     from keras_resnet.input_pipeline.preprocessing import normalize as normalize
+    from keras_resnet.input_pipeline.preprocessing import resized_side as resized_side
     from keras_resnet.input_pipeline.sources import open_source as open_source
     from keras_resnet.input_pipeline.sources.base import Source as Source
 else:
@@ -35,7 +36,7 @@ else:
             "batching": ["evaluation_batches", "train_batches"],
             "corrupt_images": ["SkippedImages", "find_corrupt_image"],
             "errors": ["DataError"],
-            "preprocessing": ["evaluation_image", "normalize"],
+            "preprocessing": ["evaluation_image", "normalize", "resized_side"],
             "sources": ["open_source"],
             "sources.base": ["Source"],
         },

@@ -76,7 +76,8 @@ def train_batches(
     Returns:
         num_steps - start_step elements {"image": uint8[b, image_size, image_size, 3],
         "label": int32[b]}, b = batch_size // num_shards, static shapes; with mixup or CutMix also
-        "mix": float32[b, 6] for `augment.mix_images` and `augment.mix_targets`.
+        "mix": float32[b, 6] for `augment.mix_images` and `augment.mix_targets`. Labels of a source
+        that is `multi_label` are float32[b, classes], 0 or 1.
 
     Raises:
         DataError: an argument is out of range, or an augmentation is unknown.
@@ -164,12 +165,12 @@ def _training_loader(
     """What turns a chunk's ids and random numbers into what `training_chunks` returns."""
 
     def load(ids, numbers):
-        encoded, labels = source.fetch(ids)
+        encoded, labels = _fetch(source, ids)
         if stage == "read":
             return {"label": labels, "bytes": tf.strings.length(encoded)}
         images = _map_images(
             lambda example: training_image(
-                example[0], example[1], augment, image_size, source.upright, source.max_pixels
+                example[0], example[1], augment, image_size, **source.decoding
             ),
             (encoded, numbers),
             chunk,
@@ -203,7 +204,8 @@ def evaluation_batches(
 
     Returns:
         ceil(num_examples / batch_size) elements {"image": uint8[b, image_size, image_size, 3],
-        "label": int32[b], "mask": float32[b]}, b = batch_size // num_shards, static shapes.
+        "label": int32[b], "mask": float32[b]}, b = batch_size // num_shards, static shapes; labels
+        as those of `train_batches`.
         Where the examples run out, zeros fill up the batch and its mask is 0. So it is for a
         corrupt image that the source skips: it counts neither as right nor as wrong.
 
@@ -220,16 +222,16 @@ def evaluation_batches(
     chunk_sizes = _chunk_sizes(image_size, size)
 
     def load(ids):
-        encoded, labels = source.fetch(ids)
+        encoded, labels = _fetch(source, ids)
         images = _map_images(
-            lambda file: evaluation_image(file, preprocessing),
+            lambda file: evaluation_image(file, preprocessing, of_cache=source.of_cache),
             encoded,
             max(chunk_sizes),
             image_size=image_size,
             keeps_fitting=preprocessing["crop_ratio"] == 1,
             upright=preprocessing["exif"] == "apply",
         )
-        return {"image": images, "label": labels, "mask": tf.ones_like(labels, tf.float32)}
+        return {"image": images, "label": labels, "mask": tf.ones(tf.shape(labels)[:1])}
 
     source.prepare()
     ids = source.evaluation_order(shard_index=shard_index, num_shards=num_shards)
@@ -239,16 +241,28 @@ def evaluation_batches(
     )
     if source.skipped is not None:
         chunks = chunks.map(_mask_skipped)
-    chunks = chunks.concatenate(_padding(image_size, num_batches * size - (stop - start), size))
+    label = chunks.element_spec["label"]
+    blank = tf.zeros(label.shape[1:], label.dtype)
+    padding = _padding(image_size, blank, num_batches * size - (stop - start), size)
+    chunks = chunks.concatenate(padding)
     batches = chunks.rebatch(size, drop_remainder=True)
     return _finish(batches.apply(tf.data.experimental.assert_cardinality(num_batches)))
 
 
-def _padding(image_size: int, count: int, batch_size: int) -> tf.data.Dataset:
+def _fetch(source: Source, ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Encoded images and labels of some ids; label sets as the floats that a loss takes."""
+    encoded, labels = source.fetch(ids)
+    if not source.multi_label:
+        return encoded, labels
+    labels = tf.ensure_shape(labels, [None, len(source.class_names)])
+    return encoded, tf.cast(labels, tf.float32)
+
+
+def _padding(image_size: int, label: tf.Tensor, count: int, batch_size: int) -> tf.data.Dataset:
     """What fills up the last batches: chunks of `count` examples in all that do not count."""
     blank = {
         "image": tf.zeros([image_size, image_size, 3], tf.uint8),
-        "label": tf.zeros([], tf.int32),
+        "label": label,
         "mask": tf.zeros([], tf.float32),
     }
     blanks = tf.data.Dataset.from_tensors(blank)

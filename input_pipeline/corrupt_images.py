@@ -140,9 +140,7 @@ def problem(read: Callable[[], bytes], max_pixels: int = MAX_PIXELS) -> str | No
     try:
         with tf.device("CPU:0"):
             # Large ones at an eighth of their sides: of what is read nothing is left out.
-            decode_window(
-                tf.constant(encoded), whole_image, whole_image, wanted=1, max_pixels=max_pixels
-            )
+            decode_window(tf.constant(encoded), whole_image, whole_image, max_pixels=max_pixels)
     except tf.errors.OpError as error:
         return describe(encoded, error)
     return None

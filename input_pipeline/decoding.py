@@ -6,45 +6,28 @@ into are counted, so that it cannot ask for minutes. Of animations only the firs
 the decoder, and of a large photo no more than is needed.
 """
 
-import functools
 from collections.abc import Callable
-from typing import Any
 
 import tensorflow as tf
 
-from keras_resnet.input_pipeline.formats import bmp, exif, gif, jpeg, png, webp
+from keras_resnet.input_pipeline.formats import bmp, exif, gif, jpeg, png, shrunk, webp
 from keras_resnet.input_pipeline.formats.limits import MAX_PIXELS
+from keras_resnet.input_pipeline.operations import not_inlined
 
 # Pixels of a JPEG's window from which on it is decoded at a half, a quarter or an eighth of its
-# sides. A photo of 50 megapixels has 38 in its central square.
+# sides, whatever is asked for. A photo of 50 megapixels has 38 in its central square.
 LARGE_WINDOW = 40_000_000
-RATIOS = (1, 2, 4, 8)
 
 _KINDS = (png, gif, bmp, webp)
 
-# From int32[2], height and width of an image at the size at which it is decoded, and the same as it
-# is stored, to a window of the former: int32[4], top, left, height and width in pixels.
-Window = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+# From int32[2], height and width of an image, to a part of it: int32[4], top, left, height and
+# width in pixels.
+Window = Callable[[tf.Tensor], tf.Tensor]
 
 
 def is_jpeg(encoded: tf.Tensor) -> tf.Tensor:
     """bool: whether the scalar string `encoded` starts as a JPEG file does."""
     return tf.strings.substr(encoded, 0, 3) == jpeg.START
-
-
-def not_inlined(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` as a single operation of a graph, where a graph is built.
-
-    For the rarely taken branch of a condition: the branch not taken is passed over operation by
-    operation, and the hundreds of the other formats cost 5 % of decoding a photo (measured).
-    """
-    operation = tf.function(function, autograph=False, experimental_attributes={"_noinline": True})
-
-    @functools.wraps(function)
-    def call(*arguments: Any) -> Any:
-        return (function if tf.executing_eagerly() else operation)(*arguments)
-
-    return call
 
 
 def decode_image(encoded: tf.Tensor, max_pixels: int = MAX_PIXELS) -> tf.Tensor:
@@ -75,7 +58,7 @@ def decode_image(encoded: tf.Tensor, max_pixels: int = MAX_PIXELS) -> tf.Tensor:
     return image
 
 
-def whole_image(size: tf.Tensor, full_size: tf.Tensor) -> tf.Tensor:
+def whole_image(size: tf.Tensor) -> tf.Tensor:
     """The `Window` that is all of it."""
     return tf.concat([[0, 0], size], 0)
 
@@ -85,9 +68,12 @@ def decode_window(
     of_jpeg: Window,
     of_other: Window,
     *,
-    wanted: int,
+    shrinks: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] = lambda size, window: tf.constant(16.0),
+    scaled_decoding: str = "never",
+    margin: int = 0,
     upright: bool = False,
     max_pixels: int = MAX_PIXELS,
+    of_cache: bool = False,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """Decodes a part of an image: of a JPEG no more than that, and turned as EXIF says.
 
@@ -95,43 +81,54 @@ def decode_window(
         encoded: scalar string, the bytes of the file.
         of_jpeg: the part wanted of a JPEG.
         of_other: the part wanted of another image.
-        wanted: pixels of the sides that the window will be resized to: a JPEG's window of more than
+        shrinks: from int32[2], height and width of a JPEG, and int32[4], its window, to float32:
+            how many times shorter the sides become when what comes out is resized.
+        scaled_decoding: see `Preprocessing`. With "never", too, a JPEG's window of more than
             LARGE_WINDOW pixels is decoded at a part of its size.
+        margin: pixels that are decoded around a window at a part of its size.
         upright: whether EXIF's orientation is applied; windows are those of the upright image.
         max_pixels: see `formats.limits`.
+        of_cache: whether `encoded` may be what `formats.shrunk` has written; then it is that part
+            of a JPEG's pixels.
 
     Returns:
-        uint8[h, w, 3]; int32[2], the part's top and left; int32[2], height and width of the image
-        that it is a part of; and int32[2], the same of the image as it is stored, upright.
+        uint8[h, w, 3]; int32[2], the part's top and left; int32, how many times shorter than they
+        are stored the sides of the image are that it is a part of, rounded up; and int32[2], height
+        and width of the image as it is stored, upright.
 
     Raises:
         tf.errors.InvalidArgumentError: as `decode_image`.
     """
 
+    def cut(size, turned, ratio_of, pixels_of):
+        whole = exif.turned_size(size, turned) if upright else size
+        window = of_jpeg(whole)
+        ratio = ratio_of(whole, window)
+        smaller = (whole + ratio - 1) // ratio
+        window = _scaled(window, ratio, smaller, margin)
+        pixels = pixels_of(
+            exif.stored_window(window, smaller, turned) if upright else window, ratio
+        )
+        return (exif.turn(pixels, turned) if upright else pixels), window[:2], ratio, whole
+
     def from_jpeg():
         size = tf.stack(jpeg.size(encoded, max_pixels))
-        turned = exif.orientation(encoded) if upright else None
-        whole = exif.turned_size(size, turned) if upright else size
-        window = of_jpeg(whole, whole)
-
-        def decode(size, window, whole, ratio=1):
-            stored = exif.stored_window(window, size, turned) if upright else window
-            pixels = jpeg.decode_window(encoded, stored, ratio)
-            return (exif.turn(pixels, turned) if upright else pixels), window[:2], size, whole
-
-        @not_inlined
-        def reduced(whole, window):
-            def at(ratio):
-                smaller = (whole + ratio - 1) // ratio
-                return decode(smaller, of_jpeg(smaller, whole), whole, ratio)
-
-            ways = [lambda ratio=ratio: at(ratio) for ratio in RATIOS]
-            return tf.switch_case(_place_of_ratio(window, wanted), ways)
-
-        is_large = _area(window) > LARGE_WINDOW
-        return tf.cond(
-            is_large, lambda: reduced(whole, window), lambda: decode(whole, window, whole)
+        return cut(
+            size,
+            exif.orientation(encoded) if upright else None,
+            lambda whole, window: ratio_of_window(window, shrinks(whole, window), scaled_decoding),
+            lambda window, ratio: jpeg.decode_window(encoded, window, ratio),
         )
+
+    def from_shrunk():
+        size, ratio, turned, pixels, first = shrunk.read(encoded)
+
+        def part(window, _):
+            top, left, height, width = tf.unstack(window)
+            corner = tf.stack([first + top, left, 0])
+            return tf.slice(pixels, corner, tf.stack([height, width, 3]))
+
+        return cut(size, turned, lambda *_: ratio, part)
 
     @not_inlined
     def from_other(encoded):
@@ -139,35 +136,54 @@ def decode_window(
         size = tf.shape(image)[:2]
         turned = exif.orientation(encoded) if upright else None
         whole = exif.turned_size(size, turned) if upright else size
-        window = of_other(whole, whole)
+        window = of_other(whole)
         top, left, height, width = tf.unstack(
             exif.stored_window(window, whole, turned) if upright else window
         )
         pixels = tf.slice(image, tf.stack([top, left, 0]), tf.stack([height, width, 3]))
-        return (exif.turn(pixels, turned) if upright else pixels), window[:2], whole, whole
+        return (exif.turn(pixels, turned) if upright else pixels), window[:2], 1, whole
 
-    pixels, *places = tf.cond(is_jpeg(encoded), from_jpeg, lambda: from_other(encoded))
+    def from_file():
+        return tf.cond(is_jpeg(encoded), from_jpeg, lambda: from_other(encoded))
+
+    if of_cache:
+        pixels, *places = tf.cond(shrunk.is_shrunk(encoded), from_shrunk, from_file)
+    else:
+        pixels, *places = from_file()
     pixels.set_shape([None, None, 3])
     return pixels, *places
 
 
-def _area(window: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_prod(tf.cast(window[2:], tf.float32))
+def ratio_of_window(window: tf.Tensor, shrinks: tf.Tensor, scaled_decoding: str) -> tf.Tensor:
+    """int32: the one of RATIOS at which a JPEG's window, int32[4], is decoded.
 
-
-def _place_of_ratio(window: tf.Tensor, wanted: int) -> tf.Tensor:
-    """int32: where in RATIOS the one stands at which a large window is decoded.
-
-    The largest one that leaves it twice the sides wanted, so that the resizing after it decides how
-    sharp the image becomes; and none that leaves more than LARGE_WINDOW pixels.
+    The largest one that leaves twice the sides wanted, so that the resizing after it decides how
+    sharp the image becomes (PIL's `reducing_gap`); and none that leaves more than LARGE_WINDOW
+    pixels.
     """
-    ratios = tf.constant(RATIOS)
-    sharp = tf.reduce_min(window[2:]) // ratios >= 2 * wanted
-    too_large = _area(window) / tf.cast(ratios * ratios, tf.float32) > LARGE_WINDOW
-    place = tf.maximum(
-        tf.reduce_sum(tf.cast(sharp, tf.int32)) - 1, tf.reduce_sum(tf.cast(too_large, tf.int32))
-    )
-    return tf.clip_by_value(place, 0, len(RATIOS) - 1)
+    ratios = tf.constant(jpeg.RATIOS, tf.float32)
+    area = tf.reduce_prod(tf.cast(window[2:], tf.float32))
+    sharp = tf.reduce_sum(tf.cast(2.0 * ratios[1:] <= shrinks, tf.int32))
+    small = tf.reduce_sum(tf.cast(area / ratios[:-1] ** 2 > LARGE_WINDOW, tf.int32))
+    if scaled_decoding == "never":
+        sharp = tf.where(small > 0, sharp, 0)
+    return tf.gather(jpeg.RATIOS, tf.maximum(sharp, small))
+
+
+def _scaled(window: tf.Tensor, ratio: tf.Tensor, size: tf.Tensor, margin: int) -> tf.Tensor:
+    """int32[4]: a window of an image in one with sides of 1 / ratio, to the nearest pixel.
+
+    Args:
+        window: int32[4].
+        ratio: int32; of 1 the window stays what it is.
+        size: int32[2], height and width of the smaller image.
+        margin: pixels of the smaller image that are added on each side, where there are so many.
+    """
+    margin = tf.where(ratio > 1, margin, 0)
+    first = (window[:2] + ratio // 2) // ratio - margin
+    last = (window[:2] + window[2:] + ratio // 2) // ratio + margin
+    first, last = tf.maximum(first, 0), tf.minimum(last, size)
+    return tf.concat([first, tf.maximum(last - first, 1)], 0)
 
 
 def claimed_pixels(encoded: tf.Tensor) -> tf.Tensor:

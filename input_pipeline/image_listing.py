@@ -17,6 +17,7 @@ _LITTER = {
         *("@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"),
     )
 }
+_NO_FILES = "pipes, sockets and devices"
 _HIDDEN = {name.lower(): name for name in (".DS_Store", ".ipynb_checkpoints", ".git")}
 
 
@@ -76,20 +77,49 @@ def list_folder(folder: str, passed_over: Counter[str]) -> tuple[list[str], list
 
 def _walk_local(top: str, passed_over: Counter[str]) -> Iterator[tuple[str, list[str], list[str]]]:
     followed = [os.path.realpath(top)]
-    # `followlinks` asks for what is left in `folders`, after they were yielded.
-    for parent, folders, files in os.walk(top, followlinks=True):
-        folders[:] = _visible(folders, passed_over)
-        for name in list(folders):
-            path = os.path.join(parent, name)
-            if not os.path.islink(path):
-                continue
-            target = os.path.realpath(path)
-            if any(_overlap(target, one) for one in followed):
-                folders.remove(name)
-                passed_over["links to folders that are counted already"] += 1
+    waiting = [top]
+    while waiting:
+        parent = waiting.pop()
+        folders, files = [], []
+        for entry in _entries(parent, passed_over):
+            if not entry.is_dir():
+                if _can_be_read(entry):
+                    files.append(entry.name)
+                else:
+                    passed_over[_NO_FILES] += 1
+            elif not entry.is_symlink():
+                folders.append(entry.name)
             else:
-                followed.append(target)
-        yield parent, folders, _visible(files, passed_over)
+                target = os.path.realpath(entry.path)
+                if any(_overlap(target, one) for one in followed):
+                    passed_over["links to folders that are counted already"] += 1
+                else:
+                    followed.append(target)
+                    folders.append(entry.name)
+        yield parent, folders, files
+        waiting += [os.path.join(parent, name) for name in reversed(folders)]
+
+
+def _entries(folder: str, passed_over: Counter[str]) -> list[os.DirEntry[str]]:
+    """What is in `folder`, sorted, without litter; nothing if it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            found = {entry.name: entry for entry in entries}
+    except OSError:
+        return []
+    return [found[name] for name in _visible(found, passed_over)]
+
+
+def _can_be_read(entry: os.DirEntry[str]) -> bool:
+    """Whether opening it comes to an end: no pipe, nor what else is no file.
+
+    A link that leads nowhere is among the files, as an error of its own when it is read. Only links
+    cost a request.
+    """
+    try:
+        return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))
+    except OSError:
+        return True
 
 
 def _overlap(one: str, other: str) -> bool:
@@ -108,7 +138,8 @@ def list_images(
 
     Args:
         paths: one path or several.
-        passed_over: counts the files in folders that are left out, by suffix ("" for none).
+        passed_over: counts the files in folders that are left out, by suffix ("" for none), and
+            what is no file.
         also: suffixes that are taken beside those of images.
 
     Raises:
@@ -122,12 +153,15 @@ def list_images(
         if not path.is_dir():
             yield path
             continue
-        for parent, _, files in walk(str(path)):
+        litter: Counter[str] = Counter()
+        for parent, _, files in walk(str(path), litter):
             for name in files:
                 if is_image_name(name) or name.lower().endswith(also):
                     yield Path(parent, name)
                 elif passed_over is not None:
                     passed_over[Path(name).suffix.lower()] += 1
+        if passed_over is not None and _NO_FILES in litter:
+            passed_over[_NO_FILES] += litter[_NO_FILES]
 
 
 def in_words(passed_over: Mapping[str, int]) -> str:

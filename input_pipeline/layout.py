@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from keras_resnet.input_pipeline import label_tables
+from keras_resnet.input_pipeline import label_sets, label_tables, shared_files
 from keras_resnet.input_pipeline.errors import DataError, did_you_mean
 from keras_resnet.input_pipeline.exclusion import is_excluded
 from keras_resnet.input_pipeline.image_listing import (
@@ -18,8 +18,8 @@ from keras_resnet.input_pipeline.image_listing import (
 )
 from keras_resnet.input_pipeline.split_names import role_of
 
-# (path of the image, number of its class)
-Example = tuple[str, int]
+# (path of the image, number of its class; of a layout with label sets the numbers of its classes)
+Example = tuple[str, int | tuple[int, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Layout:
         splits: those with labels, in the order of their folders.
         unlabelled: names of folders that look like splits and hold images without class folders.
         left_out: names of folders beside the splits that are none.
+        multi_label: whether an image may have several labels or none; else each has one.
         passed_over: litter that was met up to now, by kind.
         excluded: normalized paths of files (see `exclusion`) that need be no images.
     """
@@ -59,13 +60,15 @@ class Layout:
         unlabelled: Iterable[str] = (),
         left_out: Iterable[str] = (),
         passed_over: Counter[str] | None = None,
-        rows: "dict[str, list[tuple[str, str]]] | None" = None,
+        table: label_tables.Table | None = None,
+        multi_label: bool = False,
     ):
         self.path, self.kind, self.splits = path, kind, tuple(splits)
+        self.multi_label = multi_label
         self.unlabelled, self.left_out = tuple(unlabelled), tuple(left_out)
         self.passed_over = Counter() if passed_over is None else passed_over
         self.excluded: Collection[str] = ()
-        self._rows = rows or {}
+        self._table = table or label_tables.Table({}, multi_label, (), "")
         self._names: dict[str, list[str]] = {}
         self._examples: dict[str, list[Example]] = {}
 
@@ -127,14 +130,17 @@ class Layout:
         """(file, label) of every image of a split, in its fixed stratified order.
 
         Within a class the images are mixed by a hash of their names, and the classes are dealt out
-        in proportion, so that any slice has every class in its share (to within one image).
+        in proportion, so that any slice has every class in its share (to within one image). Of
+        label sets `stratification.spread` says how near slices come to that.
 
         Raises:
             DataError: it holds a class that the training images do not have, a class folder holds
                 no images or something that is no image, or a file of a table is not there.
         """
         if split.name not in self._examples:
-            self._examples[split.name] = self._list(split)
+            self._check_classes(split)
+            listed = self._list_sets(split) if self.multi_label else self._list(split)
+            self._examples[split.name] = listed
         return self._examples[split.name]
 
     def every_file(self, split: Split) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
@@ -142,16 +148,19 @@ class Layout:
 
         Returns:
             (file, class name) of every image, missing ones of a table included, and (file, class
-            name) of what lies among them and is no image by its name.
+            name) of what lies among them and is no image by its name. Of several labels the name is
+            what `label_sets.join` makes of them.
         """
         if self.kind == "table":
-            rows = self._rows[split.name]
-            return [(label_tables.resolve(self.path, file), label) for file, label in rows], []
+            return [
+                (label_tables.resolve(self.path, file), self._label_text(labels))
+                for file, labels in self._table.rows[split.name]
+            ], []
         images: list[tuple[str, str]] = []
         others: list[tuple[str, str]] = []
         for name in self._names_in(split):
             folder = os.path.join(split.folder, name)
-            for parent, _, files in walk(folder):
+            for parent, _, files in walk(folder, self.passed_over):
                 for file in files:
                     kept = images if is_image_name(file) else others
                     kept.append((os.path.join(parent, file), name))
@@ -178,7 +187,19 @@ class Layout:
             notes.append("passed over: " + ", ".join(f"{count:,} {kind}" for kind, count in counts))
         return notes
 
+    def _label_text(self, labels: tuple[str, ...]) -> str:
+        return label_sets.join(labels) if self.multi_label else labels[0]
+
     def _what(self) -> str:
+        what = self._what_lies_there()
+        if not self.multi_label:
+            return what
+        if self.kind != "table":
+            return f"{what}; several labels for a file in several class folders"
+        how = self._table.written
+        return f"{what}; several labels an image, {how}" if how else f"{what}; one label an image"
+
+    def _what_lies_there(self) -> str:
         number = len(self.class_names())
         classes = f"{number:,} class{'' if number == 1 else 'es'}"
         if self.kind == "classes":
@@ -193,7 +214,9 @@ class Layout:
     def _names_in(self, split: Split) -> list[str]:
         if split.name not in self._names:
             if self.kind == "table":
-                names = sorted({label for _, label in self._rows[split.name]})
+                rows = self._table.rows[split.name]
+                known = self._table.class_names or (name for _, labels in rows for name in labels)
+                names = sorted(set(known))
             else:
                 # Of one folder of classes the litter was counted when it was found.
                 counter = self.passed_over if self.kind == "splits" else Counter()
@@ -201,7 +224,8 @@ class Layout:
             self._names[split.name] = names
         return self._names[split.name]
 
-    def _list(self, split: Split) -> list[Example]:
+    def _check_classes(self, split: Split) -> None:
+        """Raises DataError if a split has classes that the training images do not have."""
         names, theirs = self.class_names(), self._names_in(split)
         unknown = sorted(set(theirs) - set(names))
         if unknown:
@@ -212,16 +236,53 @@ class Layout:
                 f"The classes of {where} and of the training images differ: only in {where}: "
                 f"{', '.join(unknown)}{only_there}. Every split must have the same classes."
             )
-        files = self._files_by_class(split, theirs)
+
+    def _list(self, split: Split) -> list[Example]:
+        files = self._files_by_class(split)
         ordered = []
-        for label, name in enumerate(names):
+        for label, name in enumerate(self.class_names()):
             mixed = sorted(files.get(name, ()), key=lambda file: _hash(file[0]))
             for rank, (_, path) in enumerate(mixed):
                 ordered.append(((rank + 0.5) / len(mixed), label, path))
         return [(path, label) for _, label, path in sorted(ordered)]
 
-    def _files_by_class(self, split: Split, names: list[str]) -> dict[str, list[tuple[str, str]]]:
-        """Class -> (name within the class or table, path) of each image."""
+    def _list_sets(self, split: Split) -> list[Example]:
+        numbers = {name: number for number, name in enumerate(self.class_names())}
+        if self.kind == "table":
+            self._check_files(split)
+            images = [
+                (_hash(file), label_tables.resolve(self.path, file), labels)
+                for file, labels in self._table.rows[split.name]
+            ]
+        else:
+            images = [
+                # Two classes may have different images of one name.
+                (_hash(f"{one.classes[0]}/{one.name}"), self._path_of(one), tuple(one.classes))
+                for one in shared_files.merge(self._files_by_class(split))
+            ]
+        from keras_resnet.input_pipeline.stratification import spread  # loads NumPy
+
+        sets = [tuple(sorted(numbers[name] for name in labels)) for _, _, labels in images]
+        order = spread(sets, [key for key, _, _ in images])
+        return [(images[place][1], sets[place]) for place in order]
+
+    def _path_of(self, image: shared_files.Image) -> str:
+        """One of its files; one that is left out, if any is."""
+        left_out = (path for path in image.paths if is_excluded(path, self.excluded))
+        return next(left_out, image.paths[0])
+
+    def _check_files(self, split: Split) -> None:
+        """Raises DataError if files of a table are not there, other than those left out."""
+        needed = [
+            path
+            for path, _ in self._table.rows[split.name]
+            if not is_excluded(label_tables.resolve(self.path, path), self.excluded)
+        ]
+        label_tables.check_files(self.path, needed)
+
+    def _files_by_class(self, split: Split) -> dict[str, list[tuple[str, str]]]:
+        """Class -> (name within the class or table, path) of each image that has one label."""
+        names = self._names_in(split)
         if self.kind != "table":
             found = {}
             for name in names:
@@ -229,16 +290,10 @@ class Layout:
                 below = _image_files(folder, self.passed_over, self.excluded)
                 found[name] = [(file, os.path.join(folder, file)) for file in below]
             return found
-        rows = self._rows[split.name]
-        needed = [
-            path
-            for path, _ in rows
-            if not is_excluded(label_tables.resolve(self.path, path), self.excluded)
-        ]
-        label_tables.check_files(self.path, needed)
+        self._check_files(split)
         tabled: dict[str, list[tuple[str, str]]] = {name: [] for name in names}
-        for path, label in rows:
-            tabled[label].append((path, label_tables.resolve(self.path, path)))
+        for path, labels in self._table.rows[split.name]:
+            tabled[labels[0]].append((path, label_tables.resolve(self.path, path)))
         return tabled
 
     def _no_labels(self, name: str) -> DataError:

@@ -35,12 +35,14 @@ def explain_listing(path: str) -> Iterator[None]:
         raise DataError(f"The image folder {path} cannot be listed: {reason(error)}.") from error
 
 
-def find_layout(path: str) -> Layout:
+def find_layout(path: str, multi_label: bool | None = False) -> Layout:
     """Finds how labelled images lie under `path`.
 
     Args:
         path: a folder of this machine or of a bucket, or a table: a .csv, .tsv or .jsonl file (see
             `label_tables.read_table`).
+        multi_label: whether an image may have several labels or none: in a table written as
+            `label_sets` says, in folders by `shared_files`. None: if a table has such images.
 
     Raises:
         DataError: `path` is empty, missing, or no such folder or table, or its classes and splits
@@ -50,16 +52,18 @@ def find_layout(path: str) -> Layout:
         raise DataError("The source image_folder needs a path: a folder of images (data.path).")
     root = root_of(path)
     if label_tables.is_table(root) and not is_folder(root):
-        rows = label_tables.read_table(root)
-        names = sorted(rows)
-        return Layout(root, "table", [Split(name, role_of(name)) for name in names], rows=rows)
+        table = label_tables.read_table(root, multi_label)
+        splits = [Split(name, role_of(name)) for name in sorted(table.rows)]
+        return Layout(root, "table", splits, table=table, multi_label=table.multi_label)
     if not is_folder(root):
         problem = "is a file" if exists(root) else "does not exist"
         raise DataError(
             f"The image folder {path} {problem}; give a folder of class folders, or a table of "
             f"paths and labels ({', '.join(label_tables.SUFFIXES)})."
         )
-    return _layout_of_folder(root)
+    layout = _layout_of_folder(root)
+    layout.multi_label = bool(multi_label)
+    return layout
 
 
 def _layout_of_folder(root: str) -> Layout:

@@ -12,14 +12,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet.input_pipeline.decoding import (
-    decode_window,
-    is_jpeg,
-    not_inlined,
-    whole_image,
-)
+from keras_resnet.input_pipeline.decoding import decode_window, is_jpeg, whole_image
 from keras_resnet.input_pipeline.errors import DataError
 from keras_resnet.input_pipeline.formats import exif, jpeg
+from keras_resnet.input_pipeline.operations import not_inlined
 from keras_resnet.input_pipeline.resampling import LARGE, RADIUS, resize_window
 from keras_resnet.preprocessing import MAX_PIXELS, Preprocessing, PreprocessingError
 
@@ -53,16 +49,20 @@ def resize_and_center_crop(
     resize: str = "round",
     upright: bool = False,
     max_pixels: int = MAX_PIXELS,
+    scaled_decoding: str = "never",
+    of_cache: bool = False,
 ) -> tf.Tensor:
     """Resizes to image_size / crop_ratio, then takes the central square of image_size.
 
-    Of a JPEG only what the square needs is decoded, which changes nothing in it. Of a large image
-    of another format only that is resized.
+    Of a JPEG only what the square needs is decoded, which changes nothing in it, and perhaps at a
+    part of its size. Of a large image of another format only that is resized.
 
     Args:
         encoded: scalar string, the bytes of an image file.
-        image_size, crop_ratio, interpolation, resize, max_pixels: see `Preprocessing`.
+        image_size, crop_ratio, interpolation, resize, max_pixels, scaled_decoding: see
+            `Preprocessing`.
         upright: whether the image is turned as its EXIF says.
+        of_cache: see `decode_window`.
 
     Returns:
         uint8[image_size, image_size, 3].
@@ -71,8 +71,8 @@ def resize_and_center_crop(
     def place(whole):
         return _place(whole, image_size, crop_ratio, resize)
 
-    def needed(size, whole):
-        resized, top_left = place(whole)
+    def needed(size):
+        resized, top_left = place(size)
         scale = tf.cast(resized, tf.float32) / tf.cast(size, tf.float32)
         reach = RADIUS[interpolation] * tf.maximum(1 / scale, 1) + _MARGIN
         corner = tf.cast(top_left, tf.float32)
@@ -81,20 +81,24 @@ def resize_and_center_crop(
         first, last = tf.maximum(first, 0), tf.minimum(last, size)
         return tf.concat([first, last - first], 0)
 
-    def needed_if_large(size, whole):
+    def needed_if_large(size):
         # In a part places are sums of other numbers, which round in another way in float32.
         height, width = tf.unstack(tf.cast(size, tf.float32))
         is_small = tf.maximum(height, image_size) * tf.maximum(width, image_size) <= LARGE
-        return tf.cond(is_small, lambda: whole_image(size, whole), lambda: needed(size, whole))
+        return tf.cond(is_small, lambda: whole_image(size), lambda: needed(size))
 
-    image, origin, size, whole = decode_window(
+    def shrinks(size, _):
+        return tf.reduce_min(tf.cast(size, tf.float32) / tf.cast(place(size)[0], tf.float32))
+
+    image, origin, ratio, whole = decode_window(
         encoded, needed, needed_if_large,
-        wanted=image_size, upright=upright, max_pixels=max_pixels,
+        shrinks=shrinks, scaled_decoding=scaled_decoding, margin=_MARGIN, upright=upright,
+        max_pixels=max_pixels, of_cache=of_cache,
     )  # fmt: skip
     resized, top_left = place(whole)
     return resize_window(
         image, resized=resized, top_left=top_left, size=image_size,
-        interpolation=interpolation, whole=size, origin=origin,
+        interpolation=interpolation, whole=whole, origin=origin, ratio=ratio,
     )  # fmt: skip
 
 
@@ -141,12 +145,21 @@ def map_files(
     )
 
 
+def resized_side(preprocessing: Mapping[str, Any]) -> int:
+    """Pixels that the short side of an image is resized to in evaluation."""
+    checked = check_preprocessing(preprocessing)
+    return _side(checked.image_size, checked.crop_ratio, checked.resize)
+
+
+def _side(size: int, crop_ratio: float, rule: str) -> int:
+    return (round if rule == "round" else math.floor)(size / crop_ratio)
+
+
 def _place(
     whole: tf.Tensor, size: int, crop_ratio: float, rule: str
 ) -> tuple[tf.Tensor, tf.Tensor]:
     # int32[2] each: the sides of the resized image, and the corner of its central square.
-    rounded = round if rule == "round" else math.floor
-    side = rounded(size / crop_ratio)
+    side = _side(size, crop_ratio, rule)
     if rule == "plain":
         resized = tf.fill([2], side)
     else:  # The long side is cut to a whole pixel by all. In int64: the product may exceed int32.
@@ -158,7 +171,9 @@ def _place(
     return resized, tf.cast(tf.round(spare / 2), tf.int32)  # half to even, as torchvision and timm
 
 
-def evaluation_image(encoded: tf.Tensor, preprocessing: Mapping[str, Any]) -> tf.Tensor:
+def evaluation_image(
+    encoded: tf.Tensor, preprocessing: Mapping[str, Any], *, of_cache: bool = False
+) -> tf.Tensor:
     """What the model sees of an image file outside training. Works inside a graph.
 
     The short side is resized to image_size / crop_ratio by the rule `resize` with the named
@@ -169,6 +184,7 @@ def evaluation_image(encoded: tf.Tensor, preprocessing: Mapping[str, Any]) -> tf
     Args:
         encoded: scalar string, the bytes of the file.
         preprocessing: what the model expects.
+        of_cache: see `decode_window`.
 
     Returns:
         uint8[image_size, image_size, 3], RGB whatever the channel order of the model.
@@ -185,6 +201,8 @@ def evaluation_image(encoded: tf.Tensor, preprocessing: Mapping[str, Any]) -> tf
         resize=checked.resize,
         upright=checked.exif == "apply",
         max_pixels=checked.max_pixels,
+        scaled_decoding=checked.scaled_decoding,
+        of_cache=of_cache,
     )
 
 

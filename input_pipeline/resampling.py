@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from keras_resnet.input_pipeline.operations import not_inlined
 from keras_resnet.input_pipeline.transposition import (
     transpose_image,
     transposed_bytes,
@@ -36,36 +37,48 @@ def resize_window(
     interpolation: str,
     whole: tf.Tensor,
     origin: tf.Tensor,
+    ratio: tf.Tensor | int = 1,
 ) -> tf.Tensor:
     """A square window of a resized image; what lies outside is never computed.
 
     Args:
-        image: uint8[h, w, 3], the part of the whole image that begins at `origin`.
+        image: uint8[h, w, 3], the part of an image that begins at `origin`.
         resized: int32[2], height and width that the whole image is resized to.
         top_left: int32[2], row and column of the window's corner in the resized image.
         size: of the window.
         interpolation: see `Preprocessing`.
-        whole: int32[2], height and width of the whole image.
+        whole: int32[2], height and width of the image as it is stored.
         origin: int32[2].
+        ratio: int32, how many times shorter than those the sides of the image are, rounded up: of
+            its last pixels only a part is image.
 
     Returns:
         uint8[size, size, 3]; an image that already has the size `resized` is only cropped.
     """
+
+    pixels = (whole + ratio - 1) // ratio
 
     def crop() -> tf.Tensor:
         return tf.slice(image, tf.concat([top_left - origin, [0]], 0), [size, size, 3])
 
     def resample() -> tf.Tensor:
         if interpolation == "nearest":
-            return _nearest(image, resized, top_left, size, whole, origin)
+            scale = _times_shorter(whole, ratio, resized)
+            return _nearest(image, resized, top_left, size, scale, pixels, origin)
         if interpolation == "bicubic":
-            return _bicubic(image, resized, top_left, size, whole, origin)
-        scale = tf.cast(resized, tf.float32) / tf.cast(whole, tf.float32)
+            scale = _times_shorter(whole, ratio, resized)
+            return _bicubic(image, resized, top_left, size, scale, pixels, origin)
+        scale = tf.cast(resized * ratio, tf.float32) / tf.cast(whole, tf.float32)
         shift = tf.cast(origin, tf.float32) * scale - tf.cast(top_left, tf.float32)
         return _resample(image, size, scale, shift, interpolation)
 
-    window = tf.cond(tf.reduce_all(whole == resized), crop, resample)
+    window = tf.cond(tf.reduce_all(whole == resized * ratio), crop, resample)
     return tf.ensure_shape(window, [size, size, 3])
+
+
+def _times_shorter(whole: tf.Tensor, ratio: tf.Tensor, resized: tf.Tensor) -> tf.Tensor:
+    # float64[2]: by how much the sides of an image shrink, where parts of its pixels count.
+    return tf.cast(whole, tf.float64) / tf.cast(ratio, tf.float64) / tf.cast(resized, tf.float64)
 
 
 # One side is resized after the other, with the other one as channels: 3.5 times as fast as both at
@@ -122,7 +135,7 @@ def _resize_rows(matrix: tf.Tensor, size: int, scale, shift, interpolation: str)
     return tf.reshape(resized, tf.stack([size, count]))
 
 
-def _bicubic(image: tf.Tensor, resized, top_left, size: int, whole, origin) -> tf.Tensor:
+def _bicubic(image: tf.Tensor, resized, top_left, size: int, scale, whole, origin) -> tf.Tensor:
     """uint8[size, size, 3] as PIL makes it: with its weights, and 8 bits after each pass.
 
     At a hard edge the first pass of a filter with negative weights leaves the range; what is
@@ -131,7 +144,7 @@ def _bicubic(image: tf.Tensor, resized, top_left, size: int, whole, origin) -> t
     height, width = tf.unstack(tf.shape(image)[:2])
 
     def weigh(axis: int, matrix: tf.Tensor) -> tf.Tensor:
-        places = (resized[axis], top_left[axis], whole[axis], origin[axis])
+        places = (scale[axis], top_left[axis], whole[axis], origin[axis])
         return _weigh(matrix, size, *places)
 
     # Each takes a part of the image and gives float32[lines, 3 size]: its first pass, turned.
@@ -186,7 +199,8 @@ def _in_strips(function: Callable, image: tf.Tensor, axis: int, width: int) -> t
     return tf.cond(tf.size(image) > 3 * LARGE, strips, lambda: function(image))
 
 
-def _weigh(matrix: tf.Tensor, size: int, resized, first, whole, origin) -> tf.Tensor:
+@not_inlined
+def _weigh(matrix: tf.Tensor, size: int, scale, first, whole, origin) -> tf.Tensor:
     """float32[h, n] to float32[size, n], whole numbers of 0 to 255: one pass of PIL's bicubic.
 
     As a product of matrices for each few rows of the result, which share most of what they need.
@@ -195,9 +209,9 @@ def _weigh(matrix: tf.Tensor, size: int, resized, first, whole, origin) -> tf.Te
 
     Args:
         matrix: rows `origin` to `origin` + h of an image of `whole` rows.
-        resized: rows of the resized image; the result begins at its row `first`.
+        scale: float64, rows of it for each of the resized image.
+        first: the row of the resized image at which the result begins.
     """
-    scale = tf.cast(whole, tf.float64) / tf.cast(resized, tf.float64)
     filter_scale = tf.maximum(scale, 1.0)
     support = 2.0 * filter_scale
     blocks = -(-size // _BLOCK)
@@ -248,7 +262,7 @@ def _cubic(distances: tf.Tensor) -> tf.Tensor:
     return tf.where(distances < 1.0, near, tf.where(distances < 2.0, -0.5 * far, 0.0))
 
 
-def _nearest(image: tf.Tensor, resized, top_left, size: int, whole, origin) -> tf.Tensor:
+def _nearest(image: tf.Tensor, resized, top_left, size: int, scale, whole, origin) -> tf.Tensor:
     """uint8[size, size, 3] of the pixels nearest to the places of PIL, which adds up the scale.
 
     The sum of float64 numbers is not the product: where a place falls on the border of two pixels
@@ -256,8 +270,8 @@ def _nearest(image: tf.Tensor, resized, top_left, size: int, whole, origin) -> t
     """
 
     def places(axis: int) -> tf.Tensor:
-        scale = tf.cast(whole[axis], tf.float64) / tf.cast(resized[axis], tf.float64)
-        steps = tf.concat([[scale / 2], tf.fill([resized[axis] - 1], scale)], 0)
+        step = scale[axis]
+        steps = tf.concat([[step / 2], tf.fill([resized[axis] - 1], step)], 0)
         added = tf.cast(tf.math.floor(tf.cumsum(steps)), tf.int32)
         kept = tf.slice(added, [top_left[axis]], [size])
         return tf.minimum(kept, whole[axis] - 1) - origin[axis]

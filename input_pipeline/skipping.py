@@ -36,7 +36,7 @@ def skip_corrupt(load: Callable[..., Chunk], source: Source) -> Callable[..., Ch
 
     def with_ok(*chunk):
         loaded = load(*chunk)
-        return {**loaded, OK: tf.ones_like(loaded["label"], tf.bool)}
+        return {**loaded, OK: tf.ones(tf.shape(loaded["label"])[:1], tf.bool)}
 
     def load_or_skip(*chunk):
         # The careful way is only walked if the first has given nothing.

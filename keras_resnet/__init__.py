@@ -15,7 +15,17 @@ backend.prefer_onednn()
 
 # Importing the package registers its layers and models with Keras: load_model() finds them.
 import keras_resnet.architectures.variants as _variants
-from keras_resnet import blocks, explain, export, input_pipeline, layers, models, training, weights
+from keras_resnet import (
+    blocks,
+    explain,
+    export,
+    input_pipeline,
+    layers,
+    models,
+    reports,
+    training,
+    weights,
+)
 from keras_resnet.architectures import ARCHITECTURES, get_architecture, list_models
 from keras_resnet.architectures.variants import *
 from keras_resnet.evaluation import calibrate, evaluate
@@ -25,6 +35,7 @@ from keras_resnet.inspection import inspect_images
 from keras_resnet.models import ResNet, create_model
 from keras_resnet.models.costs import profile
 from keras_resnet.models.features import feature_extractor, feature_pyramid
+from keras_resnet.reports.of_run import report
 
 __all__ = [
     "ARCHITECTURES",
@@ -49,6 +60,8 @@ __all__ = [
     "preprocess",
     "preprocessing_layer",
     "profile",
+    "report",
+    "reports",
     "training",
     "weights",
 ]

@@ -134,9 +134,9 @@ def nearest(value: object, known: Iterable) -> str:
 def close_names(value: object, known: Iterable, cutoff: float = 0.5) -> list[str]:
     """Returns up to three entries of `known` that `value` may have meant, the closest first.
 
-    If another library's word for an entry was typed, or the last part of a dotted one, it is that
-    entry. Else first come those that `value` begins, then those that differ in their numbers only:
-    of ResNet49, ResNet50. `cutoff` is the least likeness, 0..1, of `difflib`.
+    If an entry was typed, another library's word for it, or the last part of a dotted one, it is
+    that entry. Else first come those that `value` begins, then those that differ in their numbers
+    only: of ResNet49, ResNet50. `cutoff` is the least likeness, 0..1, of `difflib`.
     """
     entries = [str(entry) for entry in known]
     given = str(value).lower()
@@ -152,6 +152,8 @@ def close_names(value: object, known: Iterable, cutoff: float = 0.5) -> list[str
         return not entry.startswith(given), not alike, distance
 
     lowered = {entry.lower(): entry for entry in entries}
+    if given in lowered:  # but for its case, or what stands in front of it
+        return [lowered[given]]
     close = difflib.get_close_matches(given, lowered, n=max(len(lowered), 1), cutoff=cutoff)
     return [lowered[entry] for entry in sorted(close, key=rank)[:3]]
 

@@ -14,6 +14,11 @@ from keras_resnet import calibration
 from keras_resnet.backend import require_tensorflow
 from keras_resnet.class_matching import match_classes
 from keras_resnet.errors import UserError
+from keras_resnet.label_set_evaluation import (
+    LabelSetDataEvaluation,
+    columns_of,
+    scores_by_class,
+)
 from keras_resnet.training import confusion, metrics
 
 if TYPE_CHECKING:
@@ -22,7 +27,7 @@ if TYPE_CHECKING:
     from keras_resnet.export.predictor import Predictor
     from keras_resnet.input_pipeline import Source
 
-__all__ = ["DataEvaluation", "calibrate", "evaluate"]
+__all__ = ["DataEvaluation", "LabelSetDataEvaluation", "calibrate", "evaluate"]
 
 BATCH = 32
 MAX_BROKEN_SHARE = 0.01
@@ -32,7 +37,7 @@ _TOP = 5
 
 @dataclasses.dataclass(frozen=True)
 class DataEvaluation:
-    """What a model makes of labelled images, each counted once.
+    """What a model makes of images with one label each, each counted once.
 
     Attributes:
         layout: one line on how the images were found to lie, or "".
@@ -90,7 +95,10 @@ class DataEvaluation:
         return metrics.confusion_matrix(pairs, len(self.class_names))
 
     def per_class(self) -> list[dict[str, Any]]:
-        """A dict for each class: class, examples, correct, accuracy, most_confused_with, times."""
+        """A dict for each class: class, examples, correct, accuracy, most_confused_with, times.
+
+        It also has precision, recall, f1 and support, see `confusion.class_rows`.
+        """
         return confusion.class_rows(self.confusion_matrix(), self.class_names)
 
     def class_table(self) -> str:
@@ -125,7 +133,7 @@ def evaluate(
     on_error: str = "stop",
     max_broken_share: float = MAX_BROKEN_SHARE,
     progress: Callable[[int], Any] = lambda count: None,
-) -> DataEvaluation:
+) -> "DataEvaluation | LabelSetDataEvaluation":
     """Counts how often a model is right on labelled images, prepared as the model wants them.
 
         result = keras_resnet.evaluate("model.keras", "photos")
@@ -134,6 +142,9 @@ def evaluate(
     Labels are matched to the classes of the model by name. The data may lack classes of the model
     and have them in any order; a class that the model does not have is an error. A model whose
     classes have no names takes those of the data in their order, if there are as many.
+
+    A model of several labels an image (sigmoid) is evaluated on sets of labels, as
+    `data.multi_label` reads them: the result then has `map` and F1 in place of `top1`.
 
     Args:
         model: a classifier of this package with its `preprocessing`, or what `load_predictor`
@@ -155,17 +166,27 @@ def evaluate(
         input_pipeline.DataError: the data cannot be used, or an image cannot be read.
     """
     require_tensorflow()
-    source = open_labelled(data, split, on_error, max_broken_share)
+    predictor = _predictor(model, class_names)  # it says how many labels an image may have
+    source = open_labelled(data, split, on_error, max_broken_share, predictor.is_multilabel)
     if source.is_synthetic:
         raise UserError(f"{source.description}: noise, on which nothing can be evaluated")
-    predictor = _predictor(model, class_names)
+    if source.multi_label and not predictor.is_multilabel:
+        raise UserError(
+            f"{source.title}: its images have several labels, and the model gives one class "
+            "(softmax); train one with config.loss.name=binary, or read them with "
+            "config.data.multi_label=false"
+        )
     numbers, notes = match_classes(source.class_names, predictor.class_names, source.title)
     counted = _classify(predictor, source, batch_size, progress)
+    if source.multi_label:
+        return _of_label_sets(source, predictor, numbers, notes, counted)
     labels = numbers[counted.labels]
+    pairs = zip(source.class_names, numbers, strict=True)
+    lacking = [name for name, number in pairs if number not in labels]
     return DataEvaluation(
         layout=source.layout,
         source=source.description,
-        notes=(*notes, *_absent(labels, source, numbers)),
+        notes=(*notes, *_absent(lacking)),
         class_names=predictor.class_names,
         files=counted.files,
         labels=labels,
@@ -196,6 +217,10 @@ def calibrate(
     require_tensorflow()
     source = open_labelled(data, split, "stop", MAX_BROKEN_SHARE)
     judged = evaluate(model, source)
+    if isinstance(judged, LabelSetDataEvaluation):
+        raise UserError(
+            f"{source.title}: images have several labels, and a calibration is of one class each"
+        )
     # Logits but for a constant of each image, which changes nothing.
     logits = np.zeros((judged.examples, len(judged.class_names)))
     smallest = np.finfo("float32").tiny
@@ -213,10 +238,41 @@ class _Counted:
     probabilities: np.ndarray
 
 
+def _of_label_sets(
+    source: "Source",
+    predictor: "Predictor",
+    numbers: np.ndarray,
+    notes: list[str],
+    counted: _Counted,
+) -> LabelSetDataEvaluation:
+    names = predictor.class_names
+    scores = scores_by_class(counted.class_ids, counted.probabilities, len(names))
+    shared, kept, labels, scores = columns_of(names, numbers, counted.labels, scores)
+    lacking = [name for place, name in enumerate(shared) if not labels[:, place].any()]
+    return LabelSetDataEvaluation(
+        layout=source.layout,
+        source=source.description,
+        notes=(*notes, *_absent(lacking)),
+        class_names=shared,
+        files=counted.files,
+        labels=labels,
+        probabilities=scores,
+        thresholds=tuple(predictor.thresholds[number] for number in kept),
+        unreadable=tuple(source.skipped.problems) if source.skipped else (),
+    )
+
+
 def open_labelled(
-    data: "str | os.PathLike | Source", split: str | None, on_error: str, max_broken_share: float
+    data: "str | os.PathLike | Source",
+    split: str | None,
+    on_error: str,
+    max_broken_share: float,
+    multi_label: bool = False,
 ) -> "Source":
-    """The source of what `evaluate` takes for its `data`; the arguments are those of `evaluate`."""
+    """The source of what `evaluate` takes for its `data`; the arguments are those of `evaluate`.
+
+    `multi_label` says whether an image may have several labels or none.
+    """
     from keras_resnet import input_pipeline
     from keras_resnet.input_pipeline.layout_finder import explain_listing, find_layout
 
@@ -225,11 +281,12 @@ def open_labelled(
     path = os.fspath(data)
     if split is None:
         with explain_listing(path):
-            split = find_layout(path).evaluation_split().name
+            split = find_layout(path, multi_label).evaluation_split().name
     return input_pipeline.open_source(
         "image_folder",
         path=path,
         split=split,
+        multi_label=multi_label,
         on_error=on_error,
         max_broken_share=max_broken_share,
     )
@@ -247,13 +304,8 @@ def _predictor(model: Any, class_names: Sequence[str] | None) -> "Predictor":
     return Predictor.of_model(model, everything, names)
 
 
-def _absent(labels: np.ndarray, source: "Source", numbers: np.ndarray) -> list[str]:
+def _absent(lacking: Sequence[str]) -> list[str]:
     """A line on the classes of the data without images in this split."""
-    lacking = [
-        name
-        for name, number in zip(source.class_names, numbers, strict=True)
-        if number not in labels
-    ]
     if not lacking:
         return []
     more = f" and {len(lacking) - 10} more" if len(lacking) > 10 else ""

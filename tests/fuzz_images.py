@@ -154,7 +154,7 @@ def decoders() -> dict:
 
     def whole(file):  # as an image is looked at again that made a batch fail
         image = decoding.whole_image
-        return decoding.decode_window(file, image, image, wanted=1)[0]
+        return decoding.decode_window(file, image, image)[0]
 
     return {
         "whole": compiled(whole),

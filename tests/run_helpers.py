@@ -26,6 +26,7 @@ TINY = {
     "model.dropout_rate": 0.2,
     "data.image_size": 8,
     "data.augment.crop_padding": 1,
+    "report": False,  # seconds of each run
 }
 
 

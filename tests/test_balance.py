@@ -145,7 +145,10 @@ def test_what_is_read_in_one_order_only_is_refused():
 def test_a_run_says_how_the_classes_are_filled():
     names = ("ant", "bee", "cat")
     source = SimpleNamespace(
-        labels_at_hand=True, class_names=names, class_counts=lambda: np.array([100, 9, 40])
+        multi_label=False,
+        labels_at_hand=True,
+        class_names=names,
+        class_counts=lambda: np.array([100, 9, 40]),
     )
     config = default_config()
     counts, warning = describe_balance(config, source)

@@ -10,7 +10,8 @@ import pytest
 from model_helpers import images, max_pool, randomize, run, subsample
 
 from keras_resnet import blocks
-from keras_resnet.blocks.common import Builder, LayerOptions
+from keras_resnet.blocks.common import Builder
+from keras_resnet.blocks.options import LayerOptions
 
 SIZES = {1: (13,), 2: (9, 10), 3: (5, 6, 7)}
 

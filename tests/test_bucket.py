@@ -32,7 +32,7 @@ def buckets():
 @pytest.mark.ci
 def test_a_run_in_a_bucket_is_the_run_in_a_folder(tmp_path, capsys):
     """One test, as a shared fixture would be made once for each process of the suite."""
-    config = tiny_config(epochs=2, checkpoint__keep=1)
+    config = tiny_config(epochs=2, checkpoint__keep=1, report=True)
     local, bucket = WorkDir(tmp_path / "local"), WorkDir(BUCKET)
     run.train(config, local.path)
     with pytest.MonkeyPatch.context() as patch:
@@ -52,7 +52,7 @@ def test_a_run_in_a_bucket_is_the_run_in_a_folder(tmp_path, capsys):
     for name in ("", "/model.keras"):
         _check_weights_to_start_from(local, name)
     with pytest.raises(UserError, match=rf"{BUCKET} belongs to a run with another config: .*seed"):
-        run.train(tiny_config(epochs=2, checkpoint__keep=1, seed=7), BUCKET)
+        run.train(tiny_config(epochs=2, checkpoint__keep=1, seed=7, report=True), BUCKET)
 
 
 def _signal_after_the_first_call(patch):
@@ -83,6 +83,7 @@ def _check_files(local, bucket):
     for name in ("config", "dataset", "classes"):
         assert getattr(bucket, name).read_text() == getattr(local, name).read_text()
     assert bucket.curves.read_bytes().startswith(b"\x89PNG")
+    assert bucket.report.read_text().startswith("<!doctype html>")
     assert all(name.startswith("events.out.tfevents") for name in _names(bucket.tensorboard))
 
 

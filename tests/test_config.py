@@ -257,8 +257,12 @@ LATER = {
     "checkpoint.model": "newest",
     "data.exif": "ignore",
     "data.max_pixels": 2**28,
+    "data.scaled_decoding": "never",
+    "data.multi_label": False,
+    "report": True,
+    "training.callbacks": (),
 }
-OTHER_DEFAULTS = {"model.zero_init_last_gamma": True}
+OTHER_DEFAULTS = {"precision": "float32", "model.zero_init_last_gamma": True}
 
 
 def test_defaults_are_those_of_the_first_version_but_for_what_the_table_says():
@@ -268,8 +272,9 @@ def test_defaults_are_those_of_the_first_version_but_for_what_the_table_says():
     now = dict(configs.flatten(_plain(configs.default_config().to_dict())))
     assert {name: KEYS[name].absent[1] for name in LATER} == LATER
     assert {name: KEYS[name].formerly[1] for name in OTHER_DEFAULTS} == OTHER_DEFAULTS
-    today = {**LATER, "model.classifier_initializer": None, "data.exif": "auto"}
+    today = {**_plain(LATER), "model.classifier_initializer": None, "data.exif": "auto"}
     today["log_gradient_norms"] = "auto"
+    today["data.scaled_decoding"] = "auto"
     assert {**now, **OTHER_DEFAULTS} == {**recorded, **today}
     assert now["model.zero_init_last_gamma"] is None
     assert [name for name, key in KEYS.items() if key.formerly] == list(OTHER_DEFAULTS)
@@ -282,15 +287,15 @@ def test_config_json_of_the_first_version_is_read_unchanged():
     assert "config_version" not in recorded
     assert dict(configs.flatten(_plain(config.to_dict()))) == {
         **dict(configs.flatten(recorded)),
-        **LATER,
+        **_plain(LATER),
     }
     assert config.schedule.boundaries == (3, 5)
     assert config.data.augment.color_jitter == (0.4, 0.4, 0.4, 0.1)
     again = configs.from_json(configs.to_json(config), "config.json")
     assert again == config
-    for name, value in LATER.items():
-        group, _, key = name.rpartition(".")
-        holder = recorded.setdefault(group, {}) if group else recorded
+    for name, value in _plain(LATER).items():
+        *groups, key = name.split(".")
+        holder = recorded.setdefault(*groups, {}) if groups else recorded
         holder[key] = value
     assert json.loads(configs.to_json(config)) == {
         "config_version": configs.CONFIG_VERSION,

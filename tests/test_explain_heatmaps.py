@@ -317,7 +317,7 @@ def test_classes_by_name_number_and_image():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"classes": "bear"}, "no class 'bear' in the model"),
+        ({"classes": "bear"}, "no class 'bear' .* names no classes: take numbers, 0 to 4"),
         ({"classes": 7}, "no class 7; the model has 0 to 4"),
         ({"classes": []}, "classes is empty"),
         ({"classes": [1.5]}, "received 1.5"),
@@ -337,6 +337,17 @@ def test_slips_are_named(options, message):
     arguments = {"images_or_paths": images(model, 2), **options}
     with pytest.raises(UserError, match=message):
         explain.heatmaps(model, prepared=True, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("bea", "Did you mean 'bear'"), ("xyz", "Its classes are 'ant', 'bear', 'cat'")],
+)
+def test_an_unknown_class_meets_those_that_are_known(name, said):
+    model = network("CifarResNet20")
+    model.class_names = ["ant", "bear", "cat", "dog", "eel"]
+    with pytest.raises(UserError, match=f"no class '{name}' in the model. {said}"):
+        explain.heatmaps(model, images(model, 1), name, prepared=True)
 
 
 def test_models_that_cannot_be_explained_say_why():

@@ -149,6 +149,13 @@ def test_tensorflow_starts_with_onednn_wherever_it_is_started_from(
     assert ("greetings" in done.stderr) == greets
 
 
+def test_keras_starts_as_quietly(fake_tensorflow):
+    (fake_tensorflow / "keras.py").write_text("import tensorflow")
+    program = START.replace("start_tensorflow", "start_keras")
+    done = python(fake_tensorflow, "-c", program, KERAS_BACKEND="tensorflow")
+    assert (done.stdout, done.stderr) == ("oneDNN 1\n", "")
+
+
 def test_what_tensorflow_says_shows_if_it_fails(fake_tensorflow):
     (fake_tensorflow / "tensorflow.py").write_text(FAKE + "raise RuntimeError('no')")
     done = python(fake_tensorflow, "-c", START, KERAS_BACKEND="tensorflow")

@@ -180,11 +180,16 @@ def test_a_large_window_of_a_jpeg_is_decoded_smaller(monkeypatch, orientation):
     assert 0 < np.abs(usual - large).mean() < 1.5
     # The largest ratio that leaves twice the pixels wanted; at least what makes it small enough.
     window = tf.constant([0, 0, 800, 800])
-    places = [int(decoding._place_of_ratio(window, wanted)) for wanted in (40, 60, 150, 500)]
-    assert places == [3, 3, 3, 3]
+
+    def ratios(scaled_decoding="never"):
+        shrinks = [tf.constant(800 / wanted) for wanted in (40, 60, 150, 500)]
+        return [int(decoding.ratio_of_window(window, s, scaled_decoding)) for s in shrinks]
+
+    assert ratios() == ratios("auto") == [8, 8, 8, 8]
     monkeypatch.setattr(decoding, "LARGE_WINDOW", 300_000)
-    places = [int(decoding._place_of_ratio(window, wanted)) for wanted in (40, 60, 150, 500)]
-    assert places == [3, 2, 1, 1]
+    assert ratios() == ratios("auto") == [8, 4, 2, 2]
+    monkeypatch.setattr(decoding, "LARGE_WINDOW", 40_000_000)
+    assert (ratios(), ratios("auto")) == ([1, 1, 1, 1], [8, 4, 2, 1])
     numbers = tf.constant(np.random.default_rng(0).random(22, np.float32))
     monkeypatch.setattr(decoding, "LARGE_WINDOW", 40_000_000)
     whole = crop.random_resized_crop(encoded, numbers, 32).numpy().astype(int)

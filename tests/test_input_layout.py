@@ -175,6 +175,19 @@ def test_links_to_folders_are_followed_but_not_in_circles(tmp_path):
     assert len({os.path.realpath(file) for file in list_images([photos])}) == 14
 
 
+def test_pipes_are_passed_over_and_counted(tmp_path):
+    """To open one would wait for ever for who writes into it."""
+    touch(tmp_path, "a/1.jpg", "b/1.jpg")
+    os.mkfifo(tmp_path / "a" / "pipe.jpg")
+    (tmp_path / "b" / "link.jpg").symlink_to(tmp_path / "a" / "pipe.jpg")
+    (tmp_path / "b" / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    layout = find_layout(str(tmp_path))
+    files = files_of(layout, "train", tmp_path)
+    assert sorted(files) == ["a/1.jpg", "b/1.jpg", "b/gone.jpg"]
+    assert dict(layout.passed_over) == {"pipes, sockets and devices": 2}
+    assert len(list(list_images([tmp_path]))) == 3
+
+
 def test_litter_is_passed_over_and_counted(tmp_path):
     touch(tmp_path, "train/a/1.jpg", "test/a/1.jpg", "train/.DS_Store", ".DS_Store")
     clean = find_layout(str(tmp_path))

@@ -13,7 +13,9 @@ from PIL import Image, ImageFilter
 import keras_resnet
 from keras_resnet import input_pipeline, inspection
 from keras_resnet.commands import main
+from keras_resnet.errors import UserError
 from keras_resnet.inspection import duplicates, file_headers, findings, label_errors
+from keras_resnet.inspection.cross_validation import predict_from_others
 from keras_resnet.inspection.measuring import measure
 from keras_resnet.preprocessing import Preprocessing
 
@@ -186,7 +188,7 @@ def test_broken_files_are_findings(folder):
     (a / "empty.png").write_bytes(b"")
     (a / "notes.txt").write_text("x")
     (a / "gone.jpg").symlink_to(folder / "nowhere")
-    os.mkfifo(a / "pipe.jpg")
+    os.mkfifo(a / "pipe.jpg")  # passed over
     size = b"\0\1\0\0\0\1\0\0"
     (a / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + size + b"\x08\2\0\0\0" * 20)
     save(photo(40), folder, "test/unheard", "x.jpg")
@@ -195,11 +197,11 @@ def test_broken_files_are_findings(folder):
         with open(os.path.join(os.fsencode(a), name), "wb") as file:
             photo(seed).save(file, "JPEG")
     found = keras_resnet.inspect_images(folder)
-    broken = ["bomb.png", "cut.jpg", "empty.png", "gone.jpg", "pipe.jpg"]
+    broken = ["bomb.png", "cut.jpg", "empty.png", "gone.jpg"]
     assert paths(found["unreadable"]) == broken
     assert paths(found["no_image"]) == ["notes.txt"]
     assert paths(found["unknown_class"]) == ["x.jpg"]
-    assert found.images == 12 + 5 + 1 + 2
+    assert found.images == 12 + 4 + 1 + 2
     assert len(measure([str(a / "pipe.jpg")]).files) == 0
 
 
@@ -366,6 +368,37 @@ def test_a_model_names_wrong_labels(tmp_path):
     assert found.judged.startswith(f"{tmp_path.name} test: ")
     assert not set(found.files_to_leave_out()) & {str(tmp_path / name) for name in wrong}
     assert paths(found["unreadable"]) == ["cut.png"]
+    # By cross-validation, of which so few images are enough for one.
+    found = keras_resnet.inspect_images(tmp_path, model=color_model(), model_split="test", folds=4)
+    doubted = {os.path.relpath(item.path, tmp_path) for item in found["label_error"].items}
+    assert doubted
+    assert doubted <= wrong
+    assert found.judged.startswith("16 images in 4 folds; top1 0.")
+    with pytest.raises(UserError, match="one of the splits that were found: test, train"):
+        keras_resnet.inspect_images(tmp_path, model=color_model(), model_split="tests", folds=4)
+
+
+def test_folds_predict_as_scikit_learn_does_and_keep_copies_together():
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 3, 120)
+    vectors = random.normal(size=(120, 8)) + 3 * np.eye(3, 8)[labels]
+    folds = StratifiedGroupKFold(5, shuffle=True, random_state=0)
+    expected = cross_val_predict(
+        make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=300)),
+        vectors, labels, groups=np.arange(120), cv=folds, method="predict_proba",
+    )  # fmt: skip
+    found = predict_from_others(vectors, labels, 5)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    # Twins far from all others, both with the wrong label: apart they would confirm each other.
+    vectors[:2], labels[:2] = 60 * np.eye(3, 8)[1], 0
+    assert predict_from_others(vectors, labels, 5, [(0, 1)])[:2].argmax(axis=1).tolist() == [1, 1]
+    with pytest.raises(UserError, match="the largest class has 2 images"):
+        predict_from_others(vectors[:3], np.array([0, 0, 1]), 5)
 
 
 @pytest.mark.parametrize(
@@ -375,6 +408,8 @@ def test_a_model_names_wrong_labels(tmp_path):
         (["a", "b"], "it takes one DATA, not 2"),
         (["a", "--leave_out=darkness"], "Did you mean 'dark'?"),
         (["a", "--split=test"], "--split goes with --model"),
+        (["a", "--folds=5"], "--folds goes with --model"),
+        (["a", "--folds=1", "--model=x"], "--folds=1: must be 2 or more"),
         (["a", "--model=x", "--workdir=y"], "it takes --model or --workdir"),
         (["nowhere"], "The image folder nowhere does not exist"),
     ],

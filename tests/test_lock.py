@@ -21,8 +21,8 @@ RACES = 200
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Leases that live for a moment."""
-    for name, seconds in (("RENEWED", 0.05), ("PATIENCE", 0.3), ("SETTLED", 0.05)):
+    """Leases that live for a moment, but long enough for the threads of a busy machine."""
+    for name, seconds in (("RENEWED", 0.05), ("PATIENCE", 2.0), ("SETTLED", 0.3)):
         monkeypatch.setattr(Lease, name, seconds)
 
 
@@ -159,6 +159,19 @@ def test_a_lease_of_a_killed_process_is_waited_out(tmp_path, quick):
         assert "process 7 on host 'gone' has a lease on" in said[0]
         assert json.loads(path.read_text())["process"] == os.getpid()
     assert path.read_text() == ""
+
+
+def test_a_lease_that_is_renewed_is_never_seen_empty(tmp_path, monkeypatch):
+    """An empty file means that it was given back: two would then hold it."""
+    for name, seconds in (("RENEWED", 0.0), ("SETTLED", 0.0)):
+        monkeypatch.setattr(Lease, name, seconds)
+    path = tmp_path / ".lock"
+    with Lease(path, tmp_path, lambda line: None):
+        renewals = set()
+        end = time.monotonic() + 0.5
+        while time.monotonic() < end:
+            renewals.add(json.loads(path.read_text())["renewals"])
+    assert len(renewals) > 10
 
 
 def test_of_many_that_ask_for_a_lease_at_once_one_gets_it(tmp_path, quick):

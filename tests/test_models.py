@@ -313,6 +313,7 @@ class TestMetadata:
             "resize": "round",
             "exif": "apply",
             "max_pixels": 2**28,
+            "scaled_decoding": "never",
         }
         with pytest.raises(TypeError):  # it is a value, of which changed copies are made
             model.preprocessing["image_size"] = 1

@@ -271,7 +271,7 @@ def test_a_stem_without_a_pool_takes_none_from_a_file(tmp_path):
     extra = keras.layers.MaxPooling2D(3, 2)(padded)
     keras.Model(model.inputs, [*model.outputs, extra]).save(tmp_path / "x.keras")
     told = keras_resnet.weights.read_weights(tmp_path / "x.keras").network
-    assert told == {"padding": "same", "stem_pool_padding": "symmetric"}
+    assert told == {"padding": "same", "stem_pool_padding": "symmetric", "epsilon": 1e-5}
     x = images(model)
     with pytest.warns(WeightsNote, match="padding='same': so"):
         ours = own(weights=tmp_path / "x.keras", input_shape=built[0], **arguments)

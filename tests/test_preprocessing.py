@@ -27,7 +27,7 @@ FIELDS = {
     "resize": "floor",
 }
 # What version 2 meant by them, and where the fields came later.
-LATER = {"exif": "ignore", "max_pixels": 2**28}
+LATER = {"exif": "ignore", "max_pixels": 2**28, "scaled_decoding": "never"}
 # What version 1 wrote for an evaluation with PIL's bicubic filter, all but its clipping.
 VERSION_1 = {key: value for key, value in FIELDS.items() if key != "resize"}
 MEANS_TODAY = {**VERSION_1, "interpolation": "bicubic_float", "resize": "round"}
@@ -84,6 +84,7 @@ def test_numbers_of_numpy_become_plain_ones():
         ({"resize": "flor"}, "resize 'flor'; known are round, floor, .* did you mean 'floor'"),
         ({"exif": "rotate"}, "exif 'rotate'; known are apply, ignore"),
         ({"max_pixels": 0}, "max_pixels is 0; it must be a positive integer"),
+        ({"scaled_decoding": "always"}, "scaled_decoding 'always'; known are auto, never"),
         ({"version": 4}, "is of version 4, this keras_resnet knows versions up to 3; install"),
         ({"version": "new"}, "is of version 'new'"),
     ],

@@ -153,7 +153,9 @@ def test_histograms_profile_and_pictures(tmp_path):
     assert "predictions/kernel" in events
     assert list((tmp_path / "tensorboard" / "plugins" / "profile").glob("*/*.xplane.pb"))
     header, *rows = WorkDir(tmp_path).classes.read_text().splitlines()
-    assert header == "class,examples,correct,accuracy,most_confused_with,times"
+    assert header == (
+        "class,examples,correct,accuracy,most_confused_with,times,precision,recall,f1,support"
+    )
     result = json.loads(WorkDir(tmp_path).result.read_text())
     cells = [row.split(",") for row in rows]
     assert sum(int(row[1]) for row in cells) == 360

@@ -29,8 +29,8 @@ def evaluate(replicas, every=1):
     model.set_weights([kernel, np.zeros(CLASSES)])
     padded = dataset([{**data, "mask": mask}]).rebatch(8 // replicas)
     iterator = iter(strategy.distribute_datasets_from_function(lambda _: padded))
-    steps = Steps(model, None, strategy, default_config())
-    found = steps.evaluation_loop(iterator, tf.constant(3), every)
+    made = Steps(model, None, strategy, default_config())  # its loops do not keep it alive
+    found = made.evaluation_loop(iterator, tf.constant(3), every)
     x = (data["image"] / 255.0 - [0.4, 0.5, 0.6]) / [0.2, 0.3, 0.4]
     logits = x.reshape(24, -1) @ kernel
     found = Evaluated(*(values.numpy() for values in found))
@@ -40,7 +40,7 @@ def evaluate(replicas, every=1):
 @pytest.mark.parametrize("replicas", [1, 2, 4])
 def test_confusion_matrix_is_exact_under_padding_and_replicas(replicas):
     found, labels, logits = evaluate(replicas)
-    sums, pairs = found.sums, found.labels_and_predictions
+    sums, pairs = found.sums, found.rows
     assert pairs.shape == (24, 2)
     pairs = pairs[pairs[:, 0] >= 0]
     guesses = logits.argmax(axis=1)
@@ -60,9 +60,9 @@ def test_confusion_matrix_is_exact_under_padding_and_replicas(replicas):
 @pytest.mark.parametrize("every", [1, 2])
 def test_logits_come_in_the_order_of_the_labels(replicas, every):
     found, labels, logits = evaluate(replicas, every)
-    kept = found.logit_labels >= 0
+    kept = found.logit_rows[:, 0] >= 0
     assert found.logits.shape == (24 // every, CLASSES)
-    np.testing.assert_array_equal(found.logit_labels[kept], labels[::every])
+    np.testing.assert_array_equal(found.logit_rows[:, 0][kept], labels[::every])
     np.testing.assert_allclose(found.logits[kept], logits[::every], rtol=1e-4, atol=1e-4)
 
 

@@ -86,6 +86,13 @@ def test_the_shortcut_that_is_asked_for_is_taken(tmp_path, kind, shortcut):
     _assert_logits(_cifar(weights=path, shortcut=shortcut), record)
 
 
+def test_another_shortcut_than_the_files_is_said(cifar_file):
+    said = "seems to be of a network with shortcut='A-centered'; the model has shortcut='A', as you"
+    with pytest.warns(WeightsNote, match=said):
+        model = _cifar(weights=cifar_file, shortcut="A")
+    assert model.architecture == {"name": "CifarResNet20"}
+
+
 def test_a_file_that_cannot_tell_is_refused(tmp_path):
     record, arrays = _record("cifar_centered")
     arrays = {name.replace("linear", "fc"): array for name, array in arrays.items()}

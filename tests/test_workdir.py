@@ -45,7 +45,7 @@ def test_what_may_change_is_written_and_what_matters_noted(workdir):
     workdir.claim(again)
     assert [row["changed"] for row in workdir.read_history()] == [
         {"data.path": ["", "/new"]},
-        {"data.path": ["/new", "/newer"]},
+        {"data.path": ["/new", "/newer"], "data.cache": ["auto", "none"]},
     ]
     assert json.loads(workdir.config.read_text())["config_version"] == configs.CONFIG_VERSION
 
@@ -121,6 +121,8 @@ def test_a_broken_history_is_not_written_over(workdir, history):
     with pytest.raises(UserError, match=r"history is .* not a list of changes; put a copy"):
         workdir.claim(changed(data__path="/new"))
     assert workdir.config.read_text() == before
+    with pytest.raises(UserError, match="history is"):  # where nothing is changed, too
+        workdir.read_config()
 
 
 def test_damaged_lines_of_metrics_cost_only_themselves(workdir):

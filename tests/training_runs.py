@@ -19,6 +19,7 @@ def tiny_config(**groups):
     config = merge(
         default_config(),
         {
+            "precision": "float32",
             "batch_size": BATCH,
             "epochs": 1,
             "log_every_steps": 1,

@@ -69,6 +69,8 @@ def random_resized_crop(
     size: int,
     upright: bool = False,
     max_pixels: int = MAX_PIXELS,
+    scaled_decoding: str = "never",
+    of_cache: bool = False,
 ) -> tf.Tensor:
     """A random part of the image, resized to uint8[size, size, 3].
 
@@ -82,14 +84,21 @@ def random_resized_crop(
         numbers: float32[2 n + 2] in [0, 1), see `crop_window`.
         upright: whether the image is turned as its EXIF says.
         max_pixels: see `formats.limits`.
+        scaled_decoding: see `Preprocessing`; the part is the same, to the nearest pixel.
+        of_cache: see `decode_window`.
     """
 
-    def window(size, _):
-        return crop_window(size[0], size[1], numbers)
+    def window(whole):
+        return crop_window(whole[0], whole[1], numbers)
+
+    def shrinks(_, window):
+        return tf.cast(tf.reduce_min(window[2:]), tf.float32) / size
 
     crop, *_ = decode_window(
-        encoded, window, window, wanted=size, upright=upright, max_pixels=max_pixels
-    )
+        encoded, window, window,
+        shrinks=shrinks, scaled_decoding=scaled_decoding, upright=upright, max_pixels=max_pixels,
+        of_cache=of_cache,
+    )  # fmt: skip
 
     def resized(pixels):
         return tf.raw_ops.ResizeBilinear(

@@ -97,8 +97,9 @@ def mix_targets(targets: tf.Tensor, mix: tf.Tensor) -> tf.Tensor:
 
 
 def major_labels(labels: tf.Tensor, mix: tf.Tensor) -> tf.Tensor:
-    """The label with the larger share of each target, int32[b]."""
-    return tf.where(mix[:, 1] >= 0.5, labels, neighbors(labels))
+    """The label, or row of labels [b, classes], with the larger share of each target."""
+    own = tf.reshape(mix[:, 1] >= 0.5, [-1] + [1] * (labels.shape.rank - 1))
+    return tf.where(own, labels, neighbors(labels))
 
 
 def neighbors(values: tf.Tensor) -> tf.Tensor:

@@ -13,7 +13,6 @@ from keras_resnet.input_pipeline import order
 from keras_resnet.input_pipeline.augment import crop, mixing
 from keras_resnet.input_pipeline.augment.settings import AUGMENTATIONS, mixes
 from keras_resnet.input_pipeline.preprocessing import resize_and_center_crop
-from keras_resnet.preprocessing import MAX_PIXELS
 
 
 def random_numbers(
@@ -65,8 +64,7 @@ def training_image(
     numbers: Mapping[str, tf.Tensor],
     augment: Mapping[str, Any],
     size: int,
-    upright: bool = False,
-    max_pixels: int = MAX_PIXELS,
+    **decoding: Any,
 ) -> tf.Tensor:
     """Decodes one file to uint8[size, size, 3].
 
@@ -77,10 +75,8 @@ def training_image(
     Args:
         encoded: scalar string.
         numbers: this example's row of `random_numbers`.
-        upright: whether the image is turned as its EXIF says.
-        max_pixels: see `formats.limits`.
+        **decoding: upright, max_pixels, scaled_decoding and of_cache of `decode_window`.
     """
-    decoding: dict[str, Any] = {"upright": upright, "max_pixels": max_pixels}
     if "random_resized_crop" in augment:
         image = crop.random_resized_crop(encoded, numbers["random_resized_crop"], size, **decoding)
         return crop.flip_one(image, numbers["flip"]) if "flip" in numbers else image

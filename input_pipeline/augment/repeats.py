@@ -42,6 +42,11 @@ def training_ids(
     if sampler not in SAMPLERS:
         raise unknown_name("sampler", sampler, SAMPLERS)
     balanced = sampler == "balanced"
+    if balanced and source.multi_label:
+        raise DataError(
+            "sampler is 'balanced', but images have several labels, so that no order shows every "
+            "class equally often; set data.sampler=shuffle, and loss.class_weights=balanced."
+        )
     if balanced and not isinstance(source, RandomAccessSource):
         raise DataError(
             f"sampler is 'balanced', but {source.title} is read in the order of its files; set "

@@ -9,6 +9,7 @@ not the copy of the number that XMP may hold, nor EXIF inside of the texts of a 
 import tensorflow as tf
 
 from keras_resnet.input_pipeline.formats import data, jpeg, png, webp
+from keras_resnet.input_pipeline.operations import not_inlined
 from keras_resnet.input_pipeline.transposition import transpose_image
 
 _ORIENTATION = 0x0112
@@ -31,6 +32,7 @@ def _first(kinds: tf.Tensor) -> tf.Tensor:
     return tf.argmax(tf.concat([kinds, [True]], 0), output_type=tf.int32)
 
 
+@not_inlined
 def _of_block(encoded: tf.Tensor, place: tf.Tensor, kinds: tf.Tensor) -> tf.Tensor:
     """The orientation in the EXIF block whose name stands at `place`."""
     is_jpeg, is_png, _ = tf.unstack(kinds)
@@ -121,10 +123,12 @@ def stored_window(window: tf.Tensor, upright: tf.Tensor, turned: tf.Tensor) -> t
 def turn(image: tf.Tensor, turned: tf.Tensor) -> tf.Tensor:
     """uint8[h, w, 3] as it is stored -> upright."""
 
-    def steps():
-        swapped, upside_down, mirrored = _steps(turned)
-        pixels = tf.cond(swapped, lambda: transpose_image(image), lambda: image)
-        pixels = tf.cond(upside_down, lambda: tf.reverse(pixels, [0]), lambda: pixels)
-        return tf.cond(mirrored, lambda: tf.reverse(pixels, [1]), lambda: pixels)
+    return tf.cond(turned == 1, lambda: image, lambda: _turned(image, turned))
 
-    return tf.cond(turned == 1, lambda: image, steps)
+
+@not_inlined
+def _turned(image: tf.Tensor, turned: tf.Tensor) -> tf.Tensor:
+    swapped, upside_down, mirrored = _steps(turned)
+    pixels = tf.cond(swapped, lambda: transpose_image(image), lambda: image)
+    pixels = tf.cond(upside_down, lambda: tf.reverse(pixels, [0]), lambda: pixels)
+    return tf.cond(mirrored, lambda: tf.reverse(pixels, [1]), lambda: pixels)

@@ -3,8 +3,11 @@
 import tensorflow as tf
 
 from keras_resnet.input_pipeline.formats import limits
+from keras_resnet.input_pipeline.operations import not_inlined
 
 START = b"\xff\xd8\xff"
+# libjpeg leaves out of each block of 8 × 8 pixels what is too fine for so many times fewer.
+RATIOS = (1, 2, 4, 8)
 _SCAN = b"\xff\xda"
 # A JPEG of several scans (a progressive one has about ten) is held as coefficients until the last
 # of them is read: 3 to 8 bytes for a pixel, and each scan walks over all of it.
@@ -30,6 +33,7 @@ def size(encoded: tf.Tensor, max_pixels: int) -> tuple[tf.Tensor, tf.Tensor]:
         return tf.identity(height), tf.identity(width)
 
 
+@not_inlined
 def _times(encoded: tf.Tensor, channels: tf.Tensor) -> tf.Tensor:
     """float32: how many times a pixel counts."""
     # Thumbnails and the second pictures of phones have scans, too, so it is read what kind they
@@ -52,7 +56,7 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
     return tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
 
 
-def decode_window(encoded: tf.Tensor, window: tf.Tensor, ratio: int = 1) -> tf.Tensor:
+def decode_window(encoded: tf.Tensor, window: tf.Tensor, ratio: tf.Tensor) -> tf.Tensor:
     """Decodes a part of a JPEG; what lies beside it is skipped where the format allows.
 
     The accurate inverse DCT is as fast as TensorFlow's default (measured) and equal to what PIL
@@ -61,12 +65,17 @@ def decode_window(encoded: tf.Tensor, window: tf.Tensor, ratio: int = 1) -> tf.T
     Args:
         encoded: scalar string.
         window: int32[4], top, left, height and width in pixels, inside the image.
-        ratio: 1, 2, 4 or 8: the image is decoded with sides of 1 / ratio, rounded up, and the
-            window is one of that.
+        ratio: int32, one of RATIOS: the image is decoded with sides of 1 / ratio, rounded up, and
+            the window is one of that.
 
     Returns:
         uint8[height, width, 3].
     """
-    return tf.image.decode_and_crop_jpeg(
-        encoded, window, channels=3, ratio=ratio, dct_method="INTEGER_ACCURATE"
-    )
+
+    def at(ratio):
+        return tf.image.decode_and_crop_jpeg(
+            encoded, window, channels=3, ratio=ratio, dct_method="INTEGER_ACCURATE"
+        )
+
+    place = tf.reduce_sum(tf.cast(ratio >= RATIOS[1:], tf.int32))
+    return tf.switch_case(place, [lambda ratio=ratio: at(ratio) for ratio in RATIOS])

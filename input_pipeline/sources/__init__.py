@@ -16,7 +16,7 @@ from keras_resnet.input_pipeline.errors import DataError, unknown_name
 from keras_resnet.input_pipeline.settings import Setting, is_count, is_share
 from keras_resnet.input_pipeline.sources import image_folder, synthetic, tfds, tfrecord
 from keras_resnet.input_pipeline.sources.kind import SourceKind
-from keras_resnet.preprocessing import EXIF, MAX_PIXELS
+from keras_resnet.preprocessing import EXIF, MAX_PIXELS, SCALED_DECODING
 
 if TYPE_CHECKING:
     from keras_resnet.input_pipeline.sources.base import Source
@@ -51,14 +51,16 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="cache",
         default="auto",
-        help="Where encoded images are kept: none, memory, file (packed, on a local disk), or "
-        "auto: memory for record formats of up to 1 GiB.",
-        choices=("auto", "none", "memory", "file"),
+        help="Where images are kept: none, memory, file (packed, on a local disk), decoded (large "
+        "JPEGs as pixels at a part of their size), or auto: memory for record formats of up to "
+        "1 GiB.",
+        choices=("auto", "none", "memory", "file", "decoded"),
     ),
     Setting(
         name="cache_path",
         default="",
-        help="The folder on a local disk for the packed file of cache=file.",
+        help="The folder on a local disk for the packed files of cache=file and decoded; '' keeps "
+        "those of decoded in the work directory until the run ends.",
     ),
     Setting(
         name="on_error",
@@ -88,6 +90,13 @@ SETTINGS: tuple[Setting, ...] = (
         accepts=lambda value: is_count(value) and 0 < value < 2**31,
         accepted="a whole number from 1 to 2,147,483,647",
     ),
+    Setting(
+        name="scaled_decoding",
+        default="auto",
+        help="Whether JPEGs are decoded at 1/2, 1/4 or 1/8 of their sides: never, or auto: where "
+        "that leaves twice the sides wanted.",
+        choices=SCALED_DECODING,
+    ),
 )
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 
@@ -111,6 +120,8 @@ def open_source(
     max_broken_share: float = 0.01,
     exif: str = "auto",
     max_pixels: int = MAX_PIXELS,
+    scaled_decoding: str = "auto",
+    decoded_side: int = 0,
     **options: Any,
 ) -> "Source":
     """Opens one split of a data set.
@@ -122,12 +133,17 @@ def open_source(
         path: for "image_folder" the folder or the table, for "tfrecord" the folder; for "tfds" its
             data_dir, "" for the default one.
         split: as TFDS writes it, e.g. "train", "train[:80%]", "train[80%:]".
-        cache: "auto", "none", "memory" or "file", see `caching.cached`.
-        cache_path: the folder for the prepared files of cache="file".
+        cache: "auto", "none", "memory" or "file", see `caching.cached`; or "decoded".
+        cache_path: the folder for the prepared files of cache="file" and "decoded".
         on_error: "stop" at a corrupt image, or "skip" it (see `batching`).
         max_broken_share: with "skip", the share of the examples that may be corrupt.
         exif: "apply" or "ignore" EXIF's orientation in training, or "auto": see `SourceKind`.
         max_pixels: how many pixels an image may claim to have, see `formats.limits`.
+        scaled_decoding: whether training decodes large JPEGs at a part of their size, "auto" or
+            "never", see `Preprocessing`.
+        decoded_side: what cache="decoded" is for, see `decoded.Decoded`: the pixels that the short
+            side is resized to. With 0, as where images are only looked at, it keeps nothing, and
+            the pictures of evaluation are the same.
         **options: settings of the source's own: `label_offset` and `class_names` of "tfrecord".
             Those of other sources may be given with the value that means nothing.
 
@@ -141,15 +157,28 @@ def open_source(
     _BY_NAME["cache"].check(cache)
     _BY_NAME["exif"].check(exif)
     _BY_NAME["max_pixels"].check(max_pixels)
+    _BY_NAME["scaled_decoding"].check(scaled_decoding)
     kind = SOURCES[source]
     options = _own_options(kind, options)
     from keras_resnet.input_pipeline.corrupt_images import SkippedImages
     from keras_resnet.input_pipeline.sources import caching
 
+    if cache == "decoded" and scaled_decoding == "never":
+        raise DataError(
+            "cache='decoded' keeps JPEGs at a part of their size, which scaled_decoding='never' "
+            "rules out. Set data.scaled_decoding to auto, or data.cache to none."
+        )
     split_of_kind = kind.open_split(name=name, path=path, split=split, **options)
-    opened = caching.cached(split_of_kind, cache, cache_path)
+    opened: Source
+    if cache == "decoded" and decoded_side and not split_of_kind.is_synthetic:
+        from keras_resnet.input_pipeline.sources.decoded import Decoded
+
+        opened = Decoded(split_of_kind, decoded_side, cache_path)
+    else:
+        opened = caching.cached(split_of_kind, cache, cache_path)
     opened.layout = split_of_kind.layout
     opened.upright, opened.max_pixels = exif_of(source, exif) == "apply", max_pixels
+    opened.scaled_decoding = scaled_decoding
     if on_error == "skip":
         _BY_NAME["max_broken_share"].check(max_broken_share)
         opened.skipped = SkippedImages(opened.num_examples, max_broken_share)

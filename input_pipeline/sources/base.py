@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet.input_pipeline import order
+from keras_resnet.input_pipeline import label_sets, order
 from keras_resnet.input_pipeline.corrupt_images import SkippedImages
 from keras_resnet.preprocessing import MAX_PIXELS
 
@@ -15,7 +15,7 @@ _CHUNK = 256
 
 
 class Source(abc.ABC):
-    """One split of a data set: encoded images with a label each, and a name for error messages.
+    """One split of a data set: encoded images with their labels, and a name for error messages.
 
     Examples travel through `tf.data` as ids until `fetch` turns a few of them at a time, in
     parallel, into encoded images. An id is whatever the source can make an ordered row of cheaply
@@ -30,6 +30,10 @@ class Source(abc.ABC):
         upright: whether training turns images as their EXIF says. (Evaluation does what the
             preprocessing of the model says.)
         max_pixels: how many pixels an image may claim to have, see `formats.limits`.
+        scaled_decoding: as in `Preprocessing`, in training.
+        multi_label: an image may have several labels or none; `fetch` and `labels` then give rows
+            of 0 and 1, uint8[n, classes], in place of int32[n].
+        of_cache: whether `fetch` gives what a cache has decoded, see `decoding.decode_window`.
         is_synthetic: there are no files, and batches are made without decoding.
         labels_at_hand: `labels` costs no reading beyond what training reads anyway.
     """
@@ -38,6 +42,9 @@ class Source(abc.ABC):
     skipped: SkippedImages | None = None
     upright = False
     max_pixels = MAX_PIXELS
+    scaled_decoding = "never"
+    multi_label = False
+    of_cache = False
     is_synthetic = False
     labels_at_hand = False
 
@@ -46,6 +53,12 @@ class Source(abc.ABC):
         self.class_names = class_names
         self.title = title
         self.description = f"{title}: {num_examples:,} images, {len(class_names)} classes"
+
+    @property
+    def decoding(self) -> dict[str, Any]:
+        """How training decodes the images: arguments of `decoding.decode_window`."""
+        names = ("upright", "max_pixels", "scaled_decoding", "of_cache")
+        return {name: getattr(self, name) for name in names}
 
     @abc.abstractmethod
     def training_order(
@@ -69,7 +82,11 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def fetch(self, ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Handles [n, …] -> encoded images string[n] and labels int32[n]; runs inside the graph."""
+        """Handles [n, …] -> encoded images string[n] and labels; runs inside the graph.
+
+        Returns:
+            Of the labels int32[n], with `multi_label` uint8[n, classes].
+        """
 
     def read(self, example_id: Any) -> bytes:
         """The encoded image of the example with this id (numpy)."""
@@ -102,12 +119,23 @@ class Source(abc.ABC):
         raise NotImplementedError(f"{type(self).__name__} cannot be cached.")
 
     def labels(self) -> np.ndarray:
-        """int32[num_examples], in the order of records; most sources read all examples for it."""
+        """int32[num_examples], in the order of records; most sources read all examples for it.
+
+        With `multi_label` uint8[num_examples, classes].
+        """
         with tf.init_scope():
             return np.concatenate([labels.numpy() for _, labels in self.chunks()])
 
+    def label_text(self, label: Any) -> str:
+        """The class of an example with this label; of several what `label_sets.join` gives."""
+        if not self.multi_label:
+            return self.class_names[label]
+        return label_sets.join([self.class_names[number] for number in np.flatnonzero(label)])
+
     def class_counts(self) -> np.ndarray:
         """int64[classes]: the examples of each class."""
+        if self.multi_label:
+            return self.labels().sum(axis=0, dtype=np.int64)
         return np.bincount(self.labels(), minlength=len(self.class_names))
 
 

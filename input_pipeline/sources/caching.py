@@ -4,10 +4,12 @@ import contextlib
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -44,8 +46,10 @@ def cached(source: Source, cache: str, cache_path: str = "") -> Source:
     Raises:
         DataError: it would not fit into memory or on the disk, or its file cannot be written.
     """
-    if cache_path and cache != "file":
-        raise DataError(f"cache_path is {cache_path!r}, but cache is {cache!r}; it is for 'file'.")
+    if cache_path and cache not in ("file", "decoded"):
+        raise DataError(
+            f"cache_path is {cache_path!r}, but cache is {cache!r}; it is for 'file' and 'decoded'."
+        )
     if source.is_synthetic:
         return source
     if cache == "auto":
@@ -64,7 +68,7 @@ def memory_needed(source: Source) -> int:
     return source.encoded_bytes() + _BYTES_PER_STRING * source.num_examples
 
 
-class _Cached(RandomAccessSource):
+class Cached(RandomAccessSource):
     """Any order of what another source reads in one order."""
 
     labels_at_hand = True
@@ -73,10 +77,13 @@ class _Cached(RandomAccessSource):
         super().__init__(
             title=source.title, num_examples=source.num_examples, class_names=source.class_names
         )
-        self._source = source
+        self._source, self.multi_label = source, source.multi_label
 
     def records(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
         return self._source.records()
+
+    def encoded_bytes(self) -> int:
+        return self._source.encoded_bytes()
 
     @cached_property
     def _names(self) -> list[str]:
@@ -88,7 +95,7 @@ class _Cached(RandomAccessSource):
         return self._names[int(example_id)]
 
 
-class InMemory(_Cached):
+class InMemory(Cached):
     """Encoded images held in memory, read from the files at their first use."""
 
     def __init__(self, source: Source):
@@ -132,7 +139,7 @@ class InMemory(_Cached):
         return tf.gather(encoded, ids), tf.gather(labels, ids)
 
 
-class PackedFile(_Cached):
+class PackedFile(Cached):
     """Encoded images one after the other in one file, read from it by their offsets."""
 
     def __init__(self, source: Source, folder: Path):
@@ -153,11 +160,12 @@ class PackedFile(_Cached):
 
     def fetch(self, ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         # TensorFlow reads whole files only. Python's read at an offset lets other threads run.
-        encoded = tf.numpy_function(self._read, [ids], tf.string, stateful=False)
+        encoded = tf.numpy_function(self.read_images, [ids], tf.string, stateful=False)
         encoded = tf.ensure_shape(encoded, ids.shape)
         return encoded, tf.gather(self._labels, ids)
 
-    def _read(self, ids: np.ndarray) -> np.ndarray:
+    def read_images(self, ids: np.ndarray) -> np.ndarray:
+        """The images with these ids, as an array of bytes."""
         images = np.empty(len(ids), object)
         for place, example_id in enumerate(ids):
             start, stop = self._offsets[example_id], self._offsets[example_id + 1]
@@ -180,9 +188,8 @@ def prepare_file(source: Source, cache_path: str) -> Path:
             f"cache='file' needs a folder on a local disk (data.cache_path); it is {cache_path!r}."
         )
     root = Path(cache_path).expanduser()
-    name = re.sub(r"\W+", "-", source.title).strip("-")
     key = json.dumps([source.fingerprint(), source.description, source.class_names])
-    folder = root / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    folder = packed_folder(root, source.title, hashlib.sha256(key.encode()).hexdigest()[:16])
     if (folder / "index.npz").exists():
         return folder
     try:
@@ -194,11 +201,7 @@ def prepare_file(source: Source, cache_path: str) -> Path:
                 "left. Name another folder (data.cache_path), or set data.cache to none."
             )
         _log.warning("packing %s (%s) into %s", source.description, readable(needed), folder)
-        with staging_folder(root, f".{name}-") as temporary:
-            _pack(source, temporary)
-            os.chmod(temporary, 0o755)
-            with contextlib.suppress(FileExistsError):  # another process was faster
-                _rename(temporary, folder)
+        write_packed(folder, source.title, _all_of(source))
     except OSError as error:
         raise DataError(
             f"Cannot write the prepared file to {root}: {error.strerror or error}. "
@@ -207,19 +210,78 @@ def prepare_file(source: Source, cache_path: str) -> Path:
     return folder
 
 
-def _pack(source: Source, folder: Path) -> None:
-    sizes, labels = [], []
+def _all_of(source: Source) -> Iterator[tuple[Sequence[bytes], np.ndarray]]:
+    found = 0
+    for strings, labels in source.chunks():
+        yield strings.numpy(), labels.numpy()
+        found += len(labels)
+    _check_count(source, found)
+
+
+def packed_folder(root: Path, title: str, key: str) -> Path:
+    """The folder of a packed file."""
+    return root / f"{_in_a_name(title)}-{key}"
+
+
+def _in_a_name(title: str) -> str:
+    return re.sub(r"\W+", "-", title).strip("-")
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a packed file is there and nothing is missing at its end."""
+    try:
+        with np.load(folder / "index.npz") as index:
+            return bool(os.stat(folder / "images").st_size == index["offsets"][-1])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return False
+
+
+def write_packed(
+    folder: Path,
+    title: str,
+    chunks: Iterable[tuple[Sequence[bytes], np.ndarray]],
+    limit: float = math.inf,
+) -> bool:
+    """Packs images into a file, which gets its name when it is complete.
+
+    Args:
+        folder: see `packed_folder`.
+        title: of the source.
+        chunks: encoded images and labels, some at a time.
+        limit: bytes that they may take.
+
+    Returns:
+        False, and nothing is left, where they take more.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    with staging_folder(folder.parent, f".{_in_a_name(title)}-") as temporary:
+        if not _pack(chunks, temporary, limit):
+            return False
+        os.chmod(temporary, 0o755)
+        with contextlib.suppress(FileExistsError):  # another process was faster
+            _rename(temporary, folder)
+    return True
+
+
+def _pack(chunks: Iterable[tuple[Sequence[bytes], np.ndarray]], folder: Path, limit: float) -> bool:
+    sizes: list[int] = []
+    labels, total = [], 0
     with open(folder / "images", "wb") as file:
-        for strings, numbers in source.chunks():
-            for encoded in strings.numpy():
+        for images, numbers in chunks:
+            for encoded in images:
                 sizes.append(len(encoded))
+                total += len(encoded)
+                if total > limit:
+                    return False
                 file.write(encoded)
-            labels.append(numbers.numpy())
+            labels.append(numbers)
         file.flush()
         os.fsync(file.fileno())
-    _check_count(source, len(sizes))
     offsets = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
     np.savez(folder / "index.npz", offsets=offsets, labels=np.concatenate(labels))
+    return True
 
 
 def _rename(folder: Path, name: Path) -> None:

@@ -4,7 +4,7 @@ import functools
 import hashlib
 import os
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.input_pipeline.errors import DataError, reason
+from keras_resnet.input_pipeline.layout import Example
 from keras_resnet.input_pipeline.sources.base import RandomAccessSource
 
 
@@ -22,13 +23,22 @@ class ImageFolder(RandomAccessSource):
     labels_at_hand = True
 
     def __init__(
-        self, *, title: str, examples: list[tuple[str, int]], class_names: tuple[str, ...]
+        self,
+        *,
+        title: str,
+        examples: Sequence[Example],
+        class_names: tuple[str, ...],
+        multi_label: bool = False,
     ):
         super().__init__(title=title, num_examples=len(examples), class_names=class_names)
+        self.multi_label = multi_label
         self._files = [file for file, _ in examples]
+        labels = [label for _, label in examples]
         with tf.device("CPU:0"):
             self._file_tensor = tf.constant(list(map(_as_bytes, self._files)))
-            self._labels = tf.constant(np.array([label for _, label in examples], np.int32))
+            self._labels = tf.constant(
+                _multi_hot(labels, len(class_names)) if multi_label else np.array(labels, np.int32)
+            )
 
     def fetch(self, ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         encoded = tf.map_fn(tf.io.read_file, tf.gather(self._file_tensor, ids))
@@ -52,6 +62,7 @@ class ImageFolder(RandomAccessSource):
             digest.update(
                 f"{file}\0{stat.length}\0{stat.mtime_nsec}\n".encode(errors="surrogateescape")
             )
+        digest.update(self.labels().tobytes())  # a table may have changed without its images
         return digest.hexdigest()
 
     def _stats(self) -> list:
@@ -60,6 +71,14 @@ class ImageFolder(RandomAccessSource):
                 return list(pool.map(_stat, self._files))
         except (tf.errors.OpError, OSError) as error:
             raise DataError(f"An image cannot be read: {reason(error)}.") from error
+
+
+def _multi_hot(labels: Sequence[Any], classes: int) -> np.ndarray:
+    """uint8[n, classes], 1 at the labels of each image."""
+    rows = np.zeros((len(labels), classes), np.uint8)
+    for row, own in zip(rows, labels, strict=True):
+        row[list(own)] = 1
+    return rows
 
 
 def _as_bytes(file: str) -> bytes:

@@ -5,7 +5,8 @@ from which every image is a request of its own.
 
 Labels number the class names of the training images in sorted order. A split has a fixed order
 that does not depend on the machine (`Layout.examples`), so that any slice such as `train[:80%]`
-and its rest hold every class in its share. Only the splits that are asked for are looked into.
+and its rest hold every class in its share. With `multi_label` an image has a set of labels.
+Only the splits that are asked for are looked into.
 """
 
 from pathlib import Path
@@ -15,7 +16,7 @@ from keras_resnet.input_pipeline import exclusion
 from keras_resnet.input_pipeline.errors import DataError
 from keras_resnet.input_pipeline.layout import Example
 from keras_resnet.input_pipeline.layout_finder import explain_listing, find_layout
-from keras_resnet.input_pipeline.settings import Setting
+from keras_resnet.input_pipeline.settings import Setting, is_switch
 from keras_resnet.input_pipeline.sources import splits
 from keras_resnet.input_pipeline.sources.kind import SourceKind
 
@@ -23,25 +24,26 @@ if TYPE_CHECKING:
     from keras_resnet.input_pipeline.sources.base import Source
 
 
-def open_split(*, name: str, path: str, split: str, exclude: str) -> "Source":
+def open_split(*, name: str, path: str, split: str, exclude: str, multi_label: bool) -> "Source":
     """Opens `split` of the images under `path`; `name` is not used.
 
     Args:
         exclude: a list of files to leave out (see `exclusion`), or "". They are left out of what
             the split selects, so that no other image moves from one slice to another.
+        multi_label: whether an image may have several labels or none (see `find_layout`).
 
     Raises:
         DataError: see `find_layout` and `Layout`; an unknown or empty split; a bucket that cannot
             be listed; a list that cannot be read or belongs to other data.
     """
     with explain_listing(path):
-        return _open_split(path, split, exclude)
+        return _open_split(path, split, exclude, multi_label)
 
 
-def _open_split(path: str, split: str, exclude: str) -> "Source":
+def _open_split(path: str, split: str, exclude: str, multi_label: bool) -> "Source":
     from keras_resnet.input_pipeline.sources.image_files import ImageFolder
 
-    layout = find_layout(path)
+    layout = find_layout(path, multi_label)
     if exclude:
         layout.excluded = exclusion.read(exclude, path)
     listed: dict[str, list[Example]] = {}
@@ -64,7 +66,12 @@ def _open_split(path: str, split: str, exclude: str) -> "Source":
     if not examples:
         raise DataError(f"The split {split!r} of {path} selects no images.")
     title = f"{Path(path).resolve().name} {split}"
-    source = ImageFolder(title=title, examples=examples, class_names=layout.class_names())
+    source = ImageFolder(
+        title=title,
+        examples=examples,
+        class_names=layout.class_names(),
+        multi_label=multi_label,
+    )
     source.layout = layout.describe()
     if exclude:
         source.layout += f"; left out by data.exclude: {selected - len(examples):,}"
@@ -81,6 +88,13 @@ SOURCE = SourceKind(
             name="exclude",
             default="",
             help="A file that lists images of image_folder to leave out, as inspect writes it.",
+        ),
+        Setting(
+            name="multi_label",
+            default=False,
+            help="Whether images of image_folder may have several labels or none (docs/data.md).",
+            accepts=is_switch,
+            accepted="True or False",
         ),
     ),
 )

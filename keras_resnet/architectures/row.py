@@ -1,11 +1,11 @@
 """A row of the table of networks, which builds its network when it is called."""
 
 import dataclasses
-import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
+from keras_resnet.architectures.arguments import explain_arguments
 from keras_resnet.axes import PerAxis, PerStage, frozen
 from keras_resnet.errors import did_you_mean
 from keras_resnet.preprocessing import Preprocessing
@@ -17,38 +17,6 @@ if TYPE_CHECKING:
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def explain_arguments(function: Function) -> Function:
-    """Has a function say in full which arguments it does not take; type checkers see it as it is.
-
-    The messages are for Python 3.11 and 3.12 too, whose own do not name the nearest argument.
-    """
-    parameters = list(inspect.signature(function).parameters.values())
-    known = [p.name for p in parameters]
-    positional = [p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
-    method = known[0] == "self"
-
-    @functools.wraps(function)
-    def explained(*args: Any, **kwargs: Any) -> Any:
-        caller = args[0].name if method else function.__name__
-        if len(args) > len(positional):
-            names = positional[method:]
-            raise TypeError(
-                f"{caller} takes at most {len(names)} positional arguments ({', '.join(names)}), "
-                f"received {len(args) - method}."
-            )
-        for key in kwargs:
-            if key in positional[: len(args)]:
-                raise TypeError(f"{caller} got {key!r} twice, by position and by name.")
-            if key not in known:
-                near = did_you_mean(key, known[method:])
-                raise TypeError(f"{caller} takes no argument {key!r}.{near}")
-        return function(*args, **kwargs)
-
-    return explained  # type: ignore[return-value]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +36,7 @@ class Architecture:
             parameter, and its name there; "" if there is none.
         block: "basic", "bottleneck", or a function that is called as those of
             `keras_resnet.blocks` are: see `keras_resnet.create_model`.
-        norm_layer, activation: see `keras_resnet.blocks.common.LayerOptions`.
+        norm_layer, activation: see `keras_resnet.blocks.options.LayerOptions`.
         preactivation: normalization and activation before the convolutions (v2).
         stem: see `keras_resnet.blocks.stem`.
         stem_width: channels of the stem's output.
@@ -85,7 +53,7 @@ class Architecture:
             follows directly.
         epsilon: epsilon of the normalizations.
         norm_groups: groups of group normalization; the most that divide the channels, too.
-        weight_standardization: see `keras_resnet.blocks.common.LayerOptions`.
+        weight_standardization: see `keras_resnet.blocks.options.LayerOptions`.
         projection: "auto" or "shape", see `keras_resnet.blocks.basic_block` and
             `preact_basic_block`, or "first": "always" in the first block of each stage.
         shortcut_norm: normalize the projections of post-activation blocks.
@@ -106,7 +74,7 @@ class Architecture:
         channel_order: "rgb" or "bgr".
         resize: the rule for the sides of the resized image, see `keras_resnet.preprocessing`.
         padding: what strided kernels and pools find around their input, "symmetric" (PyTorch's) or
-            "same" (Keras'), see `keras_resnet.blocks.common.LayerOptions`.
+            "same" (Keras'), see `keras_resnet.blocks.options.LayerOptions`.
         block_kernel_size: of the blocks' spatial convolutions; None is 3.
         stage_stride: from each stage to the next.
         stem_kernel_size, stem_stride, stem_pool_size, stem_pool_stride, stem_pool_padding: see

@@ -1,111 +1,16 @@
 """What every block is made of: convolution, normalization, activation, shortcut, squeeze."""
 
-import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 
 from keras_resnet.axes import PerAxis, compact, per_axis
-from keras_resnet.blocks.normalization import (
-    NORM_DEFAULTS,
-    NormLayer,
-    check_norm,
-    class_of,
-    make_layer,
-    make_normalization,
-)
-from keras_resnet.errors import nearest
+from keras_resnet.blocks.normalization import class_of, make_layer, make_normalization
+from keras_resnet.blocks.options import LayerOptions
 from keras_resnet.layers import PadChannels, StochasticDepth
 from keras_resnet.layers.standardized_conv import STANDARDIZED_CONVOLUTIONS
 from keras_resnet.layers.subsampling_conv import SUBSAMPLING_CONVOLUTIONS, corrupts_memory
-
-Activation = str | Callable[..., Any] | type[keras.layers.Layer]
-
-# Option A of He et al. 2015, section 3.3, by where `PadChannels` puts the zeros.
-ZERO_SHORTCUTS = {"A": "behind", "A-centered": "centered", "A-pooled": "pooled"}
-SHORTCUTS = (*ZERO_SHORTCUTS, "B", "D")
-# What strided kernels and pools find around their input.
-PADDINGS = ("symmetric", "same")
-PROJECTIONS = ("auto", "shape", "always")
-
-
-@dataclasses.dataclass(frozen=True)
-class LayerOptions:
-    """How the layers of a block are made; the keyword arguments that all blocks share.
-
-    Attributes:
-        norm: options of the normalizations: `momentum` (default 0.9), `epsilon` (1e-5),
-            `synchronized` (False) and `groups` (32; the most that divide the channels, too),
-            each may be left out.
-        norm_layer: which normalization: a name of `keras_resnet.blocks.NORM_LAYERS` ("batch",
-            "group", "instance", "layer"); a Keras layer class, or a `functools.partial` of one,
-            which is called with `name` and those of `axis`, `epsilon`, `momentum`, `synchronized`,
-            `gamma_initializer` and `dtype` that it takes and the partial leaves open; or a
-            function that is given a name and returns a new layer of that name, used as it is.
-        activation: name of a Keras activation, a function of a tensor, or a Keras layer class
-            such as `keras.layers.PReLU`, or a `functools.partial` of one. Register your own
-            functions and classes with `keras.saving.register_keras_serializable`, or `.keras`
-            files cannot be loaded.
-        data_format: "channels_last" or "channels_first"; None takes
-            `keras.config.image_data_format()`.
-        dtype: dtype or dtype policy of every layer; None takes the global policy.
-        padding: "symmetric": strided kernels have as many pixels before the input as after it, as
-            in PyTorch and keras.applications; "same": Keras' and TensorFlow's padding of that
-            name, which has one more at the end where the number is odd.
-        weight_standardization: convolve with kernels of zero mean and unit variance for each
-            filter (Qiao et al. 2019), except in squeeze-and-excitation gates.
-    """
-
-    norm: Mapping[str, Any] | None = None
-    norm_layer: NormLayer = "batch"
-    activation: Activation = "relu"
-    data_format: str | None = None
-    dtype: Any = None
-    padding: str = "symmetric"
-    weight_standardization: bool = False
-
-    def __post_init__(self) -> None:
-        if self.padding not in PADDINGS:
-            raise ValueError(
-                "`padding` is 'symmetric' (PyTorch's) or 'same' (Keras' for strides: more at the "
-                f"end); received {self.padding!r}."
-            )
-        check_norm(self.norm_layer, self.norm or {})
-        data_format = self.data_format or keras.config.image_data_format()
-        if data_format not in ("channels_last", "channels_first"):
-            raise ValueError(
-                "`data_format` is 'channels_last', 'channels_first' or None, received "
-                f"{self.data_format!r}."
-            )
-        if not isinstance(self.weight_standardization, bool):
-            raise ValueError(
-                "`weight_standardization` is True or False, received "
-                f"{self.weight_standardization!r}."
-            )
-        if isinstance(self.activation, keras.layers.Layer):
-            raise ValueError(
-                "`activation` makes a new layer for each place: pass the class, "
-                f"{type(self.activation).__name__}, instead of {self.activation!r}."
-            )
-        _check_activation(self.activation)
-        object.__setattr__(self, "norm", {**NORM_DEFAULTS, **(self.norm or {})})
-        object.__setattr__(self, "data_format", data_format)
-
-
-def _check_activation(activation: Any) -> None:
-    if isinstance(kind := class_of(activation), type):
-        if not issubclass(kind, keras.layers.Layer):
-            raise ValueError(f"`activation` as a class is one of a Keras layer, received {kind}.")
-        return
-    try:
-        keras.activations.get(activation)
-    except (ValueError, TypeError) as error:
-        known = [name for name, value in vars(keras.activations).items() if callable(value)]
-        raise ValueError(
-            "`activation` is the name of a Keras activation, a function of a tensor or a Keras "
-            f"layer class; received {activation!r}{nearest(activation, known)}"
-        ) from error
 
 
 class Builder:
@@ -308,41 +213,6 @@ class Builder:
 def block_name(name: str | None, kind: str) -> str:
     """The prefix of a block's layers: the caller's, or a fresh one such as `basic_block_2`."""
     return name or f"{kind}_{keras.backend.get_uid(kind)}"
-
-
-def check_block(
-    filters: int,
-    stride: PerAxis,
-    shortcut: str,
-    residual: bool,
-    drop_path_rate: float,
-    projection: str,
-) -> None:
-    """Refuse what no block can do, quoting the value."""
-    if projection not in PROJECTIONS:
-        raise ValueError(
-            "`projection` is 'auto', 'shape' (where channels or stride change) or 'always'; "
-            f"received {projection!r}."
-        )
-    if projection != "auto" and shortcut in ZERO_SHORTCUTS:
-        raise ValueError(
-            f"`projection` is {projection!r}, but shortcut={shortcut!r} adds zero channels and has "
-            "no projection: shortcut='B' or 'D' have."
-        )
-    if isinstance(filters, bool) or not isinstance(filters, int) or filters < 1:
-        raise ValueError(f"`filters` must be a positive integer, received {filters!r}.")
-    if shortcut not in SHORTCUTS:
-        raise ValueError(
-            "`shortcut` is 'A' (subsampling, zero channels behind), 'A-centered' (half of the "
-            "zeros in front), 'A-pooled' (the same after an average pool), 'B' (1×1 projection "
-            "where the shape changes) or 'D' (average pool, then projection); received "
-            f"{shortcut!r}."
-        )
-    if drop_path_rate and not residual:
-        raise ValueError(
-            f"`drop_path_rate` is {drop_path_rate!r}, but a block without its shortcut "
-            "(`residual=False`) has no path that could be dropped."
-        )
 
 
 def conv_norm_act(

@@ -87,7 +87,7 @@ def make_normalization(
     """A new normalization layer.
 
     Args:
-        norm_layer: as in `keras_resnet.blocks.common.LayerOptions`.
+        norm_layer: as in `keras_resnet.blocks.options.LayerOptions`.
         channels: number of channels that it will normalize.
         axis: their axis.
         norm: `momentum`, `epsilon`, `synchronized` and `groups`, each may be left out. A layer

@@ -1,13 +1,13 @@
 """Residual blocks: activation after the sum (He et al. 2015) or before the convolutions (2016)."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import keras
 
-from keras_resnet.axes import PerAxis, compact
-from keras_resnet.blocks.common import ZERO_SHORTCUTS, Builder, block_name, check_block
+from keras_resnet.axes import PerAxis
+from keras_resnet.blocks.common import Builder, block_name
+from keras_resnet.blocks.shortcuts import Shortcut, check_block, join
 
 EXPANSION = 4  # He et al. 2015, section 4.1: a bottleneck's output has 4 times its width
 
@@ -58,7 +58,7 @@ def basic_block(
             ResNet-vd has it in a network's first block.
         shortcut_norm: normalize the projection.
         name: prefix of the layers' names.
-        **layer_options: as in `keras_resnet.blocks.common.LayerOptions`.
+        **layer_options: as in `keras_resnet.blocks.options.LayerOptions`.
 
     Returns:
         A Keras tensor with `filters` channels.
@@ -92,10 +92,8 @@ def basic_block(
         index=2,
     )
     dilations = (first_dilation, dilation)
-    side = _Shortcut(x, stride, dilations, shortcut, projection, use_bias, normalize=shortcut_norm)
-    return _join(
-        build, y, side if residual else None, se_ratio, drop_path_rate, name, activate=True
-    )
+    side = Shortcut(x, stride, dilations, shortcut, projection, use_bias, normalize=shortcut_norm)
+    return join(build, y, side if residual else None, se_ratio, drop_path_rate, name, activate=True)
 
 
 def bottleneck_block(
@@ -167,10 +165,8 @@ def bottleneck_block(
         index=3,
     )
     dilations = (first_dilation, dilation)
-    side = _Shortcut(x, stride, dilations, shortcut, projection, use_bias, normalize=shortcut_norm)
-    return _join(
-        build, y, side if residual else None, se_ratio, drop_path_rate, name, activate=True
-    )
+    side = Shortcut(x, stride, dilations, shortcut, projection, use_bias, normalize=shortcut_norm)
+    return join(build, y, side if residual else None, se_ratio, drop_path_rate, name, activate=True)
 
 
 def preact_basic_block(
@@ -221,7 +217,7 @@ def preact_basic_block(
             changes, "shape" where the stride changes, too (timm), "always" in any case, as Big
             Transfer has it in the first block of each stage.
         name: prefix of the layers' names.
-        **layer_options: as in `keras_resnet.blocks.common.LayerOptions`.
+        **layer_options: as in `keras_resnet.blocks.options.LayerOptions`.
 
     Returns:
         A Keras tensor with `filters` channels, neither normalized nor activated.
@@ -242,8 +238,8 @@ def preact_basic_block(
         y, filters, kernel_size, dilation=dilation, use_bias=use_bias, name=f"{name}_conv2"
     )
     dilations, ways = (first_dilation, dilation), (preact, preact_shortcut)
-    side = _Shortcut(x, stride, dilations, shortcut, projection, use_bias, *ways)
-    return _join(
+    side = Shortcut(x, stride, dilations, shortcut, projection, use_bias, *ways)
+    return join(
         build, y, side if residual else None, se_ratio, drop_path_rate, name, activate=False
     )
 
@@ -311,8 +307,8 @@ def preact_bottleneck_block(
     y = _dropout(build, y, dropout_rate, name)
     y = build.conv(y, EXPANSION * filters, 1, use_bias=use_bias, name=f"{name}_conv3")
     dilations, ways = (first_dilation, dilation), (preact, preact_shortcut)
-    side = _Shortcut(x, stride, dilations, shortcut, projection, use_bias, *ways)
-    return _join(
+    side = Shortcut(x, stride, dilations, shortcut, projection, use_bias, *ways)
+    return join(
         build, y, side if residual else None, se_ratio, drop_path_rate, name, activate=False
     )
 
@@ -332,70 +328,3 @@ PREACT_BLOCKS: dict[str, Callable[..., keras.KerasTensor]] = {
 def _dropout(build: Builder, y, rate, name):
     layer = keras.layers.Dropout(rate, dtype=build.options.dtype, name=f"{name}_dropout")
     return layer(y) if rate else y
-
-
-@dataclasses.dataclass
-class _Shortcut:
-    """The way around a block's branch.
-
-    Post-activation blocks project wherever the shape changes, and normalize the projection.
-    Pre-activation ones project where the number of channels changes, and only subsample otherwise.
-    `projection` asks for more.
-    """
-
-    x: keras.KerasTensor  # the block's input
-    stride: PerAxis
-    dilations: tuple[PerAxis, PerAxis]  # of the strided kernel, and of those after it
-    kind: str
-    projection: str
-    use_bias: bool
-    preact: keras.KerasTensor | None = None  # `x` normalized and activated; None: post-activation
-    preact_identity: bool = False
-    normalize: bool = True  # the projection of a post-activation block
-
-    def _projects(self, build: Builder, filters: int, strided: bool) -> bool:
-        """Whether the shortcut is more than an identity or a subsampling."""
-        if build.channels(self.x) != filters or self.projection == "always":
-            return True
-        if self.projection == "shape":
-            return strided or self.dilations[0] != self.dilations[1]
-        return strided and self.preact is None
-
-    def build(self, build: Builder, filters: int, name: str) -> keras.KerasTensor:
-        stride, preact = build.per_axis(self.stride, "stride"), self.preact
-        strided = max(stride) > 1
-        if not self._projects(build, filters, strided):
-            x = preact if self.preact_identity else self.x
-            if not strided:
-                return x
-            return build.layer("MaxPooling", 1, strides=stride, name=f"{name}_pool")(x)
-        source = self.x if preact is None else preact
-        if self.kind in ZERO_SHORTCUTS:
-            placement = ZERO_SHORTCUTS[self.kind]
-            return build.pad_channels(source, filters, compact(stride), placement, name=name)
-        dilated = self._dilated(build, stride)
-        if self.kind == "D" and (strided or any(dilated)):
-            pool_name = f"{name}_pool"
-            source = build.average_pool_for_shortcut(source, stride, dilated, name=pool_name)
-            stride = (1,) * build.rank
-        if preact is not None:
-            conv_name = f"{name}_conv"
-            return build.conv(source, filters, 1, stride, use_bias=self.use_bias, name=conv_name)
-        options = {"use_bias": self.use_bias, "normalize": self.normalize, "activate": False}
-        return build.conv_norm_act(source, filters, 1, stride, **options, name=name)
-
-    def _dilated(self, build: Builder, stride: tuple[int, ...]) -> list[bool]:
-        """The axes along which a dilation took the place of the stride."""
-        first, then = (build.per_axis(value, "dilation") for value in self.dilations)
-        return [s == 1 and a != b for s, a, b in zip(stride, first, then, strict=True)]
-
-
-def _join(build: Builder, y, shortcut: _Shortcut | None, se_ratio, drop_path_rate, name, activate):
-    """Gate the branch `y`, add the shortcut (None: a plain block), activate if asked."""
-    if se_ratio:
-        y = build.squeeze_excite(y, se_ratio, name=name)
-    if shortcut is not None:
-        y = build.drop_path(y, drop_path_rate, name=name)
-        side = shortcut.build(build, build.channels(y), f"{name}_shortcut")
-        y = build.add(y, side, name=name)
-    return build.activate(y, name=f"{name}_out") if activate else y

@@ -57,7 +57,7 @@ def stem(
         pool_padding: "symmetric", "same" or "end" (Caffe's), see
             `keras_resnet.layers.PaddedMaxPool`; None as the convolutions' `padding`.
         name: prefix of the layers' names.
-        **layer_options: as in `keras_resnet.blocks.common.LayerOptions`.
+        **layer_options: as in `keras_resnet.blocks.options.LayerOptions`.
 
     Returns:
         A Keras tensor with `filters` channels, with the strides above at the resolution of the

@@ -14,13 +14,13 @@ from typing import Any
 
 from absl import flags as absl_flags
 
-from keras_resnet.backend import require_backend
 from keras_resnet.commands.model_flags import (
     define_model_flags,
     model_arguments,
     read_class_names,
 )
 from keras_resnet.commands.options import check_folder_of, define_strings
+from keras_resnet.commands.startup import start_keras
 from keras_resnet.errors import UsageError, UserError
 from keras_resnet.printing import printable
 from keras_resnet.storage import replacing
@@ -69,7 +69,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         try:
-            require_backend()
+            start_keras()
             model = _converted(flags, names, given)
         except UserError:
             raise

@@ -8,7 +8,8 @@ exported versions, a .tflite or .onnx file, the work directory of a run, or trai
 name their network (a file, a folder of transformers, hf://OWNER/REPOSITORY). --data is a folder of
 class folders, alone or below train, test, val or their like, or a table (.csv, .tsv, .jsonl) of
 paths and labels; its test images are taken, else its validation images, else all, or --split.
-Labels are matched to the classes of the model by name. Prints the accuracy of each class as well;
+Labels are matched to the classes of the model by name. A model of several labels an image gets mean
+average precision and F1 in place of top-1. Prints the accuracy of each class as well;
 --format=json (short: --json) prints one object, csv a line for each class.
 
 With --workdir alone a checkpoint, the newest or the best, is evaluated on the evaluation split of
@@ -37,6 +38,7 @@ from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.config import KEYS, check, default_config, overrides, source_options
 from keras_resnet.errors import UsageError
 from keras_resnet.input_pipeline.sources import SETTINGS
+from keras_resnet.label_set_evaluation import LabelSetDataEvaluation
 from keras_resnet.printing import printable
 from keras_resnet.storage import in_bucket, replacing
 from keras_resnet.training.workdir import WorkDir
@@ -195,7 +197,7 @@ def _name(flags: absl_flags.FlagValues) -> str:
     return flags.model or flags.workdir
 
 
-def _text(result: "DataEvaluation", kind: str, model: str) -> str:
+def _text(result: "DataEvaluation | LabelSetDataEvaluation", kind: str, model: str) -> str:
     if kind == "json":
         return json.dumps({"model": model, **result.to_dict()}) + "\n"
     if kind == "csv":
@@ -206,7 +208,10 @@ def _text(result: "DataEvaluation", kind: str, model: str) -> str:
     lines.append(f"evaluated  {result.source}")
     lines += [f"note       {note}" for note in result.notes]
     lines += [f"skipped    {problem}" for problem in result.unreadable]
-    lines += ["", *_class_lines(result), "", _figures(result)]
+    if isinstance(result, LabelSetDataEvaluation):
+        lines += ["", *_label_lines(result), "", _label_figures(result)]
+    else:
+        lines += ["", *_class_lines(result), "", _figures(result)]
     return "".join(f"{printable(line)}\n" for line in lines)
 
 
@@ -223,6 +228,28 @@ def _class_lines(result: "DataEvaluation") -> list[str]:
             f"{row['accuracy']:>6.4f}  {confused}".rstrip()
         )
     return lines
+
+
+def _label_lines(result: LabelSetDataEvaluation) -> list[str]:
+    rows = [row for row in result.per_class() if row["examples"]]
+    width = max(len("class"), *(len(printable(row["class"])) for row in rows))
+    keys = ("average_precision", "precision", "recall", "f1", "threshold")
+    heads = ("AP", "precision", "recall", "F1", "threshold")
+    lines = [f"{'class':<{width}}  {'images':>7}" + "".join(f"  {head:>9}" for head in heads)]
+    for row in rows:
+        values = ("" if row[key] is None else f"{row[key]:.4f}" for key in keys)
+        cells = "".join(f"  {value:>9}" for value in values)
+        lines.append(f"{printable(row['class']):<{width}}  {row['examples']:>7,}{cells}")
+    return lines
+
+
+def _label_figures(result: LabelSetDataEvaluation) -> str:
+    figures = result.figures()
+    return (
+        f"mAP {figures['map']:.4f}  F1 {figures['f1']:.4f} (at the thresholds "
+        f"{figures['f1_at_thresholds']:.4f})  loss {figures['loss']:.4f}  "
+        f"{result.examples:,} images"
+    )
 
 
 def _figures(result: "DataEvaluation") -> str:

@@ -7,9 +7,9 @@ for TF Serving, beside serving_config/) and others, for which PATH is a file. Ev
 after it is written and compared with the model; one that differs beyond its tolerance is not kept.
 Model and export are compared on the images of --images, or on the evaluation split of the work
 directory. From a work directory the finished model is taken, or the newest checkpoint of a run that
-still goes on, or with --checkpoint=best the one with the highest top-1. --calibrated exports logits
-divided by the model's temperature, and --unknown an output `unknown` beside them (and `answers` in
-a SavedModel): docs/calibration."""
+still goes on, or with --checkpoint=best the one with the highest top-1 or mAP. --calibrated exports
+logits divided by the model's temperature, and --unknown an output `unknown` beside them (and
+`answers` in a SavedModel): docs/calibration."""
 
 import re
 from pathlib import Path
@@ -90,7 +90,13 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
         flag_values=flags,
     )
     for name, number, lowest, meaning in (
-        ("top", 5, 1, "Number of classes that a server answers with."),
+        (
+            "top",
+            None,
+            1,
+            "Number of classes that a server answers with: 5, or all where an image may have "
+            "several labels.",
+        ),
         (
             "max-batch",
             64,
@@ -176,10 +182,14 @@ def _samples(
     labels: list[str] | None,
 ) -> "Samples | None":
     """The images to compare on; None of a model that the export will refuse anyway."""
+    import keras
+
     from keras_resnet.export import sample_images
 
     preprocessing = getattr(model, "preprocessing", None)
     names = tuple(labels or getattr(model, "class_names", None) or ())
+    if getattr(model.layers[-1], "activation", None) is keras.activations.sigmoid:
+        names = ()  # a folder names one of several labels
     if preprocessing is None:
         return None
     if flags.images:

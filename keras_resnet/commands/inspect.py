@@ -1,5 +1,5 @@
 """usage: keras-resnet inspect DATA [--output=FOLDER] [--json] [--leave_out=KIND,...]
-                            [--model=PATH | --workdir=RUN] [--split=NAME]
+                            [--model=PATH | --workdir=RUN] [--split=NAME] [--folds=K]
 
 Looks at every image of a labelled set for what spoils training or its evaluation: files that cannot
 be read, exact and near duplicates, the same image in training and evaluation or under two labels,
@@ -7,7 +7,7 @@ dark, blurred, single-colored, tiny, huge and narrow images, EXIF rotation, wron
 classes with few images. DATA is a folder of class folders, alone or below train, test, val or their
 like, or a table (.csv, .tsv, .jsonl) of paths and labels. With a model or a run it also names
 labels of the evaluation images that are probably wrong; the model must not have been trained on
-those.
+those. With --folds it names such labels among all images, by cross-validation.
 
 Prints a table. --output writes inspection.json, exclude.txt and a contact sheet KIND.png for each
 finding into a folder; exclude.txt is for training: --config.data.exclude=FOLDER/exclude.txt. Sheets
@@ -47,6 +47,13 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
         split="The images whose labels are judged, such as test or train[80%:]; by default the "
         "test images, else the validation images, else all.",
     )
+    absl_flags.DEFINE_integer(
+        "folds",
+        0,
+        "Judge the labels of all images: each by a linear classifier on the network's vectors of "
+        "the other parts of so many. Needs scikit-learn.",
+        flag_values=flags,
+    )
     absl_flags.DEFINE_list(
         "leave_out",
         list(LEFT_OUT),
@@ -73,6 +80,10 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
         raise UsageError(
             "--split goes with --model or --workdir; without, all images are inspected"
         )
+    if flags.folds and not (flags.model or flags.workdir):
+        raise UsageError("--folds goes with --model or --workdir, whose vectors it takes")
+    if flags.folds < 0 or flags.folds == 1:
+        raise UsageError(f"--folds={flags.folds}: must be 2 or more; 5 is usual")
     for kind in flags.leave_out:
         if kind not in KINDS:
             raise UsageError(
@@ -91,6 +102,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
             arguments[0],
             model=_model(flags),
             model_split=flags.split,
+            folds=flags.folds,
             near_duplicates=flags.near_duplicates,
             progress=bar.update,
         )

@@ -42,8 +42,8 @@ def define_checkpoint(flags: absl_flags.FlagValues) -> None:
         "checkpoint",
         None,
         ["newest", "best"],
-        "Which checkpoint of --workdir to take; best: the one with the highest top-1. Without it, "
-        "the one that config.checkpoint.model says: newest, unless it was changed.",
+        "Which checkpoint of --workdir to take; best: the one with the highest top-1 or mAP. "
+        "Without it, the one that config.checkpoint.model says: newest, unless it was changed.",
         flag_values=flags,
     )
 

@@ -1,22 +1,25 @@
 """usage: keras-resnet predict (--model=PATH | --workdir=DIR) [--top=5] [--format=FORMAT]
-                            [--checkpoint=best] [--calibrated] [--unknown=90%] [--output=FILE]
+                            [--threshold=P] [--checkpoint=best] [--calibrated] [--unknown=90%]
+                            [--output=FILE]
                             IMAGES_OR_FOLDERS...
 
-Prints the most probable classes of each image. --model is a .keras, .tflite or .onnx file, a
+Prints the most probable classes of each image; where an image may have several labels, all that are
+above their thresholds, or above --threshold. --model is a .keras, .tflite or .onnx file, a
 SavedModel, a folder of exported versions, of which the newest is taken, or weights that name their
 network (a file, a folder of transformers, hf://OWNER/REPOSITORY). --workdir is the work directory
 of a run: its finished model.keras is taken, or its newest checkpoint, or with --checkpoint=best the
-one with the highest top-1. Of a folder of images every
-image file below it is taken. --format: text, jsonl (one JSON object a line, with "image" and
-"predictions", a list of {"class", "class_id", "probability"}; --json is short for it) or csv
-(image, class_1, class_id_1, probability_1, ...). jsonl holds names exactly; text and csv escape
-what no terminal should get, and csv puts a quote before a name that a spreadsheet would take for a
-formula. --calibrated makes of its probabilities such that can be believed, and --unknown answers
-"unknown" below one of them, or so often that 90% of the images are answered (both measured on
-held-out images when the run ended): text puts it above the classes, jsonl and csv have it in
-"answer", beside the classes. A file that cannot be read gets an "error" in its row, and the exit
-code is 1 at the end. Files of folders that are passed over are counted by suffix in the last line;
-HEIC, AVIF and TIFF, which take longer, need `pip install 'keras-resnet-tpu[heif]'`."""
+one with the highest top-1 or mAP. Of a folder of images every image file below it is taken.
+--format: text, jsonl (one JSON object a line, with "image" and "predictions", a list of {"class",
+"class_id", "probability"}; --json is short for it) or csv (image, class_1, class_id_1,
+probability_1, ...; of several labels an image a cell for all labels and one for all probabilities,
+with | between). jsonl holds names exactly; text and csv escape what no terminal should get, and csv
+puts a quote before a name that a spreadsheet would take for a formula. --calibrated makes of its
+probabilities such that can be believed, and --unknown answers "unknown" below one of them, or so
+often that 90% of the images are answered (both measured on held-out images when the run ended):
+text puts it above the classes, jsonl and csv have it in "answer", beside the classes. A file that
+cannot be read gets an "error" in its row, and the exit code is 1 at the end. Files of folders that
+are passed over are counted by suffix in the last line; HEIC, AVIF and TIFF, which take longer, need
+`pip install 'keras-resnet-tpu[heif]'`."""
 
 import contextlib
 import csv
@@ -25,7 +28,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import tqdm
 from absl import flags as absl_flags
@@ -42,6 +45,7 @@ from keras_resnet.commands.options import (
 from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.errors import UsageError, UserError
 from keras_resnet.export.labels import read_labels
+from keras_resnet.input_pipeline import label_sets
 from keras_resnet.input_pipeline.image_listing import in_words, list_images
 from keras_resnet.input_pipeline.other_formats import SUFFIXES, suffixes_read
 from keras_resnet.printing import csv_cell, printable
@@ -51,6 +55,7 @@ from keras_resnet.training.workdir import WorkDir
 if TYPE_CHECKING:
     from keras_resnet.export.predictor import Predictor
 
+TOP = 5
 SUMMARY = "Classify image files or folders of them."
 _COLUMNS = ("class", "class_id", "probability")
 
@@ -66,7 +71,21 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
         absl_flags.DEFINE_string(name, None, meaning, flag_values=flags)
     define_checkpoint(flags)
     absl_flags.DEFINE_integer(
-        "top", 5, "Number of classes to print for each image.", lower_bound=1, flag_values=flags
+        "top",
+        None,
+        "Number of classes to print for each image: 5, or all above their thresholds where an "
+        "image may have several labels.",
+        lower_bound=1,
+        flag_values=flags,
+    )
+    absl_flags.DEFINE_float(
+        "threshold",
+        None,
+        "Where an image may have several labels: the probability above which it has one, instead "
+        "of the model's own thresholds.",
+        lower_bound=0.0,
+        upper_bound=1.0,
+        flag_values=flags,
     )
     absl_flags.DEFINE_enum(
         "format", "text", ["text", "jsonl", "csv"], "How to print the rows.", flag_values=flags
@@ -101,12 +120,14 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
         check_keras_file(Path(flags.model))
     start_tensorflow()
     predictor = _predictor(flags, labels, unknown)
+    if flags.threshold is not None:
+        predictor = predictor.with_threshold(flags.threshold)
     if predictor.threshold is not None:
         threshold = f"below a calibrated probability of {predictor.threshold:.4g}"
         print(f"note: the answer is unknown {threshold}", file=sys.stderr)
-    write = _Writer(
-        "jsonl" if flags.json else flags.format, flags.top, predictor.threshold is not None
-    )
+    kind = "jsonl" if flags.json else flags.format
+    answers = predictor.threshold is not None
+    write = _Writer(kind, flags.top or TOP, answers, predictor.is_multilabel)
     failures = []
     with _output(flags.output) as file, _progress(len(files), file) as bar:
         for path, answer in predictor.predict_files(files):
@@ -186,8 +207,9 @@ def _progress(total: int, file: IO[str]) -> tqdm.tqdm:
 class _Writer:
     """Writes a row in one of the formats; with `answers` also the class, or that it is unknown."""
 
-    def __init__(self, kind: str, top: int, answers: bool = False):
+    def __init__(self, kind: str, top: int, answers: bool = False, is_multilabel: bool = False):
         self.kind, self.top, self.answers, self.columns = kind, top, answers, 0
+        self.is_multilabel = is_multilabel
 
     def __call__(self, file: IO[str], path: str, answer: list[dict] | str) -> None:
         getattr(self, f"_{self.kind}")(file, path, answer)
@@ -199,14 +221,15 @@ class _Writer:
             print(f"{printable(path)}\n  error: {printable(answer)}", file=file)
             return
         names = [printable(row["class"]) for row in answer]
-        width = max(map(len, names))
+        width = max(map(len, names), default=0)
         rows = [
             f"  {name:<{width}}  {row['probability']:7.2%}"
             for name, row in zip(names, answer, strict=True)
         ]
-        if answer[0].get("unknown"):
+        if answer and answer[0].get("unknown"):
             rows = [f"  {UNKNOWN}, perhaps one of these:", *rows]
-        print("\n".join([printable(path), *rows]), file=file)
+        nothing = ["  no class is above its threshold"] if not rows else []
+        print("\n".join([printable(path), *rows, *nothing]), file=file)
 
     def _jsonl(self, file: IO[str], path: str, answer: list[dict] | str) -> None:
         if isinstance(answer, str):
@@ -218,6 +241,9 @@ class _Writer:
 
     def _csv(self, file: IO[str], path: str, answer: list[dict] | str) -> None:
         writer = csv.writer(file)
+        if self.is_multilabel:
+            self._csv_of_sets(writer, path, answer)
+            return
         if not self.columns:
             # As many as there are classes, if a good file comes first; the header cannot wait.
             self.columns = self.top if isinstance(answer, str) else len(answer)
@@ -233,6 +259,18 @@ class _Writer:
         said = [csv_cell(_said(answer))] if self.answers else []
         empty = [""] * (3 * self.columns - len(cells))
         writer.writerow([csv_cell(path), *said, *cells, *empty, ""])
+
+    def _csv_of_sets(self, writer: Any, path: str, answer: list[dict] | str) -> None:
+        """As many labels as there are in one cell, as tables of labelled images have them."""
+        if not self.columns:
+            self.columns = 4
+            writer.writerow(["image", "labels", "probabilities", "error"])
+        if isinstance(answer, str):
+            writer.writerow([csv_cell(path), "", "", csv_cell(answer)])
+            return
+        labels = label_sets.join([row["class"] for row in answer])
+        probabilities = "|".join(f"{row['probability']:.6g}" for row in answer)
+        writer.writerow([csv_cell(path), csv_cell(labels), probabilities, ""])
 
 
 def _said(answer: list[dict]) -> str:

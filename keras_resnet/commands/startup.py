@@ -1,11 +1,14 @@
-"""How a command starts TensorFlow."""
+"""How a command starts TensorFlow or Keras."""
 
+import contextlib
 import importlib
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 
 from keras_resnet import backend
+from keras_resnet.errors import UserError
 
 
 def start_tensorflow() -> None:
@@ -18,12 +21,34 @@ def start_tensorflow() -> None:
     """
     backend.require_tensorflow()
     backend.prefer_onednn()
+    with _silent():
+        importlib.import_module("tensorflow")
+
+
+def start_keras() -> None:
+    """Imports Keras on whatever backend it runs on, likewise.
+
+    Raises:
+        UserError: Keras would run on TensorFlow, which is not installed.
+    """
+    try:
+        backend.require_backend()
+    except ImportError as error:
+        raise UserError(str(error)) from error
+    backend.prefer_onednn()
+    with _silent():
+        importlib.import_module("keras")
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """While entered, what is written to stderr is kept, and written there if this fails."""
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as said:
         os.dup2(said.fileno(), 2)
         try:
-            importlib.import_module("tensorflow")
+            yield
         except BaseException:
             said.seek(0)
             os.write(stderr, said.read())

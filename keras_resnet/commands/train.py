@@ -5,10 +5,11 @@ Trains a network. The same command again resumes from the newest checkpoint; so 
 alone, with the config that the run began with.
 
 --data is a folder of class folders, alone or below train, test, val or their like, or a table
-(.csv, .tsv, .jsonl) of paths and labels. Network, image size, batch, epochs and rates are chosen
-for these images and this machine; five lines say what was chosen, why, and how to change it. The
-best checkpoint is chosen by images that are not trained on, and others, never looked at before, are
-reported at the end. With --weights the classifier trains first, then all layers.
+(.csv, .tsv, .jsonl) of paths and labels, one or several an image. Network, image size, batch,
+epochs and rates are chosen for these images and this machine; five lines say what was chosen, why,
+and how to change it. The best checkpoint is chosen by images that are not trained on, and others,
+never looked at before, are reported at the end. With --weights the classifier trains first, then
+all layers.
 
 It leaves in DIR:
 
@@ -21,8 +22,9 @@ It leaves in DIR:
   checkpoints/      the newest checkpoints and the best one
   model.keras       the trained network with its preprocessing and class names
   curves.png        loss and accuracy over the epochs
-  confusion.png     which class is taken for which; classes.csv has the accuracy of each
-  result.json       accuracy, loss and images/s"""
+  confusion.png     which class is taken for which (of one label an image)
+  classes.csv       the accuracy of each class; of several labels average precision, F1, threshold
+  result.json       accuracy (of several labels mAP and F1), loss and images/s"""
 
 import functools
 from collections.abc import Callable, Iterable

@@ -1,5 +1,7 @@
 """What the values of a configuration may be together. Nothing here imports TensorFlow."""
 
+import re
+
 from ml_collections import ConfigDict
 
 from keras_resnet.config.schema import KEYS, flatten
@@ -7,6 +9,8 @@ from keras_resnet.errors import UsageError
 from keras_resnet.input_pipeline.augment.settings import check_augment
 from keras_resnet.input_pipeline.errors import DataError
 from keras_resnet.input_pipeline.sources import SETTINGS
+
+_CALLBACK = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 def check(config: ConfigDict) -> ConfigDict:
@@ -19,13 +23,33 @@ def check(config: ConfigDict) -> ConfigDict:
         KEYS[name].check(value)
     _check_tuples(config)
     _check_profile_steps(config.tensorboard.profile_steps)
+    _check_callbacks(config.training.callbacks)
     if config.model.unfreeze_epoch and not config.model.freeze:
         raise UsageError(
             f"config.model.unfreeze_epoch={config.model.unfreeze_epoch} has nothing to unfreeze; "
             "set config.model.freeze=body to train the classifier alone until then"
         )
     _check_data(config)
+    _check_label_sets(config)
     return config
+
+
+def _check_label_sets(config: ConfigDict) -> None:
+    if not config.data.multi_label:
+        return
+    if config.loss.name != "binary":
+        raise UsageError(
+            f"config.loss.name={config.loss.name!r} takes one label an image, and "
+            "config.data.multi_label=True reads several; set config.loss.name=binary, or "
+            "config.data.multi_label=false"
+        )
+    if config.data.sampler == "balanced":
+        raise UsageError(
+            "config.data.sampler='balanced' with config.data.multi_label=True: images that have "
+            "several classes cannot be shown so that every class comes equally often; set "
+            "config.data.sampler=shuffle, and config.loss.class_weights=balanced weighs the rare "
+            "ones more"
+        )
 
 
 def _check_data(config: ConfigDict) -> None:
@@ -61,6 +85,16 @@ def _check_tuples(config: ConfigDict) -> None:
         raise UsageError(
             "config.schedule.name='step' needs config.schedule.boundaries=(…) in epochs"
         )
+
+
+def _check_callbacks(names: tuple[str, ...]) -> None:
+    """By their form alone: to read a config imports nothing that it names."""
+    for name in names:
+        if not _CALLBACK.fullmatch(name):
+            raise UsageError(
+                f"config.training.callbacks={names!r}: {name!r} must be package.module:factory, "
+                "for example tracking:WandB"
+            )
 
 
 def _check_profile_steps(steps: tuple) -> None:

@@ -56,6 +56,7 @@ class Key:
         resume: NO, NOTED or FREELY.
         per_host: whether the hosts of one run may have different values.
         kind: the type, if `default` does not show it.
+        texts: whether the entries of a tuple are texts, not numbers.
         words: what may stand for a value of its type, too.
         example: a value for messages, where the default is none.
         since: the first version of config.json that has the key.
@@ -74,6 +75,7 @@ class Key:
     resume: str = NO
     per_host: bool = False
     kind: type | None = None
+    texts: bool = False
     words: tuple[str, ...] = ()
     example: Any = None
     since: int = 1
@@ -115,9 +117,10 @@ class Key:
                 f"{where}: {self.name}={value!r} is {type(value).__name__}, but it takes "
                 f"{self.type.__name__}, for example {self._example()!r}"
             )
-        if isinstance(value, tuple) and not _are_numbers(value):
+        if isinstance(value, tuple) and not (_are_texts if self.texts else _are_numbers)(value):
+            what = "texts" if self.texts else "numbers"
             raise UsageError(
-                f"{where}: {self.name}={value!r} takes numbers, for example {self._example()!r}"
+                f"{where}: {self.name}={value!r} takes {what}, for example {self._example()!r}"
             )
         return value
 
@@ -131,11 +134,11 @@ class Key:
             return None
         if self.words and text.strip().isidentifier():
             return text.strip()
-        parse, what = _PARSERS[self.type]
+        parse, what = (_parse_texts, "a list of texts") if self.texts else _PARSERS[self.type]
         try:
             return parse(text)
         except (ValueError, KeyError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
-            example = str(self._example())
+            example = ",".join(self._example()) if self.texts else str(self._example())
             raise UsageError(
                 f"config.{self.name}={text!r} is not {what}; for example "
                 f"--config.{self.name}={repr(example) if ' ' in example else example}"
@@ -187,6 +190,22 @@ def _parse_tuple(text: str) -> tuple:
     if not _are_numbers(value):
         raise ValueError("not all of it is numbers")
     return value
+
+
+def _parse_texts(text: str) -> tuple[str, ...]:
+    """Reads "a,b", or a list or tuple as Python writes it."""
+    if text.strip()[:1] in ("(", "["):
+        value = ast.literal_eval(text)
+        entries = tuple(value) if isinstance(value, list | tuple) else (value,)
+    else:
+        entries = tuple(entry.strip() for entry in text.split(",")) if text.strip() else ()
+    if not _are_texts(entries) or "" in entries:
+        raise ValueError("not all of it is texts")
+    return entries
+
+
+def _are_texts(values: Iterable[Any]) -> bool:
+    return all(isinstance(entry, str) for entry in values)
 
 
 def _are_numbers(values: Iterable[Any]) -> bool:

@@ -42,6 +42,7 @@ def from_json(text: str, where: str) -> ConfigDict:
     """
     values = _parse(text, where)
     version = _version_of(values, where)
+    _history_in(values, where)
     values = {name: value for name, value in values.items() if name not in (_VERSION, _HISTORY)}
     if not values:
         raise UsageError(f"{where} holds no key of a config; {_RESTORE}")
@@ -104,7 +105,11 @@ def history_of(text: str, where: str) -> list[dict[str, Any]]:
     Raises:
         UsageError: the text is no such JSON.
     """
-    history = _parse(text, where).get(_HISTORY, [])
+    return _history_in(_parse(text, where), where)
+
+
+def _history_in(values: dict[str, Any], where: str) -> list[dict[str, Any]]:
+    history = values.get(_HISTORY, [])
     if not isinstance(history, list) or not all(isinstance(entry, dict) for entry in history):
         raise UsageError(f"{where}: {_HISTORY} is {history!r}, not a list of changes; {_RESTORE}")
     return history

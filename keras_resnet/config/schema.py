@@ -34,7 +34,7 @@ PART = Range(low=0, high=1, open_low=True)
 
 # Of what `open_source` takes; the images and labels must stay what they are.
 _RESUME_SOURCE = {"path": NOTED, "exclude": NOTED, "class_names": NOTED, "on_error": NOTED,
-                  "max_broken_share": NOTED, "cache": FREELY, "cache_path": FREELY,
+                  "max_broken_share": NOTED, "cache": NOTED, "cache_path": FREELY,
                   "max_pixels": NOTED}  # fmt: skip
 # A host may have the data on a disk of its own; what is there is compared.
 _PER_HOST_SOURCE = ("path", "exclude", "cache", "cache_path")
@@ -43,6 +43,8 @@ _LATER_OF_SOURCE: dict[str, dict[str, Any]] = {
     "exclude": {"since": 3, "absent": {1: "", 2: ""}},
     "exif": {"since": 3, "absent": {1: "ignore", 2: "ignore"}},
     "max_pixels": {"since": 3, "absent": {1: MAX_PIXELS, 2: MAX_PIXELS}},
+    "scaled_decoding": {"since": 3, "absent": {1: "never", 2: "never"}},
+    "multi_label": {"since": 3, "absent": {1: False, 2: False}},
 }
 
 # fmt: off
@@ -60,7 +62,8 @@ _ROWS = (
     Key("connect_timeout", 300.0, range=NOT_NEGATIVE, resume=FREELY, per_host=True,
         help="Seconds that multi_worker waits for the other hosts."),
     # A run records what auto came to.
-    Key("precision", "float32", choices=("auto", "float32", "mixed_bfloat16", "mixed_float16"),
+    Key("precision", "auto", choices=("auto", "float32", "mixed_bfloat16", "mixed_float16"),
+        formerly={1: "float32", 2: "float32"},
         help="Type of the numbers it computes with, the mixed ones with variables in float32; "
         "auto: mixed_bfloat16 where the device multiplies it natively, else float32."),
     Key("xla", "auto", choices=("auto", "on", "off"), resume=NOTED,
@@ -116,7 +119,7 @@ _ROWS = (
         absent={1: "normal"}, choices=Registry("models.head", "CLASSIFIER_INITIALIZERS"),
         help="How the classifier starts (docs/blocks.md); none takes the network's own, fan_in."),
     Key("model.padding", None, kind=str, example="same", since=3, absent={1: None, 2: None},
-        choices=Registry("blocks.common", "PADDINGS"),
+        choices=Registry("blocks.options", "PADDINGS"),
         help="Padding of what has strides: symmetric (PyTorch) or same (Keras); none: its own."),
     Key("model.rematerialize", False, resume=NOTED,
         help="Computes activations again in the backward pass: less memory, more time."),
@@ -195,12 +198,12 @@ _ROWS = (
     Key("schedule.decay_epochs", 1.0, range=POSITIVE,
         help="For exponential: the epochs in which the rate falls by schedule.factor."),
     Key("schedule.patience", 10, range=ONE_OR_MORE, since=3, absent={1: 10, 2: 10},
-        help="For plateau: evaluations without a better top-1 after which the rate falls."),
+        help="For plateau: evaluations without a better top-1 (mAP) after which the rate falls."),
     Key("schedule.power", 2.0, range=POSITIVE,
         help="For polynomial: the exponent."),
 
     Key("loss.name", "softmax", choices=Registry("training.tensorflow.losses", "LOSSES"),
-        help="softmax: one class an image; binary: a yes or no for each class."),
+        help="softmax: one class an image; binary: a yes or no for each (data.multi_label)."),
     Key("loss.label_smoothing", 0.0, range=BELOW_ONE,
         help="Share of the target spread over all classes (Szegedy et al. 2016, section 7)."),
     Key("loss.target_threshold", 0.0, range=BELOW_ONE,
@@ -208,12 +211,12 @@ _ROWS = (
     Key("loss.sum_classes", False,
         help="For binary: sums over the classes instead of taking the mean."),
     Key("loss.class_weights", (), example=(1.0, 3.0), words=("balanced",),
-        help="One weight for each class; balanced: by its share of the training images; () none."),
+        help="A weight for each class; balanced: by its share of the images (docs/training.md)."),
 
     # To train on, or to end earlier, as with epochs.
     Key("early_stopping.patience", 0, range=NOT_NEGATIVE, resume=NOTED, since=3,
         absent={1: 0, 2: 0},
-        help="Ends the run after so many evaluations without a better top-1; 0 never does."),
+        help="Ends the run after so many evaluations without a better top-1 or mAP; 0: never."),
 
     Key("ema.decay", 0.0, range=BELOW_ONE,
         help="Evaluates and saves a moving average of the weights, such as 0.9999; 0: off."),
@@ -226,7 +229,13 @@ _ROWS = (
         help="How many of the newest are kept; the best one is kept as well."),
     Key("checkpoint.model", "newest", choices=("newest", "best"), resume=FREELY, since=3,
         absent={1: "newest", 2: "newest"},
-        help="Which checkpoint becomes model.keras: that of the last step, or of the best top-1."),
+        help="What becomes model.keras: the last step, or the one of the best top-1 or mAP."),
+    Key("report", True, resume=FREELY, since=3, absent={1: True, 2: True},
+        help="Writes report.html at the end of the run (docs/report.md)."),
+    # Code: training alone imports it, on one host.
+    Key("training.callbacks", (), texts=True, example=("tracking:WandB",), resume=FREELY, since=3,
+        absent={1: (), 2: ()},
+        help="Trackers that follow the run, each package.module:factory (docs/training.md)."),
     Key("tensorboard.histograms", False, resume=FREELY,
         help="Writes histograms of all weights at every evaluation."),
     Key("tensorboard.profile_steps", (), example=(10, 15), resume=FREELY,

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -212,6 +212,47 @@ def _notes(predictions: Predictions, training: "Source | None") -> tuple[str, ..
     return tuple(notes)
 
 
+def make_shots(
+    model: keras.Model,
+    predictions: Predictions,
+    places: list[int],
+    *,
+    pixels: np.ndarray,
+    inputs: np.ndarray,
+    neighbors: Mapping[int, tuple[Neighbor, ...]] | None = None,
+    **options: Any,
+) -> dict[int, Shot]:
+    """Shots of some images by their place in `predictions`.
+
+    Args:
+        model: what made the predictions.
+        predictions: of all images.
+        places: of those to show.
+        pixels: uint8 [places, size, size, 3], what the model sees of those.
+        inputs: [places, ...], what the model takes of those.
+        neighbors: of some of the places.
+        **options: `layer` and `method` of `heatmaps`.
+    """
+    if not places:
+        return {}
+    labels = predictions.classes if predictions.labels is None else predictions.labels
+    classes = np.stack([predictions.classes[places], labels[places]], axis=1).astype("int32")
+    maps = heatmaps(model, inputs, classes, prepared=True, **options).values
+    return {
+        place: Shot(
+            path=predictions.paths[place],
+            label=None if predictions.labels is None else int(predictions.labels[place]),
+            prediction=int(classes[row, 0]),
+            probabilities=predictions.probabilities[place],
+            photo=pixels[row],
+            heat_of_prediction=maps[row, 0],
+            heat_of_label=maps[row, 1] if classes[row, 0] != classes[row, 1] else None,
+            neighbors=(neighbors or {}).get(place, ()),
+        )
+        for row, place in enumerate(places)
+    }
+
+
 class _Shots:
     """Makes the shots of some images: reads them again, and asks the network for the reasons."""
 
@@ -229,34 +270,14 @@ class _Shots:
     ) -> dict[int, Shot]:
         if not shown:
             return {}
-        predictions = self.predictions
         pixels = self._pixels(shown)
-        labels = predictions.classes if predictions.labels is None else predictions.labels
-        classes = np.stack([predictions.classes[shown], labels[shown]], axis=1).astype("int32")
-        maps = heatmaps(self.model, pixels["inputs"], classes, prepared=True, **options).values
         found: dict[int, tuple[Neighbor, ...]] = {}
         if alike and training is not None:
             rows = [shown.index(place) for place in alike]
-            found = dict(
-                zip(
-                    alike,
-                    self._neighbors(training, pixels["inputs"][rows], alike, neighbors, progress),
-                    strict=True,
-                )
-            )
-        return {
-            place: Shot(
-                path=predictions.paths[place],
-                label=None if predictions.labels is None else int(predictions.labels[place]),
-                prediction=int(classes[row, 0]),
-                probabilities=predictions.probabilities[place],
-                photo=pixels["pixels"][row],
-                heat_of_prediction=maps[row, 0],
-                heat_of_label=maps[row, 1] if classes[row, 0] != classes[row, 1] else None,
-                neighbors=found.get(place, ()),
-            )
-            for row, place in enumerate(shown)
-        }
+            inputs = pixels["inputs"][rows]
+            neighbors_of = self._neighbors(training, inputs, alike, neighbors, progress)
+            found = dict(zip(alike, neighbors_of, strict=True))
+        return make_shots(self.model, self.predictions, shown, **pixels, neighbors=found, **options)
 
     def _pixels(self, places: list[int]) -> dict[str, np.ndarray]:
         paths = [self.predictions.paths[place] for place in places]
@@ -286,7 +307,7 @@ class _Shots:
         from keras_resnet.explain.labelled import batches_of, encoded_images
 
         call = embedder(self.model)
-        numbers: dict[str, int] = {}
+        numbers: dict[str, Any] = {}  # of one class, or 0 and 1 for each
 
         def batches():
             for batch, labels in batches_of(training, self.model, _BATCH, TRAINING_IMAGES):
@@ -302,10 +323,10 @@ class _Shots:
         contents = list(encoded_images(training, wanted).items())
         seen = decode([name for name, _ in contents], contents, self.model)
         photos = dict(zip(seen.good, seen.pixels, strict=True))
-        names = training.class_names
         return [
             tuple(
-                Neighbor(name, names[numbers[name]], cosine, photos[name]) for name, cosine in row
+                Neighbor(name, training.label_text(numbers[name]), cosine, photos[name])
+                for name, cosine in row
             )
             for row in rows
         ]

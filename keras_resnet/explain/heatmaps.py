@@ -23,6 +23,7 @@ from keras_resnet.explain.running import Answer, Runner
 
 METHODS = ("gradcam", "occlusion")
 BATCH = 32
+_LISTED = 10  # classes in a message
 
 # Numbers or names of classes; None takes the most probable class of each image, "all" all.
 Classes = int | str | Sequence[int | str] | np.ndarray | None
@@ -184,11 +185,17 @@ class _Choice:
         if self.per_image and self.fixed is not None and len(self.fixed) != images:
             raise UserError(f"classes has {len(self.fixed)} rows for {images} images")
 
+    def _known(self, one: str) -> str:
+        if not self.names:
+            return f" It names no classes: take numbers, 0 to {self.units - 1}."
+        more = ", ..." if len(self.names) > _LISTED else ""
+        listed = f" Its classes are {', '.join(map(repr, self.names[:_LISTED]))}{more}."
+        return did_you_mean(one, self.names) or listed
+
     def _number(self, one: Any) -> int:
         if isinstance(one, str):
             if one not in self.names:
-                known = did_you_mean(one, self.names) if self.names else " It names no classes."
-                raise UserError(f"there is no class {one!r} in the model.{known}")
+                raise UserError(f"there is no class {one!r} in the model.{self._known(one)}")
             return self.names.index(one)
         if isinstance(one, (bool, np.bool_)) or not isinstance(one, (int, np.integer)):
             raise UserError(f"a class is a number or a name; received {one!r}")

@@ -70,7 +70,6 @@ def decode(
         model: for which they are prepared.
         problems: of those that have no bytes.
     """
-    from keras_resnet import input_pipeline
     from keras_resnet.input_pipeline.corrupt_images import describe
 
     preprocessing: Preprocessing = preprocessing_of(model)
@@ -84,11 +83,16 @@ def decode(
             if not ok:
                 problems[name] = describe(encoded, ValueError(UNDECODABLE))
         pixels = pixels[fine]
-    inputs = input_pipeline.normalize(pixels, preprocessing).numpy()
-    if data_format_of(model) == "channels_first":
-        inputs = np.moveaxis(inputs, -1, 1)
     good = [name for name, _ in contents if name not in problems]
-    return Batch(names, good, pixels, inputs, problems)
+    return Batch(names, good, pixels, as_inputs(pixels, model), problems)
+
+
+def as_inputs(pixels: np.ndarray, model: keras.Model) -> np.ndarray:
+    """What a model takes, float32 [n, ...], of what it sees, uint8 [n, size, size, 3]."""
+    from keras_resnet import input_pipeline
+
+    inputs = input_pipeline.normalize(pixels, preprocessing_of(model)).numpy()
+    return np.moveaxis(inputs, -1, 1) if data_format_of(model) == "channels_first" else inputs
 
 
 @functools.lru_cache(maxsize=8)

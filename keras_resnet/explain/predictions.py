@@ -84,11 +84,19 @@ def predict_source(
     """The predictions of a labelled split, by `keras_resnet.evaluate`.
 
     Raises:
-        UserError, input_pipeline.DataError: as `keras_resnet.evaluate`.
+        UserError, input_pipeline.DataError: as `keras_resnet.evaluate`, and the model or the images
+            have several labels.
     """
-    from keras_resnet.evaluation import evaluate
+    from keras_resnet.evaluation import DataEvaluation, evaluate
 
+    if source.multi_label:
+        raise UserError(
+            f"{source.title}: its images have several labels, and mistakes are shown of one label "
+            "an image. `keras-resnet explain` takes photos without labels of such a model, and "
+            "`keras-resnet evaluate --format=csv` counts each class"
+        )
     result = evaluate(model, source, progress=progress)
+    assert isinstance(result, DataEvaluation)  # as the images have one label
     probabilities = np.zeros((result.examples, len(result.class_names)), "float32")
     np.put_along_axis(probabilities, result.predictions, result.probabilities, axis=1)
     skipped = source.skipped.by_name if source.skipped else {}
@@ -120,6 +128,8 @@ def predict_photos(
     from keras_resnet.export.predictor import Predictor
 
     predictor = Predictor.of_model(model, _ALL)
+    if predictor.is_multilabel:
+        predictor = predictor.with_threshold(0.0)  # every class has its probability here
     names, rows, problems = [], [], {}
     for path, answer in predictor.predict(paths):
         progress(1)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from keras_resnet.errors import UserError
+from keras_resnet.training.label_sets import figures
 
 
 @dataclasses.dataclass
@@ -18,6 +19,7 @@ class Difference:
         relative: largest difference over the largest absolute logit of the model.
         top1_agreement: share of the images whose most probable class is the same.
         top1_before, top1_after: accuracies, None without labels.
+        map_before, map_after: mean average precisions, where an image has several labels.
     """
 
     images: int
@@ -27,6 +29,8 @@ class Difference:
     top1_agreement: float
     top1_before: float | None = None
     top1_after: float | None = None
+    map_before: float | None = None
+    map_after: float | None = None
 
     def __str__(self) -> str:
         text = (
@@ -40,6 +44,8 @@ class Difference:
                 f"; top-1 accuracy {self.top1_before:.2%} -> {self.top1_after:.2%} "
                 f"({change:+.2f} points)"
             )
+        if self.map_before is not None and self.map_after is not None:
+            text += f"; mAP {self.map_before:.4f} -> {self.map_after:.4f}"
         return text
 
 
@@ -51,7 +57,7 @@ def compare(
     """Runs both on the same images.
 
     Args:
-        batches: (images, labels or None).
+        batches: (images, labels or None); labels int[n], or [n, classes] of 0 and 1.
         model, export: images -> logits, or log-probabilities up to a constant.
     """
     ours, theirs = [], []
@@ -65,11 +71,7 @@ def compare(
     distance = np.abs(found - expected)
     accuracies = {}
     if len(labels) == len(ours):
-        truth = np.concatenate(labels)
-        accuracies = {
-            "top1_before": float((expected.argmax(1) == truth).mean()),
-            "top1_after": float((found.argmax(1) == truth).mean()),
-        }
+        accuracies = _accuracies(np.concatenate(labels), expected, found)
     return Difference(
         images=len(expected),
         max_logit=float(distance.max()),
@@ -78,6 +80,19 @@ def compare(
         top1_agreement=float((expected.argmax(1) == found.argmax(1)).mean()),
         **accuracies,
     )
+
+
+def _accuracies(truth: np.ndarray, expected: np.ndarray, found: np.ndarray) -> dict[str, float]:
+    if truth.ndim == 2:  # several labels an image
+        there = truth > 0
+        return {
+            "map_before": figures(there, expected)["map"],
+            "map_after": figures(there, found)["map"],
+        }
+    return {
+        "top1_before": float((expected.argmax(1) == truth).mean()),
+        "top1_after": float((found.argmax(1) == truth).mean()),
+    }
 
 
 def check(difference: Difference, tolerance: float, what: str) -> None:

@@ -29,6 +29,8 @@ class Description:
         preprocessing: of the model that was exported.
         class_names: one for each logit.
         is_multilabel: probabilities are independent (sigmoid) instead of one of many (softmax).
+        thresholds: of independent probabilities, above which each class is predicted; () for a half
+            everywhere.
         calibration: of logits that were divided by the temperature; None where they were not.
         threshold: the probability below which the file itself says unknown, if it does.
     """
@@ -36,6 +38,7 @@ class Description:
     preprocessing: Preprocessing
     class_names: tuple[str, ...]
     is_multilabel: bool
+    thresholds: tuple[float, ...] = ()
     calibration: Calibration | None = None
     threshold: float | None = None
 
@@ -45,6 +48,7 @@ class Description:
             "preprocessing": self.preprocessing.to_dict(),
             "class_names": list(self.class_names),
             "is_multilabel": self.is_multilabel,
+            "thresholds": list(self.thresholds),
             **calibration_note(self.calibration, self.threshold),
         }
         return json.dumps(values)
@@ -57,6 +61,7 @@ class Description:
             Preprocessing.from_dict(values["preprocessing"]),
             tuple(values["class_names"]),
             bool(values["is_multilabel"]),
+            checked_thresholds(values.get("thresholds"), len(values["class_names"])),
             *read_calibration_note(values),
         )
 
@@ -74,6 +79,16 @@ def read_calibration_note(values: Mapping[str, Any]) -> tuple[Calibration | None
     if not (threshold is None or type(threshold) in (int, float)):
         raise CalibrationError(f"unknown_below is {threshold!r}, no number")
     return None if noted is None else Calibration.from_dict(noted), threshold
+
+
+def checked_thresholds(values: Any, classes: int) -> tuple[float, ...]:
+    """Thresholds that a file holds, () where it has none; raises ValueError for anything else."""
+    if not values:
+        return ()
+    numbers = tuple(float(value) for value in values)
+    if len(numbers) != classes or not all(0 <= number <= 1 for number in numbers):
+        raise ValueError(f"{len(numbers)} thresholds for {classes} classes")
+    return numbers
 
 
 def add_to_tflite(path: Path, description: Description) -> None:

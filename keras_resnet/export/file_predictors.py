@@ -15,11 +15,11 @@ Answer = Callable[[tf.Tensor], dict[str, tf.Tensor]]
 
 
 def load(path: Path, top: int) -> tuple[Answer, description.Description]:
-    """What classifies encoded images with an exported file, and what it says of itself.
+    """What classifies encoded images with an exported file, and what the file says of itself.
 
     Args:
         path: a file whose name ends with one of SUFFIXES.
-        top: number of classes to answer with, at most all.
+        top: number of classes to answer with, at most all; of several labels an image it is all.
 
     Raises:
         UserError: there is no such file, it cannot be loaded, or does not say how its images are
@@ -28,6 +28,7 @@ def load(path: Path, top: int) -> tuple[Answer, description.Description]:
     if not path.is_file():
         raise UserError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}")
     run, said = _LOADERS[path.suffix](path)
+    count = len(said.class_names) if said.is_multilabel else min(top, len(said.class_names))
     decode = tf.function(
         lambda encoded: signatures.decode_batch(encoded, said.preprocessing),
         input_signature=[tf.TensorSpec([None], tf.string)],
@@ -38,7 +39,7 @@ def load(path: Path, top: int) -> tuple[Answer, description.Description]:
         pixels, valid = decode(encoded)
         logits = tf.constant(run(pixels.numpy().astype(np.float32)))
         all_of_them = tf.sigmoid(logits) if said.is_multilabel else tf.nn.softmax(logits)
-        values, ids = tf.math.top_k(all_of_them, min(top, len(said.class_names)))
+        values, ids = tf.math.top_k(all_of_them, count)
         return {"class_ids": ids, "probabilities": values, "valid": valid}
 
     return answer, said

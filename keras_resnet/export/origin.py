@@ -4,11 +4,11 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from keras_resnet.bounds import parse_json
+from keras_resnet.export.description import Description, calibration_note, checked_thresholds
 from keras_resnet.installation import VERSION
 
 # Beside the records for warm-up, where SavedModels keep what servers do not look at.
@@ -19,22 +19,20 @@ class ForeignModelWarning(UserWarning):
     """A SavedModel that this package did not write is about to be run."""
 
 
-def write_origin(
-    folder: Path, class_names: list[str], calibration: Mapping[str, Any] | None = None
-) -> None:
-    """Notes in a SavedModel that this package wrote it, and the exact names of its classes.
+def write_origin(folder: Path, description: Description) -> None:
+    """Notes in a SavedModel that this package wrote it, and what cannot be asked of its graph.
 
-    Args:
-        folder: of the SavedModel.
-        class_names: by number.
-        calibration: what `description.calibration_note` gives, if it is calibrated.
+    That is the exact names of the classes, whether an image may have several, above which
+    probabilities it has them, and the calibration.
     """
     (folder / FILE).parent.mkdir(exist_ok=True)
     origin = {
         "written_by": f"keras-resnet {VERSION}",
         "saved_model_sha256": _digest(folder),
-        "class_names": class_names,
-        **(calibration or {}),
+        "class_names": list(description.class_names),
+        "is_multilabel": description.is_multilabel,
+        "thresholds": list(description.thresholds),
+        **calibration_note(description.calibration, description.threshold),
     }
     (folder / FILE).write_text(json.dumps(origin) + "\n")
 
@@ -50,6 +48,7 @@ def read_origin(folder: Path) -> dict[str, Any] | None:
         same = origin["saved_model_sha256"] == _digest(folder)
         names = origin["class_names"]
         plain = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        checked_thresholds(origin.get("thresholds"), len(names))
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return origin if same and plain else None

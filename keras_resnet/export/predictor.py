@@ -22,6 +22,7 @@ from keras_resnet.export.calibrating import calibration_of_export
 from keras_resnet.export.description import read_calibration_note
 from keras_resnet.export.labels import LABELS, lines_of
 from keras_resnet.export.origin import read_origin, warn_if_foreign
+from keras_resnet.export.signatures import TOP
 from keras_resnet.export.versions import list_versions, newest_version
 from keras_resnet.input_pipeline.corrupt_images import describe, problem
 from keras_resnet.input_pipeline.errors import DataError
@@ -32,12 +33,12 @@ from keras_resnet.models.loading import load_model
 from keras_resnet.preprocessing import MAX_PIXELS
 from keras_resnet.storage import in_bucket, read_json
 from keras_resnet.training.evaluation import Which, load_model_of_workdir
+from keras_resnet.training.label_sets import THRESHOLD
 from keras_resnet.training.workdir import WorkDir
 from keras_resnet.weights.checkpoint import WeightsError
 from keras_resnet.weights.files import are_weights
 
 BATCH = 32
-TOP = 5
 UNDECODABLE = "it cannot be decoded"
 # What is looked at of an answer.
 NUMBERS = {"class_ids", "probabilities", "valid"}
@@ -70,7 +71,16 @@ class Predictor:
         class_names: of all classes, by number.
         max_pixels: how many pixels an image may claim to have (`Preprocessing.max_pixels`), where
             that is known.
+        thresholds: where an image may have several labels, above which probability each class is
+            predicted; () for a half everywhere. None: it has one label.
+        top: where it may have several, how many at most; None: all above their thresholds.
         threshold: the probability below which the answer is unknown; None without such an answer.
+
+    Attributes:
+        class_names: as given.
+        is_multilabel: whether an image may have several labels or none.
+        thresholds: one for each class where it may; else ().
+        threshold: as given.
     """
 
     def __init__(
@@ -78,17 +88,22 @@ class Predictor:
         answer: Answer,
         class_names: Sequence[str],
         max_pixels: int = MAX_PIXELS,
+        thresholds: Sequence[float] | None = None,
+        top: int | None = None,
         threshold: float | None = None,
     ):
-        self._answer, self._max_pixels = answer, max_pixels
+        self._answer, self._max_pixels, self._top = answer, max_pixels, top
         self.class_names = tuple(class_names)
+        self.is_multilabel = thresholds is not None
+        halves = (THRESHOLD,) * len(self.class_names) if self.is_multilabel else ()
+        self.thresholds = tuple(thresholds or halves)
         self.threshold = threshold
 
     @classmethod
     def of_model(
         cls,
         model: keras.Model,
-        top: int = TOP,
+        top: int | None = None,
         class_names: list[str] | None = None,
         *,
         calibrated: bool = False,
@@ -101,13 +116,32 @@ class Predictor:
         network = signatures.make_network(
             model, fold=False, class_names=class_names, calibrated=calibrated, unknown=unknown
         )
-        made = signatures.make_signatures(network, network, top=top, on_error="flag")
+        several = network.is_multilabel
+        made = signatures.make_signatures(
+            network, network, top=None if several else top or TOP, on_error="flag"
+        )
         return cls(
             made["serving_default"],
             network.class_names,
             network.preprocessing.max_pixels,
+            network.thresholds if several else None,
+            top,
             network.threshold,
         )
+
+    def with_threshold(self, value: float) -> "Predictor":
+        """The same with one threshold for all classes, where an image may have several labels.
+
+        Raises:
+            UserError: it has one label.
+        """
+        if not self.is_multilabel:
+            raise UserError(
+                "a threshold is for models of several labels an image (sigmoid); this one gives "
+                "one class (softmax)"
+            )
+        limits = (value,) * len(self.class_names)
+        return Predictor(self._answer, self.class_names, self._max_pixels, limits, self._top)
 
     def predict(
         self,
@@ -121,9 +155,10 @@ class Predictor:
 
         Yields:
             The path and a list of {"class": name, "class_id": index, "probability": 0..1}, the most
-            probable first, or a string that says why the file cannot be read. With a `threshold`
-            each also has "unknown": whether its probability is below it; where that is so of the
-            first, the answer is unknown.
+            probable first, or a string that says why the file cannot be read. Where an image may
+            have several labels, the list holds those above their thresholds, perhaps none. With a
+            `threshold` each also has "unknown": whether its probability is below it; where that is
+            so of the first, the answer is unknown.
 
         Raises:
             UserError: a path does not exist.
@@ -146,12 +181,17 @@ class Predictor:
             return {}
         found = self.classify(list(contents.values()))
         return {
-            file: found.problems.get(place)
-            or self._rows(found.class_ids[place], found.probabilities[place])
+            file: found.problems[place]
+            if place in found.problems
+            else self._rows(found.class_ids[place], found.probabilities[place])
             for place, file in enumerate(contents)
         }
 
     def _rows(self, ids: np.ndarray, probabilities: np.ndarray) -> list[dict]:
+        if self.is_multilabel:
+            limits = np.array(self.thresholds, probabilities.dtype)[ids]
+            above = np.flatnonzero(probabilities > limits)[: self._top]
+            ids, probabilities = ids[above], probabilities[above]
         rows = [
             {"class": self.class_names[index], "class_id": int(index), "probability": float(value)}
             for index, value in zip(ids, probabilities, strict=True)
@@ -217,7 +257,8 @@ def load_predictor(
             `load_model_of_workdir`), or trained weights that name their network: a file, a folder
             of transformers or an address `hf://OWNER/REPOSITORY` (see `weights.read_weights`).
         top: number of classes, 5 by default; a SavedModel returns as many as it was exported with,
-            or fewer if `top` says so.
+            or fewer if `top` says so. Where an image may have several labels it is all of them that
+            are above their thresholds, or fewer if `top` says so.
         class_names: instead of the model's own.
         trusted: True leaves out the warning of a SavedModel that this package did not write, which
             can read and write files (see `origin`).
@@ -233,26 +274,29 @@ def load_predictor(
     """
     network = load_network(path)
     if network is not None:
-        return Predictor.of_model(
-            network, top or TOP, class_names, calibrated=calibrated, unknown=unknown
-        )
+        return Predictor.of_model(network, top, class_names, calibrated=calibrated, unknown=unknown)
     name, file = os.fspath(path), Path(path).expanduser()
     names: Sequence[str]
     if file.suffix in file_predictors.SUFFIXES:
         answer, said = file_predictors.load(file, top or TOP)
         names, calibration = said.class_names, said.calibration
+        limits = said.thresholds if said.is_multilabel else None
+        max_pixels = said.preprocessing.max_pixels
     else:
         folder = newest_version(file)
         if not trusted:
             warn_if_foreign(folder)
-        answer, names, calibration = _served(folder, top), _served_names(folder), None
-        if origin := read_origin(folder):
-            calibration, _ = read_calibration_note(origin)
+        origin = read_origin(folder)
+        names = _served_names(folder) if origin is None else origin["class_names"]
+        calibration, _ = read_calibration_note(origin or {})
+        several = bool((origin or {}).get("is_multilabel"))
+        limits = tuple((origin or {}).get("thresholds") or ()) if several else None
+        answer, max_pixels = _served(folder, None if several else top), MAX_PIXELS
     threshold = None
     if calibrated or unknown is not None:
         calibration = calibration_of_export(calibration, name)
         threshold = None if unknown is None else Unknown.parse(unknown).threshold(calibration)
-    return Predictor(answer, _checked(class_names, names, name), threshold=threshold)
+    return Predictor(answer, _checked(class_names, names, name), max_pixels, limits, top, threshold)
 
 
 def load_network(path: str | os.PathLike, checkpoint: Which | None = None) -> keras.Model | None:
@@ -338,10 +382,7 @@ def _served(folder: Path, top: int | None) -> Answer:
 
 
 def _served_names(folder: Path) -> list[str]:
-    """The names that an export notes, or has as an asset, one a line."""
-    origin = read_origin(folder)
-    if origin is not None:
-        return origin["class_names"]
+    """The names that an export has as an asset, one a line."""
     file = folder / "assets" / LABELS
     try:
         return lines_of(file)

@@ -99,7 +99,7 @@ def of_source(source: input_pipeline.Source, preprocessing: Preprocessing, limit
             if not left:
                 return
 
-    return Samples(batches, f"{total:,} images of {source.description.partition(':')[0]}")
+    return Samples(batches, f"{total:,} images of {source.title}")
 
 
 def drawn(preprocessing: Preprocessing, count: int = BATCH) -> Samples:

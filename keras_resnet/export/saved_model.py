@@ -15,7 +15,6 @@ from keras_resnet.calibration import Unknown
 from keras_resnet.errors import UserError
 from keras_resnet.export import comparison, sample_images, warmup
 from keras_resnet.export.calibrating import temperature_of
-from keras_resnet.export.description import calibration_note
 from keras_resnet.export.formats import find_format
 from keras_resnet.export.labels import LABELS, write_labels
 from keras_resnet.export.origin import write_origin
@@ -61,7 +60,7 @@ def export_saved_model(
     *,
     precision: str = "float32",
     fold: bool = True,
-    top: int = 5,
+    top: int | None = None,
     on_error: str = "fail",
     max_batch: int = MAX_BATCH,
     class_names: list[str] | None = None,
@@ -149,11 +148,7 @@ def write_saved_model(folder: Path, network: Network, signatures: dict) -> None:
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     tf.saved_model.save(module, str(folder), signatures=concrete, options=options)
     labels.unlink()  # the SavedModel has its own copy in assets/
-    write_origin(
-        folder,
-        list(network.class_names),
-        calibration_note(network.calibration, network.threshold),
-    )
+    write_origin(folder, network.description)
 
 
 def _check_size(network: Network) -> None:

@@ -29,6 +29,7 @@ ON_ERROR = ("fail", "flag")
 PARALLEL_DECODES = ((4 * 2**20, 16), (16 * 2**20, 4), (math.inf, 1))
 # Images of a request, more than what `serving_config` lets a server put together.
 MAX_BATCH = 64
+TOP = 5
 UNREADABLE = "image_bytes cannot be decoded"
 TOO_MANY = "too many images in one request"
 
@@ -43,6 +44,8 @@ class Network:
         class_names: one for each logit.
         is_multilabel: probabilities are independent (sigmoid) instead of one of many (softmax): the
             activation of the classifier says so, whatever the network was trained with.
+        thresholds: of independent probabilities, above which each class is predicted; () for a half
+            everywhere.
         calibration: of the logits, which are divided by the temperature already; None for logits
             as the model has them.
         threshold: the probability below which the answer is unknown; None without such an answer.
@@ -52,6 +55,7 @@ class Network:
     preprocessing: Preprocessing
     class_names: tuple[str, ...]
     is_multilabel: bool
+    thresholds: tuple[float, ...] = ()
     calibration: Calibration | None = None
     threshold: float | None = None
 
@@ -67,6 +71,7 @@ class Network:
             self.preprocessing,
             self.class_names,
             self.is_multilabel,
+            self.thresholds,
             self.calibration,
             self.threshold,
         )
@@ -130,6 +135,7 @@ def make_network(
         preprocessing=preprocessing,
         class_names=names,
         is_multilabel=multilabel,
+        thresholds=tuple(getattr(model, "thresholds", None) or ()) if multilabel else (),
         calibration=calibration,
         threshold=threshold,
     )
@@ -256,7 +262,7 @@ def make_signatures(
     network: Network,
     call: Callable,
     *,
-    top: int = 5,
+    top: int | None = None,
     on_error: str = "fail",
     max_batch: int = MAX_BATCH,
 ) -> dict[str, tf.types.experimental.PolymorphicFunction]:
@@ -264,13 +270,16 @@ def make_signatures(
 
     Args:
         call: pixels -> (features, logits): the network, or what `freeze` made of it.
-        top: number of classes that `serving_default` returns, at most all.
+        top: number of classes that `serving_default` returns, at most all; None: 5, or all of a
+            network of several labels an image.
         on_error: "fail" refuses a batch with an image that cannot be decoded; "flag" answers for
             the others and says which in an output `valid`.
         max_batch: how many images a request may hold; more are refused with InvalidArgument, before
             they take memory. ResNet-50 needs about 15 MB for each at 224 pixels.
     """
     names = tf.constant(list(map(to_bytes, network.class_names)))
+    if top is None:
+        top = len(network.class_names) if network.is_multilabel else TOP
     top = min(top, len(network.class_names))
 
     def decode(image_bytes):

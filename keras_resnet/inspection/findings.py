@@ -102,12 +102,14 @@ class Listed:
     Attributes:
         rank: 0 for training images, 1 for validation, 2 for test: of an image in several splits
             the copy of the highest rank is kept.
+        classes: the label, or several of which it is made.
     """
 
     path: str
     split: str
     label: str
     rank: int
+    classes: tuple[str, ...]
 
 
 def of_files(files: Sequence[Listed], measured: Measurements) -> Iterator[Finding]:
@@ -233,7 +235,7 @@ def count_classes(files: Iterable[Listed]) -> dict[str, dict[str, int]]:
     """Split -> class -> images; a class that another split has is counted as none."""
     counts: dict[str, Counter[str]] = {}
     for file in files:
-        counts.setdefault(file.split, Counter())[file.label] += 1
+        counts.setdefault(file.split, Counter()).update(file.classes)
     names = sorted({name for counter in counts.values() for name in counter})
     return {split: {name: counter[name] for name in names} for split, counter in counts.items()}
 
@@ -246,7 +248,9 @@ def no_images(files: Iterable[Listed]) -> Finding:
 def unknown_classes(files: Iterable[Listed], known: Iterable[str]) -> Finding:
     """Images of classes that the training images do not have."""
     names = set(known)
-    return _finding("unknown_class", [_item(file) for file in files if file.label not in names])
+    return _finding(
+        "unknown_class", [_item(file) for file in files if not names.issuperset(file.classes)]
+    )
 
 
 def _finding(kind: str, items: Iterable[Item]) -> Finding:

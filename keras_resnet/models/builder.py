@@ -9,8 +9,8 @@ import keras
 
 from keras_resnet import blocks
 from keras_resnet.architectures import Architecture, get_architecture
+from keras_resnet.architectures.arguments import explain_arguments
 from keras_resnet.architectures.description import describe
-from keras_resnet.architectures.row import explain_arguments
 from keras_resnet.axes import PerAxis, PerStage
 from keras_resnet.errors import nearest
 from keras_resnet.models.head import make_head
@@ -192,7 +192,7 @@ def build_model(
 
 
 def _layer_options(row: Architecture, norm, data_format: str, dtype) -> dict[str, Any]:
-    """What `keras_resnet.blocks.common.LayerOptions` is made of."""
+    """What `keras_resnet.blocks.options.LayerOptions` is made of."""
     options = {
         "norm": {"epsilon": row.epsilon, "groups": row.norm_groups, **(norm or {})},
         "norm_layer": row.norm_layer,

@@ -28,11 +28,11 @@ class ResNet(keras.Model):
         outputs: Keras tensor(s), as for `keras.Model`.
         name: name of the model.
         **kwargs: `preprocessing` (a `Preprocessing`, a dict of its fields, or None); `class_names`
-            (list of str or None); `rematerialize` (bool): recompute each residual
-            block in the backward pass instead of keeping its activations; `architecture` (what
-            `keras_resnet.architectures.description.describe` gives, or None): which network of
-            the table it is; `calibration` (a `Calibration`, what its `to_dict` gives, or None);
-            and `trainable`, as for `keras.Model`.
+            (list of str or None); `thresholds` (list of float or None); `rematerialize` (bool):
+            recompute each residual block in the backward pass instead of keeping its activations;
+            `architecture` (what `keras_resnet.architectures.description.describe` gives, or None):
+            which network of the table it is; `calibration` (a `Calibration`, what its `to_dict`
+            gives, or None); and `trainable`, as for `keras.Model`.
     """
 
     # Replaced as a whole, never changed in place.
@@ -45,6 +45,7 @@ class ResNet(keras.Model):
         metadata = _metadata_of(outputs)
         preprocessing = kwargs.pop("preprocessing", metadata.get("preprocessing"))
         class_names = kwargs.pop("class_names", metadata.get("class_names"))
+        thresholds = kwargs.pop("thresholds", metadata.get("thresholds"))
         rematerialize = kwargs.pop("rematerialize", metadata.get("rematerialize", False))
         architecture = kwargs.pop("architecture", metadata.get("architecture"))
         calibration = kwargs.pop("calibration", metadata.get("calibration"))
@@ -52,6 +53,7 @@ class ResNet(keras.Model):
             super().__init__(inputs, outputs, name=name, **kwargs)
         self.preprocessing = preprocessing
         self.class_names = class_names
+        self.thresholds = thresholds
         self.rematerialize = rematerialize
         self._set_metadata("architecture", architecture)
         self.calibration = calibration
@@ -92,6 +94,32 @@ class ResNet(keras.Model):
                 f"received {len(names)}: {', '.join(names[:5])}{', ...' if names[5:] else ''}."
             )
         self._set_metadata("class_names", names)
+
+    @property
+    def thresholds(self) -> list[float] | None:
+        """Of several labels an image, the probability above which each class is predicted.
+
+        One for each output, None for a half everywhere. They say something of a classifier whose
+        activation is sigmoid only.
+
+        Raises:
+            ValueError: when it is set to other than one number in 0..1 for each output.
+        """
+        return copy.copy(self._metadata.get("thresholds"))
+
+    @thresholds.setter
+    def thresholds(self, value: Sequence[float] | None) -> None:
+        numbers = None if value is None else [float(number) for number in value]
+        outputs = self._classes()
+        if numbers is not None and outputs not in (None, len(numbers)):
+            raise ValueError(
+                f"`thresholds` needs {outputs} numbers, one for each output of {self.name!r}; "
+                f"received {len(numbers)}."
+            )
+        if numbers is not None and not all(0 <= number <= 1 for number in numbers):
+            raise ValueError(f"`thresholds` are in 0..1; received {numbers!r}.")
+        if numbers is not None or "thresholds" in self._metadata:
+            self._set_metadata("thresholds", numbers)
 
     def _classes(self) -> int | None:
         """Outputs of the classifier; None where the model does not end in one."""

@@ -79,12 +79,13 @@ def lower_train_step(config: ConfigDict, *, batch: int, classes: int) -> Lowered
         steps.update_step()
         return sums
 
+    example = _example(config, batch, classes)
     with compiled_for_tpu():
-        hlo = step.experimental_get_compiler_ir(_example(config, batch))(stage="hlo_serialized")
+        hlo = step.experimental_get_compiler_ir(example)(stage="hlo_serialized")
     model = engine.model
     costs = profile(model, (training_image_size(config),) * 2 + (3,))
     # Those that the step captured are those that it reads or writes.
-    captured = step.get_concrete_function(_example(config, batch)).variables
+    captured = step.get_concrete_function(example).variables
     return Lowered(
         hlo=hlo,
         batch=batch,
@@ -98,7 +99,7 @@ def lower_train_step(config: ConfigDict, *, batch: int, classes: int) -> Lowered
     )
 
 
-def _example(config: ConfigDict, batch: int) -> dict:
+def _example(config: ConfigDict, batch: int, classes: int) -> dict:
     """A batch of zeros as the input pipeline delivers it."""
     import tensorflow as tf
 
@@ -107,6 +108,8 @@ def _example(config: ConfigDict, batch: int) -> dict:
         "image": tf.zeros([batch, size, size, 3], tf.uint8),
         "label": tf.zeros([batch], tf.int32),
     }
+    if config.data.multi_label:
+        example["label"] = tf.zeros([batch, classes])
     if config.data.augment.mixup or config.data.augment.cutmix:
         example["mix"] = tf.zeros([batch, 6])
     return example

@@ -10,6 +10,7 @@ your own, is `keras_resnet.training.tensorflow.TensorFlowEngine`.
 """
 
 from keras_resnet.training.api import (
+    compare,
     evaluate,
     find_learning_rate,
     load_config,
@@ -17,5 +18,17 @@ from keras_resnet.training.api import (
     predict,
     train,
 )
+from keras_resnet.training.callbacks import Callback, RunInfo, scalars
 
-__all__ = ["evaluate", "find_learning_rate", "load_config", "plan", "predict", "train"]
+__all__ = [
+    "Callback",
+    "RunInfo",
+    "compare",
+    "evaluate",
+    "find_learning_rate",
+    "load_config",
+    "plan",
+    "predict",
+    "scalars",
+    "train",
+]

@@ -1,4 +1,4 @@
-"""The commands `train`, `evaluate`, `predict` and `find-lr` as functions.
+"""The commands `train`, `evaluate`, `predict`, `find-lr` and `compare` as functions.
 
 What loads TensorFlow is imported inside of them, after a check that it is there.
 """
@@ -12,9 +12,11 @@ from ml_collections import ConfigDict
 from keras_resnet.backend import require_tensorflow
 from keras_resnet.config import check, merge
 from keras_resnet.config import load_config as read_config
+from keras_resnet.training.callbacks import Callback
 from keras_resnet.training.workdir import WorkDir
 
 if TYPE_CHECKING:
+    from keras_resnet.training.comparison import Comparison
     from keras_resnet.training.learning_rate_finder import LearningRateCurve
     from keras_resnet.training.planning.plan import Plan
 
@@ -72,7 +74,9 @@ def plan(
     return plan_run(data, weights=weights, split=split, minutes=minutes, overrides=overrides)
 
 
-def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, float]:
+def train(
+    config: ConfigDict, workdir: str | os.PathLike, callbacks: Iterable[Callback] = ()
+) -> dict[str, float]:
     """Trains in `workdir`, from its newest checkpoint if there is one.
 
     Ctrl-C, SIGTERM and SIGHUP save and raise `keras_resnet.errors.Interrupted`; calling it again
@@ -81,13 +85,15 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, float]:
     Args:
         config: of `load_config`.
         workdir: a folder of this machine, or gs://BUCKET/FOLDER.
+        callbacks: objects that follow the run, as `Callback` says, besides those that
+            `training.callbacks` of the config names.
 
     Returns:
-        The content of result.json: top1, top5, loss and examples of model.keras, the last step of
-        the run, model_step, from which model.keras is, best_step, train_images_per_second
-        (None if a damaged metrics.jsonl cannot tell), and
-        with data.on_error=skip skipped_train_images and skipped_eval_images: the images that could
-        not be read on this host since the run was started or resumed.
+        The content of result.json: top1, top5 (of several labels an image map, f1 and macro_f1),
+        loss and examples of model.keras, the last step of the run, model_step, from which
+        model.keras is, best_step, train_images_per_second (None if a damaged metrics.jsonl cannot
+        tell), and with data.on_error=skip skipped_train_images and skipped_eval_images: the images
+        that could not be read on this host since the run was started or resumed.
 
     Raises:
         UserError: the config, the work directory, the devices or a checkpoint cannot be used, or
@@ -97,7 +103,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, float]:
     require_tensorflow()
     from keras_resnet.training import run
 
-    return run.train(check(config), workdir)
+    return run.train(check(config), workdir, callbacks=callbacks)
 
 
 def find_learning_rate(config: ConfigDict, **options: Any) -> "LearningRateCurve":
@@ -127,6 +133,8 @@ def evaluate(
     overrides: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
     """Evaluates the "newest" or "best" checkpoint; returns top1, top5, loss, examples and step.
+
+    Of several labels an image it returns map, f1 and macro_f1 in place of top1 and top5.
 
     Args:
         workdir: of a run.
@@ -184,3 +192,27 @@ def predict(
     model = load_model_of_workdir(folder, checkpoint)
     predictor = Predictor.of_model(model, top, calibrated=calibrated, unknown=unknown)
     return predictor.predict(paths)
+
+
+def compare(*runs: str | os.PathLike) -> "Comparison":
+    """Puts runs side by side; those that differ in the seed alone are one group.
+
+        comparison = training.compare("runs/plain20-*", "runs/resnet20-*")
+        print(comparison.table())
+        comparison.draw("curves.png", panels="model.residual")
+
+    Nothing is loaded but the small files of the runs: neither TensorFlow nor Keras.
+
+    Args:
+        *runs: work directories, finished or not; folders that hold some; patterns of those.
+
+    Returns:
+        `groups` with mean and deviation of every figure and curve, `differences` of the configs,
+        `notes` on what does not compare, and `table()`, `to_csv()`, `to_dict()`, `draw(path)`.
+
+    Raises:
+        UserError: a folder does not exist, or there is no run in any of them.
+    """
+    from keras_resnet.training import comparison
+
+    return comparison.compare(runs)

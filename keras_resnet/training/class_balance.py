@@ -16,12 +16,33 @@ FEW = 0.1
 def class_weights(config: ConfigDict, source: Any) -> tuple[float, ...]:
     """Returns `loss.class_weights` as numbers, one for each class, or () for none.
 
+    Of several labels an image they are factors of the loss of a class's yes (`positive_weights`).
+
     Args:
         config: of the run.
         source: its training split, read through for "balanced" if its labels are not at hand.
     """
     weights = config.loss.class_weights
-    return balanced_weights(source.class_counts()) if weights == "balanced" else weights
+    if weights != "balanced":
+        return weights
+    if source.multi_label:
+        return positive_weights(source.class_counts(), source.num_examples)
+    return balanced_weights(source.class_counts())
+
+
+def positive_weights(counts: Sequence[int] | np.ndarray, images: int) -> tuple[float, ...]:
+    """Returns (n - n_c) / n_c for each class: its yes then weighs as much as its no, over all.
+
+    That is what PyTorch's `BCEWithLogitsLoss` proposes for its `pos_weight`.
+
+    Args:
+        counts: n_c, the images that have each class; one that none has gets the weight 1.
+        images: n, of all.
+    """
+    counts = np.asarray(counts, "float64")
+    weights = (images - counts) / np.maximum(counts, 1)
+    # Of a class that all images have only the yes is ever asked for.
+    return tuple(np.where((counts > 0) & (counts < images), weights, 1.0).tolist())
 
 
 def balanced_weights(counts: Sequence[int] | np.ndarray) -> tuple[float, ...]:
@@ -50,11 +71,28 @@ def describe_balance(config: ConfigDict, source: Any) -> Iterator[str]:
     least, most = int(counts.argmin()), int(counts.argmax())
     few, many = int(counts[least]), int(counts[most])
     yield f"classes    {len(names)}, of {few:,} ({names[least]}) to {many:,} ({names[most]}) images"
+    if source.multi_label:
+        yield from _describe_label_sets(source)
     balanced = "balanced" in (config.loss.class_weights, config.data.sampler)
     if few < FEW * many and not balanced:
+        sampler = "--config.data.sampler=balanced shows every class equally often, "
         yield (
             f"warning: {names[least]!r} has {few:,} training images, less than a tenth of "
             f"{names[most]!r} ({many:,}): the network will seldom answer with it. More images "
-            "help most; --config.data.sampler=balanced shows every class equally often, "
+            f"help most; {'' if source.multi_label else sampler}"
             "--config.loss.class_weights=balanced weighs the rare ones more"
+        )
+
+
+def _describe_label_sets(source: Any) -> Iterator[str]:
+    """Yields how many labels the images have, and a warning where each has one."""
+    labels = source.labels().sum(axis=1)
+    yield (
+        f"labels     {labels.mean():.2g} an image, at most {labels.max()}; "
+        f"{int((labels == 0).sum()):,} images have none"
+    )
+    if (labels == 1).all():
+        yield (
+            "warning: every training image has exactly one label: --config.data.multi_label=false "
+            "--config.loss.name=softmax is meant for such, and learns that one excludes the others"
         )

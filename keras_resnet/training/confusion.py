@@ -23,24 +23,37 @@ def class_rows(matrix: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]
         names: of the classes.
 
     Returns:
-        A dict with these keys for each; accuracy is None for a class without examples, and
-        most_confused_with for one that was never taken for another.
+        A dict with these keys for each, and precision, recall, f1 and support as others name them:
+        support is the number of examples and recall the accuracy. What would be divided by 0 is
+        None: the recall of a class without examples, the precision of one that was never
+        predicted, F1 where both are so. most_confused_with is None for a class that was never
+        taken for another.
     """
     rows = []
+    predicted = matrix.sum(axis=0)
     for index, name in enumerate(names):
         examples, correct = int(matrix[index].sum()), int(matrix[index, index])
         other, times = _most_confused(matrix, index)
+        recall = _share(correct, examples)
         rows.append(
             {
                 "class": name,
                 "examples": examples,
                 "correct": correct,
-                "accuracy": correct / examples if examples else None,
+                "accuracy": recall,
                 "most_confused_with": names[other] if times else None,
                 "times": times,
+                "precision": _share(correct, int(predicted[index])),
+                "recall": recall,
+                "f1": _share(2 * correct, examples + int(predicted[index])),
+                "support": examples,
             }
         )
     return rows
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
 
 
 def table_text(matrix: np.ndarray, names: Sequence[str]) -> str:
@@ -50,14 +63,13 @@ def table_text(matrix: np.ndarray, names: Sequence[str]) -> str:
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        accuracy = row["accuracy"]
-        other = row["most_confused_with"]
+        texts = {key: row[key] for key in ("class", "most_confused_with")}
+        shares = {key: row[key] for key in ("accuracy", "precision", "recall", "f1")}
         writer.writerow(
             {
                 **row,
-                "class": csv_cell(row["class"]),
-                "accuracy": None if accuracy is None else f"{accuracy:.6f}",
-                "most_confused_with": None if other is None else csv_cell(other),
+                **{key: None if text is None else csv_cell(text) for key, text in texts.items()},
+                **{key: None if value is None else f"{value:.6f}" for key, value in shares.items()},
             }
         )
     return text.getvalue()

@@ -6,7 +6,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from keras_resnet import input_pipeline
-from keras_resnet.config import source_options
+from keras_resnet.config import preprocessing, source_options, training_image_size
 from keras_resnet.config.records import Changes
 from keras_resnet.errors import UserError
 from keras_resnet.storage import write_text
@@ -14,10 +14,21 @@ from keras_resnet.training.reporting import to_json
 from keras_resnet.training.workdir import WorkDir
 
 
-def open_sources(config: ConfigDict) -> tuple[input_pipeline.Source, input_pipeline.Source]:
-    """Opens the training and the evaluation split; raises DataError unless their classes agree."""
-    train_source = open_source(config, config.data.train_split)
-    eval_source = open_source(config, config.data.eval_split)
+def open_sources(
+    config: ConfigDict, kept_in: str
+) -> tuple[input_pipeline.Source, input_pipeline.Source]:
+    """Opens the training and the evaluation split.
+
+    Args:
+        config: of the run.
+        kept_in: the folder where data.cache=decoded keeps photos, unless data.cache_path names one.
+
+    Raises:
+        DataError: their classes differ.
+    """
+    sides = _resized_sides(config)
+    train_source = open_source(config, config.data.train_split, sides["train"], kept_in)
+    eval_source = open_source(config, config.data.eval_split, sides["eval"], kept_in)
     if train_source.class_names != eval_source.class_names:
         differing = sorted(set(train_source.class_names) ^ set(eval_source.class_names))
         raise input_pipeline.DataError(
@@ -28,7 +39,7 @@ def open_sources(config: ConfigDict) -> tuple[input_pipeline.Source, input_pipel
 
 
 def open_test_source(
-    config: ConfigDict, class_names: Sequence[str]
+    config: ConfigDict, class_names: Sequence[str], kept_in: str = ""
 ) -> input_pipeline.Source | None:
     """Opens `data.test_split`; returns None without one.
 
@@ -37,14 +48,33 @@ def open_test_source(
     """
     if not config.data.test_split:
         return None
-    source = open_source(config, config.data.test_split)
+    side = _resized_sides(config)["eval"]
+    source = open_source(config, config.data.test_split, side, kept_in)
     check_classes(source, list(class_names))
     return source
 
 
-def open_source(config: ConfigDict, split: str) -> input_pipeline.Source:
-    """Opens one split of the data set of `data.*`."""
-    return input_pipeline.open_source(split=split, **source_options(config))
+def open_source(
+    config: ConfigDict, split: str, decoded_side: int = 0, kept_in: str = ""
+) -> input_pipeline.Source:
+    """Opens one split of the data set of `data.*`.
+
+    Args:
+        config: of the run.
+        split: as TFDS writes it.
+        decoded_side: see `input_pipeline.open_source`.
+        kept_in: see `open_sources`.
+    """
+    options = source_options(config)
+    if options["cache"] == "decoded" and not options["cache_path"]:
+        options["cache_path"] = kept_in
+    return input_pipeline.open_source(split=split, decoded_side=decoded_side, **options)
+
+
+def _resized_sides(config: ConfigDict) -> dict[str, int]:
+    """Returns what the short side of an image is resized to, in training at least."""
+    side = input_pipeline.resized_side(preprocessing(config))
+    return {"train": training_image_size(config), "eval": side}
 
 
 def remember_dataset(

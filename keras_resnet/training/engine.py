@@ -49,16 +49,18 @@ class Evaluated(NamedTuple):
     """What some batches of an evaluation give.
 
     Attributes:
-        sums: SUMS of each batch, float32[steps, 4].
-        labels_and_predictions: int32[steps * batch_size, 2], of each example; -1 for padding.
+        sums: SUMS (or LABEL_SET_SUMS) of each batch, float32[steps, 4].
+        rows: of each example the label and the prediction, int32[steps * batch_size, 2]; with
+            several labels an image labels and probabilities, float32[..., 2, classes]; -1 for
+            padding.
         logits: float32[n, classes], of all or some of the examples.
-        logit_labels: int32[n], the labels of those; -1 for padding.
+        logit_rows: the rows of those.
     """
 
     sums: Any
-    labels_and_predictions: Any
+    rows: Any
     logits: Any
-    logit_labels: Any
+    logit_rows: Any
 
 
 class Checkpoints(Protocol):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import keras
@@ -15,6 +15,7 @@ from keras_resnet.storage import find_damage_of_keras_file, local_copy
 from keras_resnet.training import metrics
 from keras_resnet.training.data import check_classes, open_source
 from keras_resnet.training.engine import Engine, Evaluated, find_engine
+from keras_resnet.training.label_sets import LabelSetEvaluation, figures
 from keras_resnet.training.network import build_model
 from keras_resnet.training.say import Say, silence
 from keras_resnet.training.steps_per_call import StepsPerCall
@@ -28,7 +29,7 @@ MAX_LOGITS = 2**24
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What a network makes of a split, every example counted once.
+    """What a network makes of a split with one label an image, every example counted once.
 
     Attributes:
         means: top1, top5, loss and examples. The loss is without class weights.
@@ -56,12 +57,15 @@ class Evaluation:
         return metrics.per_class_accuracy(self.labels_and_predictions, len(self.class_names))
 
 
+AnyEvaluation = Evaluation | LabelSetEvaluation
+
+
 def evaluate_source(
     engine: Engine,
     source: Any,
     steps_per_call: StepsPerCall | None = None,
     should_stop: Callable[[], bool] = lambda: False,
-) -> Evaluation | None:
+) -> AnyEvaluation | None:
     """Evaluates every example of `source` once, with `ema.decay` with the averaged weights.
 
     Args:
@@ -89,13 +93,26 @@ def evaluate_source(
             parts.append(engine.evaluate(batches, count, every))
             steps_per_call.took(count, time.perf_counter() - begin)
             done += len(parts[-1].sums)
-    sums, pairs, logits, labels = map(np.concatenate, zip(*parts, strict=True))
-    return Evaluation(
-        metrics.averages(sums),
-        pairs[pairs[:, 0] >= 0],
-        engine.model.class_names,
-        logits[labels >= 0],
-        labels[labels >= 0],
+    return _evaluation_of(engine, Evaluated(*map(np.concatenate, zip(*parts, strict=True))))
+
+
+def _evaluation_of(engine: Engine, found: Evaluated) -> AnyEvaluation:
+    names = engine.model.class_names
+    if not engine.config.data.multi_label:
+        labels = found.logit_rows[:, 0]
+        return Evaluation(
+            metrics.averages(found.sums),
+            found.rows[found.rows[:, 0] >= 0],
+            names,
+            found.logits[labels >= 0],
+            labels[labels >= 0],
+        )
+    means = metrics.averages(found.sums, metrics.LABEL_SET_SUMS)
+    labels, probabilities = np.moveaxis(found.rows[found.rows[:, 0, 0] >= 0], 1, 0)
+    labels = labels > 0.5
+    scores = {**figures(labels, probabilities), **means}
+    return LabelSetEvaluation(
+        {name: scores[name] for name in metrics.LABEL_SET_FIGURES}, labels, probabilities, names
     )
 
 
@@ -106,6 +123,8 @@ def make_steps_per_call(engine: Engine) -> StepsPerCall:
 
 def evaluate(config: ConfigDict, workdir: WorkDir, checkpoint: Which | None = None) -> dict:
     """Evaluates a checkpoint (see `restore`); returns top1, top5, loss, examples and step.
+
+    Of several labels an image it returns map, f1 and macro_f1 in place of top1 and top5.
 
     Raises:
         UserError: there is no such checkpoint, it cannot be used, or the devices cannot.
@@ -137,8 +156,8 @@ def restore(
     Args:
         config: the run's, with what has moved since.
         workdir: of the run.
-        checkpoint: "newest", or "best": the one with the highest top-1 in evaluation; None: what
-            `checkpoint.model` says.
+        checkpoint: "newest", or "best": the one with the highest top-1 or mAP in evaluation; None:
+            what `checkpoint.model` says.
 
     Raises:
         UserError: there is none, or it cannot be used.
@@ -155,18 +174,22 @@ def restore(
     return engine, progress.step
 
 
-def inference_model(engine: Engine) -> keras.Model:
+def inference_model(engine: Engine, thresholds: Sequence[float] | None = None) -> keras.Model:
     """Returns the network with the trained weights on plain variables, giving probabilities.
 
     In float32 and outside of the engine's devices, so that it saves and loads anywhere; with
-    `ema.decay` the weights are the averaged ones.
+    `ema.decay` the weights are the averaged ones. With several labels an image each class has a
+    probability of its own, by sigmoid, and `thresholds` above which it is predicted.
     """
+    several = engine.config.data.multi_label
     model = build_model(
         engine.config,
         engine.model.class_names,
         precision="float32",
-        classifier_activation="softmax",
+        classifier_activation="sigmoid" if several else "softmax",
     )
+    if several:
+        model.thresholds = thresholds
     model.set_weights(engine.inference_weights())
     return model
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import keras
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.plugins.histogram.summary_v2 import histogram_pb
@@ -13,6 +14,47 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from keras_resnet import storage
+from keras_resnet.training.callbacks import Callback, RunInfo, scalars
+
+
+class TensorBoard(Callback):
+    """Writes the rows of a run to event files, each point once whatever was killed or rolled back.
+
+    Args:
+        folder: for the files.
+        model: whose weights become histograms at every evaluation; None: none do.
+    """
+
+    def __init__(self, folder: Path, model: keras.Model | None = None):
+        self._events, self._model = EventWriter(folder), model
+
+    def started(self, run: RunInfo) -> None:
+        """Drops what earlier processes wrote of steps that come again."""
+        self._events.drop_after(run.step)
+
+    def trained(self, row: dict[str, Any]) -> None:
+        """Writes a row."""
+        self._events.scalars(row["step"], scalars(row))
+        self._events.flush()
+
+    def evaluated(self, row: dict[str, Any]) -> None:
+        """Writes a row, and the histograms."""
+        self.trained(row)
+        for weight in self._model.weights if self._model is not None else ():
+            self._events.histogram(row["step"], weight.path, keras.ops.convert_to_numpy(weight))
+
+    def rolled_back(self, row: dict[str, Any]) -> None:
+        """Drops what comes again, and writes the row."""
+        self._events.drop_after(row["step"])
+        self.trained(row)
+
+    def finished(self, result: dict[str, Any]) -> None:
+        """Ends the file."""
+        self._events.close()
+
+    def stopped(self, reason: str, signal: int | None) -> None:
+        """Ends the file."""
+        self._events.close()
 
 
 class EventWriter:

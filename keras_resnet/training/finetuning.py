@@ -111,7 +111,7 @@ def _with_network(config: ConfigDict, weights: Checkpoint) -> ConfigDict:
 def _with_preprocessing(config: ConfigDict, values: Preprocessing | None) -> ConfigDict:
     if values is not None:
         # The image size is the run's own: networks take any. So is what its data set asks for.
-        for key in set(values) - {"image_size", "exif", "max_pixels"}:
+        for key in set(values) - {"image_size", "exif", "max_pixels", "scaled_decoding"}:
             config.data[key] = getattr(values, key)
     return config
 

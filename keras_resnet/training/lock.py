@@ -100,6 +100,7 @@ class Lease:
     """
 
     RENEWED, PATIENCE, SETTLED = 20.0, 70.0, 5.0
+    _LENGTH = 1024  # bytes of the file: more than a host's longest name takes
 
     def __init__(self, path: Path, folder: Path, warn: Callable[[str], None]):
         self._path, self._folder, self._warn = path, folder, warn
@@ -162,7 +163,17 @@ class Lease:
 
     def _write(self) -> None:
         self._renewals += 1
-        self._path.write_text(json.dumps({**self._me, "renewals": self._renewals}))
+        text = json.dumps({**self._me, "renewals": self._renewals})
+        if storage.in_bucket(self._path):  # where a file appears whole or not at all
+            self._path.write_text(text)
+            return
+        # In place, in one piece and always as long: opening it anew would empty the file first, and
+        # who looks just then would take it for given back.
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        try:
+            os.pwrite(descriptor, text.encode().ljust(self._LENGTH), 0)
+        finally:
+            os.close(descriptor)
 
 
 def _me() -> dict[str, Any]:

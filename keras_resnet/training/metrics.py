@@ -1,27 +1,77 @@
 """What steps count: sums over examples, their averages, and the confusion matrix, in NumPy."""
 
 import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 # The order of the sums that steps return, so that one tensor crosses replicas instead of several.
 SUMS = ("loss", "top1", "top5", "examples")
+# The same of several labels an image: labels that are rightly predicted, and those that are missed
+# or wrongly predicted.
+LABEL_SET_SUMS = ("loss", "true_positives", "errors", "examples")
+# What an evaluation gives, the one by which the best is chosen first.
+FIGURES = ("top1", "top5", "loss", "examples")
+LABEL_SET_FIGURES = ("map", "f1", "macro_f1", "loss", "examples")
 
 
-def averages(sums) -> dict[str, float]:
-    """Turns SUMS, float[steps, 4] or float[4], into means over all examples.
+def averages(sums, names: Sequence[str] = SUMS) -> dict[str, float]:
+    """Turns sums, float[steps, 4] or float[4], into means over all examples.
 
-    Added up in float64, so that counts are exact. The number of examples is "examples".
+    Added up in float64, so that counts are exact. The number of examples is "examples". Of
+    LABEL_SET_SUMS "f1" is 2 · true positives / (2 · true positives + errors) over all classes.
     """
-    totals = np.asarray(sums, "float64").reshape(-1, len(SUMS)).sum(axis=0)
-    values = dict(zip(SUMS, totals.tolist(), strict=True))
+    totals = np.asarray(sums, "float64").reshape(-1, len(names)).sum(axis=0)
+    values = dict(zip(names, totals.tolist(), strict=True))
     examples = round(values.pop("examples"))
-    means = {name: value / examples for name, value in values.items()} if examples else {}
+    if not examples:
+        return {"examples": examples}
+    if "true_positives" in values:
+        twice = 2 * values["true_positives"]
+        f1 = twice / (twice + values["errors"]) if twice else 0.0
+        return {"loss": values["loss"] / examples, "f1": f1, "examples": examples}
+    means = {name: value / examples for name, value in values.items()}
     return {**means, "examples": examples}
 
 
-def describe_accuracy(means: dict[str, float], classes: int) -> str:
-    """Returns "top1 0.9000  top5 0.9900"; top-5 is left out where it is 1 by nature."""
+def images_per_second(rows: Iterable[Mapping[str, Any]]) -> float | None:
+    """Returns training images/s over a run, without evaluation and compilation.
+
+    Args:
+        rows: of metrics.jsonl.
+
+    Returns:
+        None if the rows, of a damaged file, cannot tell.
+    """
+    train = [row for row in rows if row["kind"] == "train"]
+    train = [row for row in train if row.get("examples") and row.get("images_per_second")]
+    train = [row for row in train if not row.get("compiles")] or train
+    seconds = sum(row["examples"] / row["images_per_second"] for row in train)
+    return sum(row["examples"] for row in train) / seconds if train else None
+
+
+def figures_of(row: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The figures of an evaluation in a row or a result; None unless it has all of them."""
+    for names in (FIGURES, LABEL_SET_FIGURES):
+        found = {name: row.get(name) for name in names}
+        if None not in found.values():
+            return found
+    return None
+
+
+def score_of(means: Mapping[str, Any]) -> tuple[str, float]:
+    """What the best evaluation is chosen by: its name as people read it, and its value."""
+    return ("mAP", means["map"]) if "map" in means else ("top1", means["top1"])
+
+
+def describe_accuracy(means: Mapping[str, Any], classes: int) -> str:
+    """Returns "top1 0.9000  top5 0.9900"; top-5 is left out where it is 1 by nature.
+
+    Of several labels an image "mAP 0.9000  F1 0.8500".
+    """
+    if "map" in means:
+        return f"mAP {means['map']:.4f}  F1 {means['f1']:.4f}"
     top1 = f"top1 {means['top1']:.4f}"
     return f"{top1}  top5 {means['top5']:.4f}" if classes > 5 else top1
 
@@ -38,10 +88,12 @@ class Window:
 
     Attributes:
         first: steps that were done before.
+        names: of the sums.
         seconds: that they took.
     """
 
     first: int
+    names: tuple[str, ...] = SUMS
     seconds: float = 0.0
     _rows: list[np.ndarray] = dataclasses.field(default_factory=list)
 
@@ -51,13 +103,13 @@ class Window:
         return self.first + sum(map(len, self._rows))
 
     def add(self, sums: np.ndarray, seconds: float) -> None:
-        """Adds SUMS of further steps, float[steps, 4], and the time they took."""
+        """Adds the sums of further steps, float[steps, 4], and the time they took."""
         self._rows.append(sums)
         self.seconds += seconds
 
     def means(self) -> dict[str, float]:
-        """Returns loss, top1, top5, examples and seconds."""
-        return {**averages(np.concatenate(self._rows)), "seconds": self.seconds}
+        """Returns loss, examples, seconds, and top1 and top5, or f1."""
+        return {**averages(np.concatenate(self._rows), self.names), "seconds": self.seconds}
 
     def non_finite_step(self) -> int | None:
         """Returns the first step (counted from 0) whose loss was no finite number, or None."""

@@ -7,20 +7,24 @@ import contextlib
 import dataclasses
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from keras_resnet.config import merge
+from keras_resnet.config.schema import flatten
 from keras_resnet.errors import UserError
+from keras_resnet.training import callbacks
 from keras_resnet.training.class_balance import class_weights, describe_balance
 from keras_resnet.training.data import open_sources, open_test_source, remember_dataset
 from keras_resnet.training.engine import Checkpoints, Engine, find_engine
-from keras_resnet.training.evaluation import Evaluation, make_steps_per_call
+from keras_resnet.training.evaluation import AnyEvaluation, make_steps_per_call
+from keras_resnet.training.events import TensorBoard
 from keras_resnet.training.finetuning import read_pretrained, take_over_preprocessing
 from keras_resnet.training.interruption import Interruption
 from keras_resnet.training.introduction import check_same_data
+from keras_resnet.training.metrics import LABEL_SET_SUMS, SUMS
 from keras_resnet.training.progress import Progress, Timeline
 from keras_resnet.training.reporting import Reporter
 from keras_resnet.training.resumption import describe_resumption
@@ -47,6 +51,7 @@ class Run:
     checkpoints: Checkpoints
     progress: Progress
     reporter: Reporter
+    callbacks: callbacks.Callbacks
     interruption: Interruption
     check_lock: Callable[[], None]  # raises if another process has taken over
     train_steps_per_call: StepsPerCall
@@ -54,7 +59,12 @@ class Run:
     saved_step: int
     rollbacks_in_a_row: int = 0
     stopping: bool = False
-    evaluation: Evaluation | None = None  # the last one
+    evaluation: AnyEvaluation | None = None  # the last one
+
+    @property
+    def sums(self) -> tuple[str, ...]:
+        """What each step of the engine counts, in its order."""
+        return LABEL_SET_SUMS if self.config.data.multi_label else SUMS
 
     @property
     def stopped_early(self) -> bool:
@@ -73,9 +83,16 @@ class Run:
 
 
 def prepare(
-    config: ConfigDict, path: str | os.PathLike, closing: contextlib.ExitStack, say: Say
+    config: ConfigDict,
+    path: str | os.PathLike,
+    closing: contextlib.ExitStack,
+    say: Say,
+    given: Sequence[tuple[str, callbacks.Callback]] = (),
 ) -> Run:
-    """Returns a run that is ready to train; what has to be left at its end goes on `closing`."""
+    """Returns a run that is ready to train; what has to be left at its end goes on `closing`.
+
+    `given` are the callbacks besides those that the config names, each with its name.
+    """
     # Devices, after all that can be refused without them.
     engine_type = find_engine()
     engine_type.check(config, path)
@@ -89,8 +106,10 @@ def prepare(
     say.enabled = say.enabled and engine.is_chief
 
     # Data
-    train_source, eval_source = open_sources(config)
-    test_source = open_test_source(config, train_source.class_names)
+    # Where another host has no such folder, it decodes in every epoch, to the same pixels.
+    kept_in = str(workdir.decoded) if engine.is_chief else ""
+    train_source, eval_source = open_sources(config, kept_in)
+    test_source = open_test_source(config, train_source.class_names, kept_in)
     check_same_data(engine, train_source, eval_source, test_source)
     timeline = Timeline(config, train_source.num_examples)
 
@@ -118,6 +137,7 @@ def prepare(
     _check_start(engine, checkpoints, progress)
     over = progress.step >= timeline.total_steps
     over = over or progress.stops_early(config.early_stopping.patience)
+    told = closing.enter_context(callbacks.Callbacks(say))
     run = Run(
         config=config,
         outputs=outputs,
@@ -130,7 +150,8 @@ def prepare(
         schedule=schedule,
         checkpoints=checkpoints,
         progress=progress,
-        reporter=Reporter(outputs, config, engine.model, timeline, progress.step, say, over),
+        reporter=Reporter(outputs, config, engine.model, timeline, progress.step, say, over, told),
+        callbacks=told,
         interruption=Interruption(say),
         check_lock=check_lock,
         train_steps_per_call=make_steps_per_call(engine),
@@ -139,6 +160,7 @@ def prepare(
     )
     run.follow_evaluations()
     _introduce(run, resolved)
+    _start_callbacks(run, given)
     return run
 
 
@@ -150,6 +172,26 @@ def _introduce(run: Run, resolved_precision: bool) -> None:
         run.say(_describe_precision(run.config.precision))
     for line in describe_balance(run.config, run.train_source):
         run.say(line)
+
+
+def _start_callbacks(run: Run, given: Sequence[tuple[str, callbacks.Callback]]) -> None:
+    """Lets TensorBoard and the callbacks of the config and of the program follow the run."""
+    if not run.engine.is_chief:
+        return
+    model = run.engine.model if run.config.tensorboard.histograms else None
+    own = ("TensorBoard", TensorBoard(run.outputs.tensorboard, model))
+    named = [*callbacks.load(run.config.training.callbacks, run.say), *given]
+    if named:
+        run.say(f"callbacks  {', '.join(name for name, _ in named)}")
+    info = callbacks.RunInfo(
+        id=run.outputs.keep_id() if named else "",
+        workdir=str(run.outputs.path),
+        config=dict(flatten(run.config)),
+        step=run.progress.step,
+        total_steps=run.timeline.total_steps,
+        class_names=tuple(run.train_source.class_names),
+    )
+    run.callbacks.start([own, *named], info)
 
 
 def _keep_precision(config: ConfigDict, workdir: WorkDir) -> ConfigDict:

@@ -16,7 +16,7 @@ class Progress:
         skipped: batches left out after roll-backs: step t trains on batch t + skipped.
         rollbacks: how often the run was rolled back.
         best_step: the step of the best evaluation so far, None before the first.
-        best_top1: its top-1 accuracy.
+        best_top1: its score: top-1, or mAP of several labels an image (`metrics.score_of`).
         evaluated_step: the step of the last evaluation, None before the first.
         waited: evaluations since the best one.
         rate_reductions: how often the plateau schedule has lowered the learning rate.
@@ -31,17 +31,17 @@ class Progress:
     waited: int = 0
     rate_reductions: int = 0
 
-    def evaluated(self, top1: float, rate_patience: int = 0) -> bool:
+    def evaluated(self, score: float, rate_patience: int = 0) -> bool:
         """Takes note of an evaluation at `step`; says whether it is the best so far.
 
         Args:
-            top1: its top-1 accuracy.
+            score: its top-1, or its mAP.
             rate_patience: evaluations without a better one after which the learning rate falls, and
                 falls again after as many more; 0 leaves it alone.
         """
         again, self.evaluated_step = self.evaluated_step == self.step, self.step
-        if self.best_top1 is None or top1 > self.best_top1:
-            self.best_step, self.best_top1, self.waited = self.step, top1, 0
+        if self.best_top1 is None or score > self.best_top1:
+            self.best_step, self.best_top1, self.waited = self.step, score, 0
             return True
         if not again:  # where metrics.jsonl was damaged it is evaluated again, and counts once
             self.waited += 1

@@ -1,4 +1,4 @@
-"""What a run tells: terminal, metrics.jsonl, TensorBoard, pictures."""
+"""What a run tells: terminal, metrics.jsonl, callbacks, pictures."""
 
 import contextlib
 import json
@@ -11,9 +11,14 @@ import numpy as np
 import tqdm
 from ml_collections import ConfigDict
 
-from keras_resnet.training import confusion, curves, reliability
-from keras_resnet.training.events import EventWriter
-from keras_resnet.training.metrics import describe_accuracy
+from keras_resnet.training import confusion, curves, label_sets, reliability
+from keras_resnet.training.callbacks import Callbacks
+from keras_resnet.training.metrics import (
+    describe_accuracy,
+    figures_of,
+    images_per_second,
+    score_of,
+)
 from keras_resnet.training.progress import Timeline
 from keras_resnet.training.say import Say
 from keras_resnet.training.workdir import WorkDir
@@ -24,7 +29,7 @@ JUDGED_STEP, LEFT_GUESSING = 100, 0.02
 
 
 class Reporter:
-    """Follows one run; as a context manager it opens and closes progress bar and event file.
+    """Follows one run; as a context manager it opens and closes the progress bar.
 
     Args:
         workdir: where it writes.
@@ -35,6 +40,7 @@ class Reporter:
             again.
         say: how it speaks.
         is_over: whether nothing is left to train.
+        callbacks: that are told of every row.
     """
 
     def __init__(
@@ -46,13 +52,13 @@ class Reporter:
         start: int,
         say: Say,
         is_over: bool = False,
+        callbacks: Callbacks | None = None,
     ):
         self.workdir, self.start, self._is_over = workdir, start, is_over
         self._config, self._model, self._timeline, self._say = config, model, timeline, say
         self.rows = workdir.rewind_metrics(start)
         self._bar: tqdm.tqdm | None = None
-        self._events = EventWriter(workdir.tensorboard)
-        self._events.drop_after(start)
+        self._callbacks = callbacks or Callbacks(say)
         self._first_call = True
         self._judged = False
 
@@ -91,7 +97,6 @@ class Reporter:
     def __exit__(self, *_) -> None:
         if self._bar is not None:
             self._bar.close()
-        self._events.close()
 
     def trained(
         self,
@@ -113,7 +118,7 @@ class Reporter:
             "step": step,
             "epoch": round(self._timeline.epoch_at_step(step), 4),
             "loss": means["loss"],
-            "top1": means["top1"],
+            **{name: means[name] for name in ("top1", "f1") if name in means},
             "learning_rate": learning_rate,
             "images_per_second": means["examples"] / means["seconds"],
             "examples": means["examples"],
@@ -157,9 +162,6 @@ class Reporter:
             **means,
         }
         self._record(row)
-        if self._config.tensorboard.histograms:
-            for weight in self._model.weights:
-                self._events.histogram(step, weight.path, keras.ops.convert_to_numpy(weight))
         trained = next((entry for entry in reversed(self.rows) if entry["kind"] == "train"), None)
         loss, speed = "", ""
         if trained and trained.get("loss") is not None and trained.get("images_per_second"):
@@ -168,7 +170,7 @@ class Reporter:
         self._say(
             f"epoch {row['epoch']:.1f}/{self._config.epochs}: {loss}"
             f"eval loss {means['loss']:.4f}, "
-            f"top1 {means['top1']:.4f}{speed}"
+            f"{_score_in_words(means)}{speed}"
         )
 
     def has_evaluation(self, step: int) -> bool:
@@ -178,7 +180,6 @@ class Reporter:
     def rolled_back(self, step: int, failed_step: int, learning_rate: float) -> None:
         """Records a roll-back to `step`; rows past it are dropped, they come again."""
         self.rows = self.workdir.rewind_metrics(step)
-        self._events.drop_after(step)
         row: dict[str, Any] = {
             "kind": "rollback",
             "step": step,
@@ -203,25 +204,23 @@ class Reporter:
         with contextlib.suppress(ImportError):
             confusion.draw(matrix, names, self.workdir.confusion, title)
 
+    def draw_classes(self, rows: list[dict[str, Any]]) -> None:
+        """Writes classes.csv of several labels an image; says the worst classes."""
+        label_sets.write_table(rows, self.workdir.classes)
+        worst = label_sets.worst_classes(rows)
+        for line in ["worst classes, of all in classes.csv:", *worst] if worst else []:
+            self._say(line)
+
     def evaluation_at(self, step: int) -> dict | None:
-        """Returns top1, top5, loss, examples of the evaluation at `step`, if there was one."""
-        keys = ("top1", "top5", "loss", "examples")
+        """Returns the figures of the evaluation at `step` (`metrics.figures_of`), if there was."""
         for row in reversed(self.rows):
-            found = [row.get(key) for key in keys]
-            if row["kind"] == "eval" and row["step"] == step and None not in found:
-                return dict(zip(keys, found, strict=True))
+            if row["kind"] == "eval" and row["step"] == step and (found := figures_of(row)):
+                return found
         return None
 
     def images_per_second(self) -> float | None:
-        """Returns training images/s over the run, without evaluation and compilation.
-
-        None if metrics.jsonl, which was damaged, does not know any more.
-        """
-        rows = [row for row in self.rows if row["kind"] == "train"]
-        rows = [row for row in rows if row.get("examples") and row.get("images_per_second")]
-        rows = [row for row in rows if not row.get("compiles")] or rows
-        seconds = sum(row["examples"] / row["images_per_second"] for row in rows)
-        return sum(row["examples"] for row in rows) / seconds if rows else None
+        """Returns training images/s over the run; None if metrics.jsonl, damaged, cannot tell."""
+        return images_per_second(self.rows)
 
     def draw_curves(self) -> None:
         """Writes curves.png, or says what is missing for it."""
@@ -229,12 +228,15 @@ class Reporter:
         if message:
             self._say(message)
 
-    def conclude(self, result: dict, calibration: dict | None = None) -> None:
+    def conclude(
+        self, result: dict, calibration: dict | None = None, wrote_report: bool = False
+    ) -> None:
         """Says how the run ended, and what can be done next.
 
         Args:
             result: the content of result.json.
             calibration: that of calibration.json, if there is one.
+            wrote_report: whether there is a report.html.
         """
         where = shlex.quote(f"--workdir={self.workdir.path}")
         self._say("")
@@ -246,8 +248,9 @@ class Reporter:
         )
         if (model_step := result.get("model_step")) not in (None, result.get("step")):
             self._say(f"model.keras has the weights of step {model_step:,}, the best evaluated.")
-        if "test_top1" in result:
-            test = {key: result[f"test_{key}"] for key in ("top1", "top5", "loss", "examples")}
+        prefix = "test_"
+        of_test = {k.removeprefix(prefix): v for k, v in result.items() if k.startswith(prefix)}
+        if test := figures_of(of_test):
             self._say(
                 f"Test: {describe_accuracy(test, len(self._model.class_names))}  "
                 f"loss {test['loss']:.4f}  on the {test['examples']:,} images of "
@@ -256,9 +259,17 @@ class Reporter:
             )
         if calibration is not None:
             self._say(reliability.summarize(calibration))
+        if "f1_at_thresholds" in result:
+            line = f"F1 {result['f1_at_thresholds']:.4f} on {result['eval_split']}"
+            self._say(
+                f"With the threshold of each class that is best on {result['eval_split']}: {line}, "
+                f"{result['test_f1_at_thresholds']:.4f} on {result['test_split']}"
+            )
         splits = ("train", "eval", "test")
         if skipped := sum(result.get(f"skipped_{split}_images", 0) for split in splits):
             self._say(f"{skipped:,} broken images were skipped; the first ten were named.")
+        if wrote_report:
+            self._say(f"Report: {self.workdir.report}")
         self._say("Next:")
         self._say(f"  keras-resnet evaluate {where}")
         self._say(f"  keras-resnet predict {where} IMAGE...")
@@ -270,18 +281,13 @@ class Reporter:
         row = {key: without_nan(value) for key, value in row.items()}
         self.rows.append(row)
         self.workdir.append_metrics(row)
-        left_out = ("kind", "step", "examples", "compiles")
-        values: dict[str, Any] = {}
-        for name, value in row.items():
-            if isinstance(value, dict):
-                values |= {f"{name}/{part}": one for part, one in value.items()}
-            elif name not in left_out:
-                values[name] = value
-        self._events.scalars(
-            row["step"],
-            {f"{row['kind']}/{name}": value for name, value in values.items() if value is not None},
-        )
-        self._events.flush()
+        self._callbacks.record(row)
+
+
+def _score_in_words(means: dict[str, float]) -> str:
+    name, score = score_of(means)
+    f1 = f", F1 {means['f1']:.4f}" if "f1" in means else ""
+    return f"{name} {score:.4f}{f1}"
 
 
 def without_nan(value: Any) -> Any:

@@ -10,16 +10,18 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from keras_resnet.errors import Interrupted
+from keras_resnet.training.callbacks import Callback, name_given
 from keras_resnet.training.engine import NonFiniteWeights
 from keras_resnet.training.evaluation import evaluate_source
 from keras_resnet.training.finish import finish
 from keras_resnet.training.interruption import exit_code
-from keras_resnet.training.metrics import Window
+from keras_resnet.training.metrics import Window, score_of
 from keras_resnet.training.preparation import Run, prepare
 from keras_resnet.training.rollback import NonFinite, roll_back
 from keras_resnet.training.say import Say
@@ -27,7 +29,10 @@ from keras_resnet.training.schedules import learning_rate_at
 
 
 def train(
-    config: ConfigDict, workdir: str | os.PathLike, say: Say | None = None
+    config: ConfigDict,
+    workdir: str | os.PathLike,
+    say: Say | None = None,
+    callbacks: Iterable[Callback] = (),
 ) -> dict[str, float]:
     """Trains the network of `config` in `workdir`; `keras_resnet.training.train` says the rest.
 
@@ -35,9 +40,11 @@ def train(
         config: as there.
         workdir: as there.
         say: how the run speaks; it can be asked afterwards whether that was possible.
+        callbacks: as there.
     """
+    given = name_given(callbacks)
     with contextlib.ExitStack() as closing:
-        run = prepare(config, workdir, closing, say or Say())
+        run = prepare(config, workdir, closing, say or Say(), given)
         engine = run.engine
         with run.reporter, run.interruption, contextlib.ExitStack() as recording:
             if run.timeline.profile_at:
@@ -50,7 +57,7 @@ def train(
                         if run.is_over:
                             break
                         start, batches = run.progress.step, _open_batches(run)
-                        window = Window(start)
+                        window = Window(start, run.sums)
                     stop = run.timeline.next_stop(window.step, start)
                     count = run.train_steps_per_call.choose(stop - window.step)
                     begin = time.perf_counter()
@@ -64,11 +71,12 @@ def train(
                         _report(run, window)
                         _evaluate_and_save(run)
                         _stop_if_asked_to(run)
-                        window = Window(window.step)
+                        window = Window(window.step, run.sums)
                 except NonFinite as failure:
                     roll_back(run, failure)
                     batches = None
         result = finish(run)
+        run.callbacks.finished(result)
         engine.wait_for_hosts()
         return result
 
@@ -155,9 +163,8 @@ def _evaluate(run: Run) -> bool:
     run.evaluation = evaluation
     run.reporter.evaluated(run.progress.step, evaluation.means)
     plateau = run.config.schedule.name == "plateau"
-    is_best = run.progress.evaluated(
-        evaluation.means["top1"], run.config.schedule.patience if plateau else 0
-    )
+    _, score = score_of(evaluation.means)
+    is_best = run.progress.evaluated(score, run.config.schedule.patience if plateau else 0)
     run.follow_evaluations()
     return is_best
 

@@ -59,7 +59,7 @@ def _table(sources: Mapping[str, Any]) -> str:
     writer.writerow(_COLUMNS)
     for name, source in sources.items():
         if source is not None:
-            labels = (source.class_names[label] for label in source.labels())
+            labels = map(source.label_text, source.labels())
             rows = zip(_paths(source), labels, strict=True)
             writer.writerows((path, label, roles[name]) for path, label in rows)
     return text.getvalue()

@@ -6,6 +6,7 @@ Files are replaced whole: a kill leaves the old one or the new.
 import contextlib
 import json
 import os
+import re
 import secrets
 import shlex
 import tempfile
@@ -19,6 +20,7 @@ from keras_resnet.config.key import NOTED
 from keras_resnet.errors import UserError
 from keras_resnet.storage import read_json, write_text
 from keras_resnet.training.lock import locked
+from keras_resnet.training.metrics import FIGURES, LABEL_SET_FIGURES, figures_of
 from keras_resnet.training.say import say
 
 
@@ -46,7 +48,10 @@ class WorkDir:
         self.classes = self.path / "classes.csv"
         self.calibration = self.path / "calibration.json"
         self.result = self.path / "result.json"
+        self.report = self.path / "report.html"
         self.log = self.path / "train.log"
+        self.decoded = self.path / "decoded"
+        self.id = self.path / "run_id.txt"
         self.lock = self.path / ".lock"
 
     def check(self, config: ConfigDict) -> None:
@@ -147,7 +152,8 @@ class WorkDir:
         """Removes the parts of files that killed processes have left; for who has it `locked`."""
         for path in (self.config, self.dataset, self.metrics, self.model, self.curves):
             storage.remove_leftovers(path)
-        for path in (self.confusion, self.classes, self.calibration, self.result, self.splits):
+        paths = (self.confusion, self.classes, self.calibration, self.result, self.report)
+        for path in (*paths, self.splits, self.id):
             storage.remove_leftovers(path)
 
     def read_config(self) -> ConfigDict:
@@ -212,13 +218,22 @@ class WorkDir:
         result = read_json(self.result)
         if result is None or type(result.get("step")) is not int:
             return None
-        keys = ("top1", "top5", "loss", "examples")
-        return result if all(type(result.get(key)) in (int, float) for key in keys) else None
+        figures = figures_of(result) or {"none": None}
+        return result if all(type(value) in (int, float) for value in figures.values()) else None
 
     def read_calibration(self) -> dict[str, Any] | None:
         """Returns the content of calibration.json, None where there is nothing whole."""
         values = read_json(self.calibration)
         return values if values is not None and type(values.get("temperature")) is float else None
+
+    def keep_id(self) -> str:
+        """Returns 16 random hexadecimal digits, always the same; for who has it `locked`."""
+        with storage.explain_bucket_errors(self.id):
+            found = self.id.read_text(errors="replace").strip() if self.id.exists() else ""
+        if not re.fullmatch("[0-9a-f]{16}", found):
+            found = secrets.token_hex(8)
+            write_text(self.id, found + "\n")
+        return found
 
     def append_metrics(self, row: dict) -> None:
         """Adds one JSON object as a line to metrics.jsonl."""
@@ -255,7 +270,7 @@ def checkpoint_steps(folder: Path) -> list[int]:
 
 
 # What a row of metrics.jsonl has, where it has it, is a number or null.
-_NUMBERS = ("epoch", "loss", "top1", "top5", "learning_rate", "images_per_second", "examples")
+_NUMBERS = ("epoch", "learning_rate", "images_per_second", *FIGURES, *LABEL_SET_FIGURES)
 
 
 def _is_row(row: Any) -> bool:

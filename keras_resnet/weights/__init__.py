@@ -17,7 +17,7 @@ from keras_resnet.weights.checkpoint import Checkpoint, WeightsError, WeightsNot
 from keras_resnet.weights.defaults import HUB, default_weights
 from keras_resnet.weights.files import read_file
 from keras_resnet.weights.hub import read_hub, read_keras_default
-from keras_resnet.weights.keras_padding import check_padding
+from keras_resnet.weights.keras_settings import check_padding
 from keras_resnet.weights.naming import renamed
 from keras_resnet.weights.network import (
     check_architecture,
@@ -25,6 +25,7 @@ from keras_resnet.weights.network import (
     network_for,
     row_of,
 )
+from keras_resnet.weights.row_shapes import likely_networks
 
 __all__ = [
     "Checkpoint",
@@ -33,6 +34,7 @@ __all__ = [
     "apply_weights",
     "classes_of",
     "default_weights",
+    "likely_networks",
     "network_for",
     "preprocessing_of",
     "read_weights",
@@ -104,8 +106,8 @@ def read_weights(
         include_top: False takes the smaller file without classifier where there is one.
         names: regular expressions and replacements for the names in the file, one after the
             other, to make them those of a library known here; an empty name leaves an array out.
-        match: "order" puts the arrays of a PyTorch file into the model by order and shape,
-            whatever they are called, if that is unique; "names" goes by their names.
+        match: "order" puts the arrays of a PyTorch or Keras file into the model by order and
+            shape, whatever they are called, if that is unique; "names" goes by their names.
 
     Raises:
         WeightsError, ImportError: as `apply_weights`.

@@ -8,40 +8,43 @@ import keras
 import numpy as np
 
 from keras_resnet.architectures import get_architecture
+from keras_resnet.layers import PadChannels
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.weights import schemes
 from keras_resnet.weights.channels import adapt_channels
 from keras_resnet.weights.checkpoint import LISTED, Checkpoint, WeightsError
-from keras_resnet.weights.mismatch import shapes_of, side_by_side
+from keras_resnet.weights.mismatch import shapes_in, shapes_of, side_by_side
 from keras_resnet.weights.naming import Naming, naming_of, require_naming
 from keras_resnet.weights.order import naming_by_order
 from keras_resnet.weights.slots import Slot, flatten, slots
+from keras_resnet.weights.written_layers import (
+    classes_by_shape,
+    classifier_by_shape,
+    layers_of_file,
+    layers_of_model,
+)
 
 
 def classes_of(checkpoint: Checkpoint) -> int | None:
     """Number of classes of the checkpoint's classifier; None if it has none.
 
-    Raises:
-        WeightsError: if its names follow no scheme known here.
+    Where its names follow no scheme known here, shapes say it.
     """
-    if checkpoint.match == "order":  # the matrix
-        matrices = [array for array in checkpoint.arrays.values() if array.ndim == 2]
-        return matrices[0].shape[0] if len(matrices) == 1 else None
-    naming = require_naming(checkpoint)
+    naming = naming_of(checkpoint) if checkpoint.match == "names" else None
+    if naming is None:
+        return classes_by_shape(checkpoint)
     bias = naming.arrays.get(naming.scheme.classifier + "bias")
     return None if bias is None or bias.ndim != 1 else bias.shape[0]
 
 
 def without_classifier(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint without the arrays of its classifier, whatever they are called there.
-
-    Raises:
-        WeightsError: if its names follow no scheme known here.
-    """
-    naming = require_naming(checkpoint)
-    classifier = {
-        name for new, name in naming.original.items() if new.startswith(naming.scheme.classifier)
-    }
+    """The checkpoint without the arrays of its classifier, whatever they are called there."""
+    naming = naming_of(checkpoint) if checkpoint.match == "names" else None
+    if naming is None:
+        classifier = classifier_by_shape(checkpoint)
+    else:
+        start = naming.scheme.classifier
+        classifier = {name for new, name in naming.original.items() if new.startswith(start)}
     arrays = {n: a for n, a in checkpoint.arrays.items() if n not in classifier}
     return dataclasses.replace(checkpoint, arrays=arrays)
 
@@ -98,15 +101,23 @@ def _proposal(model: keras.Model, checkpoint: Checkpoint) -> str:
     try:
         naming = naming_by_order(model, checkpoint)
     except WeightsError as error:
-        wanted = [(slot.ours, slot.shape) for slot in slots(model, schemes.BY_ORDER)]
-        table = side_by_side(wanted, shapes_of(checkpoint.arrays), ("the model", "the file"))
+        scheme = schemes.by_order(checkpoint.arrays)
+        wanted = shapes_in(layers_of_model(model, scheme), scheme.separator)
+        found = shapes_in(layers_of_file(checkpoint), scheme.separator)
+        table = side_by_side(wanted, found, ("the model", "the file"))
         return f"{table}\n{error.args[0]}"
     ours = [(name, array.shape) for name, array in naming.arrays.items()]
     theirs = [(name, checkpoint.arrays[name].shape) for name in naming.original.values()]
     table = side_by_side(ours, theirs, ("the model", "the file"))
+    also = ""
+    if any(isinstance(layer, PadChannels) for layer in flatten(model)):
+        also = (
+            ", with shortcut= or --shortcut= to say which of 'A', 'A-centered' and 'A-pooled' the "
+            "network has"
+        )
     return (
         f"{table}\nBy order and shape, all {len(ours)} arrays have one place each, as above: "
-        "match='order' or --match=order loads them so."
+        f"match='order' or --match=order loads them so{also}."
     )
 
 

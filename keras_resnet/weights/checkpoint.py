@@ -12,6 +12,7 @@ import numpy as np
 from keras_resnet.bounds import RefusedError, one_line
 from keras_resnet.errors import UserError
 from keras_resnet.preprocessing import Preprocessing
+from keras_resnet.weights.keras_graph import KerasLayer
 
 LISTED = 10  # names per list in a message
 # What to do about numbers of a kind that does not load.
@@ -79,6 +80,8 @@ class Checkpoint:
         channels: of the images, None if the file does not say.
         match: "names", or "order" if the arrays go to their places by order and shape.
         ordered: whether the order of the arrays is that in which the network was written down.
+        graph: the layers of a Keras model and how they are connected, empty if the file does not
+            say.
     """
 
     origin: str
@@ -91,3 +94,4 @@ class Checkpoint:
     channels: int | None = None
     match: str = "names"
     ordered: bool = True
+    graph: dict[str, KerasLayer] = dataclasses.field(default_factory=dict)

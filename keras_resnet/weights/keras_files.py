@@ -4,14 +4,16 @@ import contextlib
 import io
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import h5py
 import ml_dtypes
 import numpy as np
 
-from keras_resnet.blocks.common import ZERO_SHORTCUTS
+from keras_resnet.blocks.shortcuts import ZERO_SHORTCUTS
 from keras_resnet.bounds import (
     Budget,
     RefusedError,
@@ -24,7 +26,8 @@ from keras_resnet.layers.pad_channels import PLACEMENTS, STORED_PLACEMENT
 from keras_resnet.preprocessing import NewerVersionError, Preprocessing
 from keras_resnet.weights import keras_hub_config
 from keras_resnet.weights.checkpoint import Checkpoint, WeightsError
-from keras_resnet.weights.keras_padding import padding_of_config, padding_of_text
+from keras_resnet.weights.keras_graph import graph_of
+from keras_resnet.weights.keras_settings import settings_of_config
 from keras_resnet.weights.own_config import network_of_config
 
 # Variables are stored by number, in the order in which a layer makes them.
@@ -38,7 +41,8 @@ _WITHOUT_STATISTICS = ("gamma", "beta")
 # What the image's channels go into, of ours and KerasHub's networks.
 _FIRST_KERNELS = ("stem_conv/kernel", "stem_conv1/kernel", "conv1_conv/kernel")
 _SHORTCUTS = {placement: kind for kind, placement in ZERO_SHORTCUTS.items()}
-_LAYER = re.compile(r"(?:.*/)?layers/[^/]+/vars")
+# Layers, and those in layers of somebody's own; no states of random numbers.
+_LAYER = re.compile(r"(?:.*/)?layers/(?!.*seed_generator/)(?:[^/]+/)+vars")
 # The classifier's name in the weight files that keras.applications downloads.
 _OLD_CLASSIFIER = "probs/"
 
@@ -67,9 +71,10 @@ def read_keras_archive(path: Path) -> Checkpoint:
     is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
     checkpoint.class_names = names if is_list else None
     told = network_of_config(config)
-    padding = {} if told else padding_of_config(config, str(path))
+    settings = {} if told else settings_of_config(config, str(path))
     told = told or keras_hub_config.network_of(description, str(path))
-    checkpoint.network = {**padding, **told, **checkpoint.network}
+    checkpoint.network = {**settings, **told, **checkpoint.network}
+    checkpoint.graph = graph_of(config)
     first = next((k for n, k in checkpoint.arrays.items() if n in _FIRST_KERNELS), None)
     if told and first is not None and first.ndim > 2:
         checkpoint.channels = first.shape[-2]
@@ -90,15 +95,33 @@ def read_legacy_h5(path: Path) -> Checkpoint:
             if "layers" in file:
                 return _read_layers(path, budget)
             raise WeightsError(f"{path} is no weight file of Keras: it has no layer_names.")
-        network = padding_of_text(file.attrs.get("model_config"), str(path))
+        config = _config_in(file.attrs.get("model_config"))
         arrays = {}
         for layer in _texts(groups, "layer_names", path):
             if not isinstance(groups.get(layer), h5py.Group):
                 raise WeightsError(f"{path} is broken: it has no layer {layer!r}.")
-            for name in _texts(groups[layer], "weight_names", path):
-                variable = name.split("/")[-1].partition(":")[0]
-                arrays[f"{layer}/{variable}"] = _array(groups[layer], name, budget)
-    return Checkpoint(str(path), _rename_classifier(arrays), network=network)
+            names = _texts(groups[layer], "weight_names", path)
+            for name, key in zip(names, _keys(layer, names), strict=True):
+                arrays[key] = _array(groups[layer], name, budget)
+    network, graph = settings_of_config(config, str(path)), graph_of(config)
+    return Checkpoint(str(path), _rename_classifier(arrays), network=network, graph=graph)
+
+
+def _config_in(text: Any) -> Any:
+    """The model's configuration that old `.h5` files may have beside their weights."""
+    try:
+        return parse_json(text)["config"]
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def _keys(layer: str, names: list[str]) -> list[str]:
+    """Layer and variable of each name; in a layer of somebody's own the layers are its parts."""
+    parts = [name.partition(":")[0].split("/") for name in names]
+    own = [f"{layer}/{part[-1]}" for part in parts]
+    if len(set(own)) == len(own):
+        return own
+    return ["/".join(part if len(part) > 1 else [layer, *part]) for part in parts]
 
 
 def _read_layers(file: Path | io.BytesIO, budget: Budget) -> Checkpoint:
@@ -114,13 +137,9 @@ def _read_layers(file: Path | io.BytesIO, budget: Budget) -> Checkpoint:
     arrays = {}
     with _open(file, budget) as opened:
         opened.visititems(visit)
-        for group in groups:
-            if "name" not in group.attrs:
-                raise WeightsError(
-                    f"{path} does not hold the names of its layers (Keras older than 3.9 wrote "
-                    "it): load it with the old version and save it as .keras."
-                )
-            layer = _text(group.attrs["name"])
+        # Their names count the layers of each class as the model has them, but lie sorted as text.
+        groups.sort(key=lambda group: _by_numbers(group.name))
+        for group, layer in zip(groups, _layer_names(groups, path), strict=True):
             if STORED_PLACEMENT in group:
                 placement = int(_array(group, STORED_PLACEMENT, budget))
                 if not 0 <= placement < len(PLACEMENTS):
@@ -133,6 +152,25 @@ def _read_layers(file: Path | io.BytesIO, budget: Budget) -> Checkpoint:
             for number, variable in enumerate(variables):
                 arrays[f"{layer}/{variable}"] = _array(group, str(number), budget)
     return Checkpoint(str(path), arrays, network=network)
+
+
+def _by_numbers(name: str) -> list[str | int]:
+    """A key to sort by: names as text, numbers as numbers."""
+    parts = re.split(r"(\d{1,9})", name)
+    return [int(part) if number % 2 else part for number, part in enumerate(parts)]
+
+
+def _layer_names(groups: list[h5py.Group], path: Path) -> list[str]:
+    """The names of layers; where several have one, as in layers of somebody's own, their places."""
+    if not all("name" in group.attrs for group in groups):
+        raise WeightsError(
+            f"{path} does not hold the names of its layers (Keras older than 3.9 wrote it): load "
+            "it with the old version and save it as .keras."
+        )
+    names = [_text(group.attrs["name"]) for group in groups]
+    counts = Counter(names)
+    places = [re.sub(r"^.*?layers/|/vars$", "", group.name) for group in groups]
+    return [name if counts[name] == 1 else place for name, place in zip(names, places, strict=True)]
 
 
 @contextlib.contextmanager

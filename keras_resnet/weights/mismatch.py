@@ -36,3 +36,14 @@ def shape_text(shape: tuple[int, ...]) -> str:
 def shapes_of(arrays: Mapping[str, np.ndarray]) -> list[tuple[str, tuple[int, ...]]]:
     """Names with shapes."""
     return [(name, array.shape) for name, array in arrays.items()]
+
+
+def shapes_in(
+    layers: Mapping[str, Mapping[str, tuple[int, ...]]], separator: str
+) -> list[tuple[str, tuple[int, ...]]]:
+    """Names with shapes of the variables of layers."""
+    return [
+        (f"{layer}{separator}{variable}", shape)
+        for layer, variables in layers.items()
+        for variable, shape in variables.items()
+    ]

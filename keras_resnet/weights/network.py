@@ -1,5 +1,6 @@
 """Which network weights are for, as far as their file says it."""
 
+import contextlib
 import re
 from collections.abc import Collection, Iterator
 from typing import Any
@@ -8,17 +9,21 @@ import keras
 
 from keras_resnet.architectures import ARCHITECTURES, Architecture
 from keras_resnet.architectures.row import CHANGEABLE
-from keras_resnet.blocks.common import ZERO_SHORTCUTS
+from keras_resnet.blocks.shortcuts import ZERO_SHORTCUTS
 from keras_resnet.blocks.stems import POOLED_STEMS
 from keras_resnet.layers import PadChannels
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.weights import schemes
 from keras_resnet.weights.checkpoint import Checkpoint, WeightsError, note
 from keras_resnet.weights.naming import Naming, naming_of
+from keras_resnet.weights.row_shapes import advice, told_by_shapes
+from keras_resnet.weights.written_layers import layers_of_file
 
 FIELDS = CHANGEABLE - {"bottleneck"}  # which is another way to say `block`
 # Fields without effect on trained weights: a network keeps its own.
 OF_TRAINING = {"dropout_rate", "block_dropout_rate", "drop_path_rate"}
+# Fields that say what trained weights mean.
+_MEANING = FIELDS - {"classes", *OF_TRAINING, *Preprocessing.names()}
 _SMALL = 2048  # a number up to this needs no array of such a size: the side of an image
 
 
@@ -35,8 +40,8 @@ def row_of(checkpoint: Checkpoint) -> Architecture:
         name = next(theirs, None)
     if name not in ARCHITECTURES:
         raise WeightsError(
-            f"{checkpoint.origin} does not say which network its weights are for: name it, such as "
-            "create_model('ResNet50', weights=...) or --model=ResNet50."
+            f"{checkpoint.origin} does not say which network its weights are for: "
+            + advice(checkpoint)
         )
     fields = {key: value for key, value in checkpoint.network.items() if key != "name"}
     return _changed(ARCHITECTURES[name], fields, checkpoint)
@@ -132,6 +137,9 @@ def network_for(row: Architecture, checkpoint: Checkpoint, given: Collection[str
         if key not in left_out and named == row.name and getattr(row, key) != value
     }
     row = _changed(row, told, checkpoint)
+    if checkpoint.match == "order" or naming_of(checkpoint) is None:
+        by_shapes = told_by_shapes(row, checkpoint, given)
+        told, row = by_shapes | told, row.changed(**by_shapes)
     if row.residual and row.shortcut in ZERO_SHORTCUTS and not {"shortcut", "residual"} & {*given}:
         shortcut = _shortcut_of(checkpoint, row.shortcut)
         if shortcut != row.shortcut:
@@ -140,13 +148,44 @@ def network_for(row: Architecture, checkpoint: Checkpoint, given: Collection[str
     if told:
         changes = ", ".join(f"{key}={value!r}" for key, value in told.items())
         note(f"{checkpoint.origin} is of {row.name} with {changes}: so is the model.")
+    _note_overruled(row, checkpoint, given)
+    _note_untold(row, checkpoint, given)
     return row
+
+
+def _note_overruled(row: Architecture, checkpoint: Checkpoint, given: Collection[str]) -> None:
+    """Says where the caller wants another network than the file is known to be of."""
+    if checkpoint.network.get("name", row.name) != row.name:
+        return
+    told = {key: checkpoint.network[key] for key in _MEANING & {*given} & checkpoint.network.keys()}
+    if row.residual and row.shortcut in ZERO_SHORTCUTS and "shortcut" in given:
+        with contextlib.suppress(WeightsError):  # it cannot tell
+            told["shortcut"] = _shortcut_of(checkpoint, row.shortcut)
+    for key, value in told.items():
+        if (own := getattr(row, key)) != value:
+            note(
+                f"{checkpoint.origin} seems to be of a network with {key}={value!r}; the model has "
+                f"{key}={own!r}, as you say. If the accuracy is far off, leave that out."
+            )
+
+
+def _note_untold(row: Architecture, checkpoint: Checkpoint, given: Collection[str]) -> None:
+    """Says what somebody's own network in Keras leaves open, of which a file has weights alone."""
+    if checkpoint.match != "order" or schemes.by_order(checkpoint.arrays).torch_layout:
+        return
+    told = layers_of_file(checkpoint).keys() <= checkpoint.graph.keys()
+    if not told and not {"padding", "epsilon"} <= {*given}:
+        note(
+            f"{checkpoint.origin} does not say the padding and epsilon of all its layers: taken "
+            f"are padding={row.padding!r} and epsilon={row.epsilon}; Keras' own are 'same' and "
+            "0.001. Say padding= and epsilon=, or --padding= and --epsilon=. The .keras file of a "
+            "model without layers of one's own says both."
+        )
 
 
 def _same(row: Architecture, other: Architecture) -> bool:
     """Whether trained weights of one row mean the same in the other."""
-    apart = {"classes", *OF_TRAINING, *Preprocessing.names()}
-    return all(getattr(row, key) == getattr(other, key) for key in FIELDS - apart)
+    return all(getattr(row, key) == getattr(other, key) for key in _MEANING)
 
 
 def check_zero_channels(
@@ -207,6 +246,8 @@ def _shortcut_of(checkpoint: Checkpoint, own: str) -> str:
             return own  # the names will not fit
         if naming.head == "linear":
             return "A-centered"
+    elif checkpoint.match == "names":
+        return own  # the names will not fit
     raise WeightsError(
         f"{checkpoint.origin} has no parameters of shortcuts and cannot tell where its network put "
         "the zero channels of option A: say so with shortcut= or --shortcut=, 'A' (all behind: the "

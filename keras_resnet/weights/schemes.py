@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Iterable
 
 _OURS = re.compile(r"stem_|stage\d+_block\d+_|final_|predictions$")
 _BLOCK = re.compile(r"stage(\d+)_block(\d+)_(.+)")
@@ -313,8 +314,8 @@ OURS = _OwnScheme(
     variables={},
 )
 
-# Our names in PyTorch's layout: what `keras_resnet.weights.order` gives a file's arrays.
-BY_ORDER = _OwnScheme(
+# Our names in the layouts of PyTorch and Keras: what `keras_resnet.weights.order` gives arrays.
+_BY_ORDER_TORCH = _OwnScheme(
     title="order and shape",
     fingerprint=r"^stage1_block1_conv1\.",
     whole={"predictions": "predictions"},
@@ -325,6 +326,14 @@ BY_ORDER = _OwnScheme(
     torch_layout=True,
     ignored=_TORCH_COUNTERS,
 )
+_BY_ORDER_KERAS = dataclasses.replace(OURS, title="order and shape")
+
+
+def by_order(names: Iterable[str]) -> NameScheme:
+    """Our names in the layout of a file, which the file's own names tell."""
+    in_keras = any(name.endswith(("/kernel", "/gamma", "/moving_variance")) for name in names)
+    return _BY_ORDER_KERAS if in_keras else _BY_ORDER_TORCH
+
 
 SCHEMES = (
     OURS,

@@ -84,9 +84,14 @@ def fixed_batches(engine: TensorFlowEngine) -> Iterator[Any]:
 
     def make_batches(_, batch_size: int, num_shards: int, **options) -> tf.data.Dataset:
         size, pixels = batch_size // num_shards, training_image_size(config)
+        classes = len(engine.model.class_names)
+        if config.data.multi_label:
+            labels = random.integers(0, 2, (size, classes)).astype("float32")
+        else:
+            labels = random.integers(0, classes, size, "int32")
         batch = {
             "image": random.integers(0, 256, (size, pixels, pixels, 3), "uint8"),
-            "label": random.integers(0, len(engine.model.class_names), size, "int32"),
+            "label": labels,
         }
         return tf.data.Dataset.from_tensors(batch).repeat()
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_resnet.commands.explain.pictures import sized, with_heat
 from keras_resnet.commands.show.contact_sheet import Section, write_sheet
 from keras_resnet.explain.gallery import ClassShots, Gallery, Shot
+from keras_resnet.explain.pictures import sized, with_heat
 
 # A mistake is a photo and two heat maps; two mistakes a row.
 _OF_MISTAKES = 6

@@ -93,18 +93,31 @@ def _fitting(text: str, fits: Callable[[str], bool]) -> str:
     return text + "…"
 
 
-def caption(names: tuple[str, ...], label: int, partner: int, share: float) -> str:
-    """Returns the class, or both classes of a mixed example with the share of the first."""
-    if share >= 0.995 or label == partner:
-        return names[label]
+def caption(
+    names: tuple[str, ...], label: int | np.ndarray, partner: int | np.ndarray, share: float
+) -> str:
+    """Returns the class, or both classes of a mixed example with the share of the first.
+
+    Labels that are rows of 0 and 1 are of several classes.
+    """
+    own, other = _label_text(names, label), _label_text(names, partner)
+    if share >= 0.995 or own == other:
+        return own
     if share <= 0.005:
-        return names[partner]
-    return f"{names[label]} {share:.0%} + {names[partner]}"
+        return other
+    return f"{own} {share:.0%} + {other}"
+
+
+def _label_text(names: tuple[str, ...], label: int | np.ndarray) -> str:
+    if np.ndim(label) == 0:
+        return names[int(label)]
+    return ", ".join(names[number] for number in np.flatnonzero(label)) or "no label"
 
 
 def label_histogram(labels: np.ndarray, names: tuple[str, ...], lines: int = 10) -> list[str]:
     """Returns lines that show how often each class occurs, the most frequent ones first."""
-    counts = np.bincount(labels, minlength=len(names))
+    several = labels.ndim == 2
+    counts = labels.sum(axis=0, dtype=int) if several else np.bincount(labels, minlength=len(names))
     present = int((counts > 0).sum())
     order = np.argsort(-counts, kind="stable")[: min(lines, present)]
     shown = {label: printable(names[label]) for label in order}

@@ -19,9 +19,18 @@ from keras_resnet.training.finetuning import read_pretrained
 from keras_resnet.training.planning.device import Device, find_device
 from keras_resnet.training.planning.recipe import Photos, Pretrained, Recipe, choose
 from keras_resnet.training.planning.splits import Splits, choose_splits
-from keras_resnet.weights import WeightsError, preprocessing_of, row_of
+from keras_resnet.weights import WeightsError, likely_networks, preprocessing_of, row_of
 
 SPLIT, MINUTES = 0.2, 60.0
+# Of several labels an image. The losses of the classes are added up, so that the rates of softmax
+# suit; what smoothing would give away, a class that is sure, is what a threshold needs.
+LABEL_SETS = {
+    "data.multi_label": True,
+    "loss.name": "binary",
+    "loss.sum_classes": True,
+    "loss.label_smoothing": 0.0,
+}
+_JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +39,8 @@ class Plan:
 
     Attributes:
         config: checked, to train with.
-        lines: five, each on what was chosen, why, and how to change it.
+        lines: five, each on what was chosen, why, and how to change it; and a sixth where photos
+            are kept decoded.
         warnings: on what a person should know of the images.
     """
 
@@ -51,17 +61,21 @@ def plan_run(
     given = {**(overrides or {})}
     if weights:
         given["model.weights"] = weights
+    if given.get("data.multi_label"):
+        given = {**LABEL_SETS, **given}
     if not minutes > 0:
         raise UsageError(f"--minutes={minutes:g} must be above 0")
     path = absolute(data) if os.fspath(data) else ""
     # What is wrong with the values that are given is said before anything is listed.
-    base = check(merge(default_config(), {"precision": "auto", **given}, "overrides"))
+    base = check(merge(default_config(), given, "overrides"))
     with explain_listing(path):
-        layout = find_layout(path)
+        layout = find_layout(path, given.get("data.multi_label"))
         splits = choose_splits(layout, split, given)
         photos = _photos(splits)
     pretrained = _pretrained(base, given) if base.model.weights else None
     device = find_device(base)
+    if layout.multi_label:
+        given = {**LABEL_SETS, **given}
     recipe = choose(photos, device, minutes, pretrained, given)
     values = {"data.source": "image_folder", "data.path": path, **splits.config(), **recipe.values}
     config = check(merge(default_config(), values, "overrides"))
@@ -74,7 +88,8 @@ def _photos(splits: Splits) -> Photos:
     # Where no header can be read, the run will say which file is broken.
     sizes = sample_sizes(files) or [(224, 224)]
     height, width = (round(statistics.median(side)) for side in zip(*sizes, strict=True))
-    return Photos(len(files), len(splits.examples["validation"]), height, width)
+    jpegs = sum(path.lower().endswith(_JPEG) for path in files) / len(files)
+    return Photos(len(files), len(splits.examples["validation"]), height, width, jpegs)
 
 
 def _pretrained(config: ConfigDict, given: Mapping[str, Any]) -> Pretrained:
@@ -84,9 +99,10 @@ def _pretrained(config: ConfigDict, given: Mapping[str, Any]) -> Pretrained:
         row = row_of(weights)
     except WeightsError as error:
         if "model.name" not in given:
+            example, *_ = [*likely_networks(weights), "ResNet50"]
             raise UsageError(
                 f"--weights={config.model.weights}: they do not say which network they are of; "
-                "name it, for example --config.model.name=ResNet50"
+                f"name it, for example --config.model.name={example}"
             ) from error
         row = get_architecture(config.model.name)
     preprocessing = preprocessing_of(weights, None)
@@ -134,6 +150,18 @@ def _lines(
         "Change: --config.optimizer.learning_rate=",
         f"augment    {crop}, {flips}. Where left and right mean something: "
         "--config.data.augment.flip=false",
+        *_kept(data, recipe),
+    )
+
+
+def _kept(data: ConfigDict, recipe: Recipe) -> tuple[str, ...]:
+    if not recipe.kept_bytes:
+        return ()
+    where = data.cache_path or "the work directory, until the run ends"
+    return (
+        "reading    the photos are large and few: they are decoded and shrunk once, and kept so in "
+        f"{where} (about {recipe.kept_bytes / 2**30:.1f} GiB). "
+        "Change: --config.data.cache=none",
     )
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from keras_resnet.training.planning.device import Device
+from keras_resnet.training.planning.device import Device, reading_seconds
 
 # From random weights, the most able first: network, image size, least number of training images.
 _NETWORKS = (
@@ -27,6 +27,8 @@ _LEAST_EPOCHS = 3
 # Images of a step on one device, and the steps that an epoch should have.
 _BATCH, _STEPS = {"CPU": 32, "GPU": 64, "TPU": 256}, 20
 _SMALLEST_BATCH = 8
+# Photos are kept decoded where that takes so many bytes at most, and each is read so many times.
+_KEPT_BYTES, _KEPT_EPOCHS = 4 * 2**30, 3
 _JUDGES = 50  # validation images, of fewer the accuracy moves in steps of more than 2 points
 
 
@@ -39,12 +41,24 @@ class Photos:
         validation: of images to choose the best checkpoint by.
         height: median, in pixels.
         width: median, in pixels.
+        jpegs: the share of JPEGs.
     """
 
     count: int
     validation: int
     height: int
     width: int
+    jpegs: float = 1.0
+
+    def ratio(self, side: int) -> int:
+        """How many times shorter the sides of most are decoded when they become `side` pixels."""
+        short = min(self.height, self.width)
+        fitting = [ratio for ratio in (2, 4, 8) if short >= 2 * ratio * side]
+        return max([1, *fitting]) if self.jpegs >= 0.5 else 1
+
+    def kept_bytes(self, ratio: int) -> float:
+        """What data.cache=decoded takes for images to train on and to choose by."""
+        return (self.count + self.validation) * self.height * self.width * 3 / ratio**2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +76,7 @@ class Recipe:
     values: dict[str, Any]
     minutes: float
     wanted_epochs: int
+    kept_bytes: float = 0.0
 
 
 def choose(
@@ -73,22 +88,23 @@ def choose(
 ) -> Recipe:
     """Chooses what `given`, keys of the config that are set already, leaves open."""
     wanted = _wanted_epochs(photos.count, pretrained is not None)
-    pixels = photos.height * photos.width
     batch_size = given.get("batch_size", _batch_size(photos.count, device))
     for network, size in _candidates(photos, pretrained, given):
-        per_image = device.seconds_of_image(multiply_adds(network, size), pixels, batch_size)
+        reading = _reading_seconds(photos, size, wanted, device, given)
+        per_image = device.seconds_of_image(multiply_adds(network, size), reading, batch_size)
         affordable = int(60 * minutes / (per_image * photos.count))
         if affordable >= _ENOUGH * wanted:
             break
     epochs = given.get("epochs", max(_LEAST_EPOCHS, min(wanted, affordable)))
+    keeps = _keeps_decoded(photos, size, epochs, device, given)
     values = {
+        **({"data.cache": "decoded"} if keeps else {}),
         "model.name": network,
         "data.image_size": size,
         "epochs": epochs,
         "batch_size": batch_size,
         "evaluate_every_epochs": math.ceil(epochs / 40),
         "checkpoint.every_epochs": math.ceil(epochs / 10),
-        "precision": "auto",
         "loss.label_smoothing": 0.1,
         # The best of a few evaluations on some images is the one that was lucky.
         "checkpoint.model": "best" if photos.validation >= _JUDGES else "newest",
@@ -98,7 +114,36 @@ def choose(
     more = _fine_tuning(values) if pretrained else _from_scratch(values)
     seconds = epochs * photos.count * per_image
     augmentation = _augmentation(values["data.image_size"])
-    return Recipe({**augmentation, **more, **values}, seconds / 60, wanted)
+    kept_bytes = photos.kept_bytes(photos.ratio(size)) if keeps else 0.0
+    return Recipe({**augmentation, **more, **values}, seconds / 60, wanted, kept_bytes)
+
+
+def _keeps_decoded(
+    photos: Photos, size: int, epochs: int, device: Device, given: Mapping[str, Any]
+) -> bool:
+    """Whether large photos are kept decoded: few of them, each read several times."""
+    ratio = photos.ratio(size)
+    return (
+        device.kind != "TPU"  # a pod keeps nothing on its host
+        and given.get("data.cache", "decoded") == "decoded"
+        and given.get("data.scaled_decoding") != "never"
+        and ratio > 1
+        and epochs >= _KEPT_EPOCHS
+        and photos.kept_bytes(ratio) <= _KEPT_BYTES
+    )
+
+
+def _reading_seconds(
+    photos: Photos, size: int, epochs: int, device: Device, given: Mapping[str, Any]
+) -> float:
+    """Of a core, for one image in one epoch."""
+    pixels = photos.height * photos.width
+    scaled = given.get("data.scaled_decoding") != "never"
+    ratio = photos.ratio(size) if scaled else 1
+    once = reading_seconds(pixels, ratio)
+    if not _keeps_decoded(photos, size, epochs, device, given):
+        return once
+    return reading_seconds(pixels, ratio, kept=True) + once / epochs
 
 
 def _candidates(

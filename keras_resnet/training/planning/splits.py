@@ -54,7 +54,7 @@ class Splits:
                 f"be too good ({', '.join(f'config.{key}' for key in _KEYS.values())})"
             )
         for role in ("train", "validation", "test"):
-            present = {label for _, label in self.examples[role]}
+            present = {label for _, labels in self.examples[role] for label in _numbers(labels)}
             lacking = [name for i, name in enumerate(self.class_names) if i not in present]
             if lacking and self.names[role]:
                 more = f" and {len(lacking) - 5:,} more" if len(lacking) > 5 else ""
@@ -63,6 +63,10 @@ class Splits:
                     f"{self.names[role]}; a class of few images has none to hold out"
                 )
         return lines
+
+
+def _numbers(labels: int | tuple[int, ...]) -> tuple[int, ...]:
+    return labels if isinstance(labels, tuple) else (labels,)
 
 
 def choose_splits(layout: Layout, share: float, given: Mapping[str, Any]) -> Splits:

@@ -9,23 +9,34 @@ from keras_resnet.input_pipeline.augment import mixing
 
 
 def example_losses(
-    options: ConfigDict, labels: tf.Tensor, logits: tf.Tensor, mix: tf.Tensor | None = None
+    options: ConfigDict,
+    labels: tf.Tensor,
+    logits: tf.Tensor,
+    mix: tf.Tensor | None = None,
+    positive_weights: Sequence[float] = (),
 ) -> tf.Tensor:
     """Returns the loss of each example, float32[b], before class weights.
 
     Args:
         options: `loss.*`.
-        labels: int32[b].
+        labels: int32[b]; of several labels an image float32[b, classes], 0 or 1.
         logits: float[b, classes].
         mix: of `augment.mixing.mix_images`; with it the smoothed targets are mixed.
+        positive_weights: for each class a factor of the loss of its yes, for "binary" alone.
     """
     logits = tf.cast(logits, tf.float32)
-    # Szegedy et al. 2016, section 7: the target is the label with 1 - smoothing, and any class,
-    # the label included, with smoothing / classes.
-    targets = tf.one_hot(labels, logits.shape[-1])
-    targets = targets * (1.0 - options.label_smoothing) + options.label_smoothing / logits.shape[-1]
+    smoothing, classes = options.label_smoothing, logits.shape[-1]
+    if len(labels.shape) == 2:
+        # Each class is a question of its own with two answers, each of which gets a half.
+        targets = labels * (1.0 - smoothing) + smoothing / 2
+    else:
+        # Szegedy et al. 2016, section 7: the target is the label with 1 - smoothing, and any class,
+        # the label included, with smoothing / classes.
+        targets = tf.one_hot(labels, classes) * (1.0 - smoothing) + smoothing / classes
     if mix is not None:
         targets = mixing.mix_targets(targets, mix)
+    if positive_weights:
+        return _binary(options, targets, logits, tf.constant(positive_weights, tf.float32))
     return LOSSES[options.name](options, targets, logits)
 
 
@@ -45,7 +56,7 @@ def _softmax(options, targets, logits):
     return tf.nn.softmax_cross_entropy_with_logits(targets, logits)
 
 
-def _binary(options, targets, logits):
+def _binary(options, targets, logits, positive_weights=None):
     """A yes or no for each class (Wightman et al. 2021, section 3.1), as timm computes it.
 
     Its mean over the classes, or with `sum_classes` the sum. With `target_threshold` a target is 1
@@ -53,7 +64,10 @@ def _binary(options, targets, logits):
     """
     if options.target_threshold:
         targets = tf.cast(targets > options.target_threshold, tf.float32)
-    losses = tf.nn.sigmoid_cross_entropy_with_logits(targets, logits)
+    if positive_weights is None:
+        losses = tf.nn.sigmoid_cross_entropy_with_logits(targets, logits)
+    else:
+        losses = tf.nn.weighted_cross_entropy_with_logits(targets, logits, positive_weights)
     return (tf.reduce_sum if options.sum_classes else tf.reduce_mean)(losses, axis=-1)
 
 

@@ -17,11 +17,10 @@ from keras_resnet.errors import UsageError
 from keras_resnet.input_pipeline.augment import mixing
 from keras_resnet.layers import average_moving_statistics, defer_moving_statistics
 from keras_resnet.training.engine import Evaluated
-from keras_resnet.training.metrics import SUMS
 from keras_resnet.training.tensorflow.ema import WeightAverage
 from keras_resnet.training.tensorflow.gradient_norms import GradientNorms
 from keras_resnet.training.tensorflow.losses import example_losses, example_weights
-from keras_resnet.training.tensorflow.metrics import labels_and_predictions, sums_of_batch
+from keras_resnet.training.tensorflow.metrics import Counting, LabelSet, OneLabel
 from keras_resnet.training.tensorflow.strategy import device_kind
 
 # Only the loops below need AutoGraph; it would go on through the model and take seconds.
@@ -64,10 +63,11 @@ class Steps:
         optimizer: a Keras optimizer, built for the model's trainable variables; None evaluates
             only.
         strategy: where it runs; model and optimizer were created in its scope.
-        config: reads `batch_size`, `accumulate_steps`, `xla`, `loss`, `model.synchronized_norm` and
-            `log_gradient_norms`.
+        config: reads `batch_size`, `accumulate_steps`, `xla`, `loss`, `data.multi_label`,
+            `model.synchronized_norm` and `log_gradient_norms`.
         average: the moving average of the weights that training updates, if any.
-        class_weights: of the loss, one for each class; () for none.
+        class_weights: of the loss, one for each class; () for none. With `data.multi_label` they
+            are factors of the loss of its yes, else of the examples that have it as their label.
 
     Attributes:
         norms: of the gradients of what trains, in the last step of each call; None without them.
@@ -85,6 +85,8 @@ class Steps:
         self.model, self.strategy, self.config = model, strategy, config
         self.optimizer: Any = optimizer  # None is never asked to train
         self.average, self.class_weights = average, tuple(class_weights)
+        several = config.data.multi_label
+        self.counting: Counting = LabelSet(model.outputs[0].shape[-1]) if several else OneLabel()
         self._forward_backward = self.forward_backward
         self._train_step, self._accumulate_step = self.train_step, self.accumulate_step
         self._update_step = self.update_step
@@ -124,15 +126,21 @@ class Steps:
         variables = self.model.trainable_variables
         with tf.GradientTape() as tape:
             logits = self.model(self._normalize(images), training=True)
-            losses = self.losses(labels, logits, mix)
-            if self.class_weights:
-                losses *= example_weights(self.class_weights, labels, mix)
+            losses = self._weighted_losses(labels, logits, mix)
             loss = tf.reduce_sum(losses) / self.config.batch_size
             loss = self.optimizer.scale_loss(loss)  # float16 only
         gradients = tape.gradient(loss, [variable.value for variable in variables])
         if mix is not None:
             labels = mixing.major_labels(labels, mix)
-        return gradients, sums_of_batch(losses, labels, logits)
+        return gradients, self.counting.sums(losses, labels, logits)
+
+    def _weighted_losses(self, labels: tf.Tensor, logits: tf.Tensor, mix: tf.Tensor | None):
+        if self.config.data.multi_label:
+            return example_losses(self.config.loss, labels, logits, mix, self.class_weights)
+        losses = self.losses(labels, logits, mix)
+        if self.class_weights:
+            losses *= example_weights(self.class_weights, labels, mix)
+        return losses
 
     @without_autograph
     def train_step(self, batch: dict[str, tf.Tensor], log_norms: tf.Tensor | None = None) -> Any:
@@ -199,13 +207,13 @@ class Steps:
             every: which examples' logits are kept: 1 for all, 2 for every second one.
         """
         logits = self.model(self._normalize(batch["image"]), training=False)
-        losses = self.losses(batch["label"], logits)
-        pairs = labels_and_predictions(batch["label"], logits, batch["mask"])
+        losses, counting = self.losses(batch["label"], logits), self.counting
+        rows = counting.rows(batch["label"], logits, batch["mask"])
         return Evaluated(
-            sums=sums_of_batch(losses, batch["label"], logits, batch["mask"]),
-            labels_and_predictions=pairs,
+            sums=counting.sums(losses, batch["label"], logits, batch["mask"]),
+            rows=rows,
             logits=tf.cast(logits, tf.float32)[::every],
-            logit_labels=pairs[::every, 0],
+            logit_rows=rows[::every],
         )
 
     @tf.function
@@ -214,12 +222,12 @@ class Steps:
 
         With `accumulate_steps` the iterator gives that many micro-batches of each, one by one.
         """
-        rows = tf.TensorArray(tf.float32, size=steps, element_shape=[len(SUMS)])
+        rows = tf.TensorArray(tf.float32, size=steps, element_shape=[len(self.counting.names)])
         for index in tf.range(steps):
             # A tensor, so that nothing is traced again; () where no norms are logged.
             is_last = () if self.norms is None else (index == steps - 1,)
             if self._gradients:
-                sums = tf.zeros(len(SUMS))
+                sums = tf.zeros(len(self.counting.names))
                 for _ in tf.range(self.config.accumulate_steps):
                     counted = self.strategy.run(self._accumulate_step, args=(next(iterator),))
                     sums += self.strategy.reduce("SUM", counted, axis=None)
@@ -239,8 +247,10 @@ class Steps:
     @tf.function
     def evaluation_loop(self, iterator, steps: tf.Tensor, every: int = 1) -> Evaluated:
         """Evaluates the next `steps` batches; `every` is that of `evaluate_step`."""
-        shapes = Evaluated([len(SUMS)], [None, 2], [None, self.model.output.shape[-1]], [None])
-        kinds = Evaluated(tf.float32, tf.int32, tf.float32, tf.int32)
+        row, names = self.counting.row, self.counting.names
+        of_examples, classes = [None, *row.shape], self.model.output.shape[-1]
+        shapes = Evaluated([len(names)], of_examples, [None, classes], of_examples)
+        kinds = Evaluated(tf.float32, row.dtype, tf.float32, row.dtype)
         arrays = [
             tf.TensorArray(kind, size=steps, element_shape=shape)
             for kind, shape in zip(kinds, shapes, strict=True)

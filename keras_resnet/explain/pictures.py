@@ -1,10 +1,9 @@
-"""Shots as pictures of a handy size."""
+"""Shots as pictures of a handy size. Making them loads TensorFlow."""
 
 import numpy as np
-import tensorflow as tf
 
-from keras_resnet.explain import overlay
 from keras_resnet.explain.gallery import Shot
+from keras_resnet.explain.overlays import overlay
 
 # Smaller photos are enlarged by a whole factor, so that their heat maps are smooth.
 SIDE = 144
@@ -16,6 +15,8 @@ def sized(photo: np.ndarray, side: int = SIDE) -> np.ndarray:
     if size <= side:
         factor = side // size
         return photo.repeat(factor, axis=0).repeat(factor, axis=1)
+    import tensorflow as tf
+
     smaller = tf.image.resize(photo, (side, side), antialias=True)
     return tf.cast(tf.round(tf.clip_by_value(smaller, 0, 255)), tf.uint8).numpy()
 
@@ -31,4 +32,6 @@ def with_heat(shot: Shot, heat: np.ndarray | None) -> np.ndarray:
 
 def as_jpeg(photo: np.ndarray) -> bytes:
     """A JPEG file of uint8 [h, w, 3]."""
+    import tensorflow as tf
+
     return tf.io.encode_jpeg(photo, quality=85).numpy()

@@ -1,12 +1,11 @@
-"""The padding that a Keras network was trained with, which its names and shapes do not tell."""
+"""What a Keras network was trained with that names and shapes do not tell: padding, epsilon."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
 
-from keras_resnet.blocks.common import PADDINGS
-from keras_resnet.bounds import parse_json
+from keras_resnet.blocks.options import PADDINGS
 from keras_resnet.layers import PaddedMaxPool
 from keras_resnet.weights.checkpoint import Checkpoint, WeightsError, note
 
@@ -14,10 +13,11 @@ _CONVOLUTIONS = tuple(
     f"{kind}{rank}D" for kind in ("Conv", "StandardizedConv") for rank in (1, 2, 3)
 )
 _MAX_POOLS = ("MaxPooling1D", "MaxPooling2D", "MaxPooling3D")
+_NORMALIZATIONS = ("BatchNormalization", "BatchNormalizationV1", "SyncBatchNormalization")
 
 
-def padding_of_config(config: Any, origin: str) -> dict[str, Any]:
-    """Fields of `Architecture` that a model's configuration says of its padding.
+def settings_of_config(config: Any, origin: str) -> dict[str, Any]:
+    """Fields of `Architecture` that a model's configuration says of its padding and epsilon.
 
     Args:
         config: of a model, as Keras stores it, with `layers`; anything else says nothing.
@@ -25,9 +25,18 @@ def padding_of_config(config: Any, origin: str) -> dict[str, Any]:
 
     Returns:
         `padding="same"` if the strided convolutions have that of Keras, `stem_pool_padding` if
-        that of the first strided max pool is another one; empty where nothing is told.
+        that of the first strided max pool is another one, `epsilon` if that of all batch
+        normalizations is one; empty where nothing is told.
     """
     layers = list(_layers(config))
+    epsilons = {settings.get("epsilon") for kind, settings in layers if kind in _NORMALIZATIONS}
+    told = _padding(layers, origin)
+    if len(epsilons) == 1 and isinstance(epsilon := epsilons.pop(), float):
+        told["epsilon"] = epsilon
+    return told
+
+
+def _padding(layers: list[tuple[str, Mapping[str, Any]]], origin: str) -> dict[str, Any]:
     strided = {
         settings.get("padding")
         for kind, settings in layers
@@ -44,14 +53,6 @@ def padding_of_config(config: Any, origin: str) -> dict[str, Any]:
     if pool is not None and pool != told.get("padding", "symmetric"):
         told["stem_pool_padding"] = pool
     return told
-
-
-def padding_of_text(text: Any, origin: str) -> dict[str, Any]:
-    """The same from the JSON that old `.h5` files have beside their weights."""
-    try:
-        return padding_of_config(parse_json(text)["config"], origin)
-    except (ValueError, TypeError, KeyError):
-        return {}
 
 
 def check_padding(

@@ -1,0 +1,85 @@
+"""What a network says of the images of a report: from an evaluation, or asked once more."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from keras_resnet.explain.predictions import Predictions, predict_source
+
+if TYPE_CHECKING:
+    from keras_resnet.input_pipeline import Source
+    from keras_resnet.training.evaluation import Evaluation
+
+# Probabilities that are held of all images of a split, in numbers: 128 MB.
+MOST_NUMBERS = 2**25
+# Of a larger split so many images, evenly spread, are asked about.
+PART = 2000
+_BATCH = 32
+
+
+def predictions_of(
+    model: keras.Model,
+    source: "Source",
+    evaluation: "Evaluation | None",
+    progress: Callable[[int], Any] = lambda count: None,
+) -> Predictions:
+    """The probabilities of all classes for the images of a split, or of a part of a large one.
+
+    Args:
+        model: a classifier with its `preprocessing`.
+        source: the split.
+        evaluation: of the same images by the same weights, in their order: by one host. None asks
+            the model.
+        progress: told the number of images of each batch that the model was asked about.
+
+    Returns:
+        Names may be missing, where they stand for all images in their order; `problems` has those
+        of the images that are left out of it.
+    """
+    names = tuple(model.class_names)
+    if evaluation is not None and len(evaluation.logits) == len(evaluation.labels_and_predictions):
+        return Predictions(
+            source=source.description,
+            class_names=names,
+            paths=(),
+            labels=evaluation.logit_labels,
+            probabilities=_softmax(evaluation.logits),
+            problems=source.skipped.by_name if source.skipped else {},
+        )
+    if source.num_examples * len(names) <= MOST_NUMBERS:
+        return predict_source(model, source, progress)
+    return _predict_part(model, source, progress)
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def _predict_part(
+    model: keras.Model, source: "Source", progress: Callable[[int], Any]
+) -> Predictions:
+    from keras_resnet.explain.labelled import batches_of
+
+    paths: list[str] = []
+    labels: list[int] = []
+    rows: list[np.ndarray] = []
+    problems: dict[str, str] = {}
+    for batch, of_batch in batches_of(source, model, _BATCH, PART):
+        if batch.good:
+            answers = model.predict_on_batch(batch.inputs)
+            rows.append(keras.ops.convert_to_numpy(answers).astype("float32"))
+        paths += batch.good
+        labels += of_batch
+        problems |= batch.problems
+        progress(len(batch.names))
+    return Predictions(
+        source=source.description,
+        class_names=tuple(model.class_names),
+        paths=tuple(paths),
+        labels=np.array(labels, "int32"),
+        probabilities=np.concatenate(rows) if rows else np.zeros((0, len(model.class_names))),
+        problems=problems,
+    )
