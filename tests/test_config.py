@@ -273,8 +273,8 @@ def test_defaults_are_those_of_the_first_version_but_for_what_the_table_says():
     assert {name: KEYS[name].absent[1] for name in LATER} == LATER
     assert {name: KEYS[name].formerly[1] for name in OTHER_DEFAULTS} == OTHER_DEFAULTS
     today = {**_plain(LATER), "model.classifier_initializer": None, "data.exif": "auto"}
-    today["data.scaled_decoding"] = "auto"
     today["log_gradient_norms"] = "auto"
+    today["data.scaled_decoding"] = "auto"
     assert {**now, **OTHER_DEFAULTS} == {**recorded, **today}
     assert now["model.zero_init_last_gamma"] is None
     assert [name for name, key in KEYS.items() if key.formerly] == list(OTHER_DEFAULTS)

@@ -1,6 +1,7 @@
 """Whole runs on the embedded digits: what they leave, resuming, refusals."""
 
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -100,6 +101,26 @@ def test_calibration_is_that_of_the_saved_model(finished):
     # It travels with the weights.
     np.testing.assert_allclose(model.calibration.quantiles, fitted.quantiles, rtol=2e-3)
     assert model.calibration == Calibration.from_dict(found)
+
+
+@pytest.mark.ci
+def test_a_run_of_an_older_version_gets_its_calibration(finished, smoke, tmp_path):
+    workdir, _ = finished
+    older = WorkDir(tmp_path / "older")
+    shutil.copytree(workdir.path, older.path)
+    model = keras.saving.load_model(older.model)
+    model.calibration = None
+    model.save(older.model)
+    older.calibration.unlink()
+    result = older.result.read_text()
+    run.train(smoke, older.path)
+    again = keras.saving.load_model(older.model)
+    assert again.calibration.temperature == pytest.approx(
+        json.loads(workdir.calibration.read_text())["temperature"], rel=1e-4
+    )
+    for ours, theirs in zip(again.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert json.loads(older.result.read_text()).keys() == json.loads(result).keys()
 
 
 def test_evaluate_command_counts_every_example(finished, capsys):

@@ -3,13 +3,17 @@
 import csv
 import json
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
 from run_helpers import tiny_config
 
-from keras_resnet import training
+import keras_resnet
+from keras_resnet import calibration, training
+from keras_resnet.calibration import Calibration
 from keras_resnet.commands import main
+from keras_resnet.input_pipeline import open_source
 from keras_resnet.input_pipeline.layout_finder import find_layout
 from keras_resnet.training import finish, run
 from keras_resnet.training.workdir import WorkDir
@@ -80,6 +84,28 @@ def test_the_reported_figure_is_that_of_the_test_images(finished):
     result = json.loads((finished / "result.json").read_text())
     for key in ("top1", "loss"):
         assert evaluated[key] == pytest.approx(result[f"test_{key}"], rel=1e-5)
+
+
+def test_the_temperature_is_fitted_on_images_that_are_not_reported(finished):
+    found = json.loads((finished / "calibration.json").read_text())
+    assert (found["split"], found["reported_split"]) == ("train[80%:90%]", "train[90%:]")
+    assert found["note"] == "Fitted on 6 images only: take it for a rough figure."
+    model = keras.saving.load_model(finished / "model.keras")
+    assert model.calibration == Calibration.from_dict(found)
+    source = open_source("image_folder", path=WorkDir(finished).read_config().data.path,
+                         split="train[90%:]")  # fmt: skip
+    judged = keras_resnet.evaluate(model, source)
+    logits = np.zeros((6, 3))
+    np.put_along_axis(logits, judged.predictions, np.log(judged.probabilities), axis=1)
+    tested = found["test"]
+    assert (tested["split"], tested["images"]) == ("train[90%:]", 6)
+    for suffix, temperature in (("", 1.0), ("_calibrated", found["temperature"])):
+        confidence, right = calibration.judge(logits, judged.labels, temperature)
+        bins = calibration.reliability_bins(confidence, right)
+        error = calibration.expected_calibration_error(bins)
+        assert tested[f"ece{suffix}"] == pytest.approx(error, abs=1e-3)
+    reached = confidence >= found["thresholds"][-1]["threshold"]
+    assert tested["thresholds"][-1]["coverage"] == reached.mean()
 
 
 def test_the_lists_are_a_table_that_has_the_same_splits(finished, photos, tmp_path):

@@ -14,6 +14,7 @@ from keras_resnet.calibration import Calibration
 if TYPE_CHECKING:
     from keras_resnet.training.evaluation import Evaluation
 
+FEW = 100
 _SAME_IMAGES = (
     "The temperature and the thresholds were fitted on the images that the run reports, so the "
     "calibrated figures are a little better than those of other images will be; data.test_split "
@@ -43,7 +44,7 @@ def describe_calibration(
         "images": fitted.images,
         "split_images": evaluation.means["examples"],
         "reported_split": test_split or fitted.split,
-        "note": "" if tested else _SAME_IMAGES,
+        "note": " ".join(_notes(fitted, tested is None)),
         "temperature": fitted.temperature,
         **_figures(evaluation, fitted.temperature),
         "thresholds": calibration.find_thresholds(*_judge(evaluation, fitted.temperature)),
@@ -61,13 +62,20 @@ def describe_calibration(
     return found
 
 
+def _notes(fitted: Calibration, same_images: bool) -> list[str]:
+    """What a person should know before relying on it."""
+    few = f"Fitted on {fitted.images:,} images only: take it for a rough figure."
+    return [few] * (fitted.images < FEW) + [_SAME_IMAGES] * same_images
+
+
 def summarize(found: dict[str, Any]) -> str:
     """Returns in a line what calibration.json says."""
     where = found.get("test", found)
+    rough = " So few images give a rough figure." if found["images"] < FEW else ""
     return (
         f"Calibration: a temperature of {found['temperature']:.3g}, fitted on {found['images']:,} "
         f"images of {found['split']}, takes the expected calibration error on {where['split']} "
-        f"from {where['ece']:.2%} to {where['ece_calibrated']:.2%}."
+        f"from {where['ece']:.2%} to {where['ece_calibrated']:.2%}.{rough}"
     )
 
 
