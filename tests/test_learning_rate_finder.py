@@ -75,7 +75,7 @@ def test_the_twin_measures_what_a_run_would_begin_with(monkeypatch):
     place = finder.middle_of_valley(curve.smoothed[4:-5])
     assert curve.cautious == pytest.approx(curve.rates[4 + place] / curve.scale)
     lowest = curve.smoothed.index(min(curve.smoothed[4:-5]))
-    assert curve.suggestion == pytest.approx(curve.rates[lowest] / 10 / curve.scale)
+    assert curve.suggestion == pytest.approx(curve.rates[lowest] / 3 / curve.scale)
 
 
 @pytest.mark.ci

@@ -2,10 +2,10 @@
                             [--json=FILE] [--csv=FILE] [--config.key=value ...]
 
 Trains for a hundred steps with a learning rate that rises until the loss explodes, and suggests one
-for config.optimizer.learning_rate: a tenth of the rate with the lowest smoothed loss (Smith 2017;
-fastai's lr_find), and a cautious one half way down the longest fall of that loss. It takes the
-data, batch size, optimizer and loss of a config, or of the run in --workdir, of which it reads the
-config and changes nothing."""
+for config.optimizer.learning_rate: a third of the rate with the lowest smoothed loss (Smith 2017),
+and a cautious one half way down the longest fall of that loss. It takes the data, batch size,
+optimizer and loss of a config, or of the run in --workdir, of which it reads the config and changes
+nothing."""
 
 from pathlib import Path
 

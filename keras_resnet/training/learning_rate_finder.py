@@ -1,8 +1,9 @@
 """The learning rate finder: the loss while the rate rises from next to nothing until it diverges.
 
 Smith 2017 (Cyclical learning rates for training neural networks), section 3.3. Range, smoothing,
-where it stops and what is suggested are those of `Learner.lr_find` of fastai 2.7: its `minimum`, a
-tenth of the rate with the lowest smoothed loss, and its default `valley`, which is lower.
+where it stops and the cautious rate (its default `valley`) are those of `Learner.lr_find` of fastai
+2.7. The suggestion is a third of the rate with the lowest smoothed loss; a tenth of it, which is
+fastai's `minimum`, is too low for short runs (docs/training.md has the figures).
 """
 
 import csv
@@ -35,7 +36,7 @@ DIVERGED = 4.0  # times the lowest smoothed loss so far: there it stops
 # few, in which the loss explodes.
 _FIRST_PART, _LAST = 10, 5
 _FEWEST = 10
-_BELOW_LOWEST = 0.1  # where the loss is lowest it is about to explode
+_BELOW_LOWEST = 1 / 3  # where the loss is lowest it is about to explode
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +47,7 @@ class LearningRateCurve:
         rates: the learning rate of each step, rising; as the optimizer takes it.
         losses: the loss of each step's batch.
         smoothed: their moving average.
-        suggestion: for `optimizer.learning_rate`, a tenth of the rate with the lowest smoothed
+        suggestion: for `optimizer.learning_rate`, a third of the rate with the lowest smoothed
             loss; None where the loss never fell for long.
         cautious: a lower one, half way down the longest fall of the smoothed loss.
         scale: what `optimizer.learning_rate` is multiplied by to be a rate: batch_size / 256 with
