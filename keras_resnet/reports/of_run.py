@@ -114,11 +114,40 @@ def gather(
         several_hosts: whether they have evaluated together, so that the order is not the data's.
         progress: told the number of images of each batch that the model was asked about.
     """
-    result = folder.read_result() or {}
     predictions = None
     if not source.is_synthetic and not isinstance(evaluation, LabelSetEvaluation):
         predictions = predictions_of(model, source, None if several_hosts else evaluation, progress)
-    made = Report(
+    made = _without_images(folder, config, model, source, predictions, evaluation)
+    if predictions is None or predictions.labels is None or not len(predictions.labels):
+        return made
+    from keras_resnet.reports.findings import SUSPECTS, find_suspects, findings_of
+    from keras_resnet.reports.images import show
+
+    errors = find_suspects(predictions)
+    doubted = [] if errors is None else errors.places[:SUSPECTS].tolist()
+    shown = show(model, source, predictions, doubted)
+    assert made.matrix is not None
+    return dataclasses.replace(
+        made,
+        predictions=shown.predictions,
+        mistakes=shown.mistakes,
+        cells=shown.cells,
+        findings=findings_of(shown.predictions, errors, shown.others, source, training),
+        notes=_notes(source, shown.predictions, int(made.matrix.sum())),
+    )
+
+
+def _without_images(
+    folder: WorkDir,
+    config: ConfigDict,
+    model: keras.Model,
+    source: "Source",
+    predictions: Predictions | None,
+    evaluation: "AnyEvaluation | None",
+) -> Report:
+    """What needs no image to be read."""
+    result = folder.read_result() or {}
+    return Report(
         name=os.path.basename(os.path.abspath(folder.path)) or str(folder.path),
         config=config,
         history=tuple(folder.read_history()),
@@ -140,23 +169,6 @@ def gather(
         costs=_costs(model),
         versions=_versions(),
         notes=_notes(source, None),
-    )
-    if predictions is None or predictions.labels is None or not len(predictions.labels):
-        return made
-    from keras_resnet.reports.findings import SUSPECTS, find_suspects, findings_of
-    from keras_resnet.reports.images import show
-
-    errors = find_suspects(predictions)
-    doubted = [] if errors is None else errors.places[:SUSPECTS].tolist()
-    shown = show(model, source, predictions, doubted)
-    assert made.matrix is not None
-    return dataclasses.replace(
-        made,
-        predictions=shown.predictions,
-        mistakes=shown.mistakes,
-        cells=shown.cells,
-        findings=findings_of(shown.predictions, errors, shown.others, source, training),
-        notes=_notes(source, shown.predictions, int(made.matrix.sum())),
     )
 
 

@@ -70,12 +70,7 @@ def finish(run: Run) -> dict[str, float]:
     if run.test_source is not None:
         tested = evaluate_source(run.engine, run.test_source)
         assert tested is not None  # nothing asked it to stop
-        data = run.config.data
-        result |= {"eval_split": data.eval_split, "test_split": data.test_split}
-        result |= {f"test_{name}": value for name, value in tested.means.items()}
-        if thresholds is not None:
-            result |= _at_thresholds(evaluation, thresholds)
-            result |= {f"test_{k}": v for k, v in _at_thresholds(tested, thresholds).items()}
+        result |= _test_figures(run, evaluation, tested, thresholds)
         used["test"] = run.test_source
     for split, source in used.items():
         if source.skipped is not None:
@@ -91,6 +86,22 @@ def finish(run: Run) -> dict[str, float]:
     reporter.conclude(result, found, wrote_report)
     remove_folder(outputs.decoded)
     return result
+
+
+def _test_figures(
+    run: Run,
+    evaluation: AnyEvaluation,
+    tested: AnyEvaluation,
+    thresholds: Sequence[float] | None,
+) -> dict[str, Any]:
+    """Returns what result.json says of the images by which nothing was chosen."""
+    data = run.config.data
+    found: dict[str, Any] = {"eval_split": data.eval_split, "test_split": data.test_split}
+    found |= {f"test_{name}": value for name, value in tested.means.items()}
+    if thresholds is not None:
+        found |= _at_thresholds(evaluation, thresholds)
+        found |= {f"test_{k}": v for k, v in _at_thresholds(tested, thresholds).items()}
+    return found
 
 
 def _calibrate(run: Run, evaluation: AnyEvaluation) -> Calibration | None:
