@@ -100,48 +100,32 @@ def decode_window(
         tf.errors.InvalidArgumentError: as `decode_image`.
     """
 
-    def cut(size, turned, ratio_of, pixels_of):
-        whole = exif.turned_size(size, turned) if upright else size
-        window = of_jpeg(whole)
-        ratio = ratio_of(whole, window)
-        smaller = (whole + ratio - 1) // ratio
-        window = _scaled(window, ratio, smaller, margin)
-        pixels = pixels_of(
-            exif.stored_window(window, smaller, turned) if upright else window, ratio
-        )
-        return (exif.turn(pixels, turned) if upright else pixels), window[:2], ratio, whole
+    def turned(encoded):
+        return exif.orientation(encoded) if upright else None
 
     def from_jpeg():
         size = tf.stack(jpeg.size(encoded, max_pixels))
-        return cut(
-            size,
-            exif.orientation(encoded) if upright else None,
-            lambda whole, window: ratio_of_window(window, shrinks(whole, window), scaled_decoding),
-            lambda window, ratio: jpeg.decode_window(encoded, window, ratio),
-        )
+
+        def ratio(whole, window):
+            return ratio_of_window(window, shrinks(whole, window), scaled_decoding)
+
+        def pixels(window, ratio):
+            return jpeg.decode_window(encoded, window, ratio)
+
+        return _cut(of_jpeg, size, turned(encoded), ratio, pixels, margin)
 
     def from_shrunk():
-        size, ratio, turned, pixels, first = shrunk.read(encoded)
-
-        def part(window, _):
-            top, left, height, width = tf.unstack(window)
-            corner = tf.stack([first + top, left, 0])
-            return tf.slice(pixels, corner, tf.stack([height, width, 3]))
-
-        return cut(size, turned, lambda *_: ratio, part)
+        size, ratio, orientation, image, first = shrunk.read(encoded)
+        stored = orientation if upright else None
+        return _cut(of_jpeg, size, stored, lambda *_: ratio, _part_of(image, first), margin)
 
     @not_inlined
     def from_other(encoded):
         image = decode_other(encoded, max_pixels)
         size = tf.shape(image)[:2]
-        turned = exif.orientation(encoded) if upright else None
-        whole = exif.turned_size(size, turned) if upright else size
-        window = of_other(whole)
-        top, left, height, width = tf.unstack(
-            exif.stored_window(window, whole, turned) if upright else window
+        return _cut(
+            of_other, size, turned(encoded), lambda *_: tf.constant(1), _part_of(image, 0), 0
         )
-        pixels = tf.slice(image, tf.stack([top, left, 0]), tf.stack([height, width, 3]))
-        return (exif.turn(pixels, turned) if upright else pixels), window[:2], 1, whole
 
     def from_file():
         return tf.cond(is_jpeg(encoded), from_jpeg, lambda: from_other(encoded))
@@ -152,6 +136,45 @@ def decode_window(
         pixels, *places = from_file()
     pixels.set_shape([None, None, 3])
     return pixels, *places
+
+
+def _cut(
+    window_of: Window,
+    size: tf.Tensor,
+    turned: tf.Tensor | None,
+    ratio_of: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    pixels_of: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    margin: int,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    """What `decode_window` returns.
+
+    Args:
+        window_of: the part wanted of the upright image.
+        size: int32[2], of the image as it is stored.
+        turned: EXIF's orientation; None where it is not applied.
+        ratio_of: from the upright size and the window to how many times shorter sides are decoded.
+        pixels_of: from a window of the shorter stored image, and that ratio, to its pixels.
+        margin: see `decode_window`.
+    """
+    whole = size if turned is None else exif.turned_size(size, turned)
+    window = window_of(whole)
+    ratio = ratio_of(whole, window)
+    smaller = (whole + ratio - 1) // ratio
+    window = _scaled(window, ratio, smaller, margin)
+    if turned is None:
+        return pixels_of(window, ratio), window[:2], ratio, whole
+    pixels = pixels_of(exif.stored_window(window, smaller, turned), ratio)
+    return exif.turn(pixels, turned), window[:2], ratio, whole
+
+
+def _part_of(image: tf.Tensor, first: tf.Tensor | int) -> Callable[..., tf.Tensor]:
+    """The `pixels_of` of an image that is decoded already, from its row `first` on."""
+
+    def part(window: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
+        top, left, height, width = tf.unstack(window)
+        return tf.slice(image, tf.stack([first + top, left, 0]), tf.stack([height, width, 3]))
+
+    return part
 
 
 def ratio_of_window(window: tf.Tensor, shrinks: tf.Tensor, scaled_decoding: str) -> tf.Tensor:

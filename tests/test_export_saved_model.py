@@ -26,13 +26,15 @@ ONEDNN = os.environ.get("TF_ENABLE_ONEDNN_OPTS") != "0"  # tests/conftest.py tur
 FILES = [
     encode(smooth_image(40, 61), "JPEG", quality=95),
     encode(smooth_image(33, 32, seed=1), "PNG"),
-    encode(smooth_image(90, 50, seed=2), "JPEG"),
+    encode(smooth_image(390, 250, seed=2), "JPEG"),  # decoded at a half
 ]
 
 
 @pytest.fixture(scope="module")
 def model():
-    return tiny_classifier()
+    model = tiny_classifier()
+    model.preprocessing = model.preprocessing.replace(scaled_decoding="auto")
+    return model
 
 
 @pytest.fixture(scope="module")

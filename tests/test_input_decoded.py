@@ -1,6 +1,7 @@
 """data.cache=decoded: the same pictures with and without it, kept or not, whatever happens."""
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 import tensorflow as tf
 from input_helpers import PREPROCESSING, encode, smooth_image
 from PIL import Image
+from run_helpers import tiny_config
 
 from keras_resnet.input_pipeline import (
     DataError,
@@ -22,6 +24,7 @@ from keras_resnet.input_pipeline import (
 )
 from keras_resnet.input_pipeline.formats import shrunk
 from keras_resnet.input_pipeline.sources import caching, decoded
+from keras_resnet.training import run
 
 SIDE = 24
 VALUES = {**PREPROCESSING, "image_size": SIDE, "exif": "apply", "scaled_decoding": "auto"}
@@ -223,3 +226,33 @@ def test_a_killed_one_leaves_nothing_that_counts(folder, tmp_path):
     assert images_of(opened(folder, path=cache)) == images_of(opened(folder))
     [name] = kept(cache)
     assert not name.startswith(".")
+
+
+@pytest.mark.ci
+def test_a_run_keeps_them_until_it_ends(folder, tmp_path, monkeypatch):
+    changes = {
+        "data__source": "image_folder",
+        "data__path": str(folder),
+        "data__eval_split": "train",
+        "data__image_size": SIDE,
+        "data__scaled_decoding": "auto",
+        "batch_size": 3,
+        "epochs": 2,
+    }
+    sides = []
+    written = caching.write_packed
+    monkeypatch.setattr(
+        caching,
+        "write_packed",
+        lambda *arguments: sides.append(arguments[0]) or written(*arguments),
+    )
+    results = {}
+    for cache in ("decoded", "none"):
+        workdir = tmp_path / cache
+        run.train(tiny_config(**changes, data__cache=cache), workdir)
+        assert not (workdir / "decoded").exists()
+        results[cache] = json.loads((workdir / "result.json").read_text())
+    assert {path.parent for path in sides} == {tmp_path / "decoded" / "decoded"}
+    # Without random crops the pictures are the same, and with them the whole run.
+    for figure in ("loss", "top1", "step"):
+        assert results["decoded"][figure] == results["none"][figure]

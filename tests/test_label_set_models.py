@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import mirrored_strategy
 from export_helpers import CLASSES, tiny_classifier
 from PIL import Image
 from run_helpers import tiny_config
@@ -211,9 +212,7 @@ def test_evaluation_is_exact_over_replicas_and_padding(data):
     evaluations, config = [], config_of(data)
     source = open_of_run(config, "train[:30]")  # 30 images in batches of 8
     for replicas in (1, 2):
-        devices = [f"CPU:{number}" for number in range(replicas)]
-        strategy = tf.distribute.MirroredStrategy(devices)
-        engine = TensorFlowEngine(config, strategy)
+        engine = TensorFlowEngine(config, mirrored_strategy(replicas))
         engine.build(source.class_names)
         evaluations.append(evaluate_source(engine, source))
     one, two = evaluations

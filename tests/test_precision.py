@@ -8,6 +8,8 @@ from conftest import mirrored_strategy
 from run_helpers import tiny_config
 
 from keras_resnet import backend
+from keras_resnet.config import CONFIG_VERSION, default_config, merge, to_json
+from keras_resnet.config.records import keep_older_defaults
 from keras_resnet.training import run
 from keras_resnet.training.tensorflow import hosts, precision
 from keras_resnet.training.workdir import WorkDir
@@ -65,6 +67,14 @@ def test_all_hosts_have_to(has_amx, others, expected, amx, monkeypatch):
     for chosen in ("float32", "mixed_bfloat16"):
         config.precision = chosen
         assert precision.resolve_precision(config, strategy) is config
+
+
+def test_it_is_the_default_and_runs_begun_before_stay_in_float32():
+    assert default_config().precision == "auto"
+    for version in (1, 2):
+        text = to_json(merge(default_config(), {"precision": "float32"}, "here"))
+        text = text.replace(f'"config_version": {CONFIG_VERSION}', f'"config_version": {version}')
+        assert keep_older_defaults(default_config(), text, "config.json").precision == "float32"
 
 
 @pytest.mark.ci

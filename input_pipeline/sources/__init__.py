@@ -161,7 +161,6 @@ def open_source(
     kind = SOURCES[source]
     options = _own_options(kind, options)
     from keras_resnet.input_pipeline.corrupt_images import SkippedImages
-    from keras_resnet.input_pipeline.sources import caching
 
     if cache == "decoded" and scaled_decoding == "never":
         raise DataError(
@@ -169,13 +168,7 @@ def open_source(
             "rules out. Set data.scaled_decoding to auto, or data.cache to none."
         )
     split_of_kind = kind.open_split(name=name, path=path, split=split, **options)
-    opened: Source
-    if cache == "decoded" and decoded_side and not split_of_kind.is_synthetic:
-        from keras_resnet.input_pipeline.sources.decoded import Decoded
-
-        opened = Decoded(split_of_kind, decoded_side, cache_path)
-    else:
-        opened = caching.cached(split_of_kind, cache, cache_path)
+    opened = _cached(split_of_kind, cache, cache_path, decoded_side)
     opened.layout = split_of_kind.layout
     opened.upright, opened.max_pixels = exif_of(source, exif) == "apply", max_pixels
     opened.scaled_decoding = scaled_decoding
@@ -183,6 +176,16 @@ def open_source(
         _BY_NAME["max_broken_share"].check(max_broken_share)
         opened.skipped = SkippedImages(opened.num_examples, max_broken_share)
     return opened
+
+
+def _cached(source: "Source", cache: str, cache_path: str, decoded_side: int) -> "Source":
+    if cache == "decoded" and decoded_side and not source.is_synthetic:
+        from keras_resnet.input_pipeline.sources.decoded import Decoded
+
+        return Decoded(source, decoded_side, cache_path)
+    from keras_resnet.input_pipeline.sources import caching
+
+    return caching.cached(source, cache, cache_path)
 
 
 def _own_options(kind: SourceKind, options: dict[str, Any]) -> dict[str, Any]:
