@@ -8,13 +8,15 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags as absl_flags
 
-from keras_resnet.calibration import Unknown
 from keras_resnet.errors import UsageError, UserError
 from keras_resnet.printing import printable
+
+if TYPE_CHECKING:
+    from keras_resnet.calibration import Unknown
 
 _WIDTH = 100
 CONFIG_HELP = (
@@ -72,8 +74,10 @@ def define_calibration(flags: absl_flags.FlagValues, unknown: str) -> None:
     )
 
 
-def unknown_of(flags: absl_flags.FlagValues) -> Unknown | None:
+def unknown_of(flags: absl_flags.FlagValues) -> "Unknown | None":
     """Returns what --unknown asks for; raises UsageError where it is nothing that it takes."""
+    from keras_resnet.calibration import Unknown  # NumPy, without which `doctor` has to run
+
     return None if flags.unknown is None else Unknown.parse(flags.unknown, "--unknown")
 
 
