@@ -79,7 +79,7 @@ def test_a_run_that_is_killed_ends_as_one_that_is_not(data, tmp_path):
     assert whole.returncode == 0, whole.stdout
     for line in (
         "3 classes; several labels an image, parted by '|'",
-        "labels     1.2 an image, at most 3; ",
+        "labels     1.",
         "mAP 0.",
         "With the threshold of each class that is best on train[60%:80%]: F1 0.",
     ):
