@@ -205,7 +205,7 @@ def test_custom_depths_and_widths():
     ("name", "near"),
     [
         ("ResNet49", ["ResNet50", "ResNet34", "ResNet18"]),
-        ("resnet50", ["ResNet50", "ResNet50D", "ResNet50V2"]),
+        ("resnet50", ["ResNet50"]),  # exact but for the case: nothing else is meant
         ("resnet5", ["ResNet50", "ResNet50D", "ResNet50V2"]),
         ("CifarResNet21", ["CifarResNet20", "CifarResNet32", "CifarResNet44"]),
         ("ResNet51V2", ["ResNet50V2", "ResNet50V1", "ResNet34V2"]),
