@@ -266,6 +266,12 @@ def judge(
     return 1 / np.concatenate(parts), logits.argmax(axis=1) == labels
 
 
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Returns the probabilities of logits, [images, classes]."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
 def cross_entropy(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0) -> float:
     """Returns the mean of -ln of the probability of the label."""
     total = 0.0

@@ -13,13 +13,13 @@ import numpy as np
 from keras_resnet import calibration
 from keras_resnet.backend import require_tensorflow
 from keras_resnet.class_matching import match_classes
-from keras_resnet.errors import UserError
-from keras_resnet.label_set_evaluation import (
+from keras_resnet.data_evaluation import (
+    DataEvaluation,
     LabelSetDataEvaluation,
     columns_of,
     scores_by_class,
 )
-from keras_resnet.training import confusion, metrics
+from keras_resnet.errors import UserError
 
 if TYPE_CHECKING:
     import keras
@@ -32,95 +32,6 @@ __all__ = ["DataEvaluation", "LabelSetDataEvaluation", "calibrate", "evaluate"]
 BATCH = 32
 MAX_BROKEN_SHARE = 0.01
 # As many classes as the label may be behind for the answer to count as right in top-5.
-_TOP = 5
-
-
-@dataclasses.dataclass(frozen=True)
-class DataEvaluation:
-    """What a model makes of images with one label each, each counted once.
-
-    Attributes:
-        layout: one line on how the images were found to lie, or "".
-        source: what was evaluated, as in "photos test: 360 images, 10 classes".
-        notes: lines on classes and images that a person should know of.
-        class_names: of the model, by number.
-        files: name of each image that counts.
-        labels: int32 [examples], numbers of classes of the model.
-        predictions: int32 [examples, k], the most probable classes, the most probable first.
-        probabilities: float32 [examples, k], of those.
-        unreadable: a sentence on each image that cannot be read and does not count.
-    """
-
-    layout: str
-    source: str
-    notes: tuple[str, ...]
-    class_names: tuple[str, ...]
-    files: tuple[str, ...]
-    labels: np.ndarray
-    predictions: np.ndarray
-    probabilities: np.ndarray
-    unreadable: tuple[str, ...]
-
-    @property
-    def examples(self) -> int:
-        """Number of images that count."""
-        return len(self.labels)
-
-    @property
-    def top1(self) -> float:
-        """The share of the images of which the label is the most probable class."""
-        return self._share_within(1)
-
-    @property
-    def top5(self) -> float | None:
-        """The same for the five most probable; None for five classes or fewer, where it is 1.
-
-        It is also None of an export that answers with fewer than five classes.
-        """
-        if len(self.class_names) <= _TOP or self.predictions.shape[1] < _TOP:
-            return None
-        return self._share_within(_TOP)
-
-    @property
-    def loss(self) -> float | None:
-        """Mean cross-entropy of the labels; None of an export that answers with a few classes."""
-        if self.predictions.shape[1] < len(self.class_names):
-            return None
-        of_label = self.probabilities[self.predictions == self.labels[:, None]].astype("float64")
-        return float(-np.log(np.maximum(of_label, np.finfo("float32").tiny)).mean())
-
-    def confusion_matrix(self) -> np.ndarray:
-        """int64 [classes, classes]: row the label, column the prediction."""
-        pairs = np.stack([self.labels, self.predictions[:, 0]], axis=1)
-        return metrics.confusion_matrix(pairs, len(self.class_names))
-
-    def per_class(self) -> list[dict[str, Any]]:
-        """A dict for each class: class, examples, correct, accuracy, most_confused_with, times.
-
-        It also has precision, recall, f1 and support, see `confusion.class_rows`.
-        """
-        return confusion.class_rows(self.confusion_matrix(), self.class_names)
-
-    def class_table(self) -> str:
-        """`per_class` as CSV."""
-        return confusion.table_text(self.confusion_matrix(), self.class_names)
-
-    def to_dict(self) -> dict[str, Any]:
-        """What JSON can hold: the figures, the notes and the classes."""
-        figures = {"top1": self.top1, "top5": self.top5, "loss": self.loss}
-        return {
-            "data": self.source,
-            "layout": self.layout,
-            "examples": self.examples,
-            **{name: value for name, value in figures.items() if value is not None},
-            "notes": list(self.notes),
-            "unreadable": list(self.unreadable),
-            "classes": self.per_class(),
-        }
-
-    def _share_within(self, top: int) -> float:
-        hits = (self.predictions[:, :top] == self.labels[:, None]).any(axis=1)
-        return float(hits.mean())
 
 
 def evaluate(
@@ -222,10 +133,8 @@ def calibrate(
             f"{source.title}: images have several labels, and a calibration is of one class each"
         )
     # Logits but for a constant of each image, which changes nothing.
-    logits = np.zeros((judged.examples, len(judged.class_names)))
-    smallest = np.finfo("float32").tiny
-    known = np.log(np.maximum(judged.probabilities.astype("float64"), smallest))
-    np.put_along_axis(logits, judged.predictions, known, axis=1)
+    known = judged.all_probabilities().astype("float64")
+    logits = np.log(np.maximum(known, np.finfo("float32").tiny))
     model.calibration = calibration.fit(logits, judged.labels, source.title)
     return model.calibration
 

@@ -5,8 +5,12 @@ A name is a `str`; bytes that are no UTF-8 stand in it as Python has them in nam
 input pipeline, too, may import this.
 """
 
+import csv
+import io
 import re
 import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 # Cells that begin so are formulas to spreadsheets (OWASP, "CSV Injection"), some of which run
 # programs; the wide ones are those of East Asian keyboards. With a quote in front it is text.
@@ -52,6 +56,21 @@ def csv_cell(text: object) -> str:
     """
     shown = printable(text)
     return f"'{shown}" if _FORMULA.match(shown) else shown
+
+
+def csv_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of the same keys as CSV: texts as `csv_cell` has them, floats with six digits."""
+
+    def cell(value: Any) -> Any:
+        if isinstance(value, float):
+            return f"{value:.6f}"
+        return csv_cell(value) if isinstance(value, str) else value
+
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: cell(value) for key, value in row.items()} for row in rows)
+    return text.getvalue()
 
 
 def to_bytes(name: str) -> bytes:

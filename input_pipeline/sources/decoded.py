@@ -29,6 +29,7 @@ import tensorflow as tf
 from keras_resnet.input_pipeline.decoding import is_jpeg, ratio_of_window, whole_image
 from keras_resnet.input_pipeline.errors import DataError
 from keras_resnet.input_pipeline.formats import exif, jpeg, shrunk
+from keras_resnet.input_pipeline.places import in_bucket
 from keras_resnet.input_pipeline.sources import caching
 from keras_resnet.input_pipeline.sources.base import RandomAccessSource, Source
 from keras_resnet.input_pipeline.sources.memory import readable
@@ -105,7 +106,7 @@ class Decoded(caching.Cached):
         Raises:
             OSError: it cannot be written.
         """
-        if not self._folder or "://" in self._folder:
+        if not self._folder or in_bucket(self._folder):
             if self._folder:
                 self._go_without(f"{self._folder} is not on a local disk")
             return None

@@ -36,9 +36,9 @@ from keras_resnet.commands.options import (
 )
 from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.config import KEYS, check, default_config, overrides, source_options
+from keras_resnet.data_evaluation import LabelSetDataEvaluation
 from keras_resnet.errors import UsageError
 from keras_resnet.input_pipeline.sources import SETTINGS
-from keras_resnet.label_set_evaluation import LabelSetDataEvaluation
 from keras_resnet.printing import printable
 from keras_resnet.storage import in_bucket, replacing
 from keras_resnet.training.workdir import WorkDir
@@ -46,7 +46,7 @@ from keras_resnet.training.workdir import WorkDir
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
-    from keras_resnet.evaluation import DataEvaluation
+    from keras_resnet.data_evaluation import DataEvaluation
 
 SUMMARY = "Evaluate a model on labelled images, or a checkpoint of a work directory."
 # The keys that say which images; how they are prepared, the model says.

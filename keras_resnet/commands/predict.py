@@ -55,7 +55,6 @@ from keras_resnet.training.workdir import WorkDir
 if TYPE_CHECKING:
     from keras_resnet.export.predictor import Predictor
 
-TOP = 5
 SUMMARY = "Classify image files or folders of them."
 _COLUMNS = ("class", "class_id", "probability")
 
@@ -125,6 +124,8 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     if predictor.threshold is not None:
         threshold = f"below a calibrated probability of {predictor.threshold:.4g}"
         print(f"note: the answer is unknown {threshold}", file=sys.stderr)
+    from keras_resnet.export.signatures import TOP
+
     kind = "jsonl" if flags.json else flags.format
     answers = predictor.threshold is not None
     write = _Writer(kind, flags.top or TOP, answers, predictor.is_multilabel)

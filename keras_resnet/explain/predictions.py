@@ -97,15 +97,13 @@ def predict_source(
         )
     result = evaluate(model, source, progress=progress)
     assert isinstance(result, DataEvaluation)  # as the images have one label
-    probabilities = np.zeros((result.examples, len(result.class_names)), "float32")
-    np.put_along_axis(probabilities, result.predictions, result.probabilities, axis=1)
     skipped = source.skipped.by_name if source.skipped else {}
     return Predictions(
         source=result.source,
         class_names=result.class_names,
         paths=result.files,
         labels=result.labels,
-        probabilities=probabilities,
+        probabilities=result.all_probabilities(),
         problems={name: text.removeprefix(name).strip() for name, text in skipped.items()},
     )
 

@@ -8,7 +8,7 @@ import dataclasses
 import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from keras_resnet.calibration import Unknown
 from keras_resnet.errors import UserError, nearest
@@ -45,6 +45,12 @@ class Job:
     samples: "Samples"
     calibrated: bool = False
     unknown: Unknown | str | float | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What `signatures.make_network` takes beside the model."""
+        names = ("fold", "class_names", "calibrated", "unknown")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,13 +28,7 @@ def write(job: Job) -> "Runner":
     tf2onnx = _require("tf2onnx")
     _require("onnxruntime")  # before the work, not after it
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
-    network = make_network(
-        job.model,
-        fold=job.fold,
-        class_names=job.class_names,
-        calibrated=job.calibrated,
-        unknown=job.unknown,
-    )
+    network = make_network(job.model, **job.options)
     spec = tf.TensorSpec([None, *network.image_shape], tf.float32, name="images")
 
     @tf.function(input_signature=[spec], autograph=False)

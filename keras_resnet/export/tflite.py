@@ -28,13 +28,7 @@ def write(job: Job) -> "Runner":
     (kernels by channel; Jacob et al. 2018) and learns the ranges of activations from the job's
     samples.
     """
-    network = make_network(
-        job.model,
-        fold=job.fold,
-        class_names=job.class_names,
-        calibrated=job.calibrated,
-        unknown=job.unknown,
-    )
+    network = make_network(job.model, **job.options)
     converter = _converter(network)
     if job.precision != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]

@@ -23,7 +23,6 @@ from keras_resnet.inspection.measuring import measure, require_images
 if TYPE_CHECKING:
     import keras
 
-    from keras_resnet.evaluation import DataEvaluation
     from keras_resnet.export.predictor import Predictor
     from keras_resnet.input_pipeline.layout import Layout
 
@@ -230,10 +229,9 @@ def _label_errors(
         )
     result = evaluate(model, source)
     assert isinstance(result, DataEvaluation)  # as the images have one label
-    probabilities = _all_probabilities(result)
     by_path = {file.path: file for file in images}
     listed = [by_path[file] for file in result.files]
-    finding, said = _doubted(listed, result.labels, result.class_names, probabilities)
+    finding, said = _doubted(listed, result.labels, result.class_names, result.all_probabilities())
     return finding, f"{result.source}; top1 {result.top1:.4f}; {said}"
 
 
@@ -287,16 +285,3 @@ def _doubted(
         items.append((Item(file.path, file.split, file.label, note),))
     line = f"{len(items):,} labels doubted, about {errors.noise:.1%} of all wrong"
     return Finding("label_error", tuple(items)), line
-
-
-def _all_probabilities(result: "DataEvaluation") -> np.ndarray:
-    """float [n, classes] in the order of the classes."""
-    count = len(result.class_names)
-    if result.predictions.shape[1] < count:
-        raise UserError(
-            f"the model answers with the {result.predictions.shape[1]} most probable of {count} "
-            "classes; labels can be judged by one that answers with all, such as a .keras file"
-        )
-    probabilities = np.zeros((len(result.labels), count))
-    np.put_along_axis(probabilities, result.predictions, result.probabilities, axis=1)
-    return probabilities

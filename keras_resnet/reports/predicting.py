@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from keras_resnet.calibration import softmax
 from keras_resnet.explain.predictions import Predictions, predict_source
 
 if TYPE_CHECKING:
@@ -45,17 +46,12 @@ def predictions_of(
             class_names=names,
             paths=(),
             labels=evaluation.logit_labels,
-            probabilities=_softmax(evaluation.logits),
+            probabilities=softmax(evaluation.logits),
             problems=source.skipped.by_name if source.skipped else {},
         )
     if source.num_examples * len(names) <= MOST_NUMBERS:
         return predict_source(model, source, progress)
     return _predict_part(model, source, progress)
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
 
 
 def _predict_part(

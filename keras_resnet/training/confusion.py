@@ -1,14 +1,12 @@
 """What the last evaluation says of each class: classes.csv, confusion.png, and lines to print."""
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from keras_resnet.printing import csv_cell, printable
+from keras_resnet.printing import csv_table, printable
 from keras_resnet.storage import replacing, write_text
 
 LABELED = 40  # classes up to which the picture names them; numbers in the cells up to half of it
@@ -58,21 +56,7 @@ def _share(part: int, whole: int) -> float | None:
 
 def table_text(matrix: np.ndarray, names: Sequence[str]) -> str:
     """Returns `class_rows` as CSV, with an empty cell for None; names as `csv_cell` has them."""
-    text = io.StringIO()
-    rows = class_rows(matrix, names)
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        texts = {key: row[key] for key in ("class", "most_confused_with")}
-        shares = {key: row[key] for key in ("accuracy", "precision", "recall", "f1")}
-        writer.writerow(
-            {
-                **row,
-                **{key: None if text is None else csv_cell(text) for key, text in texts.items()},
-                **{key: None if value is None else f"{value:.6f}" for key, value in shares.items()},
-            }
-        )
-    return text.getvalue()
+    return csv_table(class_rows(matrix, names))
 
 
 def write_table(matrix: np.ndarray, names: list[str], path: Path) -> None:

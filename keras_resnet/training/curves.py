@@ -114,7 +114,7 @@ def draw(rows: list[dict], path: Path, title: str) -> str | None:
     losses = [row["loss"] for row in rows if row.get("loss") is not None]
     loss.set_ylabel("cross-entropy")
     if losses and min(losses) > 0:  # loss spans decades; 0 has no logarithm
-        _read_decades(loss, min(losses), max(losses))
+        read_decades(loss, min(losses), max(losses))
     accuracy.set_ylabel(measure.name)
     rate.set(ylabel="learning rate", ylim=(0, None))
     if best is not None:
@@ -133,7 +133,7 @@ def _columns(curve: list[tuple[float, float]]) -> tuple[list[float], list[float]
     return [x for x, _ in curve], [y for _, y in curve]
 
 
-def _read_decades(axes: Any, low: float, high: float) -> None:
+def read_decades(axes: Any, low: float, high: float) -> None:
     """A logarithmic axis with plain numbers at ticks, several of them in less than a decade too."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 

@@ -82,6 +82,8 @@ def evaluate_source(
     """
     total, done = -(-source.num_examples // engine.config.batch_size), 0
     every = -(-source.num_examples * len(engine.model.class_names) // MAX_LOGITS)
+    if engine.config.data.multi_label:  # whose rows hold all scores: one of each batch, unused
+        every = engine.config.batch_size
     steps_per_call = steps_per_call or make_steps_per_call(engine)
     parts: list[Evaluated] = []
     with engine.averaged_weights():

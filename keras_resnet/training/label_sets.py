@@ -4,16 +4,14 @@ All scores of all images are kept, so that every figure is exact; that is 8 byte
 class (26 MB for COCO's 40,000 validation images with 80 classes). NumPy only.
 """
 
-import csv
 import dataclasses
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from keras_resnet.printing import csv_cell, printable
+from keras_resnet.printing import csv_table, printable
 from keras_resnet.storage import write_text
 
 THRESHOLD = 0.5
@@ -165,13 +163,7 @@ def class_rows(
 
 def table_text(rows: Sequence[dict[str, Any]]) -> str:
     """Returns `class_rows` as CSV, with an empty cell for None; names as `csv_cell` has them."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        cells = {k: f"{v:.6f}" if isinstance(v, float) else v for k, v in row.items()}
-        writer.writerow({**cells, "class": csv_cell(row["class"])})
-    return text.getvalue()
+    return csv_table(rows)
 
 
 def write_table(rows: Sequence[dict[str, Any]], path: Path) -> None:

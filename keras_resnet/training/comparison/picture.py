@@ -9,6 +9,7 @@ import numpy as np
 from keras_resnet.errors import UserError
 from keras_resnet.printing import printable
 from keras_resnet.storage import replacing
+from keras_resnet.training.curves import read_decades
 
 if TYPE_CHECKING:
     from keras_resnet.training.comparison.groups import Comparison, Group
@@ -120,15 +121,10 @@ def _finish(axes: Any, legend: bool) -> None:
 
 def _scale_loss(axes: Any) -> None:
     """Loss spans decades, unless it is 0, which has no logarithm; the ticks are plain numbers."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
     values = np.concatenate([np.zeros(0), *(line.get_ydata() for line in axes.lines)])
     if not len(values) or values.min() <= 0 or values.max() / values.min() < 10:
         return
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    read_decades(axes, values.min(), values.max())
 
 
 def _plain(text: str) -> str:
