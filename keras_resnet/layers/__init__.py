@@ -9,6 +9,7 @@ from keras_resnet.layers.moving_statistics import (
 from keras_resnet.layers.normalize_images import NormalizeImages
 from keras_resnet.layers.pad_channels import PadChannels
 from keras_resnet.layers.padded_max_pool import PaddedMaxPool, compiled_for_tpu
+from keras_resnet.layers.replicas import current_replica_axis, replica_axis
 from keras_resnet.layers.standardized_conv import (
     StandardizedConv1D,
     StandardizedConv2D,
@@ -31,5 +32,7 @@ __all__ = [
     "SubsamplingConv2D",
     "average_moving_statistics",
     "compiled_for_tpu",
+    "current_replica_axis",
     "defer_moving_statistics",
+    "replica_axis",
 ]
