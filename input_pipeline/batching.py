@@ -76,8 +76,8 @@ def train_batches(
     Returns:
         num_steps - start_step elements {"image": uint8[b, image_size, image_size, 3],
         "label": int32[b]}, b = batch_size // num_shards, static shapes; with mixup or CutMix also
-        "mix": float32[b, 6] for `augment.mix_images` and `augment.mix_targets`. Labels of a source
-        that is `multi_label` are float32[b, classes], 0 or 1.
+        "mix": float32[b, 6], rows of `augment.mixing.mix_numbers`. Labels of a
+        source that is `multi_label` are float32[b, classes], 0 or 1.
 
     Raises:
         DataError: an argument is out of range, or an augmentation is unknown.

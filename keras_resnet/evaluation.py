@@ -227,7 +227,7 @@ def _classify(
     import tensorflow as tf
 
     from keras_resnet.input_pipeline.skipping import OK, skip_corrupt
-    from keras_resnet.training.tensorflow.broken_images import explain_broken_images
+    from keras_resnet.training.broken_images import explain_broken_images
 
     def load(ids):
         encoded, labels = source.fetch(ids)

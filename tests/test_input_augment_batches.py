@@ -9,14 +9,9 @@ from scipy import stats
 
 from keras_resnet.config import default_config
 from keras_resnet.input_pipeline import DataError, train_batches
-from keras_resnet.input_pipeline.augment import mixing
-from keras_resnet.input_pipeline.augment.mixing import (
-    major_labels,
-    mix_images,
-    mix_numbers,
-    mix_targets,
-)
+from keras_resnet.input_pipeline.augment.mixing import mix_numbers
 from keras_resnet.training.metrics import averages
+from keras_resnet.training.mixing import major_labels, mix_images, mix_targets, neighbors
 from keras_resnet.training.tensorflow.step import Steps
 from keras_resnet.training.tensorflow.strategy import make_strategy
 
@@ -193,7 +188,7 @@ def test_mixing_equals_numpy():
     shares[2:4, 1] = 0.4
     labels = major_labels(tf.constant([10, 11, 12, 13, 14, 15]), tf.constant(shares))
     np.testing.assert_array_equal(labels, [10, 11, 13, 12, 14, 15])
-    np.testing.assert_array_equal(mixing.neighbors(labels), [11, 10, 12, 13, 15, 14])
+    np.testing.assert_array_equal(neighbors(labels), [11, 10, 12, 13, 15, 14])
 
 
 def linear_network():

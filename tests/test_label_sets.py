@@ -9,8 +9,8 @@ from keras_resnet.config import check, default_config, merge
 from keras_resnet.errors import UsageError
 from keras_resnet.training import label_sets, metrics
 from keras_resnet.training.class_balance import positive_weights
-from keras_resnet.training.tensorflow.losses import example_losses
-from keras_resnet.training.tensorflow.metrics import LabelSet
+from keras_resnet.training.counting import LabelSet
+from keras_resnet.training.losses import example_losses
 
 RNG = np.random.default_rng(0)
 LABELS = RNG.uniform(size=(200, 6)) < [0.5, 0.2, 0.05, 0.9, 0.3, 0.0]

@@ -10,7 +10,8 @@ from input_helpers import PREPROCESSING
 
 from keras_resnet.input_pipeline import SkippedImages, batching, evaluation_batches, train_batches
 from keras_resnet.input_pipeline.sources.base import RandomAccessSource
-from keras_resnet.training.tensorflow.batches import HostBatches
+from keras_resnet.training.host_batches import HostBatches
+from keras_resnet.training.tensorflow.batches import of_replicas
 
 property_test = settings(max_examples=6, deadline=None)
 sizes = st.integers(1, 30)
@@ -55,7 +56,7 @@ def read(host_batches, hosts, replicas):
     for host in range(hosts):
         context = tf.distribute.InputContext(hosts, host, hosts * replicas)
         given = strategy.distribute_datasets_from_function(
-            lambda _, context=context: host_batches(context)
+            lambda _, context=context: of_replicas(host_batches, context)
         )
         local = [
             tf.nest.map_structure(strategy.experimental_local_results, element) for element in given

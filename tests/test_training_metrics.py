@@ -8,8 +8,8 @@ from test_training_step import CLASSES, PIXELS, batches, dataset, linear_model
 
 from keras_resnet.config import default_config
 from keras_resnet.training import metrics
+from keras_resnet.training.counting import sums_of_batch
 from keras_resnet.training.engine import Evaluated
-from keras_resnet.training.tensorflow.metrics import sums_of_batch
 from keras_resnet.training.tensorflow.step import Steps
 
 EXAMPLES = 21

@@ -1,9 +1,6 @@
-"""mixup and CutMix: the pipeline draws the numbers, the device mixes.
+"""mixup and CutMix: the pipeline draws the numbers, and whoever trains mixes.
 
-Images cross to the device as uint8 and are mixed there in float32, so nothing is rounded. Each
-example's partner is its neighbor: 0 and 1, 2 and 3, … of the batch. As the order is a fresh
-permutation, that is as random as any other pairing, and every replica finds its partners in its
-own part: the mixed batch does not depend on the number of replicas and hosts.
+The images stay uint8 up to the device, where `keras_resnet.training.mixing` does it.
 """
 
 from collections.abc import Mapping
@@ -20,7 +17,10 @@ _CUTMIX_SHARE = 0.5
 def mix_numbers(
     augment: Mapping[str, Any], *, seed: int, step: tf.Tensor, image_size: int
 ) -> tf.Tensor:
-    """The numbers of batch `step`: float32[6], see `mix_images`.
+    """The numbers of batch `step`: float32[6].
+
+    The weight of an image outside the box (inside it is 0, the rest is its partner's), its share of
+    the target, and the box's top, left, bottom and right in pixels, the last two exclusive.
 
     Zhang et al. 2018 (mixup), section 2: weight of the image ~ Beta(alpha, alpha). Yun et al. 2019
     (CutMix), section 3.1: a box of 1 - weight of the area and the image's shape, its center
@@ -65,45 +65,3 @@ def _cutmix_box(
     stop = tf.minimum(center + tf.floor((side + 1) / 2), float(image_size))
     area = tf.reduce_prod(stop - start)
     return tf.concat([start, stop], 0), 1.0 - area / image_size**2
-
-
-def mix_images(images: tf.Tensor, mix: tf.Tensor) -> tf.Tensor:
-    """Mixes each image with its neighbor's.
-
-    Args:
-        images: uint8 or float[b, h, w, 3], b even and static.
-        mix: float32[b, 6], a row for each image: its weight outside the box (inside it is 0), its
-            share of the target, and the box's top, left, bottom and right in pixels, the last
-            two exclusive.
-
-    Returns:
-        float32[b, h, w, 3], in the range of `images`.
-    """
-    images = tf.cast(images, tf.float32)
-    rows = tf.range(images.shape[1], dtype=tf.float32)[None, :, None, None]
-    columns = tf.range(images.shape[2], dtype=tf.float32)[None, None, :, None]
-    weight, _, top, left, bottom, right = (
-        mix[:, place, None, None, None] for place in range(mix.shape[1])
-    )
-    in_box = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
-    weight = tf.where(in_box, 0.0, weight)
-    return weight * images + (1.0 - weight) * neighbors(images)
-
-
-def mix_targets(targets: tf.Tensor, mix: tf.Tensor) -> tf.Tensor:
-    """Mixes float[b, classes] targets, smoothed or not, by the shares in `mix_images`' rows."""
-    share = tf.cast(mix[:, 1:2], targets.dtype)
-    return share * targets + (1 - share) * neighbors(targets)
-
-
-def major_labels(labels: tf.Tensor, mix: tf.Tensor) -> tf.Tensor:
-    """The label, or row of labels [b, classes], with the larger share of each target."""
-    own = tf.reshape(mix[:, 1] >= 0.5, [-1] + [1] * (labels.shape.rank - 1))
-    return tf.where(own, labels, neighbors(labels))
-
-
-def neighbors(values: tf.Tensor) -> tf.Tensor:
-    """[b, …] with rows 0 and 1, 2 and 3, … exchanged; b is even and static."""
-    size, *rest = values.shape
-    pairs = tf.reshape(values, [size // 2, 2, *rest])
-    return tf.reshape(tf.reverse(pairs, [1]), [size, *rest])

@@ -31,7 +31,7 @@ def random_numbers(
 
     Returns:
         float32[batch_size, k] in [0, 1) for each augmentation of single images, and "mix", the
-        rows of `mixing.mix_images`, where batches are mixed.
+        rows of `mixing.mix_numbers`, where batches are mixed.
     """
     counts = {
         name: count

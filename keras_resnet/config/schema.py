@@ -202,7 +202,7 @@ _ROWS = (
     Key("schedule.power", 2.0, range=POSITIVE,
         help="For polynomial: the exponent."),
 
-    Key("loss.name", "softmax", choices=Registry("training.tensorflow.losses", "LOSSES"),
+    Key("loss.name", "softmax", choices=Registry("training.losses", "LOSSES"),
         help="softmax: one class an image; binary: a yes or no for each (data.multi_label)."),
     Key("loss.label_smoothing", 0.0, range=BELOW_ONE,
         help="Share of the target spread over all classes (Szegedy et al. 2016, section 7)."),

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_resnet.explain.photos import Batch, decode
 from keras_resnet.input_pipeline import Source
-from keras_resnet.training.tensorflow.broken_images import explain_broken_images
+from keras_resnet.training.broken_images import explain_broken_images
 
 
 def batches_of(

@@ -18,7 +18,7 @@ from keras_resnet.input_pipeline import Source
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.reports.contents import Cell, Thumbnail
 from keras_resnet.reports.selection import behind_cells, largest_cell
-from keras_resnet.training.tensorflow.broken_images import explain_broken_images
+from keras_resnet.training.broken_images import explain_broken_images
 
 SIDE = 96
 SHOTS = 24  # mistakes with heat maps

@@ -13,10 +13,10 @@ from ml_collections import ConfigDict
 from keras_resnet.architectures import get_architecture
 from keras_resnet.config import training_image_size
 from keras_resnet.models.costs import profile
+from keras_resnet.training.host_batches import HostBatches
 from keras_resnet.training.progress import Timeline
 from keras_resnet.training.schedules import make_schedule
 from keras_resnet.training.tensorflow import TensorFlowEngine
-from keras_resnet.training.tensorflow.batches import HostBatches
 from keras_resnet.training.tensorflow.strategy import device_kind
 
 # Chowdhery et al. 2022, appendix B: a multiply-add is two operations, and the backward pass costs

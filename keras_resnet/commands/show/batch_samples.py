@@ -9,9 +9,9 @@ from ml_collections import ConfigDict
 from keras_resnet import input_pipeline
 from keras_resnet.commands.show.contact_sheet import Section, caption
 from keras_resnet.config import preprocessing, training_image_size
-from keras_resnet.input_pipeline.augment.mixing import mix_images, neighbors
+from keras_resnet.training.broken_images import explain_broken_images
 from keras_resnet.training.data import open_source
-from keras_resnet.training.tensorflow.broken_images import explain_broken_images
+from keras_resnet.training.mixing import mix_images, neighbors
 from keras_resnet.training.tensorflow.precision import precision_here
 
 

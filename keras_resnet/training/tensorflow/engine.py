@@ -16,8 +16,10 @@ from keras_resnet import input_pipeline, storage
 from keras_resnet.config import training_image_size
 from keras_resnet.errors import UsageError
 from keras_resnet.input_pipeline.augment import check_augment, check_batch
+from keras_resnet.training.broken_images import explain_broken_images
 from keras_resnet.training.engine import Engine, Evaluated
 from keras_resnet.training.finetuning import freeze, load_pretrained
+from keras_resnet.training.host_batches import HostBatches
 from keras_resnet.training.network import build_model
 from keras_resnet.training.optimizers import make_optimizer
 from keras_resnet.training.say import Say, say
@@ -25,9 +27,8 @@ from keras_resnet.training.tensorflow import hosts
 from keras_resnet.training.tensorflow.batches import (
     ConstantBatches,
     DistributedBatches,
-    HostBatches,
+    of_replicas,
 )
-from keras_resnet.training.tensorflow.broken_images import explain_broken_images
 from keras_resnet.training.tensorflow.checkpoints import Checkpoints
 from keras_resnet.training.tensorflow.cluster import explain_lost_hosts
 from keras_resnet.training.tensorflow.ema import WeightAverage
@@ -196,7 +197,7 @@ class TensorFlowEngine(Engine):
     def distribute(self, batches: HostBatches) -> Any:
         """Returns the elements of `batches` for `strategy.run`, each replica with its own part."""
         # The default options fetch the next batches to the devices while a step runs.
-        return self.strategy.distribute_datasets_from_function(batches)
+        return self.strategy.distribute_datasets_from_function(partial(of_replicas, batches))
 
     # ---- State --------------------------------------------------------------------------------
 

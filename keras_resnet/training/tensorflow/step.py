@@ -14,13 +14,13 @@ from ml_collections import ConfigDict
 
 from keras_resnet import input_pipeline
 from keras_resnet.errors import UsageError
-from keras_resnet.input_pipeline.augment import mixing
 from keras_resnet.layers import average_moving_statistics, defer_moving_statistics
+from keras_resnet.training import mixing
+from keras_resnet.training.counting import Counting, counting_of
 from keras_resnet.training.engine import Evaluated
+from keras_resnet.training.losses import example_losses, example_weights
 from keras_resnet.training.tensorflow.ema import WeightAverage
 from keras_resnet.training.tensorflow.gradient_norms import GradientNorms
-from keras_resnet.training.tensorflow.losses import example_losses, example_weights
-from keras_resnet.training.tensorflow.metrics import Counting, LabelSet, OneLabel
 from keras_resnet.training.tensorflow.strategy import device_kind
 
 # Only the loops below need AutoGraph; it would go on through the model and take seconds.
@@ -85,8 +85,8 @@ class Steps:
         self.model, self.strategy, self.config = model, strategy, config
         self.optimizer: Any = optimizer  # None is never asked to train
         self.average, self.class_weights = average, tuple(class_weights)
-        several = config.data.multi_label
-        self.counting: Counting = LabelSet(model.outputs[0].shape[-1]) if several else OneLabel()
+        classes = model.outputs[0].shape[-1]
+        self.counting: Counting = counting_of(config.data.multi_label, classes)
         self._forward_backward = self.forward_backward
         self._train_step, self._accumulate_step = self.train_step, self.accumulate_step
         self._update_step = self.update_step
@@ -247,10 +247,10 @@ class Steps:
     @tf.function
     def evaluation_loop(self, iterator, steps: tf.Tensor, every: int = 1) -> Evaluated:
         """Evaluates the next `steps` batches; `every` is that of `evaluate_step`."""
-        row, names = self.counting.row, self.counting.names
-        of_examples, classes = [None, *row.shape], self.model.output.shape[-1]
+        dtype, names = tf.as_dtype(self.counting.row_dtype), self.counting.names
+        of_examples, classes = [None, *self.counting.row_shape], self.model.output.shape[-1]
         shapes = Evaluated([len(names)], of_examples, [None, classes], of_examples)
-        kinds = Evaluated(tf.float32, row.dtype, tf.float32, row.dtype)
+        kinds = Evaluated(tf.float32, dtype, tf.float32, dtype)
         arrays = [
             tf.TensorArray(kind, size=steps, element_shape=shape)
             for kind, shape in zip(kinds, shapes, strict=True)

@@ -1,30 +1,31 @@
-"""Losses of single examples, from labels or soft targets."""
+"""Losses of single examples, from labels or soft targets, on any backend of Keras."""
 
 from collections.abc import Sequence
+from typing import Any
 
-import tensorflow as tf
+from keras import ops
 from ml_collections import ConfigDict
 
-from keras_resnet.input_pipeline.augment import mixing
+from keras_resnet.training import mixing
 
 
 def example_losses(
     options: ConfigDict,
-    labels: tf.Tensor,
-    logits: tf.Tensor,
-    mix: tf.Tensor | None = None,
+    labels: Any,
+    logits: Any,
+    mix: Any = None,
     positive_weights: Sequence[float] = (),
-) -> tf.Tensor:
+) -> Any:
     """Returns the loss of each example, float32[b], before class weights.
 
     Args:
         options: `loss.*`.
         labels: int32[b]; of several labels an image float32[b, classes], 0 or 1.
         logits: float[b, classes].
-        mix: of `augment.mixing.mix_images`; with it the smoothed targets are mixed.
+        mix: of `mixing.mix_images`; with it the smoothed targets are mixed.
         positive_weights: for each class a factor of the loss of its yes, for "binary" alone.
     """
-    logits = tf.cast(logits, tf.float32)
+    logits = ops.cast(logits, "float32")
     smoothing, classes = options.label_smoothing, logits.shape[-1]
     if len(labels.shape) == 2:
         # Each class is a question of its own with two answers, each of which gets a half.
@@ -32,28 +33,28 @@ def example_losses(
     else:
         # Szegedy et al. 2016, section 7: the target is the label with 1 - smoothing, and any class,
         # the label included, with smoothing / classes.
-        targets = tf.one_hot(labels, classes) * (1.0 - smoothing) + smoothing / classes
+        targets = ops.one_hot(labels, classes, dtype="float32")
+        targets = targets * (1.0 - smoothing) + smoothing / classes
     if mix is not None:
         targets = mixing.mix_targets(targets, mix)
     if positive_weights:
-        return _binary(options, targets, logits, tf.constant(positive_weights, tf.float32))
+        weights = ops.convert_to_tensor(positive_weights, "float32")
+        return _binary(options, targets, logits, weights)
     return LOSSES[options.name](options, targets, logits)
 
 
-def example_weights(
-    class_weights: Sequence[float], labels: tf.Tensor, mix: tf.Tensor | None = None
-) -> tf.Tensor:
+def example_weights(class_weights: Sequence[float], labels: Any, mix: Any = None) -> Any:
     """Returns the weight of each example's loss, float32[b]: that of its label's class.
 
     A mixed example has the mean of its two labels' weights, by their shares. As in Keras, the
     weighted losses are divided by the number of examples; PyTorch divides by the sum of weights.
     """
-    weights = tf.gather(tf.constant(class_weights, tf.float32), labels)
+    weights = ops.take(ops.convert_to_tensor(class_weights, "float32"), labels, axis=0)
     return weights if mix is None else mixing.mix_targets(weights[:, None], mix)[:, 0]
 
 
 def _softmax(options, targets, logits):
-    return tf.nn.softmax_cross_entropy_with_logits(targets, logits)
+    return ops.categorical_crossentropy(targets, logits, from_logits=True)
 
 
 def _binary(options, targets, logits, positive_weights=None):
@@ -63,12 +64,15 @@ def _binary(options, targets, logits, positive_weights=None):
     above it and else 0: both labels of a mixed image are then fully present.
     """
     if options.target_threshold:
-        targets = tf.cast(targets > options.target_threshold, tf.float32)
+        targets = ops.cast(targets > options.target_threshold, "float32")
     if positive_weights is None:
-        losses = tf.nn.sigmoid_cross_entropy_with_logits(targets, logits)
+        losses = ops.binary_crossentropy(targets, logits, from_logits=True)
     else:
-        losses = tf.nn.weighted_cross_entropy_with_logits(targets, logits, positive_weights)
-    return (tf.reduce_sum if options.sum_classes else tf.reduce_mean)(losses, axis=-1)
+        # `weighted_cross_entropy_with_logits` of TensorFlow.
+        weights = 1.0 + (positive_weights - 1.0) * targets
+        softplus = ops.log1p(ops.exp(-ops.abs(logits))) + ops.relu(-logits)
+        losses = (1.0 - targets) * logits + weights * softplus
+    return (ops.sum if options.sum_classes else ops.mean)(losses, axis=-1)
 
 
 LOSSES = {"softmax": _softmax, "binary": _binary}
