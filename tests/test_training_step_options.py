@@ -12,9 +12,10 @@ from keras_resnet.errors import UsageError
 from keras_resnet.layers import BatchNormalization
 from keras_resnet.training import optimizers
 from keras_resnet.training.metrics import averages
+from keras_resnet.training.state import averaged_variables
 from keras_resnet.training.tensorflow import TensorFlowEngine
 from keras_resnet.training.tensorflow.batches import split_batches
-from keras_resnet.training.tensorflow.ema import WeightAverage, averaged_variables
+from keras_resnet.training.tensorflow.ema import WeightAverage
 from keras_resnet.training.tensorflow.step import Steps
 from keras_resnet.training.tensorflow.strategy import make_strategy
 

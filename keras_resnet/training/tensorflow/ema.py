@@ -5,8 +5,7 @@ import contextlib
 import keras
 import tensorflow as tf
 
-from keras_resnet.layers import BatchNormalization
-from keras_resnet.layers.keras_internals import layers_within
+from keras_resnet.training.state import average_names, averaged_variables
 
 
 class WeightAverage(tf.Module):
@@ -33,6 +32,7 @@ class WeightAverage(tf.Module):
         self._followed = [variable.value for variable in averaged_variables(model)]
         self._moving = {id(variable.value) for variable in model.non_trainable_variables}
         self.averages = [_copy_on_replicas(variable) for variable in self._followed]
+        self._names = average_names(model)
 
     def update(self, step) -> None:
         """Follows one step; call it in `strategy.run` after the update number `step` (from 1)."""
@@ -42,6 +42,10 @@ class WeightAverage(tf.Module):
             rate = tf.maximum(rate, 9.0 / (10.0 + tf.cast(step, tf.float32)))
         for average, variable in zip(self.averages, self._followed, strict=True):
             average.assign_add(rate * (variable - average))
+
+    def named(self) -> dict[str, tf.Variable]:
+        """Returns the averages by their names in the state of a run."""
+        return dict(zip(self._names, self.averages, strict=True))
 
     def moving_statistics(self) -> list[tf.Variable]:
         """Returns the averages of moving statistics, which differ while those are deferred."""
@@ -57,15 +61,6 @@ class WeightAverage(tf.Module):
             yield
         finally:
             _assign(self._followed, kept)
-
-
-def averaged_variables(model: keras.Model) -> list[keras.Variable]:
-    """Returns the variables that are averaged, in the order of the model's weights."""
-    chosen = {id(variable) for variable in model.trainable_variables}
-    for layer in layers_within(model):
-        if isinstance(layer, BatchNormalization) and layer.trainable:
-            chosen |= {id(layer.moving_mean), id(layer.moving_variance)}
-    return [variable for variable in model.weights if id(variable) in chosen]
 
 
 def _copy_on_replicas(variable: tf.Variable) -> tf.Variable:

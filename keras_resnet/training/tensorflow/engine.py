@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from keras_resnet import input_pipeline, storage
 from keras_resnet.config import training_image_size
 from keras_resnet.errors import UsageError
 from keras_resnet.input_pipeline.augment import check_augment, check_batch
+from keras_resnet.training import state
 from keras_resnet.training.broken_images import explain_broken_images
 from keras_resnet.training.engine import Engine, Evaluated
 from keras_resnet.training.finetuning import freeze, load_pretrained
@@ -213,43 +214,22 @@ class TensorFlowEngine(Engine):
 
         Built for inference, it holds what that needs and no optimizer.
         """
-        state = {"model": self.model, "optimizer": self.optimizer, "average": self.average}
-        return {name: value for name, value in state.items() if value is not None}
+        parts = {"model": self.model, "optimizer": self.optimizer, "average": self.average}
+        return {name: value for name, value in parts.items() if value is not None}
 
     def checkpoints(self, folder: Path, say: Say) -> Checkpoints:
         keep = self.config.checkpoint.keep
         return Checkpoints(folder, self.trackables(), keep, self.is_chief, say)
 
     def state(self) -> dict[str, np.ndarray]:
-        return {
-            name: np.array(keras.ops.convert_to_numpy(variable))
-            for name, variable in self._variables()
-        }
+        return state.arrays_of(self._variables())
 
     def load_state(self, arrays: dict[str, np.ndarray]) -> None:
-        variables = dict(self._variables())
-        if variables.keys() != arrays.keys():
-            differing = sorted(variables.keys() ^ arrays.keys())
-            raise ValueError(f"the state of something else: {differing[0]} is in one of both only")
-        for name, variable in variables.items():
-            if tuple(variable.shape) != arrays[name].shape:
-                raise ValueError(
-                    f"{name} has the shape {tuple(variable.shape)}, the state {arrays[name].shape}"
-                )
-            variable.assign(arrays[name])
+        state.load(self._variables(), arrays)
 
-    def _variables(self) -> Iterator[tuple[str, Any]]:
-        """Yields (name, variable), each name once; the random state of layers has its place."""
-        weights = {id(variable) for variable in self.model.weights}
-        for variable in self.model.weights:
-            yield f"model/{variable.path}", variable
-        seeds = [variable for variable in self.model.variables if id(variable) not in weights]
-        for index, variable in enumerate(seeds):
-            yield f"seeds/{index}", variable
-        for index, variable in enumerate(self.optimizer.variables if self.optimizer else ()):
-            yield f"optimizer/{index}/{variable.name}", variable
-        for index, variable in enumerate(self.average.averages if self.average else ()):
-            yield f"average/{index}", variable
+    def _variables(self) -> dict[str, Any]:
+        averages = self.average.named() if self.average else None
+        return state.named_variables(self.model, self.optimizer, averages)
 
     # ---- Hosts and the profiler ---------------------------------------------------------------
 
