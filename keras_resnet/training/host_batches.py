@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from ml_collections import ConfigDict
 
 from keras_resnet import input_pipeline
+from keras_resnet.config import training_image_size
 from keras_resnet.input_pipeline.augment.repeats import training_ids
+from keras_resnet.preprocessing import Preprocessing
 
 
 @dataclasses.dataclass
@@ -58,6 +61,32 @@ class HostBatches:
             sampler=self.options.get("sampler", "shuffle"),
             **shard,
         )
+
+
+def batches_to_train_on(config: ConfigDict, source: Any, first: int, end: int) -> HostBatches:
+    """Returns the training batches of number `first` to `end - 1`."""
+    return HostBatches(
+        input_pipeline.train_batches,
+        source,
+        config.batch_size,
+        config.accumulate_steps,
+        options={
+            "seed": config.seed,
+            "start_step": first,
+            "num_steps": end,
+            "image_size": training_image_size(config),
+            "augment": config.data.augment.to_dict(),
+            "sampler": config.data.sampler,
+        },
+    )
+
+
+def batches_to_evaluate(
+    config: ConfigDict, source: Any, preprocessing: Preprocessing
+) -> HostBatches:
+    """Returns the batches in which every example is once, the last one padded."""
+    options = {"preprocessing": preprocessing}
+    return HostBatches(input_pipeline.evaluation_batches, source, config.batch_size, 1, options)
 
 
 def places_in_parts(size: int, replicas: int, micro_batches: int, group: int = 1) -> np.ndarray:

@@ -12,15 +12,17 @@ import numpy as np
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-from keras_resnet import input_pipeline, storage
-from keras_resnet.config import training_image_size
-from keras_resnet.errors import UsageError
-from keras_resnet.input_pipeline.augment import check_augment, check_batch
+from keras_resnet import storage
 from keras_resnet.training import state
 from keras_resnet.training.broken_images import explain_broken_images
 from keras_resnet.training.engine import Engine, Evaluated
 from keras_resnet.training.finetuning import freeze, load_pretrained
-from keras_resnet.training.host_batches import HostBatches
+from keras_resnet.training.fit import check_fit, class_weights_of
+from keras_resnet.training.host_batches import (
+    HostBatches,
+    batches_to_evaluate,
+    batches_to_train_on,
+)
 from keras_resnet.training.network import build_model
 from keras_resnet.training.optimizers import make_optimizer
 from keras_resnet.training.say import Say, say
@@ -68,10 +70,9 @@ class TensorFlowEngine(Engine):
         class_weights: Sequence[float] | None = None,
     ) -> None:
         config, trains = self.config, schedule is not None
-        if class_weights is None:
-            balanced = config.loss.class_weights == "balanced"
-            class_weights = () if balanced else config.loss.class_weights
-        self._check(len(class_names), trains, class_weights)
+        class_weights = class_weights_of(config, class_weights)
+        replicas = self.strategy.num_replicas_in_sync
+        check_fit(config, replicas, len(class_names), trains, class_weights)
         if config.deterministic and trains:
             tf.config.experimental.enable_op_determinism()
         # Data ops must not land on the accelerator, so only what holds variables is in the scope.
@@ -96,50 +97,10 @@ class TensorFlowEngine(Engine):
         self._trained: Steps | None = None  # by which of them it was trained last
         self._evaluation_data: tuple[HostBatches, Any] | None = None
 
-    def _check(self, classes: int, trains: bool, weights: Sequence[float]) -> None:
-        """Raises UsageError where config, replicas and data do not fit each other."""
-        config, replicas = self.config, self.strategy.num_replicas_in_sync
-        micro_batches = config.accumulate_steps if trains else 1
-        if config.batch_size % (replicas * micro_batches):
-            size = replicas * micro_batches
-            times = f" times config.accumulate_steps={micro_batches}" if micro_batches > 1 else ""
-            raise UsageError(
-                f"config.batch_size={config.batch_size} does not divide by {replicas} replicas"
-                f"{times}; take {max(config.batch_size // size, 1) * size}, or other devices "
-                "(config.devices, config.strategy), which a run that was begun may change"
-            )
-        if trains:
-            augment = check_augment(config.data.augment.to_dict())
-            check_batch(augment, config.batch_size // replicas // micro_batches)
-        if config.precision == "mixed_float16" and replicas > 1:
-            raise UsageError(
-                f"config.precision='mixed_float16' on {replicas} replicas: Keras' loss scaling "
-                "looks at the gradients of the first replica only, an overflow on another one "
-                "would reach the weights; take mixed_bfloat16, or one replica"
-            )
-        if weights and len(weights) != classes:
-            raise UsageError(
-                f"config.loss.class_weights has {len(weights)} numbers, but the data has {classes} "
-                "classes; give one for each, in the order of the class names"
-            )
-
     # ---- Training and evaluation --------------------------------------------------------------
 
     def train_batches(self, source: Any, first: int, end: int) -> DistributedBatches:
-        batches = HostBatches(
-            input_pipeline.train_batches,
-            source,
-            self.config.batch_size,
-            self.config.accumulate_steps,
-            options={
-                "seed": self.config.seed,
-                "start_step": first,
-                "num_steps": end,
-                "image_size": training_image_size(self.config),
-                "augment": self.config.data.augment.to_dict(),
-                "sampler": self.config.data.sampler,
-            },
-        )
+        batches = batches_to_train_on(self.config, source, first, end)
         if source.is_synthetic:
             size = batches.batch_size // batches.micro_batches
             pixels = batches.options["image_size"]
@@ -178,10 +139,7 @@ class TensorFlowEngine(Engine):
     def evaluation_batches(self, source: Any) -> DistributedBatches:
         # Tracing the pipeline takes seconds, so every evaluation of a source uses the same one.
         if self._evaluation_data is None or self._evaluation_data[0].source is not source:
-            options = {"preprocessing": self.model.preprocessing}
-            batches = HostBatches(
-                input_pipeline.evaluation_batches, source, self.config.batch_size, 1, options
-            )
+            batches = batches_to_evaluate(self.config, source, self.model.preprocessing)
             with explain_broken_images(source):
                 self._evaluation_data = batches, self.distribute(batches)
         batches, data = self._evaluation_data

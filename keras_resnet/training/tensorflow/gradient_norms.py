@@ -1,24 +1,13 @@
 """The norm of the gradient of each block, inside the compiled step: vanishing gradients, seen."""
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from keras_resnet.training.gradient_blocks import block_names, block_of, norms_of_blocks
 from keras_resnet.training.optimizers import DecayMixin
-
-STEM, HEAD = "stem", "head"
-_BLOCK = re.compile(r"(?:^|/)(stage\d+_block\d+)_")  # layer names are API
-_STEM = re.compile(r"(?:^|/)stem_")
-
-
-def block_of(path: str) -> str:
-    """Returns the block that a variable belongs to, by its path: stem, stage1_block1, …, head."""
-    if found := _BLOCK.search(path):
-        return found[1]
-    return STEM if _STEM.search(path) else HEAD
 
 
 class GradientNorms:
@@ -39,7 +28,7 @@ class GradientNorms:
     def __init__(self, optimizer: Any, variables: Sequence[Any]):
         self._optimizer, self._variables = optimizer, variables
         self._blocks = [block_of(variable.path) for variable in variables]
-        self.names = list(dict.fromkeys(self._blocks))
+        self.names = block_names(self._blocks)
         self.last = tf.Variable(tf.zeros(len(self.names)), trainable=False)
         self._scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
         if not self._scaled:
@@ -61,10 +50,6 @@ class GradientNorms:
         else:
             self._optimizer.apply(gradients, self._variables)
             summed = DecayMixin.take_gradients()
-        return tf.cond(wanted, lambda: self._norms(summed), lambda: tf.zeros(len(self.names)))
-
-    def _norms(self, gradients: Sequence[tf.Tensor]) -> tf.Tensor:
-        squares: dict[str, list] = {name: [] for name in self.names}
-        for name, gradient in zip(self._blocks, gradients, strict=True):
-            squares[name].append(tf.reduce_sum(tf.square(tf.cast(gradient, tf.float32))))
-        return tf.sqrt(tf.stack([tf.add_n(parts) for parts in squares.values()]))
+        return tf.cond(
+            wanted, lambda: norms_of_blocks(self._blocks, summed), lambda: tf.zeros(len(self.names))
+        )
