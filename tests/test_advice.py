@@ -110,7 +110,7 @@ def test_other_classes_are_another_data_set(photos, tmp_path):
 @pytest.mark.parametrize("epochs", [1, pytest.param(2, marks=pytest.mark.ci)])
 def test_a_loss_that_is_not_finite(epochs, tmp_path, monkeypatch):
     """The advice holds with a checkpoint and before the first one."""
-    engine = find_engine()
+    engine = find_engine(default_config())
     train, calls = engine.train, []
 
     def poison(self, batches, steps, *more):

@@ -53,6 +53,9 @@ _ROWS = (
         help="Fixes the initial weights, the order of the examples and the augmentation."),
     Key("deterministic", False, resume=NOTED,
         help="Computes the same bits in every run on the same devices, which is slower."),
+    Key("engine", "auto", choices=("auto", "tensorflow", "jax"), resume=NOTED, since=3,
+        absent={1: "auto", 2: "auto"},
+        help="What computes: tf.distribute or one jitted JAX program; auto: KERAS_BACKEND says."),
     # On another number of replicas batch norm takes its statistics of parts of another size.
     Key("strategy", "auto", resume=NOTED,
         choices=Registry("training.tensorflow.strategy", "STRATEGIES", also=("auto",)),
@@ -61,6 +64,13 @@ _ROWS = (
         help="How many GPUs mirrored uses, or parts it splits a CPU into; 0 takes all."),
     Key("connect_timeout", 300.0, range=NOT_NEGATIVE, resume=FREELY, per_host=True,
         help="Seconds that multi_worker waits for the other hosts."),
+    # Of engine=jax; tf.distribute is told by TF_CONFIG.
+    Key("distributed.coordinator", "", resume=FREELY, since=3, absent={1: "", 2: ""},
+        help="With engine=jax: host:port of the first process; empty where the cluster knows."),
+    Key("distributed.num_processes", 0, range=NOT_NEGATIVE, resume=NOTED, since=3,
+        absent={1: 0, 2: 0}, help="With engine=jax: how many processes take part."),
+    Key("distributed.process_id", -1, range=Range(low=-1), resume=FREELY, per_host=True, since=3,
+        absent={1: -1, 2: -1}, help="With engine=jax: which of them this is, from 0 on."),
     # A run records what auto came to.
     Key("precision", "auto", choices=("auto", "float32", "mixed_bfloat16", "mixed_float16"),
         formerly={1: "float32", 2: "float32"},

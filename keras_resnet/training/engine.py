@@ -1,4 +1,4 @@
-"""The seam between a run and what computes it: TensorFlow today, under `tf.distribute`.
+"""The seam between a run and what computes it: TensorFlow under `tf.distribute`, or JAX.
 
 An engine has the devices, the network and its training state; it trains a number of steps,
 evaluates a number of batches, and hands its state out. The run (`run.py`), schedules, progress,
@@ -21,21 +21,30 @@ from keras_resnet.training.progress import Progress
 from keras_resnet.training.say import Say
 from keras_resnet.weights.checkpoint import Checkpoint
 
-# Keras' backend -> the class that trains on it.
-ENGINES = {"tensorflow": "keras_resnet.training.tensorflow.engine:TensorFlowEngine"}
+# Engine, which is also the name of the backend that Keras needs for it -> its class.
+ENGINES = {
+    "tensorflow": "keras_resnet.training.tensorflow.engine:TensorFlowEngine",
+    "jax": "keras_resnet.training.jax.engine:JaxEngine",
+}
 
 
-def find_engine() -> "type[Engine]":
-    """Returns the engine class for Keras' backend; `find_engine()(config)` starts the devices.
+def find_engine(config: ConfigDict) -> "type[Engine]":
+    """Returns the engine class for `engine`; `find_engine(config)(config)` starts the devices.
 
     Raises:
-        UserError: there is none for this backend.
+        UserError: Keras was started on another backend, or on one that has no engine.
     """
-    name = keras.backend.backend()
+    backend = keras.backend.backend()
+    name = backend if config.engine == "auto" else config.engine
     if name not in ENGINES:
         raise UserError(
             f"KERAS_BACKEND={name}: training runs on {', '.join(ENGINES)}; unset the variable "
             "(models and blocks work on every backend)"
+        )
+    if name != backend:
+        raise UserError(
+            f"config.engine={name!r}, but Keras has started on {backend} in this process: set "
+            f"KERAS_BACKEND={name} before anything imports Keras (the command line does)"
         )
     module, _, kind = ENGINES[name].partition(":")
     return getattr(importlib.import_module(module), kind)

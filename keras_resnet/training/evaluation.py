@@ -132,7 +132,7 @@ def evaluate(config: ConfigDict, workdir: WorkDir, checkpoint: Which | None = No
         UserError: there is no such checkpoint, it cannot be used, or the devices cannot.
         input_pipeline.DataError: the data set cannot be used, or is one of other classes.
     """
-    find_engine().check(config, workdir.path)
+    find_engine(config).check(config, workdir.path)
     engine, step = restore(config, workdir, checkpoint)
     with engine.explain_lost_hosts():
         source = open_source(config, config.data.eval_split)
@@ -165,7 +165,7 @@ def restore(
         UserError: there is none, or it cannot be used.
     """
     class_names = workdir.read_dataset()["classes"]
-    engine = find_engine()(config)
+    engine = find_engine(config)(config)
     with engine.explain_lost_hosts():
         engine.build(class_names)
         checkpoints = engine.checkpoints(workdir.checkpoints, Say(engine.is_chief))

@@ -136,7 +136,7 @@ def find_learning_rate(
     if steps < 2 * _FEWEST:
         raise UsageError(f"{steps} steps are too few; take {2 * _FEWEST} or more")
     config = take_over_preprocessing(config, workdir)
-    engine = find_engine()(config)
+    engine = find_engine(config)(config)
     with engine.explain_lost_hosts():
         source = open_source(config, config.data.train_split)
         weights = read_pretrained(config) if config.model.weights else None

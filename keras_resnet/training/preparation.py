@@ -94,7 +94,7 @@ def prepare(
     `given` are the callbacks besides those that the config names, each with its name.
     """
     # Devices, after all that can be refused without them.
-    engine_type = find_engine()
+    engine_type = find_engine(config)
     engine_type.check(config, path)
     workdir = WorkDir(path)
     config = take_over_preprocessing(workdir.keep_older_defaults(config), workdir)

@@ -61,6 +61,11 @@ class Plateau(schedules.LearningRateSchedule):
         self._rate = peak
         self._variable: keras.Variable | None = None
 
+    @property
+    def variable(self) -> keras.Variable | None:
+        """What compiled steps read the rate from, once it is built."""
+        return self._variable
+
     def build(self) -> None:
         """Makes the variable that compiled steps read; call it where the optimizer is made."""
         self._variable = keras.Variable(self._rate, trainable=False, dtype="float32", name="rate")

@@ -1,0 +1,159 @@
+"""From the config keys `strategy` and `devices` to a mesh of JAX devices with one axis.
+
+The names are those of tf.distribute's strategies, so that one config serves both engines.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import tensorflow as tf
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from keras_resnet.backend import cpu_multiplies_bfloat16
+from keras_resnet.errors import UsageError, UserError
+from keras_resnet.training.jax import processes
+
+AXIS = "data"
+# NVIDIA's Ampere, the first with bfloat16 (CUDA C++ Programming Guide, "Compute Capabilities").
+_FIRST_GPU = (8, 0)
+
+
+def make_mesh(config: ConfigDict) -> Mesh:
+    """Returns the mesh of `strategy` and `devices`, whose only axis is AXIS.
+
+    The first call that touches JAX's devices in a process: only before its runtime starts can the
+    CPU be split and the other processes be met. TensorFlow, which reads the data, keeps to the CPU.
+
+    Raises:
+        UsageError: `devices` does not fit the strategy.
+        UserError: the devices or processes it needs are not there, or a process differs.
+    """
+    for kind in ("GPU", "TPU"):
+        tf.config.set_visible_devices([], kind)
+    if config.xla == "off":
+        raise UsageError("config.xla='off': engine=jax compiles every step; take xla=auto")
+    if config.xla_cache:
+        jax.config.update("jax_compilation_cache_dir", os.path.expanduser(config.xla_cache))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    if config.deterministic:
+        _add_flag("--xla_gpu_deterministic_ops=true")
+    name = config.strategy
+    if name == "auto":
+        name = "multi_worker" if processes.announced(config) else "all"
+    make, used = _MESHES[name]
+    if config.devices > 1 and used:
+        raise UsageError(
+            f"config.devices={config.devices} is for strategy=mirrored; {name} uses {used}"
+        )
+    devices = make(config)
+    # The devices of a process are neighbors, as the parts of the global batch are.
+    devices = sorted(devices, key=lambda device: (device.process_index, device.id))
+    return Mesh(np.array(devices), (AXIS,))
+
+
+def describe(mesh: Mesh) -> str:
+    """Returns the devices in words, for example "JAX on 8 × TPU v5 lite in 2 processes"."""
+    device, count = mesh.devices[0], mesh.devices.size
+    kind = "CPU" if device.platform == "cpu" else device.device_kind
+    hosts = jax.process_count()
+    text = f"JAX on {f'{count} × ' if count > 1 else ''}{kind}"
+    return f"{text} in {hosts} processes" if hosts > 1 else text
+
+
+def device_kind(mesh: Mesh) -> str:
+    """Returns "TPU", "GPU" or "CPU": what the replicas compute on."""
+    return mesh.devices[0].platform.upper()
+
+
+def resolve_precision(config: ConfigDict, mesh: Mesh) -> ConfigDict:
+    """Returns `config`, in place of precision=auto with what that is on the devices.
+
+    XLA emulates bfloat16 on a CPU even where that multiplies it, so float32 is taken there.
+    """
+    if config.precision != "auto":
+        return config
+    native = processes.mean(float(_multiplies_bfloat16(mesh))) == 1.0
+    config = config.copy_and_resolve_references()
+    config.precision = "mixed_bfloat16" if native else "float32"
+    return config
+
+
+def _multiplies_bfloat16(mesh: Mesh) -> bool:
+    kind = device_kind(mesh)
+    if kind == "GPU":
+        capability = getattr(mesh.devices[0], "compute_capability", "0.0")
+        return tuple(int(part) for part in str(capability).split(".")) >= _FIRST_GPU
+    return kind == "TPU" or (kind == "CPU" and cpu_multiplies_bfloat16())
+
+
+def _add_flag(flag: str) -> None:
+    flags = os.environ.get("XLA_FLAGS", "")
+    if flag.partition("=")[0] not in flags:  # the user's own comes first
+        os.environ["XLA_FLAGS"] = f"{flags} {flag}".strip()
+
+
+def _cpu(config: ConfigDict) -> list[Any]:
+    _before_start("jax_platforms", "cpu")
+    return jax.devices("cpu")[:1]
+
+
+def _one_device(config: ConfigDict) -> list[Any]:
+    return jax.local_devices()[:1]
+
+
+def _mirrored(config: ConfigDict) -> list[Any]:
+    _before_start("jax_num_cpu_devices", config.devices)
+    devices, count = jax.local_devices(), config.devices
+    if count > len(devices):
+        kind = devices[0].platform.upper()
+        if kind == "CPU":
+            raise UserError(
+                f"config.devices={count}: JAX has started with {len(devices)} logical CPUs in this "
+                "process, and they cannot be split any more; set it in a new one"
+            )
+        raise UserError(f"config.devices={count}: this machine has {len(devices)} {kind}s")
+    return devices[: count or None]
+
+
+def _all(config: ConfigDict) -> list[Any]:
+    return _one_device(config) if config.devices == 1 else _mirrored(config)
+
+
+def _multi_worker(config: ConfigDict) -> list[Any]:
+    processes.join(config)
+    return jax.devices()
+
+
+def _tpu(config: ConfigDict) -> list[Any]:
+    processes.join_pod(config)
+    if jax.default_backend() != "tpu":
+        raise UserError(
+            f"strategy=tpu: JAX finds no TPU here, only {jax.default_backend()}; on a TPU VM "
+            "install keras-resnet-tpu[jax-tpu], elsewhere take strategy=auto"
+        )
+    return jax.devices()
+
+
+def _before_start(option: str, value: Any) -> None:
+    """Sets an option that JAX reads when it starts; it has no effect any more afterwards."""
+    if not value:
+        return
+    try:
+        jax.config.update(option, value)
+    except RuntimeError:  # it runs; whoever asks for more devices than it has is told
+        pass
+
+
+# Strategy -> (its devices, which those are in words; "" where config.devices says which).
+_MESHES: dict[str, tuple[Callable[[ConfigDict], list[Any]], str]] = {
+    "all": (_all, ""),
+    "cpu": (_cpu, "one"),
+    "one_device": (_one_device, "one"),
+    "mirrored": (_mirrored, ""),
+    "multi_worker": (_multi_worker, "all devices of each process"),
+    "tpu": (_tpu, "all chips"),
+}

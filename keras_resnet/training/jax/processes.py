@@ -1,0 +1,196 @@
+"""The processes of a run, each with its devices: how they meet, and what they settle.
+
+Every process calls the functions that settle something at the same places. With one process all is
+settled at once.
+"""
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
+
+from keras_resnet.errors import UsageError, UserError
+from keras_resnet.training.introduction import introduction_of
+
+# A process that has not been heard of for so long is lost, and the others end.
+HEARTBEAT_SECONDS = 60
+# What a collective operation or the coordination service says when its other end is gone.
+_LOST = re.compile(
+    r"UNAVAILABLE|ABORTED|DEADLINE_EXCEEDED|CANCELLED|Connection (reset|closed)|heartbeat|"
+    r"Gloo|NCCL|coordination service|peer",
+    re.IGNORECASE,
+)
+_KEYS = ("coordinator", "num_processes", "process_id")
+
+
+def announced(config: ConfigDict) -> bool:
+    """True if config or environment say that this process is one of several."""
+    return (
+        bool(config.distributed.coordinator)
+        or config.distributed.num_processes > 1
+        or bool(os.environ.get("JAX_COORDINATOR_ADDRESS"))
+        or int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
+    )
+
+
+def join(config: ConfigDict) -> None:
+    """Meets the other processes, and compares what must be the same in all of them.
+
+    Raises:
+        UsageError: it is not said who they are.
+        UserError: they do not come within `connect_timeout`, or one differs.
+    """
+    options = _options(config)
+    where = options.get("coordinator_address", "the coordinator that the cluster names")
+    try:
+        jax.distributed.initialize(
+            initialization_timeout=max(int(config.connect_timeout), 1),
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            **options,
+        )
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"strategy=multi_worker: no meeting at {where} within "
+            f"config.connect_timeout={config.connect_timeout:g} s ({_first_line(error)}). Start "
+            "the same command in every process, with config.distributed.num_processes the same "
+            "and process_id from 0 on"
+        ) from error
+    _check_introductions(introduction_of(config))
+
+
+def join_pod(config: ConfigDict) -> None:
+    """Meets the other hosts of a TPU slice, if it has several; they know of each other."""
+    if announced(config):
+        join(config)
+        return
+    try:
+        jax.distributed.initialize(
+            initialization_timeout=max(int(config.connect_timeout), 1),
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+        )
+    except ValueError:  # it is none
+        return
+    except RuntimeError as error:
+        raise UserError(
+            f"strategy=tpu: the hosts of this TPU did not meet ({_first_line(error)}); start the "
+            "same command on every host"
+        ) from error
+    _check_introductions(introduction_of(config))
+
+
+def several() -> bool:
+    """Whether other processes take part in the run."""
+    return jax.process_count() > 1
+
+
+def mean(value: float) -> float:
+    """Returns the mean of `value` over all processes, the same float in each."""
+    if not several():
+        return value
+    values = multihost_utils.process_allgather(np.float32(value))
+    return float(np.mean(values, dtype=np.float64))
+
+
+def any_process(value: bool) -> bool:
+    """Returns whether `value` is true in some process."""
+    return mean(float(value)) > 0
+
+
+def wait_for_all() -> None:
+    """Returns when every process has called this; one that ends earlier counts as lost."""
+    mean(0.0)
+
+
+def that_differ(digest: bytes) -> list[str]:
+    """Returns the names of the processes whose digest (16 bytes) is another than ours."""
+    if not several():
+        return []
+    mine = np.frombuffer(digest[:16], np.uint8)
+    rows = np.asarray(multihost_utils.process_allgather(mine))
+    return [_name(index) for index in range(len(rows)) if (rows[index] != mine).any()]
+
+
+@contextlib.contextmanager
+def explain_lost_processes() -> Iterator[None]:
+    """Turns JAX's error about a process that went away into a UserError."""
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, RuntimeError) as error:
+        if not several() or not _LOST.search(str(error)):
+            raise
+        raise UserError(
+            f"engine=jax: another of the {jax.process_count()} processes is lost "
+            f"({_first_line(error)}); start the same command in every process again, it resumes "
+            "at the newest checkpoint"
+        ) from error
+
+
+def _options(config: ConfigDict) -> dict[str, Any]:
+    """Returns the arguments of `jax.distributed.initialize` that config and variables say."""
+    given = config.distributed
+    if not given.coordinator and given.num_processes == 0 and given.process_id == -1:
+        names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+        address, count, index = (os.environ.get(name, "") for name in names)
+        if not (address and count and index):
+            return {}  # Slurm's, or a TPU's: JAX finds out
+        try:
+            return _checked(address, int(count), int(index), names)
+        except ValueError as error:
+            raise UsageError(f"{names[1]}={count!r}, {names[2]}={index!r}: {error}") from error
+    names = tuple(f"config.distributed.{key}" for key in _KEYS)
+    return _checked(given.coordinator, given.num_processes, given.process_id, names)
+
+
+def _checked(address: str, count: int, index: int, names: tuple) -> dict[str, Any]:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+        raise UsageError(
+            f"{names[0]}={address!r} is no host:port of the first process, such as 10.0.0.1:1234"
+        )
+    if count < 1 or not 0 <= index < count:
+        raise UsageError(
+            f"{names[1]}={count} and {names[2]}={index}: the first is the number of processes, the "
+            "second counts them from 0 on"
+        )
+    return {"coordinator_address": address, "num_processes": count, "process_id": index}
+
+
+def _check_introductions(ours: dict[str, Any]) -> None:
+    """Raises UserError, in every process, unless all have the same config, code and versions."""
+    if not several():
+        return
+    # Texts of any length by two collectives of fixed shapes.
+    text = np.frombuffer(json.dumps(ours, default=str).encode(), np.uint8)
+    lengths = np.asarray(multihost_utils.process_allgather(np.int32(len(text))))
+    padded = np.zeros(int(lengths.max()), np.uint8)
+    padded[: len(text)] = text
+    rows = np.asarray(multihost_utils.process_allgather(padded))
+    first = json.loads(rows[0][: lengths[0]].tobytes())
+    for index in range(1, len(rows)):
+        other = json.loads(rows[index][: lengths[index]].tobytes())
+        differing = sorted(
+            key for key in {*first, *other} if first.get(key) != other.get(key)
+        )
+        if differing:
+            key = differing[0]
+            more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
+            raise UserError(
+                f"{_name(0)} has {key}={first.get(key)!r}, {_name(index)} {other.get(key)!r}{more}: "
+                "every process of a run takes the same command"
+            )
+
+
+def _name(index: int) -> str:
+    return f"process {index}"
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200] if lines else type(error).__name__

@@ -1,0 +1,326 @@
+"""What one replica computes in a step, and the jitted programs over all of them.
+
+A step is one `jax.jit` of a `jax.shard_map` over the mesh: each device normalizes by the statistics
+of its own part of the batch, as under tf.distribute, and gradients, sums and moving statistics are
+added up over the axis inside the program, where XLA can overlap that with computation. The state is
+donated, so that no second copy of it lies on the devices.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import keras
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+from keras.optimizers import LossScaleOptimizer
+from ml_collections import ConfigDict
+
+from keras_resnet.layers import BatchNormalization, NormalizeImages
+from keras_resnet.layers.keras_internals import layers_within
+from keras_resnet.layers.replicas import replica_axis
+from keras_resnet.training import mixing
+from keras_resnet.training.counting import counting_of
+from keras_resnet.training.engine import Evaluated
+from keras_resnet.training.gradient_blocks import block_names, block_of, norms_of_blocks
+from keras_resnet.training.jax.devices import AXIS, device_kind
+from keras_resnet.training.jax.loss_scale import update_scaled
+from keras_resnet.training.losses import example_losses, example_weights
+
+# Steps that are handed to the devices before the host waits for the one so many before.
+_IN_FLIGHT = 2
+_EVERYWHERE = PartitionSpec()
+
+
+class State(NamedTuple):
+    """The arrays that a training step takes and gives; each is the same on all devices.
+
+    Attributes:
+        trained: values of `model.trainable_variables`.
+        rest: of `model.non_trainable_variables`, random state included.
+        optimizer: of `optimizer.variables`.
+        averages: moving averages of weights, of the variables that are averaged.
+    """
+
+    trained: list[Any]
+    rest: list[Any]
+    optimizer: list[Any]
+    averages: list[Any]
+
+
+class Steps:
+    """The compiled training and evaluation steps of one model.
+
+    Args:
+        model: maps normalized float images [b, h, w, 3] to logits [b, classes].
+        optimizer: a Keras optimizer, built for the model's trainable variables; None evaluates
+            only.
+        mesh: of all devices, with the axis AXIS.
+        config: reads `batch_size`, `accumulate_steps`, `loss`, `ema`, `data.multi_label` and
+            `log_gradient_norms`.
+        averaged: the variables of which moving averages are kept.
+        rate: the variable of a learning rate that evaluations lower; None without one.
+        class_weights: of the loss, one for each class; () for none. With `data.multi_label` they
+            are factors of the loss of its yes, else of the examples that have it as their label.
+
+    Attributes:
+        norm_names: of the blocks whose norms are given; [] without.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        optimizer: Any,
+        mesh: Mesh,
+        config: ConfigDict,
+        averaged: Sequence[keras.Variable] = (),
+        rate: keras.Variable | None = None,
+        class_weights: Sequence[float] = (),
+    ):
+        self.model, self.optimizer, self.mesh, self.config = model, optimizer, mesh, config
+        self.class_weights = tuple(class_weights)
+        self.counting = counting_of(config.data.multi_label, model.outputs[0].shape[-1])
+        self.trained = list(model.trainable_variables)
+        self.rest = list(model.non_trainable_variables)
+        self._rate = [] if rate is None else [rate]
+        self._scaled = isinstance(optimizer, LossScaleOptimizer)
+        moving = {id(variable) for variable in _moving_statistics(model)}
+        self._moving = [id(variable) in moving for variable in self.rest]
+        self._averaged = _places(averaged, self.trained, self.rest)
+        self._normalized = NormalizeImages(
+            model.preprocessing.mean,
+            model.preprocessing.std,
+            model.preprocessing.channel_order,
+            "channels_last",
+        )
+        logs_norms = config.log_gradient_norms == "on" or (
+            config.log_gradient_norms == "auto" and device_kind(mesh) == "CPU"
+        )
+        self._blocks = [block_of(variable.path) for variable in self.trained if logs_norms]
+        self.norm_names = block_names(self._blocks)
+        parts = PartitionSpec(None, AXIS) if config.accumulate_steps > 1 else PartitionSpec(AXIS)
+        self._train = self._on_all(
+            self.train_step, (_EVERYWHERE, _EVERYWHERE, parts, _EVERYWHERE), donate_argnums=0
+        )
+        self._evaluate: dict[int, Callable] = {}
+
+    def _on_all(self, step: Callable, specs: tuple, **options: Any) -> Callable:
+        """Compiles what a replica does; what it returns is the same on all of them."""
+
+        def traced(*args):
+            with replica_axis(AXIS):
+                return step(*args)
+
+        mapped = jax.shard_map(
+            traced, mesh=self.mesh, in_specs=specs, out_specs=_EVERYWHERE, check_vma=False
+        )
+        return jax.jit(mapped, **options)
+
+    # ---- Training -----------------------------------------------------------------------------
+
+    def train(
+        self, state: State, batches: Iterator[Any], steps: int, taken: Callable[[State], None]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Runs `steps` training steps.
+
+        Args:
+            state: is gone afterwards.
+            batches: gives the batch of each step.
+            steps: how many.
+            taken: called with each new state, the old one being gone.
+
+        Returns:
+            The sums of each step, float32[steps, 4], and the norms of the last one.
+        """
+        counted: list[Any] = []
+        norms: Any = np.zeros(0, np.float32)
+        rate = [np.asarray(variable.value) for variable in self._rate]
+        for index in range(steps):
+            batch = next(batches)
+            state, sums, norms = self._train(state, rate, batch, index == steps - 1)
+            taken(state)
+            counted.append(sums)
+            if index >= _IN_FLIGHT:
+                counted[index - _IN_FLIGHT].block_until_ready()
+        return np.stack([np.asarray(sums) for sums in counted]), np.asarray(norms)
+
+    def lower(self, state: Any, rate: Any, batch: Any) -> Any:
+        """Returns `jax.stages.Lowered` of the training step; arguments may be shapes."""
+        return self._train.lower(state, rate, batch, jax.ShapeDtypeStruct((), "bool"))
+
+    def train_step(self, state: State, rate: list, batch: dict[str, Any], log_norms: Any) -> Any:
+        """One replica's part of a training step, of `accumulate_steps` parts of its batch.
+
+        Returns:
+            The new state, the sums over the global batch, float32[4], and the norm of the gradient
+            of each of `norm_names`, zeros unless `log_norms`.
+        """
+        scale = self._loss_scale(state)
+        if self.config.accumulate_steps > 1:
+            gradients, sums, rest = self._accumulate(state, batch, scale)
+        else:
+            gradients, sums, rest = self._forward_backward(state.trained, state.rest, batch, scale)
+        gradients, sums = jax.lax.psum((gradients, sums), AXIS)
+        # Averaged once for all layers; the random state advances alike everywhere.
+        rest = [
+            jax.lax.pmean(value, AXIS) if moves else value
+            for value, moves in zip(rest, self._moving, strict=True)
+        ]
+        norms = self._norms(gradients, scale, log_norms)
+        trained, optimizer = self._update(state, gradients, rate)
+        averages = self._average(state.averages, trained, rest, optimizer)
+        return State(trained, rest, optimizer, averages), sums, norms
+
+    def _accumulate(self, state: State, batch: dict[str, Any], scale: Any) -> tuple:
+        """Goes over the parts of a batch, one after the other; sums gradients and counts."""
+
+        def part(carried, batch):
+            gradients, sums, rest = carried
+            added, counted, rest = self._forward_backward(state.trained, rest, batch, scale)
+            gradients = [a + b.astype(a.dtype) for a, b in zip(gradients, added, strict=True)]
+            return (gradients, sums + counted, rest), None
+
+        zeros = [jnp.zeros_like(value) for value in state.trained]
+        start = (zeros, jnp.zeros(len(self.counting.names)), state.rest)
+        return jax.lax.scan(part, start, batch)[0]
+
+    def _forward_backward(self, trained: list, rest: list, batch: dict, scale: Any) -> tuple:
+        """Returns gradients of the loss over the global batch, our sums, and the new `rest`.
+
+        With numbers for mixing images and targets are mixed, and top1 and top5 ask for the label
+        with the larger share.
+        """
+        images, labels, mix = batch["image"], batch["label"], batch.get("mix")
+        if mix is not None:
+            images = mixing.mix_images(images, mix)
+        images = self._normalize(images)
+
+        def loss_of(trained):
+            logits, new_rest = self.model.stateless_call(trained, rest, images, training=True)
+            losses = self._weighted_losses(labels, logits, mix)
+            loss = jnp.sum(losses) / self.config.batch_size * scale
+            return loss, (losses, logits, new_rest)
+
+        gradients, (losses, logits, rest) = jax.grad(loss_of, has_aux=True)(trained)
+        if mix is not None:
+            labels = mixing.major_labels(labels, mix)
+        return gradients, self.counting.sums(losses, labels, logits), rest
+
+    def _weighted_losses(self, labels: Any, logits: Any, mix: Any) -> Any:
+        if self.config.data.multi_label:
+            return example_losses(self.config.loss, labels, logits, mix, self.class_weights)
+        losses = example_losses(self.config.loss, labels, logits, mix)
+        if self.class_weights:
+            losses *= example_weights(self.class_weights, labels, mix)
+        return losses
+
+    def _update(self, state: State, gradients: list, rate: list) -> tuple[list, list]:
+        """Returns the weights and the optimizer's variables after an update."""
+        if self._scaled:
+            return update_scaled(self.optimizer, self._apply, state, gradients, rate)
+        return self._apply(self.optimizer, state.optimizer, state.trained, gradients, rate)
+
+    def _apply(
+        self, optimizer: Any, values: list, trained: list, gradients: list, rate: list
+    ) -> tuple[list, list]:
+        # Not `stateless_apply`: it wants all variables that the optimizer was built for, of which
+        # those of a first stage are a part.
+        variables = [*self.trained, *optimizer.variables, *self._rate]
+        mapping = list(zip(variables, [*trained, *values, *rate], strict=True))
+        with keras.StatelessScope(state_mapping=mapping) as scope:
+            optimizer.apply(gradients, self.trained)
+        after = [scope.get_current_value(variable) for variable in variables]
+        return after[: len(trained)], after[len(trained) : len(trained) + len(values)]
+
+    def _average(self, averages: list, trained: list, rest: list, optimizer: list) -> list:
+        """Moves the averages towards the weights: average + (1 - decay) · (weight - average)."""
+        if not averages:
+            return averages
+        # 1 - decay, in Python: in float32 the difference from 1 would lose its digits.
+        rate: Any = 1.0 - self.config.ema.decay
+        if self.config.ema.warmup:
+            # As `tf.train.ExponentialMovingAverage`: min(decay, (1 + t) / (10 + t)).
+            step = optimizer[self._iterations()].astype("float32")
+            rate = jnp.maximum(rate, 9.0 / (10.0 + step))
+        weights = [*trained, *rest]
+        followed = [weights[place] for place in self._averaged]
+        return [
+            average + jnp.asarray(rate, average.dtype) * (weight - average)
+            for average, weight in zip(averages, followed, strict=True)
+        ]
+
+    def _iterations(self) -> int:
+        counter = self.optimizer.iterations
+        return next(i for i, v in enumerate(self.optimizer.variables) if v is counter)
+
+    def _norms(self, gradients: list, scale: Any, wanted: Any) -> Any:
+        if not self._blocks:
+            return jnp.zeros(0)
+        return jax.lax.cond(
+            wanted,
+            lambda: norms_of_blocks(self._blocks, gradients) / scale,
+            lambda: jnp.zeros(len(self.norm_names)),
+        )
+
+    def _loss_scale(self, state: State) -> Any:
+        """What the loss is multiplied by; 1 but in float16."""
+        if not self._scaled:
+            return 1.0
+        variables = self.optimizer.variables
+        scale = self.optimizer.dynamic_scale
+        return next(x for v, x in zip(variables, state.optimizer, strict=True) if v is scale)
+
+    # ---- Evaluation ---------------------------------------------------------------------------
+
+    def evaluate(self, weights: list, batches: Iterator[Any], steps: int, every: int) -> Evaluated:
+        """Evaluates `steps` batches with the values of `model.variables`; as `Engine.evaluate`."""
+        if every not in self._evaluate:
+            # The examples' rows are gathered, as every host wants them all.
+            step = partial(self.evaluate_step, every=every)
+            self._evaluate[every] = self._on_all(step, (_EVERYWHERE, PartitionSpec(AXIS)))
+        found: list[Evaluated] = []
+        for index in range(steps):
+            found.append(self._evaluate[every](weights, next(batches)))
+            if index >= _IN_FLIGHT:
+                found[index - _IN_FLIGHT].sums.block_until_ready()
+        arrays = [Evaluated(*map(np.asarray, one)) for one in found]
+        sums = np.stack([one.sums for one in arrays])
+        rest = (np.concatenate(values) for values in zip(*(one[1:] for one in arrays), strict=True))
+        return Evaluated(sums, *rest)
+
+    def evaluate_step(self, weights: list, batch: dict[str, Any], every: int = 1) -> Evaluated:
+        """One replica's part of an evaluation step; what it returns is of all replicas."""
+        mapping = list(zip(self.model.variables, weights, strict=True))
+        with keras.StatelessScope(state_mapping=mapping):
+            logits = self.model(self._normalize(batch["image"]), training=False)
+        losses = example_losses(self.config.loss, batch["label"], logits)
+        rows = self.counting.rows(batch["label"], logits, batch["mask"])
+        sums = self.counting.sums(losses, batch["label"], logits, batch["mask"])
+        of_examples = (rows, logits.astype("float32")[::every], rows[::every])
+        return Evaluated(
+            jax.lax.psum(sums, AXIS),
+            *(jax.lax.all_gather(values, AXIS, tiled=True) for values in of_examples),
+        )
+
+    def _normalize(self, images: Any) -> Any:
+        return self._normalized(images).astype(self.model.compute_dtype)
+
+
+def _moving_statistics(model: keras.Model) -> Iterator[keras.Variable]:
+    """The statistics that a training step changes, differently on each replica."""
+    for layer in layers_within(model):
+        if isinstance(layer, (BatchNormalization, keras.layers.BatchNormalization)):
+            if layer.trainable:
+                yield from (layer.moving_mean, layer.moving_variance)
+
+
+def _places(
+    averaged: Sequence[keras.Variable],
+    trained: Sequence[keras.Variable],
+    rest: Sequence[keras.Variable],
+) -> list[int]:
+    """Returns where the averaged variables stand among `trained` and `rest`."""
+    places = {id(variable): place for place, variable in enumerate([*trained, *rest])}
+    return [places[id(variable)] for variable in averaged]
