@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_resnet.layers.replicas import current_replica_axis
+
 
 @keras.saving.register_keras_serializable(package="keras_resnet")
 class BatchNormalization(keras.layers.BatchNormalization):
@@ -47,18 +49,31 @@ class BatchNormalization(keras.layers.BatchNormalization):
     """
 
     def __init__(self, axis=-1, momentum=0.9, epsilon=1e-5, **kwargs):
+        # Keras refuses this one on every backend but TensorFlow.
+        synchronized = kwargs.get("synchronized", False)
+        if keras.backend.backend() == "jax":
+            kwargs["synchronized"] = False
         super().__init__(axis=axis, momentum=momentum, epsilon=epsilon, **kwargs)
+        self.synchronized = synchronized
         # Set by `defer_moving_statistics`; a way to run, no part of the configuration.
         self.averages_over_replicas = True
 
     def call(self, inputs, training=None, mask=None):
+        backend = keras.backend.backend()
         renorm = getattr(self, "renorm", False)  # older versions of Keras 3 have no renorm
-        if keras.backend.backend() != "tensorflow" or renorm:
+        if backend not in ("tensorflow", "jax") or renorm:
             return super().call(inputs, training=training, mask=mask)
+        if training and self.trainable:
+            self._check_mask(inputs, mask)
+            return (
+                self._training_call_on_jax(inputs, mask)
+                if backend == "jax"
+                else self._training_call(inputs, mask)
+            )
+        if backend == "jax":  # XLA makes one operation of Keras' code
+            return super().call(inputs, training=False, mask=mask)
         from keras_resnet.layers import tensorflow_batch_norm as kernels
 
-        if training and self.trainable:
-            return self._training_call(kernels, inputs, mask)
         if not kernels.has_fused_kernel(inputs):
             return super().call(inputs, training=False, mask=mask)
         scale, offset = self._scale_and_offset()
@@ -76,13 +91,39 @@ class BatchNormalization(keras.layers.BatchNormalization):
         """`fn` itself: see the class docstring on `keras.RematScope`."""
         return fn
 
-    def _training_call(self, kernels, inputs, mask):
-        """Normalize by the batch's statistics and update the moving ones (TensorFlow)."""
+    def _check_mask(self, inputs, mask):
         if mask is not None and len(mask.shape) != len(inputs.shape) - 1:
             raise ValueError(
                 "The mask of a BatchNormalization layer has one dimension less than its inputs "
                 f"(no channels), received mask.shape={mask.shape}, inputs.shape={inputs.shape}."
             )
+
+    def _training_call_on_jax(self, inputs, mask):
+        """Normalize by the batch's statistics and update the moving ones (JAX)."""
+        from keras_resnet.layers import jax_batch_norm as kernels
+
+        replicas = current_replica_axis() if self.synchronized else None
+        if mask is None and kernels.has_fused_kernel(inputs):
+            outputs, mean, variance, count = kernels.fused_training(
+                inputs,
+                self.axis,
+                ops.cast(self.gamma, "float32") if self.scale else None,
+                ops.cast(self.beta, "float32") if self.center else None,
+                ops.convert_to_tensor(self.moving_mean),
+                self.epsilon,
+                replicas,
+            )
+        else:
+            mean, variance, count = kernels.moments(inputs, self.axis, mask, replicas)
+            outputs = self._normalize(kernels, inputs, mean, variance)
+            mean, variance = ops.stop_gradient(mean), ops.stop_gradient(variance)
+        self._update_moving_statistics(mean, variance, count)
+        return outputs
+
+    def _training_call(self, inputs, mask):
+        """Normalize by the batch's statistics and update the moving ones (TensorFlow)."""
+        from keras_resnet.layers import tensorflow_batch_norm as kernels
+
         if self.synchronized and kernels.several_replicas():
             mean, variance, count = kernels.synchronized_moments(
                 inputs, self.axis, mask, ops.convert_to_tensor(self.moving_mean)
@@ -103,7 +144,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return outputs
 
     def _normalize(self, kernels, inputs, mean, variance):
-        """Outputs for given statistics, computed in their type (TensorFlow)."""
+        """Outputs for given statistics, computed in their type."""
         shape = kernels.broadcast_shape(inputs, self.axis)
         factor = ops.rsqrt(variance + self.epsilon)
         if self.scale:
@@ -124,7 +165,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         )
 
     def _update_moving_statistics(self, mean, variance, count):
-        """Move towards a batch's statistics, where the batch had any values (TensorFlow)."""
+        """Move towards a batch's statistics, where the batch had any values."""
         for variable, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
             before = ops.cast(variable, batch.dtype)
             after = before * self.momentum + batch * (1.0 - self.momentum)
