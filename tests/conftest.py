@@ -35,7 +35,8 @@ else:
     # Small networks run for milliseconds and compile for seconds: half of them saved (measured).
     os.environ.setdefault(
         "XLA_FLAGS",
-        "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+        "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+        " --xla_force_host_platform_device_count=4",  # for tests with replicas
     )
     # Data, training, export and the command line run on TensorFlow.
     _EVERY_BACKEND = (

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_resnet.layers.replicas import current_replica_axis
+
 
 @keras.saving.register_keras_serializable(package="keras_resnet")
 class StochasticDepth(keras.layers.Layer):
@@ -14,8 +16,9 @@ class StochasticDepth(keras.layers.Layer):
     whole batch and multiplies by `1 - rate` in inference instead). Put it at the end of the
     residual branch, before the sum.
 
-    Under `tf.distribute` each replica draws on its own (with a plain `SeedGenerator`, as in Keras'
-    `Dropout`, example i of every replica meets the same fate).
+    Under `tf.distribute`, and on JAX under `keras_resnet.layers.replica_axis`, each replica draws
+    on its own (with a plain `SeedGenerator`, as in Keras' `Dropout`, example i of every replica
+    meets the same fate).
 
     Input and output: a float tensor of shape `(batch, ...)`, of any rank; the dtype stays.
 
@@ -63,20 +66,33 @@ class StochasticDepth(keras.layers.Layer):
 
 
 class _ReplicaSeedGenerator(keras.random.SeedGenerator):
-    """A `SeedGenerator` whose seeds differ from replica to replica of a `tf.distribute` strategy.
+    """A `SeedGenerator` whose seeds differ from replica to replica of a training step.
 
     The state itself advances alike on all of them.
     """
 
     def next(self, ordered=True):
         seed = super().next(ordered)
-        if keras.backend.backend() != "tensorflow":
+        replica = _replica()
+        if replica is None:
             return seed
+        replica = ops.cast(replica, seed.dtype)
+        # The golden ratio of 2**31 keeps replica 1 of seed 0 apart from replica 0 of seed 1.
+        return seed + ops.stack([replica * 1_327_217_885, ops.zeros_like(replica)])
+
+
+def _replica():
+    """The number of the replica that runs, a scalar tensor; `None` where there is but one."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
         import tensorflow as tf
 
         context = tf.distribute.get_replica_context()
         if context is None or context.num_replicas_in_sync == 1:
-            return seed
-        replica = ops.cast(context.replica_id_in_sync_group, seed.dtype)
-        # The golden ratio of 2**31 keeps replica 1 of seed 0 apart from replica 0 of seed 1.
-        return seed + ops.stack([replica * 1_327_217_885, ops.zeros_like(replica)])
+            return None
+        return context.replica_id_in_sync_group
+    if backend == "jax" and (axis := current_replica_axis()) is not None:
+        import jax
+
+        return jax.lax.axis_index(axis)
+    return None
