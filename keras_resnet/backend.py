@@ -13,6 +13,13 @@ NO_TENSORFLOW = (
     "pip install 'keras-resnet-tpu[cpu]', or [gpu] for NVIDIA GPUs, or [tpu] for Cloud TPU"
 )
 
+_JAX_EXTRAS = (
+    "pip install 'keras-resnet-tpu[jax-cpu]', or [jax-cuda] for NVIDIA GPUs, or [jax-tpu] for "
+    "Cloud TPU"
+)
+# Engines of training, by the name of Keras' backend for each.
+ENGINE_NAMES = ("tensorflow", "jax")
+
 
 def backend_name() -> str:
     """Returns the backend Keras will choose, by Keras' own rules, without importing Keras."""
@@ -30,6 +37,34 @@ def tensorflow_is_installed() -> bool:
     return importlib.util.find_spec("tensorflow") is not None
 
 
+def engine_name(choice: str) -> str:
+    """Returns the engine that the config key `engine` comes to, "tensorflow" or "jax", or whatever
+    backend KERAS_BACKEND names."""
+    return backend_name() if choice == "auto" else choice
+
+
+def require_engine(choice: str) -> None:
+    """Raises UserError unless a run can be trained with `engine`.
+
+    Both engines read their images through TensorFlow. Keras' backend is the engine's, so it has to
+    be chosen before anything imports Keras.
+
+    Args:
+        choice: of the config key `engine`.
+    """
+    name = engine_name(choice)
+    if name not in ENGINE_NAMES:
+        raise UserError(
+            f"KERAS_BACKEND={name}: training runs on {' or '.join(ENGINE_NAMES)}; unset the "
+            "variable (models and blocks work on every backend)"
+        )
+    if name == "jax" and importlib.util.find_spec("jax") is None:
+        raise UserError(f"engine=jax, but JAX is not installed. {_JAX_EXTRAS}")
+    if not tensorflow_is_installed():
+        reads = f"engine=jax reads images through TensorFlow, too. {_JAX_EXTRAS}"
+        raise UserError(reads if name == "jax" else NO_TENSORFLOW)
+
+
 def require_backend() -> None:
     """Raises ImportError, naming the extras, if Keras would run on TensorFlow and it is missing."""
     if backend_name() == "tensorflow" and not tensorflow_is_installed():
@@ -38,13 +73,14 @@ def require_backend() -> None:
 
 
 def require_tensorflow() -> None:
-    """Raises UserError unless training, evaluation and prediction (TensorFlow only) can run."""
+    """Raises UserError unless what runs on TensorFlow alone can: prediction, export, pictures."""
     if not tensorflow_is_installed():
         raise UserError(NO_TENSORFLOW)
     if backend_name() != "tensorflow":
         raise UserError(
-            f"KERAS_BACKEND={backend_name()}: the command line runs on TensorFlow; unset it "
-            "(models and blocks work on every backend from Python)"
+            f"KERAS_BACKEND={backend_name()}: this runs on TensorFlow; set KERAS_BACKEND=tensorflow "
+            "before anything imports Keras (models and blocks work on every backend, training on "
+            "TensorFlow and JAX)"
         )
 
 

@@ -18,9 +18,9 @@ from keras_resnet import input_pipeline
 from keras_resnet.config.schema import KEYS
 from keras_resnet.models import create_model
 from keras_resnet.training import optimizers, run
+from keras_resnet.training.gradient_blocks import block_of
 from keras_resnet.training.reporting import without_nan
 from keras_resnet.training.tensorflow.batches import split_batches
-from keras_resnet.training.gradient_blocks import block_of
 from keras_resnet.training.tensorflow.step import Steps
 from keras_resnet.training.tensorflow.strategy import make_strategy
 from keras_resnet.training.workdir import WorkDir

@@ -34,7 +34,7 @@ from keras_resnet.commands.options import (
     define_trusted_switch,
     notes_on_stderr,
 )
-from keras_resnet.commands.startup import start_tensorflow
+from keras_resnet.commands.startup import start_engine, start_tensorflow
 from keras_resnet.config import KEYS, check, default_config, overrides, source_options
 from keras_resnet.data_evaluation import LabelSetDataEvaluation
 from keras_resnet.errors import UsageError
@@ -106,7 +106,7 @@ def _run_workdir(flags: absl_flags.FlagValues) -> int:
         raise UsageError("--format=csv goes with --data; a run has its classes.csv")
     workdir = WorkDir(flags.workdir)
     resolved = check(overrides.apply(workdir.read_config(), flags))
-    start_tensorflow()
+    start_engine(resolved.engine)
     from keras_resnet.training import evaluation
 
     result = evaluation.evaluate(resolved, workdir, flags.checkpoint)

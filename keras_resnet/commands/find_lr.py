@@ -19,7 +19,7 @@ from keras_resnet.commands.options import (
     require_config,
     write_json,
 )
-from keras_resnet.commands.startup import start_tensorflow
+from keras_resnet.commands.startup import start_engine
 from keras_resnet.config import check, overrides
 from keras_resnet.errors import UsageError
 from keras_resnet.training.workdir import WorkDir
@@ -60,7 +60,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     else:
         require_config(flags, arguments, _EXAMPLE)
         config = overrides.resolve(flags)
-    start_tensorflow()
+    start_engine(config.engine)
     from keras_resnet.training.learning_rate_finder import find_learning_rate
 
     with tqdm.tqdm(total=flags.steps, unit="step", dynamic_ncols=True, disable=None) as bar:

@@ -1,4 +1,4 @@
-"""How a command starts TensorFlow or Keras."""
+"""How a command starts TensorFlow, JAX or Keras."""
 
 import contextlib
 import importlib
@@ -14,15 +14,35 @@ from keras_resnet.errors import UserError
 def start_tensorflow() -> None:
     """Imports TensorFlow, without what its libraries write to stderr unless that fails.
 
-    They announce themselves there at import, which no log level turns off.
+    They announce themselves there at import, which no log level turns off. Keras will run on it,
+    whatever KERAS_BACKEND is for trainings of this shell.
 
     Raises:
-        UserError: TensorFlow is not installed, or Keras would run on another backend.
+        UserError: TensorFlow is not installed, or Keras runs on another backend already.
     """
+    _choose_backend("tensorflow")
     backend.require_tensorflow()
     backend.prefer_onednn()
     with _silent():
         importlib.import_module("tensorflow")
+
+
+def start_engine(choice: str) -> None:
+    """Imports what the engine of a training needs, likewise: Keras will run on it.
+
+    Args:
+        choice: of the config key `engine`.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    backend.require_engine(choice)
+    _choose_backend(backend.engine_name(choice))
+    backend.prefer_onednn()
+    with _silent():
+        importlib.import_module("tensorflow")
+        if backend.backend_name() == "jax":
+            importlib.import_module("jax")
 
 
 def start_keras() -> None:
@@ -38,6 +58,11 @@ def start_keras() -> None:
     backend.prefer_onednn()
     with _silent():
         importlib.import_module("keras")
+
+
+def _choose_backend(name: str) -> None:
+    if "keras" not in sys.modules:  # else it has chosen
+        os.environ["KERAS_BACKEND"] = name
 
 
 @contextlib.contextmanager

@@ -33,7 +33,7 @@ from absl import flags as absl_flags
 from ml_collections import ConfigDict
 
 from keras_resnet.commands.options import define_strings, refuse_arguments
-from keras_resnet.commands.startup import start_tensorflow
+from keras_resnet.commands.startup import start_engine
 from keras_resnet.config import check, merge, overrides
 from keras_resnet.errors import UsageError
 from keras_resnet.storage import absolute
@@ -87,7 +87,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
         raise UsageError(f"--workdir is missing; for example: {_EXAMPLE}")
     if flags.config:
         config = overrides.resolve(flags)
-        return _train(flags, lambda: (config, ()))
+        return _train(flags, config.engine, lambda: (config, ()))
     return train_on_data(flags)
 
 
@@ -97,7 +97,8 @@ def train_on_data(flags: absl_flags.FlagValues) -> int:
     So what is chosen for the images is chosen once, whatever it would be today.
     """
     if not is_begun(flags):
-        return _train(flags, functools.partial(_plan, flags))
+        engine = overrides.given(flags).get("engine", "auto")
+        return _train(flags, engine, functools.partial(_plan, flags))
     config = WorkDir(flags.workdir).read_config()
     values = overrides.given(flags)
     if flags.data:
@@ -105,7 +106,7 @@ def train_on_data(flags: absl_flags.FlagValues) -> int:
     if flags.weights:
         values.setdefault("model.weights", flags.weights)
     config = check(merge(config, values, "the command line"))
-    return _train(flags, lambda: (config, ()))
+    return _train(flags, config.engine, lambda: (config, ()))
 
 
 def _plan(flags: absl_flags.FlagValues) -> tuple[ConfigDict, Iterable[str]]:
@@ -122,9 +123,9 @@ def _plan(flags: absl_flags.FlagValues) -> tuple[ConfigDict, Iterable[str]]:
     return chosen.config, (*chosen.lines, *chosen.warnings)
 
 
-def _train(flags: absl_flags.FlagValues, begin: _Begin) -> int:
-    """Starts TensorFlow and trains with what `begin` returns; returns 0."""
-    start_tensorflow()
+def _train(flags: absl_flags.FlagValues, engine: str, begin: _Begin) -> int:
+    """Starts the engine and trains with what `begin` returns; returns 0."""
+    start_engine(engine)
     from keras_resnet.training import run as training_run
     from keras_resnet.training.say import Say
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ml_collections import ConfigDict
 
-from keras_resnet.backend import require_tensorflow
+from keras_resnet.backend import require_engine, require_tensorflow
 from keras_resnet.config import check, merge
 from keras_resnet.config import load_config as read_config
 from keras_resnet.training.callbacks import Callback
@@ -68,7 +68,7 @@ def plan(
         UserError: the weights or a value cannot be used.
         input_pipeline.DataError: the images cannot be used, as those of one class only.
     """
-    require_tensorflow()
+    require_engine((overrides or {}).get("engine", "auto"))
     from keras_resnet.training.planning.plan import plan_run
 
     return plan_run(data, weights=weights, split=split, minutes=minutes, overrides=overrides)
@@ -100,7 +100,7 @@ def train(
             another host of a multi_worker run went away.
         input_pipeline.DataError: the data set cannot be used.
     """
-    require_tensorflow()
+    require_engine(config.engine)
     from keras_resnet.training import run
 
     return run.train(check(config), workdir, callbacks=callbacks)
@@ -121,7 +121,7 @@ def find_learning_rate(config: ConfigDict, **options: Any) -> "LearningRateCurve
     Raises:
         UserError, input_pipeline.DataError: as `train`.
     """
-    require_tensorflow()
+    require_engine(config.engine)
     from keras_resnet.training import learning_rate_finder
 
     return learning_rate_finder.find_learning_rate(check(config), **options)
@@ -147,7 +147,7 @@ def evaluate(
     folder = WorkDir(workdir)
     config = merge(folder.read_config(), overrides or {}, where="overrides")
     check(config)
-    require_tensorflow()
+    require_engine("auto")
     from keras_resnet.training import evaluation
 
     return evaluation.evaluate(config, folder, checkpoint)

@@ -14,7 +14,7 @@ from keras_resnet.models.loading import load_model
 from keras_resnet.storage import find_damage_of_keras_file, local_copy
 from keras_resnet.training import metrics
 from keras_resnet.training.data import check_classes, open_source
-from keras_resnet.training.engine import Engine, Evaluated, find_engine
+from keras_resnet.training.engine import Engine, Evaluated, engine_here
 from keras_resnet.training.label_sets import LabelSetEvaluation, figures
 from keras_resnet.training.network import build_model
 from keras_resnet.training.say import Say, silence
@@ -132,7 +132,7 @@ def evaluate(config: ConfigDict, workdir: WorkDir, checkpoint: Which | None = No
         UserError: there is no such checkpoint, it cannot be used, or the devices cannot.
         input_pipeline.DataError: the data set cannot be used, or is one of other classes.
     """
-    find_engine(config).check(config, workdir.path)
+    engine_here().check(config, workdir.path)
     engine, step = restore(config, workdir, checkpoint)
     with engine.explain_lost_hosts():
         source = open_source(config, config.data.eval_split)
@@ -165,7 +165,7 @@ def restore(
         UserError: there is none, or it cannot be used.
     """
     class_names = workdir.read_dataset()["classes"]
-    engine = find_engine(config)(config)
+    engine = engine_here()(config)
     with engine.explain_lost_hosts():
         engine.build(class_names)
         checkpoints = engine.checkpoints(workdir.checkpoints, Say(engine.is_chief))

@@ -2,7 +2,6 @@
 
 import collections
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import numpy as np

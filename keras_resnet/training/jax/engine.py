@@ -130,7 +130,9 @@ class JaxEngine(Engine):
 
         try:
             with explain_broken_images(batches.host_batches.source, ids):
-                sums, norms = stage.train(now, batches, steps, lambda new: latest.__setitem__(0, new))
+                sums, norms = stage.train(
+                    now, batches, steps, lambda new: latest.__setitem__(0, new)
+                )
         finally:
             self._take(stage, latest[0])
         self._norms = dict(zip(stage.norm_names, norms.tolist(), strict=True))
@@ -167,9 +169,7 @@ class JaxEngine(Engine):
 
     def evaluate(self, batches: DeviceBatches, steps: int, every: int = 1) -> Evaluated:
         weights = [variable.value for variable in self.model.variables]
-        with explain_broken_images(
-            batches.host_batches.source, lambda: batches.example_ids(1)
-        ):
+        with explain_broken_images(batches.host_batches.source, lambda: batches.example_ids(1)):
             return self.steps.evaluate(weights, batches, steps, every)
 
     # ---- State --------------------------------------------------------------------------------

@@ -175,9 +175,7 @@ def _check_introductions(ours: dict[str, Any]) -> None:
     first = json.loads(rows[0][: lengths[0]].tobytes())
     for index in range(1, len(rows)):
         other = json.loads(rows[index][: lengths[index]].tobytes())
-        differing = sorted(
-            key for key in {*first, *other} if first.get(key) != other.get(key)
-        )
+        differing = sorted(key for key in {*first, *other} if first.get(key) != other.get(key))
         if differing:
             key = differing[0]
             more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""

@@ -5,6 +5,8 @@ import os
 
 from ml_collections import ConfigDict
 
+from keras_resnet.backend import engine_name
+
 # Multiply-adds of the forward pass a second, in training: ResNet-50's 4.09e9 times images/s.
 # A core: 9.5 images/s in float32 and 14.8 in bfloat16 on two (docs/results.md).
 _CORE = {"float32": 19e9, "mixed_bfloat16": 30e9}
@@ -69,17 +71,18 @@ def reading_seconds(pixels: float, ratio: int, kept: bool = False) -> float:
 
 
 def find_device(config: ConfigDict) -> Device:
-    """Returns what a run with `config` would compute on here; starts no device.
+    """Returns what a run with `config` would compute on here; TensorFlow's devices do not start.
 
     Args:
-        config: reads `strategy`, `devices` and `precision`.
+        config: reads `engine`, `strategy`, `devices` and `precision`.
     """
+    if engine_name(config.engine) == "jax":
+        return _of_jax(config)
     import tensorflow as tf
 
     from keras_resnet.training.tensorflow.precision import precision_here
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    cores = cores or 1
+    cores = _cores()
     precision = "float32" if precision_here(config) == "float32" else "mixed_bfloat16"
     if config.strategy == "tpu" or (config.strategy == "auto" and os.environ.get("TPU_NAME")):
         return Device("TPU", 1, cores, _TPU)
@@ -89,3 +92,21 @@ def find_device(config: ConfigDict) -> Device:
         return Device("GPU", count, cores, count * _GPU[precision])
     count = max(config.devices, 1) if config.strategy in ("auto", "mirrored") else 1
     return Device("CPU", count, cores, cores * _CORE[precision])
+
+
+def _of_jax(config: ConfigDict) -> Device:
+    """The same with engine=jax, whose devices start."""
+    from keras_resnet.training.jax.devices import device_kind, make_mesh, resolve_precision
+
+    mesh = make_mesh(config)
+    precision = resolve_precision(config, mesh).precision
+    precision = "float32" if precision == "float32" else "mixed_bfloat16"
+    kind, count, cores = device_kind(mesh), mesh.devices.size, _cores()
+    speed = {"TPU": count * _TPU, "GPU": count * _GPU[precision], "CPU": cores * _CORE[precision]}
+    return Device(kind, count, cores, speed[kind])
+
+
+def _cores() -> int:
+    """Of the processor, those that this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return cores or 1
