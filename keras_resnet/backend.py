@@ -78,7 +78,7 @@ def require_tensorflow() -> None:
         raise UserError(NO_TENSORFLOW)
     if backend_name() != "tensorflow":
         raise UserError(
-            f"KERAS_BACKEND={backend_name()}: this runs on TensorFlow; set KERAS_BACKEND=tensorflow "
+            f"KERAS_BACKEND={backend_name()}: this runs on TensorFlow; set the variable to that "
             "before anything imports Keras (models and blocks work on every backend, training on "
             "TensorFlow and JAX)"
         )

@@ -3,6 +3,7 @@
 The names are those of tf.distribute's strategies, so that one config serves both engines.
 """
 
+import contextlib
 import os
 from collections.abc import Callable
 from typing import Any
@@ -142,10 +143,8 @@ def _before_start(option: str, value: Any) -> None:
     """Sets an option that JAX reads when it starts; it has no effect any more afterwards."""
     if not value:
         return
-    try:
+    with contextlib.suppress(RuntimeError):  # it runs; who asks for too many devices is told
         jax.config.update(option, value)
-    except RuntimeError:  # it runs; whoever asks for more devices than it has is told
-        pass
 
 
 # Strategy -> (its devices, which those are in words; "" where config.devices says which).
