@@ -67,6 +67,27 @@ def explain_bucket_errors(path: str | os.PathLike[str]) -> Iterator[None]:
         ) from error
 
 
+def errors_of(path: str | os.PathLike[str]) -> tuple[type[Exception], ...]:
+    """Returns what reading and writing `path` raises where it fails."""
+    if not in_bucket(path):
+        return (OSError,)
+    import tensorflow as tf
+
+    return OSError, tf.errors.OpError
+
+
+def reason_of(error: Exception) -> str:
+    """Returns in one line why reading or writing failed."""
+    reason = getattr(error, "strerror", None) or str(error)
+    return (reason or type(error).__name__).splitlines()[0]
+
+
+def size_of(path: Path) -> int:
+    """Returns the size of a file in bytes."""
+    stat: Any = path.stat()
+    return stat.length if in_bucket(path) else stat.st_size
+
+
 def remove_folder(folder: Path) -> None:
     """Removes a folder with all that is in it, if it is there and as far as possible."""
     if not in_bucket(folder):

@@ -58,7 +58,7 @@ def test_state_of_another_network_is_refused():
     state = engine.state()
     with pytest.raises(ValueError, match=r"model/predictions/bias has the shape \(2,\)"):
         engine.load_state({**state, "model/predictions/bias": np.zeros(3)})
-    with pytest.raises(ValueError, match="model/another is in it, and not here"):
+    with pytest.raises(ValueError, match="model/another is in the state, and not here"):
         engine.load_state({**state, "model/another": np.zeros(3)})
 
 

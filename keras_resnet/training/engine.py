@@ -17,7 +17,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from keras_resnet.errors import UserError
-from keras_resnet.training.progress import Progress
+from keras_resnet.training.checkpoints import Checkpoints
 from keras_resnet.training.say import Say
 from keras_resnet.weights.checkpoint import Checkpoint
 
@@ -55,10 +55,6 @@ def engine_here() -> "type[Engine]":
     return find_engine(ConfigDict({"engine": "auto"}))
 
 
-class NonFiniteWeights(UserError):
-    """The state to be saved holds a NaN or an infinity; nothing was written."""
-
-
 class Evaluated(NamedTuple):
     """What some batches of an evaluation give.
 
@@ -75,22 +71,6 @@ class Evaluated(NamedTuple):
     rows: Any
     logits: Any
     logit_rows: Any
-
-
-class Checkpoints(Protocol):
-    """The checkpoints of a run in its work directory: the newest few, and the best."""
-
-    def steps(self) -> list[int]:
-        """Returns the steps of the checkpoints there are, rising."""
-
-    def save(self, progress: Progress) -> None:
-        """Writes the engine's state with `progress`; raises NonFiniteWeights, UserError."""
-
-    def restore_newest(self) -> Progress | None:
-        """Restores the newest that is whole; returns its progress, None without any."""
-
-    def restore_best(self) -> Progress | None:
-        """Restores the one with the best evaluation; returns its progress, None without any."""
 
 
 class Engine(Protocol):
@@ -183,10 +163,16 @@ class Engine(Protocol):
         """Returns what `model.get_weights()` is in `averaged_weights`."""
 
     def state(self) -> dict[str, np.ndarray]:
-        """Returns all that training changes, as flat arrays by name."""
+        """Returns copies of all that training changes, by the names of `state.named_variables`.
+
+        Several hosts call it together.
+        """
 
     def load_state(self, arrays: dict[str, np.ndarray]) -> None:
-        """Takes what `state` gave; raises ValueError if it is the state of something else."""
+        """Takes what `state` gave, also of another engine: whole numbers may be of another width.
+
+        Raises ValueError, which names the first difference, if it is the state of something else.
+        """
 
     def checkpoints(self, folder: Path, say: Say) -> Checkpoints:
         """Returns the checkpoints of this engine's state in `folder`, which all hosts share."""

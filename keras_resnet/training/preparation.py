@@ -16,9 +16,10 @@ from keras_resnet.config import merge
 from keras_resnet.config.schema import flatten
 from keras_resnet.errors import UserError
 from keras_resnet.training import callbacks
+from keras_resnet.training.checkpoints import Checkpoints
 from keras_resnet.training.class_balance import class_weights, describe_balance
 from keras_resnet.training.data import open_sources, open_test_source, remember_dataset
-from keras_resnet.training.engine import Checkpoints, Engine, find_engine
+from keras_resnet.training.engine import Engine, find_engine
 from keras_resnet.training.evaluation import AnyEvaluation, make_steps_per_call
 from keras_resnet.training.events import TensorBoard
 from keras_resnet.training.finetuning import read_pretrained, take_over_preprocessing

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from keras_resnet.errors import Interrupted
 from keras_resnet.training.callbacks import Callback, name_given
-from keras_resnet.training.engine import NonFiniteWeights
+from keras_resnet.training.checkpoints import NonFiniteWeights
 from keras_resnet.training.evaluation import evaluate_source
 from keras_resnet.training.finish import finish
 from keras_resnet.training.interruption import exit_code

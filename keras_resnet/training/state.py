@@ -16,7 +16,7 @@ from keras_resnet.layers.keras_internals import layers_within
 
 MODEL, SEEDS, OPTIMIZER, AVERAGE = "model/", "seeds/", "optimizer/", "average/"
 # What inference needs of a run's state.
-INFERENCE = (MODEL, AVERAGE)
+INFERENCE = (MODEL, SEEDS, AVERAGE)
 
 
 def named_variables(
@@ -84,10 +84,10 @@ def check_state(variables: Mapping[str, Any], arrays: Mapping[str, Any]) -> None
     """
     for name, variable in variables.items():
         if name not in arrays:
-            raise ValueError(f"the state of something else: {name} is not in it")
+            raise ValueError(f"{name} is not in the state")
         fitting(name, variable, arrays[name])
     if left := [name for name in arrays if name not in variables]:
-        raise ValueError(f"the state of something else: {left[0]} is in it, and not here")
+        raise ValueError(f"{left[0]} is in the state, and not here")
 
 
 def fitting(name: str, variable: Any, array: np.ndarray) -> np.ndarray:

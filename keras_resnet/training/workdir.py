@@ -263,11 +263,15 @@ class WorkDir:
 
 
 def checkpoint_steps(folder: Path) -> list[int]:
-    """Returns the steps of the checkpoints in `folder`, whole or not, rising."""
-    names = (path.name.removesuffix(".index") for path in folder.glob("ckpt-*.index"))
-    numbers = (name.removeprefix("ckpt-") for name in names)
-    return sorted(int(number) for number in numbers if number.isdecimal())
+    """Returns the steps of the checkpoints in `folder`, whole or not, rising.
 
+    They are `ckpt-STEP.safetensors`, and of earlier versions `ckpt-STEP.index` beside its data.
+    """
+    found = (_CHECKPOINT.fullmatch(path.name) for path in folder.glob("ckpt-*"))
+    return sorted({int(match[1]) for match in found if match})
+
+
+_CHECKPOINT = re.compile(r"ckpt-(0|[1-9][0-9]*)\.(?:safetensors|index)")
 
 # What a row of metrics.jsonl has, where it has it, is a number or null.
 _NUMBERS = ("epoch", "learning_rate", "images_per_second", *FIGURES, *LABEL_SET_FIGURES)

@@ -32,7 +32,7 @@ class WeightAverage(tf.Module):
         self._followed = [variable.value for variable in averaged_variables(model)]
         self._moving = {id(variable.value) for variable in model.non_trainable_variables}
         self.averages = [_copy_on_replicas(variable) for variable in self._followed]
-        self._names = average_names(model)
+        self._names = tuple(average_names(model))
 
     def update(self, step) -> None:
         """Follows one step; call it in `strategy.run` after the update number `step` (from 1)."""

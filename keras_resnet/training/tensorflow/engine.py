@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from keras_resnet import storage
 from keras_resnet.training import state
 from keras_resnet.training.broken_images import explain_broken_images
+from keras_resnet.training.checkpoints import Checkpoints
 from keras_resnet.training.engine import Engine, Evaluated
 from keras_resnet.training.finetuning import freeze, load_pretrained
 from keras_resnet.training.fit import check_fit, class_weights_of
@@ -32,9 +33,9 @@ from keras_resnet.training.tensorflow.batches import (
     DistributedBatches,
     of_replicas,
 )
-from keras_resnet.training.tensorflow.checkpoints import Checkpoints
 from keras_resnet.training.tensorflow.cluster import explain_lost_hosts
 from keras_resnet.training.tensorflow.ema import WeightAverage
+from keras_resnet.training.tensorflow.older_checkpoints import OlderCheckpoints
 from keras_resnet.training.tensorflow.precision import resolve_precision
 from keras_resnet.training.tensorflow.step import Steps
 from keras_resnet.training.tensorflow.strategy import check_pod, describe, is_chief, strategy_of
@@ -167,17 +168,20 @@ class TensorFlowEngine(Engine):
         with self.averaged_weights():
             return [keras.ops.convert_to_numpy(value) for value in self.model.get_weights()]
 
-    def trackables(self) -> dict[str, Any]:
-        """Returns all state that a checkpoint must hold, by name.
-
-        Built for inference, it holds what that needs and no optimizer.
-        """
-        parts = {"model": self.model, "optimizer": self.optimizer, "average": self.average}
-        return {name: value for name, value in parts.items() if value is not None}
-
     def checkpoints(self, folder: Path, say: Say) -> Checkpoints:
-        keep = self.config.checkpoint.keep
-        return Checkpoints(folder, self.trackables(), keep, self.is_chief, say)
+        parts = {"model": self.model, "optimizer": self.optimizer, "average": self.average}
+        there = {name: part for name, part in parts.items() if part is not None}
+        return Checkpoints(
+            folder,
+            self.state,
+            self.load_state,
+            engine="tensorflow",
+            trains=self.optimizer is not None,
+            keep=self.config.checkpoint.keep,
+            writes=self.is_chief,
+            say=say,
+            older=OlderCheckpoints(there),
+        )
 
     def state(self) -> dict[str, np.ndarray]:
         return state.arrays_of(self._variables())
