@@ -58,11 +58,16 @@ def require_engine(choice: str) -> None:
             f"KERAS_BACKEND={name}: training runs on {' or '.join(ENGINE_NAMES)}; unset the "
             "variable (models and blocks work on every backend)"
         )
-    if name == "jax" and importlib.util.find_spec("jax") is None:
+    if name == "jax" and not jax_is_installed():
         raise UserError(f"engine=jax, but JAX is not installed. {_JAX_EXTRAS}")
     if not tensorflow_is_installed():
         reads = f"engine=jax reads images through TensorFlow, too. {_JAX_EXTRAS}"
         raise UserError(reads if name == "jax" else NO_TENSORFLOW)
+
+
+def jax_is_installed() -> bool:
+    """True if `import jax` would find it."""
+    return importlib.util.find_spec("jax") is not None
 
 
 def require_backend() -> None:

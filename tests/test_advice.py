@@ -12,6 +12,7 @@ from run_helpers import TINY, tiny_config
 
 from keras_resnet import config as configs
 from keras_resnet.commands import main
+from keras_resnet.config import default_config
 from keras_resnet.config.schema import KEYS
 from keras_resnet.errors import UserError
 from keras_resnet.input_pipeline.errors import DataError

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import tqdm
 from absl import flags as absl_flags
 
+from keras_resnet.backend import jax_is_installed
 from keras_resnet.commands.model_flags import read_class_names
 from keras_resnet.commands.options import (
     check_checkpoint,
@@ -106,7 +107,7 @@ def _run_workdir(flags: absl_flags.FlagValues) -> int:
         raise UsageError("--format=csv goes with --data; a run has its classes.csv")
     workdir = WorkDir(flags.workdir)
     resolved = check(overrides.apply(workdir.read_config(), flags))
-    start_engine(resolved.engine)
+    start_engine(resolved.engine if jax_is_installed() else "auto")  # either will do
     from keras_resnet.training import evaluation
 
     result = evaluation.evaluate(resolved, workdir, flags.checkpoint)

@@ -16,7 +16,8 @@ from ml_collections import ConfigDict
 
 from keras_resnet.training import state
 from keras_resnet.training.broken_images import explain_broken_images
-from keras_resnet.training.engine import Checkpoints, Engine, Evaluated
+from keras_resnet.training.checkpoints import Checkpoints
+from keras_resnet.training.engine import Engine, Evaluated
 from keras_resnet.training.finetuning import freeze, load_pretrained
 from keras_resnet.training.fit import check_fit, class_weights_of
 from keras_resnet.training.host_batches import batches_to_evaluate, batches_to_train_on
@@ -123,18 +124,13 @@ class JaxEngine(Engine):
             [variable.value for variable in self._optimizer_variables()],
             self._averages,
         )
-        latest = [now]
-
-        def ids() -> Iterator[np.ndarray]:
-            return batches.example_ids(1)  # those before are through
-
+        # Those of batches before are through.
+        ids = partial(batches.example_ids, 1)
         try:
             with explain_broken_images(batches.host_batches.source, ids):
-                sums, norms = stage.train(
-                    now, batches, steps, lambda new: latest.__setitem__(0, new)
-                )
+                sums, norms = stage.train(now, batches, steps)
         finally:
-            self._take(stage, latest[0])
+            self._take(stage, stage.latest)
         self._norms = dict(zip(stage.norm_names, norms.tolist(), strict=True))
         return sums
 
@@ -169,7 +165,7 @@ class JaxEngine(Engine):
 
     def evaluate(self, batches: DeviceBatches, steps: int, every: int = 1) -> Evaluated:
         weights = [variable.value for variable in self.model.variables]
-        with explain_broken_images(batches.host_batches.source, lambda: batches.example_ids(1)):
+        with explain_broken_images(batches.host_batches.source, partial(batches.example_ids, 1)):
             return self.steps.evaluate(weights, batches, steps, every)
 
     # ---- State --------------------------------------------------------------------------------
@@ -195,7 +191,16 @@ class JaxEngine(Engine):
             return [np.asarray(value) for value in self.model.get_weights()]
 
     def checkpoints(self, folder: Path, say: Say) -> Checkpoints:
-        raise NotImplementedError
+        return Checkpoints(
+            folder,
+            self.state,
+            self.load_state,
+            engine="jax",
+            trains=self.optimizer is not None,
+            keep=self.config.checkpoint.keep,
+            writes=self.is_chief,
+            say=say,
+        )
 
     def state(self) -> dict[str, np.ndarray]:
         return state.arrays_of(self._variables())

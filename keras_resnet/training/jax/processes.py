@@ -47,6 +47,8 @@ def join(config: ConfigDict) -> None:
         UsageError: it is not said who they are.
         UserError: they do not come within `connect_timeout`, or one differs.
     """
+    if jax.distributed.is_initialized():
+        return
     options = _options(config)
     where = options.get("coordinator_address", "the coordinator that the cluster names")
     try:
@@ -67,7 +69,7 @@ def join(config: ConfigDict) -> None:
 
 def join_pod(config: ConfigDict) -> None:
     """Meets the other hosts of a TPU slice, if it has several; they know of each other."""
-    if announced(config):
+    if announced(config) or jax.distributed.is_initialized():
         join(config)
         return
     try:
@@ -180,8 +182,8 @@ def _check_introductions(ours: dict[str, Any]) -> None:
             key = differing[0]
             more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
             raise UserError(
-                f"{_name(0)} has {key}={first.get(key)!r}, {_name(index)} {other.get(key)!r}{more}: "
-                "every process of a run takes the same command"
+                f"{_name(0)} has {key}={first.get(key)!r}, {_name(index)} has "
+                f"{other.get(key)!r}{more}: every process of a run takes the same command"
             )
 
 

@@ -18,7 +18,7 @@ from jax.sharding import Mesh, PartitionSpec
 from keras.optimizers import LossScaleOptimizer
 from ml_collections import ConfigDict
 
-from keras_resnet.layers import BatchNormalization, NormalizeImages
+from keras_resnet.layers import NormalizeImages
 from keras_resnet.layers.keras_internals import layers_within
 from keras_resnet.layers.replicas import replica_axis
 from keras_resnet.training import mixing
@@ -67,6 +67,7 @@ class Steps:
 
     Attributes:
         norm_names: of the blocks whose norms are given; [] without.
+        latest: the state after the last step of `train`.
     """
 
     def __init__(
@@ -121,26 +122,25 @@ class Steps:
     # ---- Training -----------------------------------------------------------------------------
 
     def train(
-        self, state: State, batches: Iterator[Any], steps: int, taken: Callable[[State], None]
+        self, state: State, batches: Iterator[Any], steps: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Runs `steps` training steps.
+        """Runs `steps` training steps, which leave `latest`, also where one fails.
 
         Args:
             state: is gone afterwards.
             batches: gives the batch of each step.
             steps: how many.
-            taken: called with each new state, the old one being gone.
 
         Returns:
             The sums of each step, float32[steps, 4], and the norms of the last one.
         """
+        self.latest = state
         counted: list[Any] = []
         norms: Any = np.zeros(0, np.float32)
         rate = [np.asarray(variable.value) for variable in self._rate]
         for index in range(steps):
             batch = next(batches)
-            state, sums, norms = self._train(state, rate, batch, index == steps - 1)
-            taken(state)
+            self.latest, sums, norms = self._train(self.latest, rate, batch, index == steps - 1)
             counted.append(sums)
             if index >= _IN_FLIGHT:
                 counted[index - _IN_FLIGHT].block_until_ready()
@@ -311,9 +311,8 @@ class Steps:
 def _moving_statistics(model: keras.Model) -> Iterator[keras.Variable]:
     """The statistics that a training step changes, differently on each replica."""
     for layer in layers_within(model):
-        if isinstance(layer, (BatchNormalization, keras.layers.BatchNormalization)):
-            if layer.trainable:
-                yield from (layer.moving_mean, layer.moving_variance)
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable:
+            yield from (layer.moving_mean, layer.moving_variance)
 
 
 def _places(
