@@ -77,10 +77,15 @@ def require_backend() -> None:
         raise ImportError(NO_TENSORFLOW, name="keras_resnet")
 
 
-def require_tensorflow() -> None:
-    """Raises UserError unless what runs on TensorFlow alone can: prediction, export, pictures."""
+def require_tensorflow_installed() -> None:
+    """Raises UserError unless images can be read, whatever backend Keras runs on."""
     if not tensorflow_is_installed():
         raise UserError(NO_TENSORFLOW)
+
+
+def require_tensorflow() -> None:
+    """Raises UserError unless what runs on TensorFlow alone can: prediction and exports."""
+    require_tensorflow_installed()
     if backend_name() != "tensorflow":
         raise UserError(
             f"KERAS_BACKEND={backend_name()}: this runs on TensorFlow; set the variable to that "

@@ -35,7 +35,7 @@ def as_path(path: str | os.PathLike[str]) -> Path:
     """
     if not in_bucket(path):
         return Path(path)
-    backend.require_tensorflow()
+    backend.require_tensorflow_installed()
     from etils import epath
 
     try:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
-from keras_resnet.backend import require_tensorflow
+from keras_resnet.backend import require_tensorflow_installed
 from keras_resnet.config import check, merge
 from keras_resnet.explain.gallery import NEIGHBORS, Gallery, gallery
 from keras_resnet.input_pipeline.errors import DataError
@@ -43,7 +43,7 @@ def gallery_of_run(
     # A model.keras alone, without the rest of its run, knows photos, but no data.
     if photos is None or folder.is_begun() or not folder.model.exists():
         config = check(merge(folder.read_config(), overrides or {}, where="overrides"))
-    require_tensorflow()
+    require_tensorflow_installed()
     from keras_resnet.training.data import open_source
     from keras_resnet.training.evaluation import load_model_of_workdir
 

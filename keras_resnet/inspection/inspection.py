@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_resnet.backend import require_tensorflow
+from keras_resnet.backend import require_tensorflow_installed
 from keras_resnet.errors import UserError
 from keras_resnet.input_pipeline import exclusion, label_sets
 from keras_resnet.input_pipeline.layout_finder import explain_listing, find_layout
@@ -144,7 +144,7 @@ def inspect_images(
             scikit-learn, or more than there are images.
         input_pipeline.DataError: there are no labelled images.
     """
-    require_tensorflow()
+    require_tensorflow_installed()
     path = os.fspath(data)
     with explain_listing(path):
         layout = find_layout(path, multi_label=None)

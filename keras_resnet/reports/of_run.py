@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from ml_collections import ConfigDict
 
-from keras_resnet.backend import require_tensorflow
+from keras_resnet.backend import require_tensorflow_installed
 from keras_resnet.config import check, merge
 from keras_resnet.explain.predictions import Predictions
 from keras_resnet.input_pipeline.errors import DataError
@@ -62,7 +62,7 @@ def report(
     """
     folder = WorkDir(workdir)
     config = check(merge(folder.read_config(), overrides or {}, where="overrides"))
-    require_tensorflow()
+    require_tensorflow_installed()
     from keras_resnet.training.data import check_classes, open_source
     from keras_resnet.training.evaluation import (
         evaluate_source,
