@@ -160,14 +160,14 @@ def _read_header(file: Any, size: int) -> tuple[dict[str, str], list[_Entry]]:
     found = texts[_CHECKSUM]
     if found != _checksum(_with_checksum(content, found, _NO_CHECKSUM)):
         raise Damaged("its header does not fit its checksum")
-    entries = _entries(header, texts[_CHECKSUMS])
+    entries = _entries(header, texts[_CHECKSUMS], size)
     whole = 8 + length + sum(entry.size for entry in entries)
     if whole != size:
         raise Damaged(f"it has {size:,} bytes in place of {whole:,}")
     return texts, entries
 
 
-def _entries(header: Mapping[str, Any], checksums: str) -> list[_Entry]:
+def _entries(header: Mapping[str, Any], checksums: str, file_size: int) -> list[_Entry]:
     """Returns what a header says of the arrays, in their order in the file."""
     described = [(name, entry) for name, entry in header.items() if name != _METADATA]
     sums = checksums.split(",") if described else []
@@ -177,6 +177,8 @@ def _entries(header: Mapping[str, Any], checksums: str) -> list[_Entry]:
     for (name, entry), checksum in zip(described, sums, strict=True):
         entries.append(_entry(name, entry, checksum, end))
         end += entries[-1].size
+        if end > file_size:  # before numbers of thousands of digits are added up, or said
+            raise Damaged(f"its header places {name[:100]!r} behind its end")
     return entries
 
 
