@@ -97,7 +97,7 @@ def test_shared_parts_run_without_tensorflow():
         "print(schedules.learning_rate_at(schedule, 0))\n"
         "import keras, keras_resnet, pathlib, tempfile\n"
         "from keras_resnet.training import checkpoints, progress, state\n"
-        "model = keras_resnet.ResNet8(dropout_rate=0.1)\n"
+        "model = keras_resnet.ResNet18(widths=(8, 8), depths=(1, 1), dropout_rate=0.1, classes=2)\n"
         "named = state.named_variables(model)\n"
         "kept = checkpoints.Checkpoints(\n"
         "    pathlib.Path(tempfile.mkdtemp()), lambda: state.arrays_of(named),\n"
