@@ -100,6 +100,7 @@ FOREIGN = {
     "metadata that is a number": struct.pack("<Q", 18) + b'{"__metadata__":5}',
     "terabytes": lying(entry([2**40], 2**42)),
     "more than any number": lying(entry([2**62] * 30, 2**100)),
+    "thousands of digits": lying(entry([10**4200], 4 * 10**4200)),
     "a negative shape": lying(entry([-1], -4)),
     "a shape of numbers with points": lying(entry([1.0], 4), bytes(4)),
     "a shape that is true": lying(entry([True], 4), bytes(4)),

@@ -123,8 +123,8 @@ def test_killed_and_resumed_it_stops_at_the_same_step_with_the_same_bits(tmp_pat
     }
     output, _ = start(tmp_path / "whole", SCRIPTED, **changes).communicate()
     assert "Stopped early, after step 179 of 224" in output
-    # Checkpoints of steps 22, 44 and 89, each flushed three times; the next is of step 112.
-    killed = start(tmp_path / "killed", SCRIPTED + DIES + 'die_at(os, "fsync", 10)', **changes)
+    # Checkpoints of steps 22, 44 and 89, each flushed twice; the next is of step 112.
+    killed = start(tmp_path / "killed", SCRIPTED + DIES + 'die_at(os, "fsync", 7)', **changes)
     output, _ = killed.communicate()
     assert killed.returncode == -signal.SIGKILL, output
     output, _ = start(tmp_path / "killed", SCRIPTED, **changes).communicate()
@@ -175,8 +175,8 @@ def test_two_hosts_stop_at_the_same_step_after_a_kill_too(tmp_path):
         workdir = WorkDir(folder)
         if killed:
             processes = _two_hosts(folder)
-            index = workdir.checkpoints / "ckpt-71.index"
-            assert wait_for(index.exists, processes[0], seconds=300)
+            checkpoint = workdir.checkpoints / "ckpt-71.safetensors"
+            assert wait_for(checkpoint.exists, processes[0], seconds=300)
             for process in processes:
                 kill(process)
         for process in _two_hosts(folder):

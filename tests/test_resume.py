@@ -28,10 +28,10 @@ def die_at(module, name, call):
         return original(*arguments, **options)
     setattr(module, name, wrapped)
 """
-# os.replace: config.json, dataset.json, then data and index of each checkpoint.
+# os.replace: config.json, dataset.json, then each checkpoint.
 MOMENTS = {
-    "before the index of the second checkpoint": 'die_at(os, "replace", 6)',
-    "while the second checkpoint is flushed": 'die_at(os, "fsync", 4)',
+    "before the second checkpoint is in its place": 'die_at(os, "replace", 4)',
+    "while the second checkpoint is flushed": 'die_at(os, "fsync", 3)',
 }
 slow = pytest.mark.slow
 
@@ -62,8 +62,8 @@ def test_killed_while_a_checkpoint_is_written(moment, uninterrupted, tmp_path):
     process = start(tmp_path, prelude=DIES + MOMENTS[moment])
     output, _ = process.communicate()
     assert process.returncode == -signal.SIGKILL, output
-    steps = sorted(path.name for path in (tmp_path / "checkpoints").glob("*.index"))
-    assert steps == ["ckpt-22.index"]
+    steps = sorted(path.name for path in (tmp_path / "checkpoints").glob("ckpt-*"))
+    assert steps == ["ckpt-22.safetensors"]
     assert "resuming   at step 22" in _finish(tmp_path)
     assert (final_weights(tmp_path), _figures(tmp_path)) == uninterrupted
     assert not list((tmp_path / "checkpoints").glob(".*"))
@@ -80,10 +80,10 @@ def test_a_signal_saves_at_the_next_step_and_a_kill_loses_nothing(number, uninte
     output, _ = process.communicate()
     assert process.returncode == 128 + number, output
     assert "the same command resumes" in output
-    assert list(folder.glob("ckpt-*.index"))
+    assert list(folder.glob("ckpt-*.safetensors"))
     assert not (tmp_path / "result.json").exists()
-    # Data, index and folder of the first checkpoint, then data and index of the second.
-    process = start(tmp_path, prelude=DIES + 'die_at(os, "fsync", 5)')
+    # File and folder of the first checkpoint, then the file of the second.
+    process = start(tmp_path, prelude=DIES + 'die_at(os, "fsync", 3)')
     output, _ = process.communicate()
     assert process.returncode == -signal.SIGKILL, output
     _finish(tmp_path)
@@ -166,7 +166,7 @@ def test_a_closed_terminal_saves(tmp_path):
         assert process.wait(timeout=60) == 129
     finally:
         process.kill()  # else it trains on where this fails
-    assert list((tmp_path / "checkpoints").glob("ckpt-*.index"))
+    assert list((tmp_path / "checkpoints").glob("ckpt-*.safetensors"))
     assert "training   digits train" in (tmp_path / "train.log").read_text()
 
 

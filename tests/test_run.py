@@ -38,7 +38,7 @@ def test_a_run_leaves_its_files(finished):
     workdir, result = finished
     assert all((workdir.path / name).stat().st_size > 0 for name in FILES)
     assert list(workdir.tensorboard.glob("events.out.tfevents.*"))
-    assert list(workdir.checkpoints.glob("ckpt-*.index"))
+    assert list(workdir.checkpoints.glob("ckpt-*.safetensors"))
     # No temporary file is left.
     assert [path.name for path in workdir.path.glob(".*")] == [".lock"]
     assert json.loads(workdir.result.read_text()) == result

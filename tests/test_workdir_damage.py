@@ -24,8 +24,7 @@ FILES = (
     "config.json",
     "dataset.json",
     "metrics.jsonl",
-    f"checkpoints/ckpt-{STEP}.index",
-    f"checkpoints/ckpt-{STEP}.data-00000-of-00001",
+    f"checkpoints/ckpt-{STEP}.safetensors",
     "model.keras",
     "result.json",
     "curves.png",
@@ -107,7 +106,7 @@ def _is_quick(file, kind, command):
         ("model.keras", "truncated", "train"),
         ("model.keras", "truncated", "predict"),
         ("result.json", "an object", "train"),
-        (f"checkpoints/ckpt-{STEP}.index", "flipped", "evaluate"),
+        (f"checkpoints/ckpt-{STEP}.safetensors", "flipped", "evaluate"),
     }
 
 
@@ -157,7 +156,7 @@ def test_damage_is_repaired_or_one_line(file, kind, command, finished, tmp_path,
     # It ends in the very weights of the run that nobody damaged, with all files whole.
     assert final_weights(workdir) == weights
     assert WorkDir(workdir).read_result()["step"] == STEP
-    assert f"ckpt-{STEP}.index" in {path.name for path in (workdir / "checkpoints").iterdir()}
+    assert f"ckpt-{STEP}.safetensors" in {path.name for path in (workdir / "checkpoints").iterdir()}
     if file != "metrics.jsonl":
         rows = [row for row in WorkDir(workdir).read_metrics() if row["kind"] == "eval"]
         assert [row["step"] for row in rows] == [22, STEP]

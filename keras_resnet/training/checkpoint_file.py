@@ -11,6 +11,7 @@ A file is read as that of a stranger would be: what it claims is held against it
 anything is allocated, and nothing in it is run.
 """
 
+import io
 import json
 import math
 import struct
@@ -31,7 +32,7 @@ _NO_CHECKSUM = "00000000"  # of nothing
 # Names and places of some 80,000 arrays. A network of a thousand layers under LAMB has 15,000.
 _LARGEST_HEADER = 16 * 2**20
 _MOST_AXES = 32  # that every numpy takes
-_CHUNK = 4 * 2**20  # bytes that are read or written at once
+_CHUNK = 2**20  # bytes that are read or written at once: a processor's cache has them still
 _DTYPES = {
     "BOOL": np.dtype(bool),
     **{f"I{8 * size}": np.dtype(f"<i{size}") for size in (1, 2, 4, 8)},
@@ -71,8 +72,7 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], texts: Mapping[str, str]
     with path.open("wb") as file:
         file.write(_header_of(arrays, texts))
         for array in arrays.values():
-            for chunk in _chunks(_as_bytes(array)):
-                file.write(chunk.tobytes())
+            _write_bytes(file, _as_bytes(array))
     storage.flush_to_disk(path)
 
 
@@ -160,14 +160,14 @@ def _read_header(file: Any, size: int) -> tuple[dict[str, str], list[_Entry]]:
     found = texts[_CHECKSUM]
     if found != _checksum(_with_checksum(content, found, _NO_CHECKSUM)):
         raise Damaged("its header does not fit its checksum")
-    entries = _entries(header, texts[_CHECKSUMS])
+    entries = _entries(header, texts[_CHECKSUMS], size)
     whole = 8 + length + sum(entry.size for entry in entries)
     if whole != size:
         raise Damaged(f"it has {size:,} bytes in place of {whole:,}")
     return texts, entries
 
 
-def _entries(header: Mapping[str, Any], checksums: str) -> list[_Entry]:
+def _entries(header: Mapping[str, Any], checksums: str, file_size: int) -> list[_Entry]:
     """Returns what a header says of the arrays, in their order in the file."""
     described = [(name, entry) for name, entry in header.items() if name != _METADATA]
     sums = checksums.split(",") if described else []
@@ -177,6 +177,8 @@ def _entries(header: Mapping[str, Any], checksums: str) -> list[_Entry]:
     for (name, entry), checksum in zip(described, sums, strict=True):
         entries.append(_entry(name, entry, checksum, end))
         end += entries[-1].size
+        if end > file_size:  # before numbers of thousands of digits are added up, or said
+            raise Damaged(f"its header places {name[:100]!r} behind its end")
     return entries
 
 
@@ -202,17 +204,15 @@ def _read_arrays(
     file: Any, entries: Iterable[_Entry], wanted: Callable[[str], bool]
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yields the wanted arrays; raises Damaged at the first that is not what was written."""
+    passing = np.empty(_CHUNK, np.uint8)
     for entry in entries:
         kept = np.empty(entry.size, np.uint8) if wanted(entry.name) else None
-        done, checksum = 0, _NO_CHECKSUM
-        while done < entry.size:
-            chunk = file.read(min(entry.size - done, _CHUNK))
-            if not chunk:
-                raise Damaged("it ends early")
-            if kept is not None:
-                kept[done : done + len(chunk)] = np.frombuffer(chunk, np.uint8)
-            checksum = _checksum(chunk, checksum)
-            done += len(chunk)
+        checksum = _NO_CHECKSUM
+        for begin in range(0, entry.size, _CHUNK):
+            length = min(entry.size - begin, _CHUNK)
+            part = passing[:length] if kept is None else kept[begin : begin + length]
+            _read_into(file, part)
+            checksum = _checksum(part.data, checksum)
         if checksum != entry.checksum:
             raise Damaged(f"{entry.name[:100]!r} does not fit its checksum")
         if kept is not None:
@@ -224,9 +224,24 @@ def _as_bytes(array: np.ndarray) -> np.ndarray:
     return np.asarray(array, order="C").reshape(-1).view(np.uint8)
 
 
-def _chunks(values: np.ndarray) -> Iterator[np.ndarray]:
-    for begin in range(0, len(values), _CHUNK):
-        yield values[begin : begin + _CHUNK]
+def _write_bytes(file: Any, values: np.ndarray) -> None:
+    if isinstance(file, io.BufferedIOBase):
+        file.write(values.data)
+        return
+    for begin in range(0, len(values), _CHUNK):  # files of buckets take nothing but bytes
+        file.write(values[begin : begin + _CHUNK].tobytes())
+
+
+def _read_into(file: Any, values: np.ndarray) -> None:
+    """Fills `values`, uint8[n]; raises Damaged where the file ends before."""
+    if isinstance(file, io.BufferedIOBase):
+        length = file.readinto(values.data)
+    else:
+        content = file.read(len(values))
+        length = len(content)
+        values[:length] = np.frombuffer(content, np.uint8)
+    if length < len(values):
+        raise Damaged("it ends early")
 
 
 def find_non_finite(arrays: Mapping[str, np.ndarray]) -> str | None:

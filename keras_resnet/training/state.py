@@ -71,8 +71,11 @@ def average_names(model: keras.Model) -> list[str]:
 
 def arrays_of(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Returns copies of the values of variables, by the same names."""
+    arrays = {name: keras.ops.convert_to_numpy(variable) for name, variable in variables.items()}
+    # TensorFlow gives a copy. JAX shows what the next step overwrites.
     return {
-        name: np.array(keras.ops.convert_to_numpy(variable)) for name, variable in variables.items()
+        name: array if array.flags.owndata and array.flags.writeable else np.array(array)
+        for name, array in arrays.items()
     }
 
 

@@ -5,8 +5,9 @@
 Run by hand; version 1 is the older one. Version 1 begins the runs, as it knows no key that came
 later: alone; version 2 alone, with the config.json of version 1; killed (SIGKILL) at the first
 checkpoint and ended by version 2; and resumed by version 2, killed at a later checkpoint and ended
-by version 1. All must end in the same bits of `model.keras`, the same evaluations and the same
-result; exit code 1 if not. The Pythons have the dependencies; each checkout goes first on its path.
+by version 2, whose checkpoints an older version does not read. All must end in the same bits of
+`model.keras`, the same evaluations and the same result; exit code 1 if not. The Pythons have the
+dependencies; each checkout goes first on its path.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -73,7 +75,10 @@ class Version:
 
 
 def _newest(folder: Path) -> int:
-    steps = [int(path.stem.split("-")[1]) for path in folder.glob("ckpt-*.index")]
+    found = (
+        re.fullmatch(r"ckpt-(\d+)\.(index|safetensors)", path.name) for path in folder.glob("*")
+    )
+    steps = [int(match[1]) for match in found if match]
     return max(steps, default=-1)
 
 
@@ -111,7 +116,7 @@ def compare(first: Version, second: Version, config: dict[str, object], folder: 
         "first alone": [first],
         "second alone": [second],
         "first, killed, second": [first, second],
-        "first, killed, second, killed, first": [first, second, first],
+        "first, killed, second, killed, second": [first, second, second],
     }
     outcomes = {}
     for number, (way, versions) in enumerate(ways.items()):
