@@ -92,11 +92,12 @@ def _forward(inputs, gamma, beta, shift, axis, epsilon, replicas):
     axes, shape = _other_axes(inputs, axis), broadcast_shape(inputs, axis)
     wide = _wide(inputs)
     distance = wide - shift.reshape(shape)
-    sums = _over_replicas(jnp.stack([distance.sum(axes), (distance**2).sum(axes)]), replicas)
-    count = _values_per_channel(inputs, axis, replicas)
-    from_shift, mean_of_squares = sums / count if count else jnp.full_like(sums, math.nan)
+    # Not stacked: for one v5e chip that made 200 small operations of ResNet-50's step.
+    total, squares = _over_replicas((distance.sum(axes), (distance**2).sum(axes)), replicas)
+    count = _values_per_channel(inputs, axis, replicas) or math.nan
+    from_shift = total / count
     mean = shift + from_shift
-    variance = jnp.maximum(mean_of_squares - from_shift**2, 0)
+    variance = jnp.maximum(squares / count - from_shift**2, 0)
     reciprocal = jax.lax.rsqrt(variance + epsilon)
     factor = reciprocal if gamma is None else reciprocal * gamma
     outputs = (wide - mean.reshape(shape)) * factor.reshape(shape)
@@ -120,14 +121,13 @@ def _backward(axis, epsilon, replicas, saved, upstream):
     by_beta = wide_upstream.sum(axes)
     by_gamma = (wide_upstream * distance).sum(axes) * reciprocal
     # ... and what all of them say of the mean and the variance that they share.
-    sums = _over_replicas(jnp.stack([by_beta, by_gamma]), replicas)
-    count = _values_per_channel(inputs, axis, replicas)
-    mean_of_beta, mean_of_gamma = sums / max(count, 1)
+    all_by_beta, all_by_gamma = _over_replicas((by_beta, by_gamma), replicas)
+    count = max(_values_per_channel(inputs, axis, replicas), 1)
     factor = reciprocal if gamma is None else reciprocal * gamma
     by_inputs = factor.reshape(shape) * (
         wide_upstream
-        - mean_of_beta.reshape(shape)
-        - distance * (reciprocal * mean_of_gamma).reshape(shape)
+        - (all_by_beta / count).reshape(shape)
+        - distance * (all_by_gamma * reciprocal / count).reshape(shape)
     )
     return (
         by_inputs.astype(inputs.dtype),
