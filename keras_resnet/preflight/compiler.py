@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ NO_COMPILER = (
     "preflight needs jax and libtpu: pip install 'keras-resnet-tpu[preflight]' "
     "(Linux on x86-64 with Python 3.11 to 3.13)"
 )
+
+_NOT_INSTALLED = "not installed"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,21 +61,55 @@ def compile_step(hlo: bytes, chip: Chip, flags: str = "", timeout: float = 3600)
         UserError: jax or libtpu are not installed, or the compiler did not end in time.
     """
     with tempfile.TemporaryDirectory() as folder:
-        step, result, text = (Path(folder) / name for name in ("step", "result", "text"))
+        step = Path(folder) / "step"
         step.write_bytes(hlo)
+        topology = f"{chip.name}:{chip.smallest}"
+        values, text = run_compiler(__name__, (step, topology), chip, chip.smallest, flags, timeout)
+    return Compiled(**values, text=text)
+
+
+def run_compiler(
+    module: str,
+    arguments: Sequence[object],
+    chip: Chip,
+    sides: str,
+    flags: str,
+    timeout: float,
+    **variables: str,
+) -> tuple[dict[str, Any], str]:
+    """Runs `main(arguments)` of a module, with two files to write to, beside libtpu alone.
+
+    Args:
+        module: what runs there; it calls `write_results`.
+        arguments: of it, before the files.
+        chip: for which it compiles.
+        sides: of the slice.
+        flags: LIBTPU_INIT_ARGS.
+        timeout: seconds.
+        **variables: of its environment.
+
+    Returns:
+        What it wrote: fields of `Compiled`, and the optimized program, "" without one.
+
+    Raises:
+        UserError: jax or libtpu are not installed, the compiler did not end in time, or the config
+            cannot be used.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        result, text = (Path(folder) / name for name in ("result", "text"))
         environment = {
             **os.environ,
             "JAX_PLATFORMS": "cpu",
-            "TPU_ACCELERATOR_TYPE": chip.accelerator_type,
+            "TPU_ACCELERATOR_TYPE": chip.accelerator_type(sides),
             "TPU_SKIP_MDS_QUERY": "1",
             "TPU_WORKER_HOSTNAMES": "localhost",
             # Its lock (/tmp/libtpu_lockfile) guards a TPU; compilations may run side by side.
             "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
             "LIBTPU_INIT_ARGS": flags,
             "TF_CPP_MIN_LOG_LEVEL": "3",
+            **variables,
         }
-        topology = f"{chip.name}:{chip.smallest}"
-        command = keras_resnet_cli.module_command(__name__, step, topology, result, text)
+        command = keras_resnet_cli.module_command(module, *arguments, result, text)
         try:
             done = subprocess.run(
                 command, env=environment, capture_output=True, text=True, timeout=timeout
@@ -84,11 +121,30 @@ def compile_step(hlo: bytes, chip: Chip, flags: str = "", timeout: float = 3600)
             # libtpu ends the process on a flag that it does not know.
             unknown = [line for line in lines if "nknown" in line and "flag" in line]
             reason = (unknown or lines or [f"exit code {done.returncode}"])[-1].strip()
-            return Compiled(error=f"the TPU compiler ended: {reason}")
+            return {"error": f"the TPU compiler ended: {reason}"}, ""
         values = json.loads(result.read_text())
-        if values.get("error") == "not installed":
+        if values.get("error") == _NOT_INSTALLED:
             raise UserError(NO_COMPILER)
-        return Compiled(**values, text=text.read_text() if text.exists() else "")
+        if refused := values.get("refused"):
+            raise UserError(refused)
+        return values, text.read_text() if text.exists() else ""
+
+
+def write_results(result: str, text: str, compile_it: Callable[[], tuple[dict, str]]) -> None:
+    """Writes what `run_compiler` reads; in the process of its own."""
+    try:
+        import jax  # noqa: F401
+        import libtpu  # noqa: F401
+    except ImportError:
+        values, program = {"error": _NOT_INSTALLED}, ""
+    else:
+        try:
+            values, program = compile_it()
+        except UserError as error:
+            values, program = {"refused": str(error)}, ""
+    if program:
+        Path(text).write_text(program)
+    Path(result).write_text(json.dumps(values))
 
 
 def read_error(message: str) -> dict[str, Any]:
@@ -114,6 +170,23 @@ def read_error(message: str) -> dict[str, Any]:
     }
 
 
+def read_costs(memory: Any, costs: Any) -> dict[str, Any]:
+    """Returns the fields of `Compiled` that a compiled program says of itself."""
+    costs = costs[0] if isinstance(costs, list) else costs
+    needed = (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        + memory.temp_size_in_bytes
+        + memory.generated_code_size_in_bytes
+        - memory.alias_size_in_bytes
+    )
+    return {
+        "hbm_needed_bytes": needed,
+        "flops": costs.get("flops", 0.0),
+        "bytes_accessed": costs.get("bytes accessed", 0.0),
+    }
+
+
 def _compile(hlo: bytes, topology: str) -> tuple[dict[str, Any], str]:
     """Returns the fields of `Compiled` and the optimized program. In the process of its own."""
     from jax.experimental import topologies
@@ -127,21 +200,8 @@ def _compile(hlo: bytes, topology: str) -> tuple[dict[str, Any], str]:
         compiled = device.client.compile(module, xla_client.DeviceList((device,)), options)
     except Exception as error:
         return read_error(str(error)), ""
-    memory = compiled.get_compiled_memory_stats()
-    costs = compiled.cost_analysis()
-    costs = costs[0] if isinstance(costs, list) else costs
-    needed = (
-        memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        + memory.temp_size_in_bytes
-        + memory.generated_code_size_in_bytes
-        - memory.alias_size_in_bytes
-    )
-    return {
-        "hbm_needed_bytes": needed,
-        "flops": costs.get("flops", 0.0),
-        "bytes_accessed": costs.get("bytes accessed", 0.0),
-    }, compiled.hlo_modules()[0].to_string()
+    values = read_costs(compiled.get_compiled_memory_stats(), compiled.cost_analysis())
+    return values, compiled.hlo_modules()[0].to_string()
 
 
 def _without_copies(module: bytes) -> Any:
@@ -168,13 +228,4 @@ def _without_copies(module: bytes) -> Any:
 def main(arguments: list[str]) -> None:
     """Compiles and writes the result; see the module."""
     step, topology, result, text = arguments
-    try:
-        import jax  # noqa: F401
-        import libtpu  # noqa: F401
-    except ImportError:
-        values, program = {"error": "not installed"}, ""
-    else:
-        values, program = _compile(Path(step).read_bytes(), topology)
-    if program:
-        Path(text).write_text(program)
-    Path(result).write_text(json.dumps(values))
+    write_results(result, text, lambda: _compile(Path(step).read_bytes(), topology))

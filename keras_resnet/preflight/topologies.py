@@ -45,10 +45,9 @@ class Chip:
     def replica_hbm_bytes(self) -> int:
         return self.hbm_bytes // self.cores
 
-    @property
-    def accelerator_type(self) -> str:
-        """Type of the smallest slice: counted in chips from v5e on, in cores before and for v5p."""
-        chips = math.prod(int(size) for size in self.smallest.split("x"))
+    def accelerator_type(self, sides: str) -> str:
+        """Type of a slice: counted in chips from v5e on, in cores before and for v5p."""
+        chips = math.prod(int(size) for size in sides.split("x"))
         return f"{self.accelerator}-{chips * self._units_per_chip}"
 
     @property
@@ -96,6 +95,11 @@ class Topology:
     name: str
     chip: Chip
     chips: int
+
+    @property
+    def sides(self) -> str:
+        """Such as "2x4"."""
+        return self.name.partition(":")[2]
 
     @property
     def replicas(self) -> int:

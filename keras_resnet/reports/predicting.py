@@ -49,13 +49,14 @@ def predictions_of(
             probabilities=softmax(evaluation.logits),
             problems=source.skipped.by_name if source.skipped else {},
         )
-    if source.num_examples * len(names) <= MOST_NUMBERS:
+    all_fit = source.num_examples * len(names) <= MOST_NUMBERS
+    if all_fit and keras.backend.backend() == "tensorflow":  # which the predictor runs on
         return predict_source(model, source, progress)
-    return _predict_part(model, source, progress)
+    return _predict_part(model, source, source.num_examples if all_fit else PART, progress)
 
 
 def _predict_part(
-    model: keras.Model, source: "Source", progress: Callable[[int], Any]
+    model: keras.Model, source: "Source", limit: int, progress: Callable[[int], Any]
 ) -> Predictions:
     from keras_resnet.explain.labelled import batches_of
 
@@ -63,7 +64,7 @@ def _predict_part(
     labels: list[int] = []
     rows: list[np.ndarray] = []
     problems: dict[str, str] = {}
-    for batch, of_batch in batches_of(source, model, _BATCH, PART):
+    for batch, of_batch in batches_of(source, model, _BATCH, limit):
         if batch.good:
             answers = model.predict_on_batch(batch.inputs)
             rows.append(keras.ops.convert_to_numpy(answers).astype("float32"))

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from keras_resnet.training.host_batches import HostBatches, neighbors_stay, places_in_parts
-from keras_resnet.training.jax.devices import AXIS
+from keras_resnet.training.jax.mesh import split_over
 
 _AHEAD = 2
 
@@ -31,7 +31,7 @@ class DeviceBatches:
         dataset = host_batches.of_host(jax.process_index(), jax.process_count())
         self._elements = iter(dataset)
         self._ahead: collections.deque = collections.deque()
-        self._sharding = split_over(mesh, parted=host_batches.micro_batches > 1)
+        self._sharding = split_over(mesh, host_batches.micro_batches)
         self._places: np.ndarray | None = None
         if host_batches.micro_batches > 1:
             size = next(iter(dataset.element_spec.values())).shape[0]
@@ -82,7 +82,7 @@ class ConstantBatches:
         size, parts = host_batches.batch_size // jax.process_count(), host_batches.micro_batches
         pixels = host_batches.options["image_size"]
         batch = host_batches.source.constant_batch(size // parts, pixels)
-        sharding = split_over(mesh, parted=parts > 1)
+        sharding = split_over(mesh, parts)
         self._batch = {}
         for name, value in batch.items():
             array = value.numpy()
@@ -99,8 +99,3 @@ class ConstantBatches:
     def example_ids(self, count: int) -> Iterator[np.ndarray]:
         """Yields nothing: no image stands behind them."""
         return iter(())
-
-
-def split_over(mesh: Mesh, parted: bool = False) -> NamedSharding:
-    """Returns how a batch lies on the devices; `parted`: its second axis is the examples'."""
-    return NamedSharding(mesh, PartitionSpec(None, AXIS) if parted else PartitionSpec(AXIS))

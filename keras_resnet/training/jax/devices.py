@@ -10,15 +10,14 @@ from typing import Any
 
 import jax
 import numpy as np
-import tensorflow as tf
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from keras_resnet.backend import cpu_multiplies_bfloat16
 from keras_resnet.errors import UsageError, UserError
 from keras_resnet.training.jax import processes
+from keras_resnet.training.jax.mesh import AXIS, device_kind
 
-AXIS = "data"
 # NVIDIA's Ampere, the first with bfloat16 (CUDA C++ Programming Guide, "Compute Capabilities").
 _FIRST_GPU = (8, 0)
 
@@ -33,6 +32,8 @@ def make_mesh(config: ConfigDict) -> Mesh:
         UsageError: `devices` does not fit the strategy.
         UserError: the devices or processes it needs are not there, or a process differs.
     """
+    import tensorflow as tf
+
     for kind in ("GPU", "TPU"):
         tf.config.set_visible_devices([], kind)
     if config.xla == "off":
@@ -54,20 +55,6 @@ def make_mesh(config: ConfigDict) -> Mesh:
     # The devices of a process are neighbors, as the parts of the global batch are.
     devices = sorted(devices, key=lambda device: (device.process_index, device.id))
     return Mesh(np.array(devices), (AXIS,))
-
-
-def describe(mesh: Mesh) -> str:
-    """Returns the devices in words, for example "JAX on 8 × TPU v5 lite in 2 processes"."""
-    device, count = mesh.devices[0], mesh.devices.size
-    kind = "CPU" if device.platform == "cpu" else device.device_kind
-    hosts = jax.process_count()
-    text = f"JAX on {f'{count} × ' if count > 1 else ''}{kind}"
-    return f"{text} in {hosts} processes" if hosts > 1 else text
-
-
-def device_kind(mesh: Mesh) -> str:
-    """Returns "TPU", "GPU" or "CPU": what the replicas compute on."""
-    return mesh.devices[0].platform.upper()
 
 
 def resolve_precision(config: ConfigDict, mesh: Mesh) -> ConfigDict:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import keras
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
 from keras_resnet.training import state
@@ -23,7 +23,8 @@ from keras_resnet.training.fit import check_fit, class_weights_of
 from keras_resnet.training.host_batches import batches_to_evaluate, batches_to_train_on
 from keras_resnet.training.jax import processes
 from keras_resnet.training.jax.batches import ConstantBatches, DeviceBatches
-from keras_resnet.training.jax.devices import describe, make_mesh, resolve_precision
+from keras_resnet.training.jax.devices import make_mesh, resolve_precision
+from keras_resnet.training.jax.mesh import EVERYWHERE, describe
 from keras_resnet.training.jax.step import State, Steps
 from keras_resnet.training.network import build_model
 from keras_resnet.training.optimizers import make_optimizer
@@ -101,7 +102,7 @@ class JaxEngine(Engine):
 
     def _everywhere(self, value: Any) -> jax.Array:
         array = np.asarray(value)
-        sharding = NamedSharding(self.mesh, PartitionSpec())
+        sharding = NamedSharding(self.mesh, EVERYWHERE)
         return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
     def _optimizer_variables(self) -> list[Any]:

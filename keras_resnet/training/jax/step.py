@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import keras
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 from keras.optimizers import LossScaleOptimizer
 from ml_collections import ConfigDict
 
@@ -25,13 +25,12 @@ from keras_resnet.training import mixing
 from keras_resnet.training.counting import counting_of
 from keras_resnet.training.engine import Evaluated
 from keras_resnet.training.gradient_blocks import block_names, block_of, norms_of_blocks
-from keras_resnet.training.jax.devices import AXIS, device_kind
 from keras_resnet.training.jax.loss_scale import update_scaled
+from keras_resnet.training.jax.mesh import AXIS, EVERYWHERE, device_kind, over_examples
 from keras_resnet.training.losses import example_losses, example_weights
 
 # Steps that are handed to the devices before the host waits for the one so many before.
 _IN_FLIGHT = 2
-_EVERYWHERE = PartitionSpec()
 
 
 class State(NamedTuple):
@@ -66,6 +65,7 @@ class Steps:
             are factors of the loss of its yes, else of the examples that have it as their label.
 
     Attributes:
+        trained, rest, averaged: the variables whose values `State` has.
         norm_names: of the blocks whose norms are given; [] without.
         latest: the state after the last step of `train`.
     """
@@ -89,6 +89,7 @@ class Steps:
         self._scaled = isinstance(optimizer, LossScaleOptimizer)
         moving = {id(variable) for variable in _moving_statistics(model)}
         self._moving = [id(variable) in moving for variable in self.rest]
+        self.averaged = list(averaged)
         self._averaged = _places(averaged, self.trained, self.rest)
         self._normalized = NormalizeImages(
             model.preprocessing.mean,
@@ -101,10 +102,8 @@ class Steps:
         )
         self._blocks = [block_of(variable.path) for variable in self.trained if logs_norms]
         self.norm_names = block_names(self._blocks)
-        parts = PartitionSpec(None, AXIS) if config.accumulate_steps > 1 else PartitionSpec(AXIS)
-        self._train = self._on_all(
-            self.train_step, (_EVERYWHERE, _EVERYWHERE, parts, _EVERYWHERE), donate_argnums=0
-        )
+        specs = (EVERYWHERE, EVERYWHERE, over_examples(config.accumulate_steps), EVERYWHERE)
+        self._train = self._on_all(self.train_step, specs, donate_argnums=0)
         self._evaluate: dict[int, Callable] = {}
 
     def _on_all(self, step: Callable, specs: tuple, **options: Any) -> Callable:
@@ -115,7 +114,7 @@ class Steps:
                 return step(*args)
 
         mapped = jax.shard_map(
-            traced, mesh=self.mesh, in_specs=specs, out_specs=_EVERYWHERE, check_vma=False
+            traced, mesh=self.mesh, in_specs=specs, out_specs=EVERYWHERE, check_vma=False
         )
         return jax.jit(mapped, **options)
 
@@ -146,9 +145,31 @@ class Steps:
                 counted[index - _IN_FLIGHT].block_until_ready()
         return np.stack([np.asarray(sums) for sums in counted]), np.asarray(norms)
 
-    def lower(self, state: Any, rate: Any, batch: Any) -> Any:
-        """Returns `jax.stages.Lowered` of the training step; arguments may be shapes."""
-        return self._train.lower(state, rate, batch, jax.ShapeDtypeStruct((), "bool"))
+    def lower(self, batch: dict[str, Any]) -> Any:
+        """Returns `jax.stages.Lowered` of the training step, of shapes alone.
+
+        Args:
+            batch: shape and dtype of each array of the global batch, as `jax.ShapeDtypeStruct`.
+        """
+
+        def placed(values: Any, sharding: NamedSharding) -> Any:
+            return jax.tree.map(
+                lambda value: jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=sharding),
+                values,
+            )
+
+        groups = (self.trained, self.rest, self.optimizer.variables, [])
+        values = ([variable.value for variable in group] for group in groups)
+        state = State(*values)
+        averages = [[*state.trained, *state.rest][place] for place in self._averaged]
+        rate = [variable.value for variable in self._rate]
+        everywhere = NamedSharding(self.mesh, EVERYWHERE)
+        return self._train.lower(
+            placed(state._replace(averages=averages), everywhere),
+            placed(rate, everywhere),
+            placed(batch, NamedSharding(self.mesh, over_examples(self.config.accumulate_steps))),
+            jax.ShapeDtypeStruct((), "bool", sharding=everywhere),
+        )
 
     def train_step(self, state: State, rate: list, batch: dict[str, Any], log_norms: Any) -> Any:
         """One replica's part of a training step, of `accumulate_steps` parts of its batch.
@@ -279,7 +300,7 @@ class Steps:
         if every not in self._evaluate:
             # The examples' rows are gathered, as every host wants them all.
             step = partial(self.evaluate_step, every=every)
-            self._evaluate[every] = self._on_all(step, (_EVERYWHERE, PartitionSpec(AXIS)))
+            self._evaluate[every] = self._on_all(step, (EVERYWHERE, over_examples(1)))
         found: list[Evaluated] = []
         for index in range(steps):
             found.append(self._evaluate[every](weights, next(batches)))

@@ -96,7 +96,8 @@ def find_device(config: ConfigDict) -> Device:
 
 def _of_jax(config: ConfigDict) -> Device:
     """The same with engine=jax, whose devices start."""
-    from keras_resnet.training.jax.devices import device_kind, make_mesh, resolve_precision
+    from keras_resnet.training.jax.devices import make_mesh, resolve_precision
+    from keras_resnet.training.jax.mesh import device_kind
 
     mesh = make_mesh(config)
     precision = resolve_precision(config, mesh).precision
