@@ -4,7 +4,9 @@
 
 Compiles the training step of a config with the real TPU compiler, without a TPU, and says whether
 it compiles and fits, and how fast the compiler thinks it will be. Topologies are slices of v2, v3,
-v4, v5e, v5p and v6e. A large network takes some minutes. Needs the extra `preflight`.
+v4, v5e, v5p, v6e and tpu7x. A large network takes some minutes. Needs the extra `preflight`. With
+--config.engine=jax it is the program of the whole slice, sums over its chips included; else that of
+one chip, and the sums by formula.
 
 exit codes: 0 it fits, 3 it does not fit, 4 it does not compile"""
 
@@ -19,6 +21,7 @@ from absl import flags as absl_flags
 from ml_collections import ConfigDict
 
 from keras_resnet.architectures import get_architecture
+from keras_resnet.backend import engine_name
 from keras_resnet.commands.options import (
     check_folder_of,
     define_strings,
@@ -29,6 +32,7 @@ from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.config import overrides
 from keras_resnet.errors import UsageError, UserError
 from keras_resnet.preflight.compiler import NO_COMPILER, compile_step
+from keras_resnet.preflight.jax_step import compile_slice
 from keras_resnet.preflight.lowering import lower_train_step
 from keras_resnet.preflight.plot import draw
 from keras_resnet.preflight.report import (
@@ -89,7 +93,8 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     measured = _measured_input(flags.input)
     batch = _batch_per_replica(resolved, topology)
     _require_compiler()
-    start_tensorflow()
+    if engine_name(resolved.engine) != "jax":
+        start_tensorflow()
 
     step = functools.partial(_preflight, resolved, topology, flags.classes)
     report = step(batch, resolved.libtpu_init_args)
@@ -140,6 +145,11 @@ def _preflight(
 ) -> Report:
     """Lowers and compiles; returns a Report."""
     classes = classes or get_architecture(config.model.name).classes
+    if engine_name(config.engine) == "jax":
+        step, compiled = compile_slice(
+            config, topology, batch=batch, classes=classes, flags=libtpu_flags
+        )
+        return Report(topology, step, compiled, engine="jax")
     lowered = lower_train_step(config, batch=batch, classes=classes)
     compiled = compile_step(lowered.hlo, topology.chip, libtpu_flags)
     return Report(topology, lowered, compiled, parts=config.accumulate_steps)

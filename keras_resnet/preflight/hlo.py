@@ -71,6 +71,55 @@ def instructions(text: str, layers: Collection[str] = ()) -> list[Instruction]:
     return sorted(found, key=lambda instruction: -instruction.cycles)
 
 
+@dataclasses.dataclass(frozen=True)
+class AllReduce:
+    """One sum over the chips.
+
+    Attributes:
+        name: in the program.
+        size: bytes that are summed.
+        hidden_cycles: the compiler's estimate of what a chip computes while it goes on; 0 where the
+            chip waits for it.
+    """
+
+    name: str
+    size: int
+    hidden_cycles: int
+
+
+def all_reduces(text: str) -> list[AllReduce]:
+    """Returns the sums over chips of a compiled HLO module, in the order in which they begin.
+
+    The compiler has no estimate of how long they take. One that it has split into a beginning and
+    an end goes on behind what is scheduled between the two.
+    """
+    entry, bodies = _computations(text)
+    found: dict[str, AllReduce] = {}
+    running: dict[str, int] = {}  # name of the beginning -> cycles since
+    for name, rest in bodies.get(entry, ()):
+        kind, operands = _opcode(rest), re.findall(r"%([\w.\-]+)", rest.partition("), ")[0])
+        if kind == "all-reduce":
+            found[name] = AllReduce(name, _all_bytes(_result_of(rest)), 0)
+        elif kind == "all-reduce-start" or (kind == "async-start" and _sums(rest, bodies)):
+            found[name] = AllReduce(name, _all_bytes(_result_of(rest)), 0)
+            running[name] = 0
+        elif kind in ("all-reduce-done", "async-done") and operands and operands[0] in running:
+            begun = operands[0]
+            found[begun] = dataclasses.replace(found[begun], hidden_cycles=running.pop(begun))
+        elif cycles := _CYCLES.search(rest):
+            running = {begun: since + int(cycles[1]) for begun, since in running.items()}
+    return list(found.values())
+
+
+def _sums(rest: str, bodies: Bodies) -> bool:
+    """Whether a computation that an instruction calls has a sum over chips in it."""
+    return any(
+        _opcode(inner) == "all-reduce"
+        for called in _CALLED.findall(rest)
+        for _, inner in bodies.get(called, ())
+    )
+
+
 def estimated_cycles(found: Collection[Instruction]) -> int:
     """The sum of the compiler's estimates. What overlaps in time counts twice in it."""
     return sum(instruction.cycles for instruction in found)
@@ -129,8 +178,10 @@ def _instruction(
 
 
 def _layer(op_name: str, layers: Collection[str]) -> str:
-    # TensorFlow appends _1 to a layer's scope where the layer is called a second time.
-    for part in reversed(op_name.split("/")):
+    # TensorFlow appends _1 to a layer's scope where the layer is called a second time; JAX wraps it
+    # in what it does with it, as in transpose(jvp(LAYER)).
+    for wrapped in reversed(op_name.split("/")):
+        part = wrapped.rpartition("(")[2].rstrip(")")
         for name in (part, re.sub(r"_\d+$", "", part)):
             if name in layers:
                 return name
@@ -165,9 +216,14 @@ def _kind(rest: str, bodies: Bodies) -> str:
 
 def _hbm_bytes(shapes: str) -> int:
     """Bytes of the shapes in a text, without those in other memory than HBM, "S(1)" and so on."""
+    return _all_bytes(shapes, ignored=re.compile(r"S\([1-9]"))
+
+
+def _all_bytes(shapes: str, ignored: re.Pattern[str] | None = None) -> int:
+    """Bytes of the shapes in a text, but for those whose layout matches `ignored`."""
     total = 0
     for dtype, sizes, layout in _SHAPE.findall(shapes):
-        if re.search(r"S\([1-9]", layout):
+        if ignored and ignored.search(layout):
             continue
         digits = re.search(r"\d+", dtype)
         bits = int(digits[0]) if digits else 8  # pred takes a byte

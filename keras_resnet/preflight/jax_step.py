@@ -57,6 +57,7 @@ def compile_slice(
         values, text = run_compiler(
             __name__, arguments, topology.chip, topology.sides, flags, timeout, KERAS_BACKEND="jax"
         )
+    batch *= config.accumulate_steps  # all parts are in the program
     step = values.pop("step", None)
     if step is None:  # the compiler has ended before it could say anything
         step = {"model_flops": 0.0, "gradient_bytes": 0, "variable_bytes": 0, "parameters": 0}
@@ -85,7 +86,7 @@ def _compile(config: ConfigDict, topology: str, batch: int, classes: int) -> tup
     variables = [*steps.model.variables, *steps.optimizer.variables, *steps.averaged]
     values: dict[str, Any] = {
         "step": {
-            "model_flops": 3 * 2 * costs.multiply_adds * batch,
+            "model_flops": 3 * 2 * costs.multiply_adds * batch * config.accumulate_steps,
             "gradient_bytes": 4 * costs.parameters,
             "variable_bytes": sum(variable.value.nbytes for variable in variables),
             "parameters": costs.parameters,

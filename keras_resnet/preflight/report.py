@@ -5,7 +5,13 @@ import dataclasses
 from typing import Any
 
 from keras_resnet.preflight.compiler import Compiled
-from keras_resnet.preflight.hlo import Instruction, estimated_cycles, instructions
+from keras_resnet.preflight.hlo import (
+    AllReduce,
+    Instruction,
+    all_reduces,
+    estimated_cycles,
+    instructions,
+)
 from keras_resnet.preflight.lowering import Lowered
 from keras_resnet.preflight.topologies import Topology
 
@@ -22,12 +28,15 @@ class Report:
         lowered: the step of one replica.
         compiled: what became of it.
         parts: how often the program runs in a step (`accumulate_steps`).
+        engine: whose step it is: "tensorflow", of one replica by itself, or "jax", of the whole
+            slice, sums over its chips included.
     """
 
     topology: Topology
     lowered: Lowered
     compiled: Compiled
     parts: int = 1
+    engine: str = "tensorflow"
 
     @property
     def exit_code(self) -> int:
@@ -46,22 +55,30 @@ class Report:
     def instructions(self) -> list[Instruction]:
         return instructions(self.compiled.text, self.lowered.layers)
 
+    def all_reduces(self) -> list[AllReduce]:
+        """The sums over chips in the program; of one replica alone there are none."""
+        return all_reduces(self.compiled.text) if self.engine == "jax" else []
+
     def figures(self) -> dict[str, Any]:
         """Returns what `--json` writes; None where there is no figure.
 
         Bytes, seconds, and images a second. `images_per_second_per_chip` is the computation alone,
-        `images_per_second` of the whole slice adds the sum over its chips by formula, as if
-        nothing of it were hidden behind the computation.
+        `images_per_second` of the whole slice adds the sum over its chips by formula: of all of it
+        with the TensorFlow engine, whose program has none, and with JAX of what the chips wait for.
         """
         topology, chip, lowered = self.topology, self.topology.chip, self.lowered
         compiled = self.compiled
         cycles = estimated_cycles(self.instructions()) * self.parts or None
         seconds = cycles and cycles / chip.clock
-        reduce = topology.all_reduce_seconds(lowered.gradient_bytes)
+        sums = self.all_reduces()
+        summed = sum(one.size for one in sums) if sums else lowered.gradient_bytes
+        hidden = sum(one.size for one in sums if one.hidden_cycles)
+        reduce = topology.all_reduce_seconds(summed - hidden)
         images = lowered.batch * self.parts
         rate = seconds and images / (seconds + reduce) * topology.replicas
         code = self.exit_code
         return {
+            "engine": self.engine,
             "topology": topology.name,
             "chips": topology.chips,
             "hosts": topology.hosts,
@@ -88,7 +105,9 @@ class Report:
             "images_per_second_per_host": rate and rate / topology.hosts,
             "model_flop_utilisation": seconds
             and lowered.model_flops * self.parts / seconds / (chip.flops / chip.cores),
-            "all_reduce_bytes": lowered.gradient_bytes,
+            "all_reduce_bytes": summed,
+            "all_reduces": len(sums) or None,
+            "all_reduce_hidden_bytes": hidden if sums else None,
             "all_reduce_seconds_by_formula": reduce,
             "cycles_by_kind": self.cycles_by("kind"),
             "cycles_by_stage": self.cycles_by("stage"),
@@ -115,7 +134,8 @@ def describe(report: Report, measured_input: float | None = None) -> str:
     """
     figures, chip = report.figures(), report.topology.chip
     lines = [
-        f"{figures['topology']}: chips {figures['chips']}, hosts {figures['hosts']}; "
+        f"{figures['topology']}, engine {figures['engine']}: chips {figures['chips']}, "
+        f"hosts {figures['hosts']}; "
         f"{figures['batch_per_replica']} images per "
         f"replica, {figures['batch_size']:,} in all; {figures['parameters']:,} parameters"
     ]
@@ -141,8 +161,7 @@ def describe(report: Report, measured_input: float | None = None) -> str:
         f"{figures['images_per_second']:,.0f} for the slice (estimates)",
         f"utilization  {figures['model_flop_utilisation']:.1%} of {chip.flops / 1e12:g} TFLOP/s "
         "(model FLOPs, estimate)",
-        f"all-reduce   {figures['all_reduce_bytes'] / 1e6:.0f} MB of gradients, "
-        f"{1000 * reduce:.2f} ms (by formula, not measured)",
+        f"all-reduce   {_all_reduce(figures)}, {1000 * reduce:.2f} ms (by formula, not measured)",
         f"input        every host must deliver {figures['images_per_second_per_host']:,.0f} "
         f"images/s{_against(measured_input, figures['images_per_second_per_host'])}",
         "",
@@ -159,6 +178,18 @@ def describe(report: Report, measured_input: float | None = None) -> str:
         for entry in figures["instructions"]
     ]
     return "\n".join(lines)
+
+
+def _all_reduce(figures: dict[str, Any]) -> str:
+    size = f"{figures['all_reduce_bytes'] / 1e6:.0f} MB"
+    if figures["all_reduces"] is None:
+        return f"{size} of gradients"
+    hidden = figures["all_reduce_hidden_bytes"] / figures["all_reduce_bytes"]
+    count = figures["all_reduces"]
+    return (
+        f"{size} in {count} sum{'s' if count > 1 else ''}, {hidden:.0%} of it behind computation; "
+        "what the chips wait for"
+    )
 
 
 def _gib(size: int) -> str:
