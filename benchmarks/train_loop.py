@@ -15,7 +15,6 @@ import tempfile
 import time
 from ast import literal_eval
 
-import tensorflow as tf
 from train_step import describe_machine, spread
 
 from keras_resnet import training
@@ -106,7 +105,7 @@ def measure(engine, source, workdir: WorkDir, steps: int, rounds: int) -> dict[s
 
         def run_step() -> float:
             begin = time.perf_counter()
-            engine.steps.train_loop(fixed, tf.constant(steps)).numpy()
+            engine.train(fixed, steps)
             return time.perf_counter() - begin
 
         run_loop(), run_step()  # compile and warm up

@@ -178,7 +178,7 @@ def test_peaks_follow_from_clock_and_matrix_units():
 def test_slices(name, replicas, hosts, accelerator):
     topology = parse_topology(name)
     assert (topology.replicas, topology.hosts) == (replicas, hosts)
-    assert topology.chip.accelerator_type == accelerator
+    assert topology.chip.accelerator_type(topology.chip.smallest) == accelerator
 
 
 OUT_OF_MEMORY = """\

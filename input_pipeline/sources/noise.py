@@ -16,14 +16,19 @@ class Synthetic(Source):
     is_synthetic = True
 
     def constant_batch(self, batch_size: int, image_size: int) -> dict[str, tf.Tensor]:
-        """{"image": uint8[b, image_size, image_size, 3], "label": int32[b]}, ever the same."""
+        """{"image": uint8[b, image_size, image_size, 3], "label": int32[b]}, ever the same.
+
+        With `multi_label` "label" is float32[b, classes], one of them 1.
+        """
         rng = np.random.default_rng(0)
         shape = (batch_size, image_size, image_size, 3)
-        labels = np.arange(batch_size) % len(self.class_names)
+        labels = (np.arange(batch_size) % len(self.class_names)).astype(np.int32)
+        if self.multi_label:
+            labels = np.eye(len(self.class_names), dtype=np.float32)[labels]
         with tf.device("CPU:0"):
             return {
                 "image": tf.constant(rng.integers(0, 256, shape, np.uint8)),
-                "label": tf.constant(labels.astype(np.int32)),
+                "label": tf.constant(labels),
             }
 
     def training_order(self, **options: Any) -> tf.data.Dataset:

@@ -15,7 +15,7 @@ from keras_resnet.commands.options import (
     require_config,
     write_json,
 )
-from keras_resnet.commands.startup import start_tensorflow
+from keras_resnet.commands.startup import start_engine
 from keras_resnet.config import overrides
 
 SUMMARY = "Measure the training step, without the input pipeline."
@@ -38,7 +38,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     require_config(flags, arguments, "keras-resnet benchmark step --config=cifar10")
     check_folder_of(flags, "json")
     resolved = overrides.resolve(flags)
-    start_tensorflow()
+    start_engine(resolved.engine)
     from keras_resnet.commands.benchmark.step_timing import measure_step
 
     figures = measure_step(resolved, steps=flags.steps, rounds=flags.rounds)

@@ -3,21 +3,17 @@
 import resource
 import statistics
 import time
-from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-import tensorflow as tf
 from ml_collections import ConfigDict
 
 from keras_resnet.architectures import get_architecture
 from keras_resnet.config import training_image_size
+from keras_resnet.input_pipeline.sources.noise import Synthetic
 from keras_resnet.models.costs import profile
-from keras_resnet.training.host_batches import HostBatches
+from keras_resnet.training.engine import Engine, find_engine
 from keras_resnet.training.progress import Timeline
 from keras_resnet.training.schedules import make_schedule
-from keras_resnet.training.tensorflow import TensorFlowEngine
-from keras_resnet.training.tensorflow.strategy import device_kind
 
 # Chowdhery et al. 2022, appendix B: a multiply-add is two operations, and the backward pass costs
 # twice the forward one: a product for the gradient of the input and one for that of the weights.
@@ -38,11 +34,11 @@ def measure_step(config: ConfigDict, *, steps: int, rounds: int) -> dict[str, An
         model_flops_per_second, and what was measured.
     """
     engine = bare_engine(config)
-    iterator = fixed_batches(engine)
+    batches = fixed_batches(engine)
 
     def seconds(count: int) -> float:
         begin = time.perf_counter()
-        engine.steps.train_loop(iterator, tf.constant(count)).numpy()
+        engine.train(batches, count)
         return time.perf_counter() - begin
 
     first = seconds(1)
@@ -62,44 +58,46 @@ def measure_step(config: ConfigDict, *, steps: int, rounds: int) -> dict[str, An
         "images_per_second": images_per_second,
         "images_per_second_range": [rates[0], rates[-1]],
         "first_step_seconds": first,
-        "peak_memory_bytes": _peak_memory(engine.strategy),
+        "peak_memory_bytes": _peak_memory(engine),
         "model_flops_per_second": images_per_second * multiply_adds * _OPERATIONS_PER_MULTIPLY_ADD,
     }
 
 
-def bare_engine(
-    config: ConfigDict, strategy: tf.distribute.Strategy | None = None
-) -> TensorFlowEngine:
-    """Returns an engine that can train, for as many classes as the architecture has."""
+def bare_engine(config: ConfigDict, devices: Any = None) -> Engine:
+    """Returns an engine that can train, for as many classes as the architecture has.
+
+    Args:
+        config: a checked config; its data set is not opened.
+        devices: a strategy or mesh for the engine, instead of the config's.
+    """
     classes = [str(number) for number in range(get_architecture(config.model.name).classes)]
     timeline = Timeline(config, train_examples=1000 * config.batch_size)
-    engine = TensorFlowEngine(config, strategy)
+    # Which engine it is decides what `devices` are: the seam leaves them to the config.
+    kind: Any = find_engine(config)
+    engine = kind(config, devices)
     engine.build(classes, make_schedule(config, timeline))
     return engine
 
 
-def fixed_batches(engine: TensorFlowEngine) -> Iterator[Any]:
-    """Returns an endless distributed iterator over one batch of noise."""
-    config, random = engine.config, np.random.default_rng(0)
-
-    def make_batches(_, batch_size: int, num_shards: int, **options) -> tf.data.Dataset:
-        size, pixels = batch_size // num_shards, training_image_size(config)
-        classes = len(engine.model.class_names)
-        if config.data.multi_label:
-            labels = random.integers(0, 2, (size, classes)).astype("float32")
-        else:
-            labels = random.integers(0, classes, size, "int32")
-        batch = {
-            "image": random.integers(0, 256, (size, pixels, pixels, 3), "uint8"),
-            "label": labels,
-        }
-        return tf.data.Dataset.from_tensors(batch).repeat()
-
-    batches = HostBatches(make_batches, None, config.batch_size, config.accumulate_steps, {})
-    return iter(engine.distribute(batches))
+def fixed_batches(engine: Engine) -> Any:
+    """Returns an endless pass over one batch of noise on the devices, for `engine.train`."""
+    config = engine.config
+    source = Synthetic(
+        title="noise",
+        num_examples=config.batch_size,
+        class_names=tuple(engine.model.class_names),
+    )
+    source.multi_label = config.data.multi_label
+    return engine.train_batches(source, 0, 1 << 30)
 
 
-def _peak_memory(strategy: tf.distribute.Strategy) -> int:
-    if device_kind(strategy) == "CPU":
+def _peak_memory(engine: Any) -> int:
+    """Of one device; on a CPU of the process."""
+    if "CPU" in engine.description:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return tf.config.experimental.get_memory_info(f"{device_kind(strategy)}:0")["peak"]
+    if mesh := getattr(engine, "mesh", None):
+        return mesh.devices[0].memory_stats()["peak_bytes_in_use"]
+    import tensorflow as tf
+
+    kind = "TPU" if "TPU" in engine.description else "GPU"
+    return tf.config.experimental.get_memory_info(f"{kind}:0")["peak"]
