@@ -1,7 +1,7 @@
 """Twenty steps of a tiny network on digits, the same on every set of devices.
 
 Run as a program it is one worker of several: `python training_runs.py '{"optimizer": …}'` with
-TF_CONFIG set prints what `run` returns as JSON.
+TF_CONFIG set prints what `run` returns as JSON. jax_runs.py is the same on the other engine.
 """
 
 import json
@@ -40,10 +40,16 @@ def tiny_config(**groups):
     return check(merge(config, groups, "tests"))
 
 
-def run(config, strategy):
+def run(config, devices, state=None, first=0, end=STEPS):
     """Trains and evaluates; returns losses, evaluation, confusion matrix and norms of weights.
 
     And the norms of the last step's gradients, and the temperature of the evaluation.
+
+    Args:
+        config: of `tiny_config`.
+        devices: a strategy, or a mesh of JAX.
+        state: to begin with, instead of random weights.
+        first, end: the steps to train.
     """
     from keras_resnet import calibration, input_pipeline
     from keras_resnet.training.evaluation import evaluate_source
@@ -51,8 +57,10 @@ def run(config, strategy):
 
     source = input_pipeline.open_source("tfds", name="digits", path="", split="train")
     held_out = input_pipeline.open_source("tfds", name="digits", path="", split="test")
-    engine = built_engine(config, strategy, source.class_names, STEPS * BATCH)
-    sums = engine.train(engine.train_batches(source, 0, STEPS), STEPS)
+    engine = built_engine(config, devices, source.class_names, STEPS * BATCH)
+    if state is not None:
+        engine.load_state(state)
+    sums = engine.train(engine.train_batches(source, first, end), end - first)
     evaluation = evaluate_source(engine, held_out)
     totals = dict(zip(SUMS, sums.T.astype("float64"), strict=True))
     return {
@@ -65,13 +73,24 @@ def run(config, strategy):
     }
 
 
-def built_engine(config, strategy, class_names, train_examples):
-    """An engine that can train on so many examples."""
+def first_state(config, devices, steps=0):
+    """The state after so many steps of a run of `config`."""
+    from keras_resnet import input_pipeline
+
+    source = input_pipeline.open_source("tfds", name="digits", path="", split="train")
+    engine = built_engine(config, devices, source.class_names, STEPS * BATCH)
+    if steps:
+        engine.train(engine.train_batches(source, 0, STEPS), steps)
+    return engine.state()
+
+
+def built_engine(config, devices, class_names, train_examples):
+    """An engine that can train on so many examples, of the backend that Keras runs on."""
+    from keras_resnet.training.engine import find_engine
     from keras_resnet.training.progress import Timeline
     from keras_resnet.training.schedules import make_schedule
-    from keras_resnet.training.tensorflow import TensorFlowEngine
 
-    engine = TensorFlowEngine(config, strategy)
+    engine = find_engine(config)(config, devices)
     engine.build(class_names, make_schedule(config, Timeline(config, train_examples)))
     return engine
 

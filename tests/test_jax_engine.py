@@ -1,0 +1,242 @@
+"""The JAX engine against the TensorFlow engine: of the same weights and images the same numbers.
+
+Each program of JAX is a process of its own, where Keras runs on JAX; this one stays on TensorFlow.
+float32 on CPU, 20 steps; relative 1e-5 is the bound for losses.
+"""
+
+import functools
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from jax_runs import read_state, write_state
+from run_helpers import TINY
+from test_training_equality import VARIANTS as TWO_VARIANTS
+from test_training_equality import assert_same, free_ports
+from training_runs import STEPS, first_state, run, tiny_config
+
+from keras_resnet import config as configs
+from keras_resnet.training.tensorflow.strategy import make_strategy
+
+if importlib.util.find_spec("jax") is None:
+    pytest.skip("JAX is not installed: pip install -e '.[jax]'", allow_module_level=True)
+
+TESTS = Path(__file__).parent
+ENVIRONMENT = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(TESTS.parent)}
+VARIANTS = {
+    **TWO_VARIANTS,
+    "lamb": {
+        "optimizer": {"name": "lamb", "learning_rate": 0.01, "layer_decay": 0.7},
+        "ema": {"decay": 0.9, "warmup": True},
+        "loss": {"name": "binary", "sum_classes": True, "target_threshold": 0.2},
+        "data": {"augment": {"cutmix": 1.0}},
+        "model": {"synchronized_norm": False},
+    },
+    "adamw": {
+        "optimizer": {"name": "adamw", "learning_rate": 0.01},
+        "loss": {"class_weights": tuple(1.0 + 0.1 * number for number in range(10))},
+        "schedule": {"name": "plateau"},
+        "model": {"rematerialize": True, "synchronized_norm": False},
+    },
+}
+
+
+def program(*arguments, **options):
+    """Runs jax_runs.py; returns what its lines of results hold."""
+    done = subprocess.run(
+        [sys.executable, TESTS / "jax_runs.py", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        timeout=900,
+        **options,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return results_in(done.stdout)
+
+
+def results_in(text):
+    lines = [line for line in text.splitlines() if line.startswith("result ")]
+    return [json.loads(line.removeprefix("result ")) for line in lines]
+
+
+@functools.cache
+def on_tensorflow(variant):
+    """The state before the first step, and what became of it."""
+    config = tiny_config(**VARIANTS[variant])
+    return first_state(config, make_strategy("cpu")), run(config, make_strategy("cpu"))
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_it_trains_what_tensorflow_trains(variant, tmp_path):
+    """On one device, two and four; batch norm of each device's own part on one only."""
+    state, expected = on_tensorflow(variant)
+    write_state(tmp_path / "state.npz", state)
+    groups = VARIANTS[variant]
+    counts = (1, 2, 4) if groups.get("model", {}).get("synchronized_norm", True) else (1,)
+    results = program("equal", tmp_path / "state.npz", json.dumps(groups), 0, *counts)
+    assert len(results) == len(counts)
+    for found in results:
+        assert_same(found, expected)
+
+
+@pytest.mark.ci
+def test_two_processes_train_what_one_trains(tmp_path):
+    state, expected = on_tensorflow("everything")
+    write_state(tmp_path / "state.npz", state)
+    address = f"127.0.0.1:{free_ports(1)[0]}"
+    arguments = ["worker", tmp_path / "state.npz", json.dumps(VARIANTS["everything"]), address, 2]
+    workers = [
+        subprocess.Popen(
+            [sys.executable, TESTS / "jax_runs.py", *map(str, arguments), str(index)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=ENVIRONMENT,
+        )
+        for index in range(2)
+    ]
+    try:
+        outputs = [worker.communicate(timeout=600) for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+    (first,), (second,) = (results_in(out) for out, _ in outputs)
+    assert first == second
+    assert_same(first, expected)
+
+
+@pytest.mark.ci
+def test_a_run_goes_on_with_the_other_engine(tmp_path):
+    """Ten steps on one and ten on the other end where twenty on one do, either way round."""
+    groups = VARIANTS["everything"]
+    config, (state, expected) = tiny_config(**groups), on_tensorflow("everything")
+    halfway = first_state(config, make_strategy("cpu"), STEPS // 2)
+    write_state(tmp_path / "half.npz", halfway)
+    (found,) = program("equal", tmp_path / "half.npz", json.dumps(groups), STEPS // 2, 1)
+    assert found["evaluation"]["loss"] == pytest.approx(expected["evaluation"]["loss"], rel=1e-4)
+    program("state", tmp_path / "jax.npz", json.dumps(groups), STEPS // 2)
+    theirs = read_state(tmp_path / "jax.npz")
+    assert theirs.keys() == halfway.keys() == state.keys()
+    back = run(config, make_strategy("cpu"), theirs, STEPS // 2, STEPS)
+    assert len(back["losses"]) == STEPS // 2  # its seed gave it other weights
+
+
+@pytest.mark.ci
+def test_every_bundled_config_trains():
+    results = dict(program("configs"))
+    assert sorted(results) == sorted(configs.bundled_configs())
+    for name, losses in results.items():
+        assert len(losses) == 2, name
+        assert np.isfinite(losses).all(), name
+
+
+# ---- Runs ----------------------------------------------------------------------------------------
+
+
+def start(workdir, **changes):
+    """Starts `keras-resnet train` with engine=jax as a process."""
+    delta = {**TINY, "engine": "jax", "strategy": "auto"}
+    delta |= {key.replace("__", "."): value for key, value in changes.items()}
+    arguments = [f"--config.{key}={value}" for key, value in delta.items()]
+    command = [sys.executable, "-m", "keras_resnet_cli", "train", "--config=smoke"]
+    return subprocess.Popen(
+        [*command, f"--workdir={workdir}", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**ENVIRONMENT, "KERAS_BACKEND": ""},  # the command chooses
+    )
+
+
+def weights_of(workdir):
+    import keras
+
+    return keras.saving.load_model(workdir / "model.keras").get_weights()
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
+def test_killed_at_random_moments_it_ends_the_same(kills, tmp_path):
+    process = start(tmp_path / "whole", checkpoint__every_steps=7)
+    begun = time.monotonic()
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
+    seconds = time.monotonic() - begun
+    random = np.random.default_rng(kills)
+    for _ in range(kills):
+        process = start(tmp_path / "killed", checkpoint__every_steps=7)
+        time.sleep(random.uniform(0.4, 1.0) * seconds)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    output, _ = start(tmp_path / "killed", checkpoint__every_steps=7).communicate(timeout=600)
+    assert "Done" in output, output
+    for ours, theirs in zip(
+        weights_of(tmp_path / "killed"), weights_of(tmp_path / "whole"), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    whole, killed = (
+        json.loads((tmp_path / name / "result.json").read_text()) for name in ("whole", "killed")
+    )
+    assert {key: value for key, value in whole.items() if key != "train_images_per_second"} == {
+        key: value for key, value in killed.items() if key != "train_images_per_second"
+    }
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"batch_size": 65, "devices": 2}, "does not divide by 2 replicas"),
+        ({"xla": "off"}, "engine=jax compiles every step; take xla=auto"),
+        (
+            {"distributed__coordinator": "here", "distributed__num_processes": 2},
+            "config.distributed.coordinator='here' is no host:port",
+        ),
+        (
+            {
+                "distributed__coordinator": "127.0.0.1:1",
+                "distributed__num_processes": 2,
+                "distributed__process_id": 1,
+                "connect_timeout": 3,
+            },
+            "no meeting at 127.0.0.1:1 within config.connect_timeout=3 s",
+        ),
+        (
+            {
+                "distributed__coordinator": "127.0.0.1:9999",
+                "distributed__num_processes": 2,
+                "distributed__process_id": 2,
+            },
+            "config.distributed.num_processes=2 and config.distributed.process_id=2",
+        ),
+    ],
+)
+def test_what_cannot_be_is_one_line(changes, said, tmp_path):
+    output, _ = start(tmp_path / "run", **changes).communicate(timeout=120)
+    lines = [line for line in output.splitlines() if line.startswith("keras-resnet train: ")]
+    assert len(lines) == 1, output
+    assert said in lines[0]
+    assert "Traceback" not in output
+
+
+@pytest.mark.ci
+def test_processes_with_different_configs_do_not_begin(tmp_path):
+    address = f"127.0.0.1:{free_ports(1)[0]}"
+    options = {"distributed__coordinator": address, "distributed__num_processes": 2}
+    processes = [
+        start(tmp_path / "run", **options, distributed__process_id=index, batch_size=size)
+        for index, size in enumerate((32, 64))
+    ]
+    for process in processes:
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 1, output
+        assert "process 0 has config.batch_size=32, process 1 has 64" in output
