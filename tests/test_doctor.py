@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from keras_resnet.commands import doctor, main
+from keras_resnet.commands.doctor.findings import SINGLE_HOST
 
 ROOT = Path(__file__).parent.parent
 WHOLE = {
@@ -19,9 +20,16 @@ WHOLE = {
 }
 TPU = {
     "versions": {"tensorflow-tpu": "2.20.0", "keras": "3.15.1", "libtpu": "0.0.14"},
-    "variables": dict.fromkeys(("TPU_NAME", *doctor.SINGLE_HOST), "x") | {"TPU_NAME": "local"},
+    "variables": dict.fromkeys(("TPU_NAME", *SINGLE_HOST), "x") | {"TPU_NAME": "local"},
     "hardware": {"nvidia": False, "tpu": True},
     "tensorflow": {**WHOLE["tensorflow"], "tpus": 8},
+}
+
+
+JAX = {
+    **WHOLE,
+    "versions": {**WHOLE["versions"], "jax": "0.10.2"},
+    "jax": {"devices": [["0", "CPU", "cpu"]]},
 }
 
 
@@ -44,9 +52,17 @@ def test_whole_installations_have_no_problems():
     assert problems(WHOLE) == []
     assert problems(TPU) == []
     # A pod, and a GPU machine.
-    single = dict.fromkeys(doctor.SINGLE_HOST, "gone")
+    single = dict.fromkeys(SINGLE_HOST, "gone")
     assert problems(TPU, variables={**single, "TPU_NAME": "pod"}) == []
     assert problems(WHOLE, hardware={"nvidia": True}, tensorflow={"gpus": ["H100"]}) == []
+    # JAX on a TPU, and on a GPU, beside tensorflow-cpu.
+    small = {"tensorflow": "gone", "tensorflow-cpu": "2.21.0"}
+    on_tpu = {"devices": [["0", "TPU", "TPU v6 lite"]]}
+    versions = {**small, "libtpu": "0.0.52"}
+    assert problems(JAX, versions=versions, hardware={"tpu": True}, jax=on_tpu) == []
+    on_gpu = {"devices": [["0", "GPU", "NVIDIA H100"]]}
+    versions = {**small, "jax-cuda12-plugin": "0.10.2"}
+    assert problems(JAX, versions=versions, hardware={"nvidia": True}, jax=on_gpu) == []
 
 
 @pytest.mark.parametrize(
@@ -87,6 +103,14 @@ def test_whole_installations_have_no_problems():
         (TPU, {"versions": {"libtpu": "gone"}}, "libtpu is not installed"),
         (TPU, {"tensorflow": {"tpu_error": "TPUs not found"}}, "no TPU at TPU_NAME='local': TPUs"),
         (TPU, {"variables": {"TPU_ACCELERATOR_TYPE": "tpu7x-8"}}, "does not run on TPU7x"),
+        (JAX, {"jax": {"error": "The TPU is already in use by process 7"}}, "JAX does not start"),
+        (JAX, {"versions": {"jax-cuda12-plugin": "0.10.2"}}, "reads images with tensorflow-cpu"),
+        (JAX, {"hardware": {"nvidia": True}, "tensorflow": {"gpus": ["H100"]}}, "[jax-cuda]"),
+        (
+            TPU,
+            {"versions": {"jax": "0.10.2", "libtpu": "0.0.52"}},
+            "libtpu 0.0.52 is JAX's; tensorflow-tpu ends",
+        ),
     ],
 )
 def test_each_problem_is_found_once_with_its_remedy(base, changes, quoted):
@@ -97,7 +121,13 @@ def test_each_problem_is_found_once_with_its_remedy(base, changes, quoted):
 def test_another_backend_is_a_problem(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     (found,) = problems(WHOLE, variables={"KERAS_BACKEND": "jax"})
-    assert "Keras' backend is 'jax' (KERAS_BACKEND)" in found
+    assert "Keras' backend is 'jax' (KERAS_BACKEND), and JAX is not installed" in found
+    assert problems(JAX, variables={"KERAS_BACKEND": "jax"}) == []
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    (found,) = problems(WHOLE, variables={"KERAS_BACKEND": "torch"})
+    assert "Keras' backend is 'torch' (KERAS_BACKEND), and training runs on tensorflow or jax" in (
+        found
+    )
 
 
 @pytest.mark.parametrize(
