@@ -1,12 +1,18 @@
 """The names of a run's state, and what fits into it."""
 
+import os
+import subprocess
+import sys
+
 import keras
 import ml_dtypes
 import numpy as np
 import pytest
 
 import keras_resnet
-from keras_resnet.training import optimizers, state
+from keras_resnet.training import checkpoint_file, optimizers, state
+from keras_resnet.training.checkpoints import Checkpoints
+from keras_resnet.training.progress import Progress
 
 
 def network():
@@ -128,3 +134,54 @@ def test_variables_of_bfloat16():
     assert array.dtype == ml_dtypes.bfloat16
     state.load({"x": variable}, {"x": array * array})
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable).astype("float32"), [2.25, 4])
+
+
+def save_again(source, target, step):
+    """Restores the newest checkpoint in `source` if there is one, and saves its state."""
+    model = network()
+    optimizer = keras.optimizers.LossScaleOptimizer(optimizers.LAMB(0.1))
+    variables = named(model, optimizer)
+
+    def checkpoints(folder):
+        return Checkpoints(
+            folder,
+            lambda: state.arrays_of(variables),
+            lambda arrays: state.load(variables, arrays),
+            engine=keras.backend.backend(),
+        )
+
+    progress = checkpoints(source).restore_newest() or Progress(best_top1=0.5)
+    assert not step or progress.best_top1 == 0.5
+    progress.step = step
+    checkpoints(target).save(progress)
+
+
+def test_a_checkpoint_goes_to_another_backend_and_back(tmp_path):
+    pytest.importorskip("jax")
+    keras.utils.set_random_seed(3)
+    save_again(tmp_path / "none", tmp_path, 0)
+    program = (
+        "import pathlib, sys\n"
+        "sys.modules['tensorflow'] = None\n"
+        "from test_state import save_again\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        "save_again(folder, folder, 1)\n"
+    )
+    path = os.pathsep.join([os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")])
+    subprocess.run(
+        [sys.executable, "-c", program, tmp_path],
+        check=True,
+        env={**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": path},
+    )
+    save_again(tmp_path, tmp_path, 2)
+    texts, found = zip(
+        *(checkpoint_file.read(tmp_path / f"ckpt-{step}.safetensors") for step in range(3)),
+        strict=True,
+    )
+    assert [text["engine"] for text in texts] == ["tensorflow", "jax", "tensorflow"]
+    assert found[0]["optimizer/iteration"].dtype == "int64"
+    assert found[1]["optimizer/iteration"].dtype == "int32"
+    assert found[0].keys() == found[1].keys() == found[2].keys()
+    for name, array in found[0].items():
+        np.testing.assert_array_equal(found[1][name], array)
+        assert found[2][name].tobytes() == array.tobytes()

@@ -16,7 +16,7 @@ import json
 import math
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -201,10 +201,10 @@ def _entry(name: str, entry: Any, checksum: str, begin: int) -> _Entry:
 
 
 def _read_arrays(
-    file: Any, entries: Iterable[_Entry], wanted: Callable[[str], bool]
+    file: Any, entries: Sequence[_Entry], wanted: Callable[[str], bool]
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yields the wanted arrays; raises Damaged at the first that is not what was written."""
-    passing = np.empty(_CHUNK, np.uint8)
+    passing = np.empty(min(_CHUNK, max((entry.size for entry in entries), default=0)), np.uint8)
     for entry in entries:
         kept = np.empty(entry.size, np.uint8) if wanted(entry.name) else None
         checksum = _NO_CHECKSUM
