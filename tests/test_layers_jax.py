@@ -218,6 +218,18 @@ def test_a_batch_that_jit_has_sharded_is_one_batch():
     _assert_same(jax.jit(_step(layer))(_trained(layer), split, split), expected)
 
 
+def test_synchronized_is_kept_in_configurations_and_files(tmp_path):
+    inputs = keras.Input((4, CHANNELS))
+    model = keras.Model(inputs, BatchNormalization(synchronized=True, name="norm")(inputs))
+    model.save(tmp_path / "model.keras")
+    for copy in (
+        keras.models.load_model(tmp_path / "model.keras"),
+        keras.models.clone_model(model),
+    ):
+        assert copy.get_layer("norm").synchronized
+        assert copy.get_layer("norm").get_config() == model.get_layer("norm").get_config()
+
+
 def test_a_batch_without_examples_leaves_the_statistics():
     layer = _layer((0, 2, 2, CHANNELS))
     before = layer.get_weights()

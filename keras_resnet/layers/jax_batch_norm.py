@@ -92,7 +92,7 @@ def _forward(inputs, gamma, beta, shift, axis, epsilon, replicas):
     axes, shape = _other_axes(inputs, axis), broadcast_shape(inputs, axis)
     wide = _wide(inputs)
     distance = wide - shift.reshape(shape)
-    # Not stacked: for one v5e chip that made 200 small operations of ResNet-50's step.
+    # Not stacked: the TPU compiler took them apart again, in 76 operations of ResNet-50's step.
     total, squares = _over_replicas((distance.sum(axes), (distance**2).sum(axes)), replicas)
     count = _values_per_channel(inputs, axis, replicas) or math.nan
     from_shift = total / count
