@@ -164,9 +164,10 @@ def keras_resnet(options: argparse.Namespace) -> Iterator[dict]:
         with keras.StatelessScope(state_mapping=mapping):
             return model(images.astype(model.compute_dtype) / 255, training=False)
 
-    yield from inference(
-        "keras_resnet", options, batch["image"], lambda x: infer(weights, x), device
-    )
+    def answer(images):
+        return infer(weights, images)
+
+    yield from inference("keras_resnet", options, batch["image"], answer, device)
 
 
 def flax(options: argparse.Namespace) -> Iterator[dict]:
