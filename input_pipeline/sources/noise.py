@@ -22,7 +22,7 @@ class Synthetic(Source):
         """
         rng = np.random.default_rng(0)
         shape = (batch_size, image_size, image_size, 3)
-        labels = (np.arange(batch_size) % len(self.class_names)).astype(np.int32)
+        labels: Any = (np.arange(batch_size) % len(self.class_names)).astype(np.int32)
         if self.multi_label:
             labels = np.eye(len(self.class_names), dtype=np.float32)[labels]
         with tf.device("CPU:0"):

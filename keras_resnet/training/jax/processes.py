@@ -146,11 +146,11 @@ def _options(config: ConfigDict) -> dict[str, Any]:
             return _checked(address, int(count), int(index), names)
         except ValueError as error:
             raise UsageError(f"{names[1]}={count!r}, {names[2]}={index!r}: {error}") from error
-    names = tuple(f"config.distributed.{key}" for key in _KEYS)
-    return _checked(given.coordinator, given.num_processes, given.process_id, names)
+    keys = tuple(f"config.distributed.{key}" for key in _KEYS)
+    return _checked(given.coordinator, given.num_processes, given.process_id, keys)
 
 
-def _checked(address: str, count: int, index: int, names: tuple) -> dict[str, Any]:
+def _checked(address: str, count: int, index: int, names: tuple[str, ...]) -> dict[str, Any]:
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 2**16:
         raise UsageError(

@@ -106,7 +106,7 @@ class Steps:
         self._train = self._on_all(self.train_step, specs, donate_argnums=0)
         self._evaluate: dict[int, Callable] = {}
 
-    def _on_all(self, step: Callable, specs: tuple, **options: Any) -> Callable:
+    def _on_all(self, step: Callable, specs: tuple, **options: Any) -> Any:
         """Compiles what a replica does; what it returns is the same on all of them."""
 
         def traced(*args):
@@ -158,7 +158,7 @@ class Steps:
                 values,
             )
 
-        groups = (self.trained, self.rest, self.optimizer.variables, [])
+        groups: tuple = (self.trained, self.rest, self.optimizer.variables, [])
         values = ([variable.value for variable in group] for group in groups)
         state = State(*values)
         averages = [[*state.trained, *state.rest][place] for place in self._averaged]
