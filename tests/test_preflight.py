@@ -104,6 +104,61 @@ def test_instructions_of_a_program():
     assert found["add.2"].hbm_bytes == 2 * 16 * 4
 
 
+SLICE = """HloModule jit_step, is_scheduled=true
+
+%add (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[] parameter(0)
+  %b = f32[] parameter(1)
+  ROOT %sum = f32[] add(%a, %b)
+}
+
+%summed (p: f32[100]) -> f32[100] {
+  %p = f32[100]{0} parameter(0)
+  ROOT %inner = f32[100]{0} all-reduce(%p), to_apply=%add
+}
+
+ENTRY %main (g: f32[1000], h: f32[250], k: f32[100]) -> f32[1000] {
+  %g = f32[1000]{0} parameter(0)
+  %h = f32[250]{0} parameter(1)
+  %k = f32[100]{0} parameter(2)
+  %all-reduce-start.1 = f32[1000]{0:T(1024)} all-reduce-start(%g), to_apply=%add
+  %negate.1 = f32[250]{0:S(1)} negate(%h), backend_config={"estimated_cycles":"700"}
+  %async.1 = ((f32[100]{0}), f32[100]{0}, u32[]) async-start(%k), calls=%summed
+  %negate.2 = f32[250]{0} negate(%negate.1), backend_config={"estimated_cycles":"40"}
+  %done.1 = f32[1000]{0} all-reduce-done(%all-reduce-start.1)
+  %negate.3 = f32[250]{0} negate(%negate.2), backend_config={"estimated_cycles":"2"}
+  %done.2 = f32[100]{0} async-done(%async.1), calls=%summed
+  %all-reduce.3 = (f32[250]{0:S(1)}, f32[4]{0}) all-reduce(%negate.3, %k), to_apply=%add
+  ROOT %add.9 = f32[1000]{0} add(%done.1, %done.1), backend_config={"estimated_cycles":"9"}
+}
+"""
+
+
+def test_sums_over_chips_and_what_hides_them():
+    found = [(one.size, one.hidden_cycles) for one in hlo.all_reduces(SLICE)]
+    assert found == [(4000, 740), (400, 42), (1016, 0)]
+    topology = parse_topology("v5e:4x4")
+    compiled = Compiled("", False, 8 * GIB, 0, flops=3e12, bytes_accessed=4e10, text=SLICE)
+    report = Report(topology, lowered(), compiled, engine="jax")
+    figures = report.figures()
+    assert (figures["all_reduces"], figures["all_reduce_bytes"]) == (3, 5416)
+    assert figures["all_reduce_hidden_bytes"] == 4400
+    waits = 2 * 15 / 16 * 1016 / 1e11
+    assert figures["all_reduce_seconds_by_formula"] == pytest.approx(waits)
+    assert "in 3 sums, 81% of it behind computation" in reports.describe(report)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["jit(traced)/shard_map/transpose(jvp(stage1_block1_conv1))/conv", "stage1_block1_conv1_1/x"],
+)
+def test_layers_in_the_names_of_both_engines(name):
+    line = f'  ROOT %r = f32[4]{{0}} negate(%a), metadata={{op_name="{name}"}}, backend_config={{"estimated_cycles":"3"}}'
+    program = f"ENTRY %main (a: f32[4]) -> f32[4] {{\n  %a = f32[4]{{0}} parameter(0)\n{line}\n}}\n"
+    (found,) = hlo.instructions(program, LAYERS)
+    assert (found.layer, found.backward) == ("stage1_block1_conv1", "transpose" in name)
+
+
 def test_figures_are_the_arithmetic_of_the_program():
     topology = parse_topology("v5e:4x4")
     compiled = Compiled("", False, 8 * GIB, 0, flops=3e12, bytes_accessed=4e10, text=PROGRAM)

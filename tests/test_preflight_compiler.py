@@ -19,11 +19,23 @@ TINY = [
 ]
 
 
-@pytest.mark.parametrize(("topology", "hertz"), [("v5e:2x2", 1.5e9), ("v4:2x2x1", 1.05e9)])
-def test_small_network(topology, hertz, tmp_path, capfd):
+@pytest.mark.parametrize(
+    ("engine", "topology", "hertz"),
+    [
+        ("tensorflow", "v5e:2x2", 1.5e9),
+        ("tensorflow", "v4:2x2x1", 1.05e9),
+        ("jax", "v5e:2x2", 1.5e9),
+        ("jax", "tpu7x:2x2x1", 2.2e9),
+    ],
+)
+def test_small_network(engine, topology, hertz, tmp_path, capfd):
     path = tmp_path / "figures.json"
-    assert main(["preflight", *TINY, f"--topology={topology}", f"--json={path}"]) == 0
+    options = [f"--config.engine={engine}", f"--topology={topology}", f"--json={path}"]
+    replicas = 8 if topology.startswith("tpu7x") else 4
+    options += [f"--config.batch_size={8 * replicas}"]
+    assert main(["preflight", *TINY, *options]) == 0
     figures = json.loads(path.read_text())
+    assert figures["engine"] == engine
     assert figures["compiles"] is figures["fits"] is True
     assert figures["batch_per_replica"] == 8
     assert figures["step_seconds"] == pytest.approx(figures["estimated_cycles"] / hertz)
@@ -38,6 +50,13 @@ def test_small_network(topology, hertz, tmp_path, capfd):
     assert 0.5 < figures["flops"] / figures["model_flops"] < 3
     # All variables are arguments of the program.
     assert figures["hbm_needed_bytes"] > figures["variable_bytes"] > 3 * 4 * figures["parameters"]
+    if engine == "jax":
+        # Gradients, moving statistics (16 channels, three norms) and four counts, all in float32.
+        sums = figures["parameters"] + 2 * 3 * 16 + 4
+        assert figures["all_reduce_bytes"] == 4 * sums
+        assert figures["all_reduces"] >= 1
+    else:
+        assert figures["all_reduce_bytes"] == 4 * figures["parameters"]
     layers = {entry["layer"] for entry in figures["instructions"]}
     assert any(layer.startswith("stage1_block1_conv") for layer in layers)
 

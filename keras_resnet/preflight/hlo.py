@@ -100,8 +100,11 @@ def all_reduces(text: str) -> list[AllReduce]:
         kind, operands = _opcode(rest), re.findall(r"%([\w.\-]+)", rest.partition("), ")[0])
         if kind == "all-reduce":
             found[name] = AllReduce(name, _all_bytes(_result_of(rest)), 0)
-        elif kind == "all-reduce-start" or (kind == "async-start" and _sums(rest, bodies)):
+        elif kind == "all-reduce-start":
             found[name] = AllReduce(name, _all_bytes(_result_of(rest)), 0)
+            running[name] = 0
+        elif kind == "async-start" and (size := _summed_bytes(rest, bodies)):
+            found[name] = AllReduce(name, size, 0)
             running[name] = 0
         elif kind in ("all-reduce-done", "async-done") and operands and operands[0] in running:
             begun = operands[0]
@@ -111,12 +114,13 @@ def all_reduces(text: str) -> list[AllReduce]:
     return list(found.values())
 
 
-def _sums(rest: str, bodies: Bodies) -> bool:
-    """Whether a computation that an instruction calls has a sum over chips in it."""
-    return any(
-        _opcode(inner) == "all-reduce"
+def _summed_bytes(rest: str, bodies: Bodies) -> int:
+    """Bytes that are summed over chips in a computation that an instruction calls."""
+    return sum(
+        _all_bytes(_result_of(inner))
         for called in _CALLED.findall(rest)
         for _, inner in bodies.get(called, ())
+        if _opcode(inner) == "all-reduce"
     )
 
 
