@@ -150,11 +150,19 @@ def test_sums_over_chips_and_what_hides_them():
 
 @pytest.mark.parametrize(
     "name",
-    ["jit(traced)/shard_map/transpose(jvp(stage1_block1_conv1))/conv", "stage1_block1_conv1_1/x"],
+    [
+        "jit(traced)/shard_map/transpose(jvp(stage1_block1_conv1))/conv",
+        "stage1_block1_conv1_1/x",
+    ],
 )
 def test_layers_in_the_names_of_both_engines(name):
-    line = f'  ROOT %r = f32[4]{{0}} negate(%a), metadata={{op_name="{name}"}}, backend_config={{"estimated_cycles":"3"}}'
-    program = f"ENTRY %main (a: f32[4]) -> f32[4] {{\n  %a = f32[4]{{0}} parameter(0)\n{line}\n}}\n"
+    negate = f'negate(%a), metadata={{op_name="{name}"}}'
+    program = (
+        "ENTRY %main (a: f32[4]) -> f32[4] {\n"
+        "  %a = f32[4]{0} parameter(0)\n"
+        f'  ROOT %r = f32[4]{{0}} {negate}, backend_config={{"estimated_cycles":"3"}}\n'
+        "}\n"
+    )
     (found,) = hlo.instructions(program, LAYERS)
     assert (found.layer, found.backward) == ("stage1_block1_conv1", "transpose" in name)
 
