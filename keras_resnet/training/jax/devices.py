@@ -4,6 +4,7 @@ The names are those of tf.distribute's strategies, so that one config serves bot
 """
 
 import contextlib
+import glob
 import os
 from collections.abc import Callable
 from typing import Any
@@ -51,7 +52,20 @@ def make_mesh(config: ConfigDict) -> Mesh:
         raise UsageError(
             f"config.devices={config.devices} is for strategy=mirrored; {name} uses {used}"
         )
-    devices = make(config)
+    try:
+        devices = make(config)
+    except RuntimeError as error:  # a TPU that another process holds, a driver that is too old
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(
+            f"config.strategy={config.strategy!r}: JAX cannot start its devices ({reason[0]}). "
+            "keras-resnet doctor says more; strategy=cpu trains on the processor"
+        ) from error
+    if name == "all" and devices[0].platform == "cpu" and glob.glob("/dev/accel*"):
+        raise UserError(
+            "this machine has a TPU, but JAX has started on the processor: another process may "
+            "hold the TPU (sudo lsof /dev/accel*), or libtpu is missing (pip install "
+            "'keras-resnet-tpu[jax-tpu]'); config.strategy=cpu trains on the processor"
+        )
     # The devices of a process are neighbors, as the parts of the global batch are.
     devices = sorted(devices, key=lambda device: (device.process_index, device.id))
     return Mesh(np.array(devices), (AXIS,))
