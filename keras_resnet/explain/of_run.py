@@ -7,6 +7,7 @@ from typing import Any, Literal
 from keras_resnet.backend import require_tensorflow
 from keras_resnet.config import check, merge
 from keras_resnet.explain.gallery import NEIGHBORS, Gallery, gallery
+from keras_resnet.explain.label_set_gallery import LabelSetGallery
 from keras_resnet.input_pipeline.errors import DataError
 from keras_resnet.training.say import silence
 from keras_resnet.training.workdir import WorkDir
@@ -20,7 +21,7 @@ def gallery_of_run(
     overrides: Mapping[str, Any] | None = None,
     say: Callable[[str], None] = silence,
     **options: Any,
-) -> Gallery:
+) -> Gallery | LabelSetGallery:
     """What is worth looking at of the network of a run, on its evaluation split or on photos.
 
     Similar images are looked for in its training split.

@@ -50,7 +50,9 @@ def predictions_of(
             problems=source.skipped.by_name if source.skipped else {},
         )
     if source.num_examples * len(names) <= MOST_NUMBERS:
-        return predict_source(model, source, progress)
+        found = predict_source(model, source, progress)
+        assert isinstance(found, Predictions)  # as the images have one label
+        return found
     return _predict_part(model, source, progress)
 
 

@@ -1,6 +1,7 @@
 """Fine-tuning: weights to start from, their preprocessing, and what stays frozen."""
 
 import dataclasses
+import functools
 import re
 import warnings
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from ml_collections import ConfigDict
 from keras_resnet import storage
 from keras_resnet.architectures import get_architecture
 from keras_resnet.blocks.normalization import is_normalization
-from keras_resnet.config import preprocessing
+from keras_resnet.config import parse_renamings, preprocessing
 from keras_resnet.errors import UserError
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.training.workdir import WorkDir
@@ -38,8 +39,14 @@ def read_pretrained(config: ConfigDict) -> Checkpoint:
         UserError: there are no such weights, or they cannot be read.
     """
     weights = config.model.weights
+    read = functools.partial(
+        read_weights,
+        variant=config.model.name,
+        names=parse_renamings(config.model.weights_rename, "config.model.weights_rename"),
+        match=config.model.weights_match,
+    )
     if weights.startswith("hf://"):
-        return read_weights(weights, variant=config.model.name)
+        return read(weights)
     path = storage.as_path(weights)
     if path.is_dir():
         model = WorkDir(weights).model
@@ -50,10 +57,9 @@ def read_pretrained(config: ConfigDict) -> Checkpoint:
             )
         path = model
     elif not storage.in_bucket(path):
-        return read_weights(weights, variant=config.model.name)
+        return read(weights)
     with storage.local_copy(path) as file:
-        read = read_weights(file, variant=config.model.name)
-    return dataclasses.replace(read, origin=str(path))
+        return dataclasses.replace(read(file), origin=str(path))
 
 
 def take_over_preprocessing(config: ConfigDict, workdir: WorkDir | None) -> ConfigDict:
