@@ -151,6 +151,19 @@ def label_set_gallery(
     return LabelSetGallery(predictions, tuple(answers[p] for p in wrong), tuple(classes), notes)
 
 
+def explain_mistakes(
+    model: keras.Model, predictions: LabelSetPredictions, data: "Source | None", count: int
+) -> tuple[Answer, ...]:
+    """The surest mistakes alone: see `LabelSetGallery.mistakes`."""
+    wrong = _surest_mistakes(predictions, count)
+    if not wrong:
+        return ()
+    shown = sorted({image for image, _ in wrong})
+    seen = see_again(model, data, predictions.paths, shown)
+    answers = _answers(model, predictions, seen, wrong, {})
+    return tuple(answers[pair] for pair in wrong)
+
+
 def _surest_mistakes(predictions: LabelSetPredictions, count: int) -> list[Pair]:
     """The wrong answers, the surest first; none without labels."""
     if predictions.labels is None:
