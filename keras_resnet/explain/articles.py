@@ -43,11 +43,11 @@ def answer_article(answer: Answer) -> str:
     else:
         labels = f"is {', '.join(answer.labels)}" if answer.labels else "has no label"
     alt = f"{answer.path}: what speaks for {answer.class_name}"
+    wrong = answer.is_there is not None and answer.is_there != answer.predicted
+    name = answer.sentence if wrong else answer.class_name
     figures = [
         figure(as_jpeg(sized(answer.photo)), labels, answer.path),
-        figure(
-            as_jpeg(answer_with_heat(answer)), f"{answer.class_name} {answer.probability:.1%}", alt
-        ),
+        figure(as_jpeg(answer_with_heat(answer)), f"{name} {answer.probability:.1%}", alt),
     ]
     return _article(answer.sentence, figures, answer.path, answer.neighbors)
 

@@ -56,7 +56,7 @@ def _figures(gallery: Gallery) -> str:
 
 def _figures_of_sets(gallery: LabelSetGallery) -> str:
     predictions = gallery.predictions
-    images = f"{len(predictions.paths):,} images, each of which may have several labels"
+    images = "an image may have several labels"
     found = predictions.figures()
     if not found:
         return images
