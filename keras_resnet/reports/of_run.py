@@ -16,7 +16,6 @@ from keras_resnet.config import check, merge
 from keras_resnet.explain.gallery import MISTAKES
 from keras_resnet.explain.label_set_gallery import explain_mistakes
 from keras_resnet.explain.predictions import Predictions
-from keras_resnet.input_pipeline.errors import DataError
 from keras_resnet.installation import VERSION
 from keras_resnet.models.costs import Profile, profile
 from keras_resnet.reports.contents import Report
@@ -65,7 +64,7 @@ def report(
     folder = WorkDir(workdir)
     config = check(merge(folder.read_config(), overrides or {}, where="overrides"))
     require_tensorflow()
-    from keras_resnet.training.data import check_classes, open_source
+    from keras_resnet.training.data import check_classes, explain_moved, open_source
     from keras_resnet.training.evaluation import (
         evaluate_source,
         load_model_of_workdir,
@@ -74,13 +73,9 @@ def report(
 
     folder.read_dataset()
     split = config.data.test_split or config.data.eval_split
-    try:
+    with explain_moved():
         source = open_source(config, split)
-        training: Source | None = open_source(config, config.data.train_split)
-    except DataError as error:
-        raise DataError(
-            f"{error} If the images have moved, --config.data.path=FOLDER says where they are."
-        ) from error
+        training = open_source(config, config.data.train_split)
     model = load_model_of_workdir(folder, checkpoint, say)
     check_classes(source, list(model.class_names))
     evaluation = None

@@ -13,7 +13,7 @@ from keras_resnet.errors import UserError
 from keras_resnet.models.loading import load_model
 from keras_resnet.storage import find_damage_of_keras_file, local_copy
 from keras_resnet.training import metrics
-from keras_resnet.training.data import check_classes, open_source
+from keras_resnet.training.data import check_classes, explain_moved, open_source
 from keras_resnet.training.engine import Engine, Evaluated, find_engine
 from keras_resnet.training.label_sets import LabelSetEvaluation, figures
 from keras_resnet.training.network import build_model
@@ -136,7 +136,8 @@ def evaluate(config: ConfigDict, workdir: WorkDir, checkpoint: Which | None = No
     find_engine().check(config, workdir.path)
     engine, step = restore(config, workdir, checkpoint)
     with engine.explain_lost_hosts():
-        source = open_source(config, config.data.eval_split)
+        with explain_moved():
+            source = open_source(config, config.data.eval_split)
         check_classes(source, engine.model.class_names)
         evaluation = evaluate_source(engine, source)
     assert evaluation is not None  # nothing asked it to stop
