@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 
 import keras
 import numpy as np
@@ -264,3 +265,13 @@ def test_weights_that_do_not_say_their_network(photos, tmp_path, capsys):
     command = ["finetune", f"--data={photos}", f"--weights={tmp_path / 'w.npz'}"]
     assert main([*command, f"--workdir={tmp_path / 'run'}"]) == 2
     assert "name it, for example --config.model.name=ResNet50" in capsys.readouterr().err
+
+
+def test_weights_whose_package_is_not_installed(photos, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    (tmp_path / "w.pth").write_bytes(b"PK")
+    command = ["finetune", f"--data={photos}", f"--weights={tmp_path / 'w.pth'}"]
+    assert main([*command, f"--workdir={tmp_path / 'run'}"]) == 1
+    said = capsys.readouterr().err
+    assert said.endswith("needs the package torch: pip install 'keras-resnet-tpu[torch]'\n")
+    assert said.count("\n") == 1

@@ -82,6 +82,8 @@ def _as_a_run_says() -> Iterator[None]:
     """Says of messages on weights how a run is told what they ask for."""
     try:
         yield
+    except ImportError as error:  # names the extra to install
+        raise WeightsError(str(error)) from error
     except WeightsError as error:
         flags = dict.fromkeys(re.findall(r"--(\w+)=", str(error.args[0])))
         keys = [f"--{flag}= is --config.{_OF_A_RUN[flag]}=" for flag in flags if flag in _OF_A_RUN]
