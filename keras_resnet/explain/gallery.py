@@ -135,21 +135,34 @@ def gallery(
         assert photos is not None
         photos = [photos] if isinstance(photos, (str, os.PathLike)) else photos
         predictions = predict_photos(model, photos, progress)
-    options: dict[str, Any] = {"layer": layer, "method": method}
-    notes = _notes(predictions, training)
+    options: dict[str, Any] = {
+        "mistakes": mistakes,
+        "per_class": per_class,
+        "neighbors": neighbors,
+        "notes": _notes(predictions, training),
+        "progress": progress,
+        "layer": layer,
+        "method": method,
+    }
     if isinstance(predictions, LabelSetPredictions):
-        return label_set_gallery(
-            model,
-            predictions,
-            data,
-            training,
-            mistakes=mistakes,
-            per_class=per_class,
-            neighbors=neighbors,
-            notes=notes,
-            progress=progress,
-            **options,
-        )
+        return label_set_gallery(model, predictions, data, training, **options)
+    return _gallery(model, predictions, data, training, **options)
+
+
+def _gallery(
+    model: keras.Model,
+    predictions: Predictions,
+    data: "Source | None",
+    training: "Source | None",
+    *,
+    mistakes: int,
+    per_class: int,
+    neighbors: int,
+    notes: tuple[str, ...],
+    progress: Callable[[int], Any],
+    **options: Any,
+) -> Gallery:
+    """The gallery of one label an image; `options` are `layer` and `method` of `heatmaps`."""
     wrong = surest_mistakes(predictions, mistakes)
     chosen = classes_to_show(predictions)
     kinds_of = {number: extremes(predictions, number, per_class) for number in chosen}
