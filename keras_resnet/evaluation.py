@@ -20,6 +20,7 @@ from keras_resnet.data_evaluation import (
     scores_by_class,
 )
 from keras_resnet.errors import UserError
+from keras_resnet.training import label_sets
 
 if TYPE_CHECKING:
     import keras
@@ -109,34 +110,55 @@ def evaluate(
 
 def calibrate(
     model: "keras.Model", data: "str | os.PathLike | Source", *, split: str | None = None
-) -> calibration.Calibration:
+) -> "calibration.Calibration | list[float]":
     """Fits a temperature on labelled images, and gives it to the model as `model.calibration`.
 
         keras_resnet.calibrate(model, "photos", split="val")
         model.save("calibrated.keras")
 
-    Of a run `model.keras` has one already. Take images that the model was not trained on, and not
+    A model of several labels an image gets `model.thresholds` instead: for each class that with the
+    best F1 on these images (see `training.label_sets.best_thresholds`). Classes that the data does
+    not have keep theirs.
+
+    Of a run `model.keras` has both already. Take images that the model was not trained on, and not
     those by which it is judged.
 
     Args:
-        model: a classifier of this package with its `preprocessing`, of one class an image.
+        model: a classifier of this package with its `preprocessing`.
         data, split: as for `evaluate`.
+
+    Returns:
+        The calibration, or the thresholds.
 
     Raises:
         UserError, input_pipeline.DataError: as `evaluate`.
     """
     require_tensorflow()
-    source = open_labelled(data, split, "stop", MAX_BROKEN_SHARE)
-    judged = evaluate(model, source)
-    if isinstance(judged, LabelSetDataEvaluation):
-        raise UserError(
-            f"{source.title}: images have several labels, and a calibration is of one class each"
-        )
-    # Logits but for a constant of each image, which changes nothing.
+    from keras_resnet.export.signatures import gives_label_sets
+
+    source = open_labelled(data, split, "stop", MAX_BROKEN_SHARE, gives_label_sets(model))
+    return calibrate_by(model, evaluate(model, source), source.title)
+
+
+def calibrate_by(
+    model: "keras.Model", judged: DataEvaluation | LabelSetDataEvaluation, name: str
+) -> "calibration.Calibration | list[float]":
+    """The same by an evaluation of the model on images called `name`."""
+    if isinstance(judged, DataEvaluation):
+        model.calibration = calibration.fit(logits_of(judged), judged.labels, name)
+        return model.calibration
+    found = label_sets.best_thresholds(judged.labels, judged.probabilities)
+    fitted = dict(zip(judged.class_names, found, strict=True))
+    names = model.class_names or judged.class_names
+    known = model.thresholds or [label_sets.THRESHOLD] * len(names)
+    model.thresholds = [fitted.get(name, old) for name, old in zip(names, known, strict=True)]
+    return model.thresholds
+
+
+def logits_of(judged: DataEvaluation) -> np.ndarray:
+    """float64 [images, classes]: logits but for a constant of each image, which changes nothing."""
     known = judged.all_probabilities().astype("float64")
-    logits = np.log(np.maximum(known, np.finfo("float32").tiny))
-    model.calibration = calibration.fit(logits, judged.labels, source.title)
-    return model.calibration
+    return np.log(np.maximum(known, np.finfo("float32").tiny))
 
 
 @dataclasses.dataclass

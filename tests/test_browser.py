@@ -183,6 +183,19 @@ def test_on_a_phone_nothing_scrolls_sideways(browser, page, dark, request):
     shot(browser, f"phone-{page.partition('_')[0]}-{'dark' if dark else 'light'}")
 
 
+def test_on_a_phone_settings_say_all_without_scrolling(browser, report_file):
+    load(browser, report_file, PHONE)
+    widths = browser.execute_script(
+        """
+        return Array.from(document.querySelectorAll(".settings .scroll")).map(function (one) {
+          return [one.scrollWidth, one.clientWidth];
+        });
+        """
+    )
+    assert widths
+    assert all(wide <= seen for wide, seen in widths)
+
+
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("page", ["report_file", "gallery_file"])
 def test_text_can_be_read(browser, page, dark, request):

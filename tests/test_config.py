@@ -252,6 +252,8 @@ LATER = {
     "data.sampler": "shuffle",
     "data.test_split": "",
     "model.unfreeze_epoch": 0,
+    "model.weights_match": "names",
+    "model.weights_rename": (),
     "schedule.patience": 10,
     "early_stopping.patience": 0,
     "checkpoint.model": "newest",

@@ -22,6 +22,7 @@ from keras_resnet.errors import UsageError, UserError
 from keras_resnet.export import export_file, export_saved_model, load_predictor, verify_saved_model
 from keras_resnet.export.origin import FILE
 from keras_resnet.export.predictor import Predictor
+from keras_resnet.training import label_sets
 
 TEMPERATURE = 2.5
 IMAGES = 8
@@ -285,3 +286,59 @@ def test_any_model_can_be_calibrated(model_file, photos):
     assert fitted.temperature == pytest.approx(wanted.temperature, rel=1e-3)
     np.testing.assert_allclose(fitted.quantiles, wanted.quantiles, rtol=1e-3)
     assert dataclasses.replace(fitted, images=IMAGES) == model.calibration
+
+
+@pytest.mark.ci
+def test_the_command_calibrates_a_file_or_a_copy(model_file, photos, tmp_path, capsys):
+    stranger = keras.saving.load_model(model_file)
+    stranger.calibration = None
+    stranger.save(tmp_path / "stranger.keras")
+    before = (tmp_path / "stranger.keras").read_bytes()
+    some = str(sorted(photos.rglob("*.png"))[0])
+    command = ["predict", f"--model={tmp_path / 'stranger.keras'}", "--unknown=50%", some]
+    assert main(command) == 1
+    assert "`keras-resnet calibrate --model=FILE.keras" in capsys.readouterr().err
+    arguments = [f"--model={tmp_path / 'stranger.keras'}", f"--data={photos}"]
+    copy = tmp_path / "copy.keras"
+    assert main(["calibrate", *arguments, f"--output={copy}"]) == 0
+    said = capsys.readouterr().out
+    assert (tmp_path / "stranger.keras").read_bytes() == before
+    wanted = keras_resnet.calibrate(stranger, photos)
+    assert keras.saving.load_model(copy).calibration == wanted
+    assert f"a temperature of {wanted.temperature:.3g}, fitted on {IMAGES} images" in said
+    assert "So few images give a rough figure." in said
+    assert f"--unknown=80%: unknown below {wanted.threshold(0.8):.4g}; " in said
+    assert main(["calibrate", *arguments, "--split=test"]) == 0  # into the file itself
+    assert main(command) == 0
+    assert "unknown" in capsys.readouterr().err + capsys.readouterr().out
+    # A model of several labels gets thresholds; the weights are what they were.
+    several = tiny_classifier(classifier_activation="sigmoid")
+    several.save(tmp_path / "several.keras")
+    rows = ["path,label"]
+    for number, file in enumerate(sorted(photos.rglob("*.png")) * 3):
+        rows.append(f"{file},{'|'.join(CLASSES[: number % 3])}")
+    (tmp_path / "sets.csv").write_text("\n".join(dict.fromkeys(rows[: IMAGES + 1])))
+    sets = [f"--model={tmp_path / 'several.keras'}", f"--data={tmp_path / 'sets.csv'}"]
+    assert main(["calibrate", *sets, f"--output={copy}"]) == 0
+    assert "take F1 on these images from" in capsys.readouterr().out
+    loaded = keras.saving.load_model(copy)
+    judged = keras_resnet.evaluate(several, tmp_path / "sets.csv")
+    best = label_sets.best_thresholds(judged.labels, judged.probabilities)
+    assert loaded.thresholds == pytest.approx([*best, *[0.5] * (len(CLASSES) - len(best))])
+    for ours, theirs in zip(loaded.get_weights(), several.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "--model is missing; for example"),
+        (["--model=x.keras"], "--data is missing; for example"),
+        (["--model=x.pth", "--data=y"], "should end with .keras"),
+        (["--model=x.keras", "--data=y"], "x.keras"),
+    ],
+)
+def test_slips_of_calibrate(arguments, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["calibrate", *arguments]) in (1, 2)
+    assert said in capsys.readouterr().err

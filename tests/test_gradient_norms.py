@@ -2,13 +2,15 @@
 
 import json
 import re
+import signal
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import mirrored_strategy
-from run_helpers import final_weights, tiny_config
+from run_helpers import final_weights, start, tiny_config
+from test_resume import DIES
 from test_training_step import CLASSES, batches, dataset, linear_model
 from test_training_step_options import config_of
 from training_runs import built_engine
@@ -24,6 +26,8 @@ from keras_resnet.training.tensorflow.batches import split_batches
 from keras_resnet.training.tensorflow.step import Steps
 from keras_resnet.training.tensorflow.strategy import make_strategy
 from keras_resnet.training.workdir import WorkDir
+
+LOGGED = {"log_gradient_norms": "on"}
 
 
 def test_blocks_of_a_network():
@@ -160,6 +164,42 @@ def test_training_is_the_same_with_and_without_them(tmp_path):
     last = WorkDir(tmp_path / "off").read_metrics()[-2]
     assert last["kind"] == "train"
     assert last["gradient_norms"].keys() == rows["on"][0]["gradient_norms"].keys()
+
+
+@pytest.mark.ci
+def test_a_run_that_is_killed_logs_the_norms_of_one_that_is_not(tmp_path):
+    """It is killed while its second checkpoint is flushed."""
+    ends = []
+    for name in ("whole", "killed"):
+        if name == "killed":
+            process = start(tmp_path / name, DIES + 'die_at(os, "fsync", 5)', **LOGGED)
+            output, _ = process.communicate()
+            assert process.returncode == -signal.SIGKILL, output
+            assert not WorkDir(tmp_path / name).result.exists()
+        process = start(tmp_path / name, **LOGGED)
+        output, _ = process.communicate()
+        assert process.returncode == 0, output
+        assert ("resuming   at step" in output) == (name == "killed")
+        ends.append(WorkDir(tmp_path / name).read_metrics())
+    whole, killed = ({(row["kind"], row["step"]): row for row in rows} for rows in ends)
+    # A run that resumes says its first step, too: the line after it is of fewer images.
+    [extra] = killed.keys() - whole.keys()
+    assert extra[0] == "train"
+    assert whole.keys() <= killed.keys()
+    shorter = []
+    for key, row in whole.items():
+        other = killed[key]
+        if row["examples"] != other["examples"]:
+            shorter.append(key)
+            same = {"gradient_norms", "learning_rate", "epoch"}
+        else:
+            same = row.keys() - {"images_per_second", "compiles"}
+        assert {name: row[name] for name in same} == {name: other[name] for name in same}
+    assert len(shorter) == 1
+    norms = [row["gradient_norms"] for (kind, _), row in whole.items() if kind == "train"]
+    assert len(norms) > 8
+    assert all(len(one) == 5 and min(one.values()) > 0 for one in norms)
+    assert final_weights(tmp_path / "whole") == final_weights(tmp_path / "killed")
 
 
 @pytest.mark.ci

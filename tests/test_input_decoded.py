@@ -106,7 +106,7 @@ def test_training_sees_the_same_wherever_it_is_kept(folder, tmp_path, caplog):
     batches = trained(opened(folder, path=tmp_path / "cache"))
     [name] = kept(tmp_path / "cache")
     assert name.startswith("photos-train-")
-    assert "keeping photos train: 6 images" in caplog.text
+    assert "keeping    the 6 images of photos train decoded and shrunk, in " in caplog.text
     caplog.clear()
     again = opened(folder, path=tmp_path / "cache")
     np.testing.assert_array_equal(trained(again, start_step=2), batches[2:])

@@ -145,10 +145,6 @@ def test_what_cannot_be_answered_is_said(model, data, tmp_path):
     with pytest.raises(UserError, match="a threshold is for models of several labels"):
         Predictor.of_model(tiny_classifier()).with_threshold(0.3)
     source = open_source("image_folder", path=str(data), split="train", multi_label=True)
-    with pytest.raises(UserError, match="mistakes are shown of one label an image"):
-        explain.gallery(model, data=source)
-    with pytest.raises(UserError, match="leave --model out"):
-        inspect_images(data, model=model)
     batches = {"batch_size": 8, "seed": 0, "num_steps": 1, "image_size": 32, "augment": {}}
     with pytest.raises(DataError, match="sampler is 'balanced', but images have several labels"):
         input_pipeline.train_batches(source, sampler="balanced", **batches)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,8 +15,10 @@ from run_helpers import ROOT, final_weights
 from sklearn.metrics import average_precision_score, f1_score
 
 import keras_resnet
-from keras_resnet import training
+from keras_resnet import explain, training
+from keras_resnet.explain.gallery import open_data
 from keras_resnet.input_pipeline.layout_finder import find_layout
+from keras_resnet.training.evaluation import load_model_of_workdir
 from keras_resnet.training.workdir import WorkDir
 
 pytestmark = pytest.mark.ci
@@ -126,6 +129,37 @@ def _check_what_is_left(folder, data):
         assert float(row["average_precision"]) == pytest.approx(ours["average_precision"], abs=1e-5)
         assert float(row["f1"]) == pytest.approx(ours["f1"], abs=1e-5)
         assert int(row["examples"]) == ours["examples"]
+    # The report shows the wrong answers among the test images, which the gallery finds by itself.
+    told = keras_resnet.report(folder)
+    model = keras.saving.load_model(workdir.model)
+    wanted = explain.gallery(
+        model, data=open_data(workdir.splits, "test", multi_label=True), neighbors=0
+    ).mistakes
+    assert len(told.answers) == len(wanted)
+    for ours, theirs in zip(told.answers, wanted, strict=True):
+        assert (ours.path, ours.sentence) == (theirs.path, theirs.sentence)
+        assert ours.probability == pytest.approx(theirs.probability, abs=1e-5)
+        np.testing.assert_allclose(ours.heat, theirs.heat, atol=1e-4)
+    page = workdir.report.read_text()
+    assert page.count("<article class=shot") == len(wanted)
     again = training.evaluate(folder, "best")
     assert again["map"] == pytest.approx(result["map"], abs=1e-9)
+    assert again["f1_at_thresholds"] == pytest.approx(result["f1_at_thresholds"], abs=1e-9)
     assert json.loads(workdir.result.read_text())["model_step"] == result["best_step"]
+    # A checkpoint that is not model.keras predicts with the thresholds of the run, too.
+    fitted = keras.saving.load_model(workdir.model).thresholds
+    assert len(fitted) == len(NAMES)
+    workdir.result.write_text(json.dumps({**result, "model_step": -1}))
+    for which in ("best", "newest"):
+        assert load_model_of_workdir(workdir, which).thresholds == fitted
+    photos = [str(data.parent / f"{number}.png") for number in range(20)]
+    answers = [answer for _, answer in training.predict(folder, photos, 3, "newest")]
+    scores = np.asarray(model_scores(load_model_of_workdir(workdir, "newest"), photos))
+    for row, answer in zip(scores, answers, strict=True):
+        assert {one["class_id"] for one in answer} == {*np.flatnonzero(row > np.float32(fitted))}
+    workdir.model.unlink()  # and without it there are none any more
+    assert load_model_of_workdir(workdir, "best").thresholds is None
+
+
+def model_scores(model, photos):
+    return model(keras_resnet.preprocess(model, photos))

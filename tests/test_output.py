@@ -2,10 +2,12 @@
 
 import errno
 import io
+import logging
 import os
 import re
 import subprocess
 import sys
+import threading
 
 import pytest
 from input_helpers import encode, smooth_image
@@ -44,6 +46,29 @@ def test_a_line_is_in_the_log_and_the_end_reports_the_failure(number, code, tmp_
         say.check_output()
     assert caught.value.code == code
     assert str(log) in str(caught.value)
+
+
+def test_what_the_pipeline_logs_is_said_by_the_one_voice(tmp_path, capsys, caplog):
+    """From threads of its own, and as a plain line, whatever others do to Python's logging."""
+    say, logger = Say(), logging.getLogger("input_pipeline")
+    say.keep_log(tmp_path / "train.log")
+    with say.speaks_for("input_pipeline"):
+        threads = [threading.Thread(target=logger.warning, args=("line %d", i)) for i in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        logger.info("nothing to be told")
+    wanted = sorted(f"line {number}" for number in range(20))
+    assert sorted(capsys.readouterr().out.splitlines()) == wanted
+    lines = (tmp_path / "train.log").read_text().splitlines()
+    assert sorted(line.split(" ", 2)[2] for line in lines) == wanted
+    assert not caplog.text
+    logger.warning("after the run")
+    with Say(enabled=False).speaks_for("input_pipeline"):
+        logger.warning("of another host")
+    assert "after the run" in caplog.text
+    assert "of another host" in caplog.text
 
 
 def test_a_log_that_cannot_be_written_is_made_up_for(tmp_path, capsys):

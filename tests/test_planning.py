@@ -123,8 +123,25 @@ def test_a_class_with_one_image_is_trained_on_and_said(tmp_path):
 
 
 def test_too_few_images_to_hold_some_out(tmp_path):
-    with pytest.raises(UserError, match=r"has 3 images, of which train\[.*\] holds none"):
+    with pytest.raises(
+        UserError, match=r"has 3 images, of which train\[.*\] holds none; add images$"
+    ):
         training.plan(_fill(tmp_path / "photos", count=1))
+    # What it says works.
+    few = _fill(tmp_path / "few", count=2)
+    with pytest.raises(UserError, match=r"or hold out \d+% of them with --split=0\.\d$") as caught:
+        training.plan(few, split=0.05)
+    share = float(str(caught.value).rpartition("=")[2])
+    assert not any(
+        "which is trained on" in line for line in training.plan(few, split=share).warnings
+    )
+
+
+def test_a_class_that_is_not_trained_on_is_said(tmp_path):
+    _fill(tmp_path)
+    _fill(tmp_path, count=1, classes=["yak"])
+    [first, *_] = training.plan(tmp_path, split=0.8).warnings
+    assert first.startswith("warning: no image of 'yak' in train[:20%], which is trained on: the ")
 
 
 def test_no_training_images(tmp_path):

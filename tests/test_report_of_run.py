@@ -170,11 +170,13 @@ def test_moved_data_is_told_where_it_is(finished, photos, tmp_path, capsys):
     moved = photos.with_name("moved")
     photos.rename(moved)
     try:
-        assert main(["report", str(tmp_path / "copy")]) == 1
-        said = capsys.readouterr().err
-        assert len(said.splitlines()) == 1
-        assert str(photos) in said
-        assert "--config.data.path=FOLDER says where they are" in said
+        run = f"--workdir={tmp_path / 'copy'}"
+        for command in (["report"], ["evaluate"], ["explain", f"--output={tmp_path / 'out'}"]):
+            assert main([*command, run]) == 1
+            said = capsys.readouterr().err
+            assert len(said.splitlines()) == 1
+            assert str(photos) in said
+            assert "--config.data.path=FOLDER says where they are" in said
         arguments = [str(tmp_path / "copy"), f"--config.data.path={moved}"]
         assert main(["report", *arguments]) == 0
     finally:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from report_helpers import CURVES, HOSTILE, a_report, some_predictions
+from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 
 from keras_resnet import reports
@@ -148,6 +149,24 @@ def test_settings_that_are_not_the_default_come_first(page):
 def test_what_is_missing_is_said(changes, says):
     text = " ".join(Page(reports.make_page(a_report(images=30, **changes))).words)
     assert says in text
+
+
+def test_of_few_images_it_says_how_far_the_accuracy_may_be_off():
+    report = a_report(images=30)
+    right, count = int(report.matrix.trace()), int(report.matrix.sum())
+    low, high = binomtest(right, count).proportion_ci(0.95, "wilson")
+    text = " ".join(Page(reports.make_page(report)).words)
+    assert f"of so few the true share may be {low:.0%} to {high:.0%} (95 %)" in text
+    many = dataclasses.replace(report, matrix=report.matrix * 500)
+    assert "of so few" not in reports.make_page(many)
+
+
+def test_a_folder_of_images_has_no_name_of_a_data_set():
+    config = default_config()
+    config.data.path = "/photos"
+    for source, said in (("image_folder", "image_folder /photos"), ("tfds", "tfds digits /photos")):
+        config.data.source = source
+        assert said in Page(reports.make_page(a_report(config=config))).words
 
 
 def test_of_several_labels_an_image_there_are_average_precisions_and_no_matrix():

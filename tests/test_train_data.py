@@ -2,12 +2,14 @@
 
 import csv
 import json
+import sys
 
 import keras
 import numpy as np
 import pytest
 from PIL import Image
 from run_helpers import tiny_config
+from weights_helpers import arrays_for
 
 import keras_resnet
 from keras_resnet import calibration, training
@@ -17,6 +19,7 @@ from keras_resnet.input_pipeline import open_source
 from keras_resnet.input_pipeline.layout_finder import find_layout
 from keras_resnet.training import finish, run
 from keras_resnet.training.workdir import WorkDir
+from keras_resnet.weights import Checkpoint, apply_weights, schemes
 
 # Whole runs, most of them: `.ci/run` runs them, the README's command has its ten minutes.
 pytestmark = pytest.mark.ci
@@ -183,9 +186,63 @@ def test_fine_tuning_from_weights_of_other_classes(photos, tmp_path):
     assert main([*command, *arguments]) == 0  # resumed with the same command
 
 
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory):
+    """A file of weights for five classes whose names nobody knows, and the network of it."""
+    options = {"depths": (1, 1, 1), "widths": (16, 16, 16), "classes": 5}
+    model = keras_resnet.CifarResNet20(shortcut="A-centered", **options)
+    arrays = arrays_for(model, schemes.TORCHVISION)
+    apply_weights(model, Checkpoint("x", arrays), variant="CifarResNet20", given={"shortcut"})
+    odd = {
+        f"net.{n.replace('layer', 'group').replace('fc.', 'out.')}": a for n, a in arrays.items()
+    }
+    file = tmp_path_factory.mktemp("stranger") / "net.npz"
+    np.savez(file, **odd)
+    return file, model
+
+
+@pytest.mark.parametrize(
+    "names", [["--match=order"], ["--rename=^net\\.=", "--rename=group=layer", "--rename=^out=fc"]]
+)
+def test_weights_of_strangers_are_fine_tuned_in_one_command(
+    names, stranger, photos, tmp_path, capsys
+):
+    """Only the classifier trains, so that the body can be compared."""
+    file, model = stranger
+    frozen = ["--config.model.freeze=body", "--config.model.unfreeze_epoch=0"]
+    command = ["finetune", f"--data={photos}", f"--weights={file}", f"--workdir={tmp_path / 'run'}"]
+    options = ["--config.model.name=CifarResNet20", "--config.data.image_size=16", *TINY, *frozen]
+    assert main([*command, *names, *options]) == 1
+    assert "--shortcut= is --config.model.shortcut=" in capsys.readouterr().err
+    options.append("--config.model.shortcut=A-centered")
+    assert main([*command, *names, *options]) == 0
+    workdir = WorkDir(tmp_path / "run")
+    trained = keras.saving.load_model(workdir.model)
+    ours = {weight.path: weight for weight in trained.weights}
+    body = [weight for weight in model.weights if "predictions" not in weight.path]
+    assert len(body) > 30
+    for weight in body:
+        np.testing.assert_array_equal(ours[weight.path], weight)
+    config = workdir.read_config()
+    assert config.model.weights_match == ("order" if names == ["--match=order"] else "names")
+    assert len(config.model.weights_rename) == (0 if names == ["--match=order"] else 3)
+    assert main([*command, *names]) == 0  # finished, evaluated again
+
+
 @pytest.mark.parametrize(
     ("arguments", "quoted"),
     [
+        (["train", "--data=x", "--match=order", "--workdir=w"], "--match goes with --weights=FILE"),
+        (["train", "--data=x", "--rename=a=b", "--workdir=w"], "--rename goes with --weights"),
+        (["train", "--config=digits", "--match=order", "--workdir=w"], "--match goes with --data"),
+        (
+            ["finetune", "--data=x", "--weights=y", "--rename=(=b", "--workdir=w"],
+            "--rename=(=b: '(' is no regular expression",
+        ),
+        (
+            ["train", "--config=digits", "--workdir=w", "--config.model.weights_rename=ab"],
+            "config.model.weights_rename=ab: should be REGEX=NEW",
+        ),
         (["train", "--data=x", "--config=digits", "--workdir=w"], "--config or --data, not both"),
         (["train", "--config=digits", "--workdir=w", "--split=0.3"], "--split goes with --data"),
         (["train", "--weights=x", "--workdir=w"], "--weights goes with --data=PHOTOS"),
@@ -208,3 +265,13 @@ def test_weights_that_do_not_say_their_network(photos, tmp_path, capsys):
     command = ["finetune", f"--data={photos}", f"--weights={tmp_path / 'w.npz'}"]
     assert main([*command, f"--workdir={tmp_path / 'run'}"]) == 2
     assert "name it, for example --config.model.name=ResNet50" in capsys.readouterr().err
+
+
+def test_weights_whose_package_is_not_installed(photos, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    (tmp_path / "w.pth").write_bytes(b"PK")
+    command = ["finetune", f"--data={photos}", f"--weights={tmp_path / 'w.pth'}"]
+    assert main([*command, f"--workdir={tmp_path / 'run'}"]) == 1
+    said = capsys.readouterr().err
+    assert said.endswith("needs the package torch: pip install 'keras-resnet-tpu[torch]'\n")
+    assert said.count("\n") == 1

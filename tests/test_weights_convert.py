@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import warnings
 
 import keras
 import numpy as np
@@ -12,7 +13,7 @@ from weights_helpers import arrays_for
 import keras_resnet
 from keras_resnet import commands
 from keras_resnet.commands.model_flags import MODEL_FLAGS
-from keras_resnet.weights import Checkpoint, apply_weights, schemes
+from keras_resnet.weights import Checkpoint, apply_weights, read_weights, schemes
 from keras_resnet.weights.network import OF_TRAINING
 
 numpy_files = pytest.importorskip("safetensors.numpy", reason="needs the extra `safetensors`")
@@ -215,3 +216,29 @@ def test_a_failed_write_leaves_the_old_file(weights, tmp_path, monkeypatch):
     assert _convert(weights[0], output) == 1
     assert output.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["model.keras"]
+
+
+@pytest.mark.parametrize("classes", [3, 7])
+def test_order_leaves_a_classifier_of_other_classes_alone(cifar_file, classes):
+    """Of the same number of classes it is taken, too; without one in file or model the rest is."""
+    path, model = cifar_file
+    with np.load(path) as file:
+        odd = {name.replace("layer", "group").replace("linear", "out"): file[name] for name in file}
+    body = {name: array for name, array in odd.items() if "out." not in name}
+    arguments = {"depths": (1, 1), "widths": (8, 16), "stem_width": 8, "shortcut": "A-centered"}
+    for arrays, top in ((odd, True), (body, True), (odd, False), (body, False)):
+        np.savez(path, **arrays)
+        weights = read_weights(path, match="order")
+        fresh = top and (arrays is body or classes != 3)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            made = keras_resnet.CifarResNet20(
+                weights=weights, classes=classes, include_top=top, **arguments
+            )
+        said = [str(one.message) for one in caught if "starts from random ones" in str(one.message)]
+        assert len(said) == fresh
+        ours = {weight.path: weight for weight in made.weights}
+        for weight in model.weights:
+            if "predictions" in weight.path and (fresh or not top):
+                continue
+            np.testing.assert_array_equal(ours[weight.path], weight)

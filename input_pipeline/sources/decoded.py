@@ -18,7 +18,7 @@ import itertools
 import json
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -119,7 +119,12 @@ class Decoded(caching.Cached):
             root.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(folder, ignore_errors=True)  # one that lost its end
             limit = min(MOST_BYTES, int(SHARE_OF_DISK * shutil.disk_usage(root).free))
-            _log.warning("keeping %s decoded and shrunk in %s", self.description, folder)
+            _log.warning(
+                "keeping    the %d images of %s decoded and shrunk, in %s",
+                self.num_examples,
+                self.title,
+                folder,
+            )
             if not caching.write_packed(folder, self.title, self._chunks(), limit):
                 self._go_without(
                     f"they take more than {readable(limit)}, the most that is used of {root}"
@@ -154,7 +159,7 @@ def shrink(encoded: bytes, side: int, max_pixels: int) -> bytes:
         return b""
     try:
         with tf.device("CPU:0"):
-            ratio, whole, pixels, orientation = _decode(tf.constant(encoded), side, max_pixels)
+            ratio, whole, pixels, orientation = _decoder(side, max_pixels)(tf.constant(encoded))
     except tf.errors.OpError:
         return encoded
     if int(ratio) == 1:
@@ -162,23 +167,31 @@ def shrink(encoded: bytes, side: int, max_pixels: int) -> bytes:
     return shrunk.write(pixels.numpy(), whole.numpy(), int(ratio), int(orientation))
 
 
-@functools.partial(tf.function, autograph=False)
-def _decode(encoded: tf.Tensor, side: int, max_pixels: int) -> tuple[tf.Tensor, ...]:
-    """(ratio, height and width as stored, the pixels, EXIF's orientation); of ratio 1 no pixels."""
+@functools.lru_cache(maxsize=8)
+def _decoder(side: int, max_pixels: int) -> Callable[[tf.Tensor], tuple[tf.Tensor, ...]]:
+    """What takes an image file, string [], and is traced once for all threads.
 
-    def large():
-        whole = tf.stack(jpeg.size(encoded, max_pixels))
-        shrinks = tf.cast(tf.reduce_min(whole), tf.float32) / side
-        ratio = ratio_of_window(whole_image(whole), shrinks, "auto")
-        window = whole_image((whole + ratio - 1) // ratio)
-        pixels = tf.cond(
-            ratio > 1,
-            lambda: jpeg.decode_window(encoded, window, ratio),
-            lambda: tf.zeros([0, 0, 3], tf.uint8),
-        )
-        return ratio, whole, pixels, exif.orientation(encoded)
+    It returns ratio, height and width as stored, the pixels and EXIF's orientation; of ratio 1 no
+    pixels.
+    """
 
-    def other():
-        return 1, tf.zeros([2], tf.int32), tf.zeros([0, 0, 3], tf.uint8), 1
+    def decode(encoded: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        def large():
+            whole = tf.stack(jpeg.size(encoded, max_pixels))
+            shrinks = tf.cast(tf.reduce_min(whole), tf.float32) / side
+            ratio = ratio_of_window(whole_image(whole), shrinks, "auto")
+            window = whole_image((whole + ratio - 1) // ratio)
+            pixels = tf.cond(
+                ratio > 1,
+                lambda: jpeg.decode_window(encoded, window, ratio),
+                lambda: tf.zeros([0, 0, 3], tf.uint8),
+            )
+            return ratio, whole, pixels, exif.orientation(encoded)
 
-    return tf.cond(is_jpeg(encoded), large, other)
+        def other():
+            return 1, tf.zeros([2], tf.int32), tf.zeros([0, 0, 3], tf.uint8), 1
+
+        return tf.cond(is_jpeg(encoded), large, other)
+
+    spec = tf.TensorSpec([], tf.string)
+    return tf.function(decode, autograph=False).get_concrete_function(spec)

@@ -33,6 +33,7 @@ COMMANDS = {
     "finetune": "keras_resnet.commands.finetune",
     "evaluate": "keras_resnet.commands.evaluate",
     "predict": "keras_resnet.commands.predict",
+    "calibrate": "keras_resnet.commands.calibrate",
     "compare": "keras_resnet.commands.compare",
     "find-lr": "keras_resnet.commands.find_lr",
     "explain": "keras_resnet.commands.explain",

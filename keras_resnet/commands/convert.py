@@ -19,8 +19,13 @@ from keras_resnet.commands.model_flags import (
     model_arguments,
     read_class_names,
 )
-from keras_resnet.commands.options import check_folder_of, define_strings
+from keras_resnet.commands.options import (
+    check_folder_of,
+    define_strings,
+    define_weights_names,
+)
 from keras_resnet.commands.startup import start_keras
+from keras_resnet.config import parse_renamings
 from keras_resnet.errors import UsageError, UserError
 from keras_resnet.printing import printable
 from keras_resnet.storage import replacing
@@ -38,20 +43,7 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
         output="The .keras file to write.",
         class_names="A file with the names of the classes: a line for each, or a JSON list.",
     )
-    absl_flags.DEFINE_multi_string(
-        "rename",
-        [],
-        "REGEX=NEW: what a regular expression finds in the names of the file, and what takes its "
-        "place. Can be given again; an empty NEW for the whole name leaves an array out.",
-        flag_values=flags,
-    )
-    absl_flags.DEFINE_enum(
-        "match",
-        "names",
-        ["names", "order"],
-        "order puts arrays to their places by order and shape, whatever they are called.",
-        flag_values=flags,
-    )
+    define_weights_names(flags)
     define_model_flags(flags)
 
 
@@ -64,7 +56,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
         raise UsageError(f"--output={output}: the name should end with .keras")
     check_folder_of(flags, "output")
     given = model_arguments(flags)
-    names = dict(map(_renaming, flags.rename))
+    names = parse_renamings(flags.rename, "--rename")
     class_names = read_class_names(flags.class_names) if flags.class_names else None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
@@ -85,13 +77,6 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
         model.save(temporary)
     print(f"{output}: {_describe(model)}")
     return 0
-
-
-def _renaming(text: str) -> tuple[str, str]:
-    pattern, equals, new = text.rpartition("=")
-    if not equals or not pattern:
-        raise UsageError(f"--rename={text}: should be REGEX=NEW, such as --rename='^net\\.='")
-    return pattern, new
 
 
 def _check_count(file: str, class_names: list[str], model) -> None:

@@ -31,6 +31,26 @@ def define_strings(flags: absl_flags.FlagValues, **helps: str) -> None:
         absl_flags.DEFINE_string(name, None, meaning, flag_values=flags)
 
 
+def define_weights_names(flags: absl_flags.FlagValues, before: str = "") -> None:
+    """Defines --rename and --match, for weights whose names no library here has given."""
+    absl_flags.DEFINE_multi_string(
+        "rename",
+        [],
+        f"{before}REGEX=NEW: what a regular expression finds in the names of the file of weights, "
+        "and what takes its place. Can be given again; an empty NEW for the whole name leaves an "
+        "array out.",
+        flag_values=flags,
+    )
+    absl_flags.DEFINE_enum(
+        "match",
+        "names",
+        ["names", "order"],
+        f"{before}order puts the arrays of weights to their places by order and shape, whatever "
+        "they are called.",
+        flag_values=flags,
+    )
+
+
 def define_json_switch(flags: absl_flags.FlagValues) -> None:
     """Defines --json for commands that print one object."""
     absl_flags.DEFINE_boolean(

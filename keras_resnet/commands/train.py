@@ -28,20 +28,25 @@ It leaves in DIR:
 
 import functools
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from absl import flags as absl_flags
 from ml_collections import ConfigDict
 
-from keras_resnet.commands.options import define_strings, refuse_arguments
+from keras_resnet.commands.options import (
+    define_strings,
+    define_weights_names,
+    refuse_arguments,
+)
 from keras_resnet.commands.startup import start_engine
-from keras_resnet.config import check, merge, overrides
+from keras_resnet.config import check, merge, overrides, parse_renamings
 from keras_resnet.errors import UsageError
 from keras_resnet.storage import absolute
 from keras_resnet.training.workdir import WorkDir
 
 SUMMARY = "Train a network on photos or by a config; the same command again resumes."
 _EXAMPLE = "keras-resnet train --config=digits --workdir=runs/digits"
-_OF_DATA = ("weights", "split", "minutes")
+_OF_DATA = ("weights", "match", "rename", "split", "minutes")
 
 # The config of a run that begins, and lines on how it came about.
 _Begin = Callable[[], tuple[ConfigDict, Iterable[str]]]
@@ -62,6 +67,7 @@ def define_data_flags(flags: absl_flags.FlagValues) -> None:
         weights="With --data: trained weights to start from (a file, hf://OWNER/REPOSITORY or the "
         "work directory of a finished run).",
     )
+    define_weights_names(flags, "With --weights: ")
     for name, default, meaning in (
         ("split", 0.2, "With --data: share held out of images that lie in no splits."),
         ("minutes", 60.0, "With --data: about how long training may take."),
@@ -100,11 +106,9 @@ def train_on_data(flags: absl_flags.FlagValues) -> int:
         engine = overrides.given(flags).get("engine", "auto")
         return _train(flags, engine, functools.partial(_plan, flags))
     config = WorkDir(flags.workdir).read_config()
-    values = overrides.given(flags)
+    values = {**_of_weights(flags), **overrides.given(flags)}
     if flags.data:
         values.setdefault("data.path", absolute(flags.data))
-    if flags.weights:
-        values.setdefault("model.weights", flags.weights)
     config = check(merge(config, values, "the command line"))
     return _train(flags, config.engine, lambda: (config, ()))
 
@@ -115,12 +119,32 @@ def _plan(flags: absl_flags.FlagValues) -> tuple[ConfigDict, Iterable[str]]:
 
     chosen = api.plan(
         flags.data,
-        weights=flags.weights or "",
         split=flags.split,
         minutes=flags.minutes,
-        overrides=overrides.given(flags),
+        overrides={**_of_weights(flags), **overrides.given(flags)},
     )
     return chosen.config, (*chosen.lines, *chosen.warnings)
+
+
+def _of_weights(flags: absl_flags.FlagValues) -> dict[str, Any]:
+    """The config keys that --weights and what goes with it are short for.
+
+    Raises:
+        UsageError: what goes with it is given alone.
+    """
+    values = {
+        key: flags[name].value
+        for name, key in (("weights", "model.weights"), ("match", "model.weights_match"))
+        if flags[name].present
+    }
+    if flags.rename:
+        parse_renamings(flags.rename, "--rename")
+        values["model.weights_rename"] = tuple(flags.rename)
+    named = "model.weights" in values or flags[f"{overrides.PREFIX}model.weights"].present
+    if values and not named and not is_begun(flags):
+        name = "rename" if flags.rename else "match"
+        raise UsageError(f"--{name} goes with --weights=FILE")
+    return values
 
 
 def _train(flags: absl_flags.FlagValues, engine: str, begin: _Begin) -> int:

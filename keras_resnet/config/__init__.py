@@ -14,6 +14,7 @@ from keras_resnet.config.loading import (
     training_image_size,
 )
 from keras_resnet.config.records import from_json, to_json
+from keras_resnet.config.renamings import parse_renamings
 from keras_resnet.config.schema import CONFIG_VERSION, KEYS, default_config, flatten
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "from_json",
     "load_config",
     "merge",
+    "parse_renamings",
     "preprocessing",
     "source_options",
     "to_json",

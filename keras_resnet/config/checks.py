@@ -4,6 +4,7 @@ import re
 
 from ml_collections import ConfigDict
 
+from keras_resnet.config.renamings import parse_renamings
 from keras_resnet.config.schema import KEYS, flatten
 from keras_resnet.errors import UsageError
 from keras_resnet.input_pipeline.augment.settings import check_augment
@@ -24,6 +25,7 @@ def check(config: ConfigDict) -> ConfigDict:
     _check_tuples(config)
     _check_profile_steps(config.tensorboard.profile_steps)
     _check_callbacks(config.training.callbacks)
+    parse_renamings(config.model.weights_rename, "config.model.weights_rename")
     if config.model.unfreeze_epoch and not config.model.freeze:
         raise UsageError(
             f"config.model.unfreeze_epoch={config.model.unfreeze_epoch} has nothing to unfreeze; "

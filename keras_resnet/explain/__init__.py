@@ -10,6 +10,8 @@ Heat maps and embeddings run on every backend of Keras; reading photos needs Ten
 from keras_resnet.explain.embedding import Embeddings, embed
 from keras_resnet.explain.gallery import Gallery, gallery
 from keras_resnet.explain.heatmaps import HeatMaps, heatmaps
+from keras_resnet.explain.label_set_gallery import LabelSetGallery
+from keras_resnet.explain.label_set_predictions import LabelSetPredictions
 from keras_resnet.explain.of_run import gallery_of_run
 from keras_resnet.explain.overlays import overlay
 from keras_resnet.explain.predictions import Predictions, predict_photos, predict_source
@@ -18,6 +20,8 @@ __all__ = [
     "Embeddings",
     "Gallery",
     "HeatMaps",
+    "LabelSetGallery",
+    "LabelSetPredictions",
     "Predictions",
     "embed",
     "gallery",

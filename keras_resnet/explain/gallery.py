@@ -3,17 +3,18 @@
 import dataclasses
 import os
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import keras
 import numpy as np
 
 from keras_resnet.errors import UserError
-from keras_resnet.explain.embedding import Embeddings, collect, embedder
 from keras_resnet.explain.heatmaps import heatmaps
-from keras_resnet.explain.photos import decode
+from keras_resnet.explain.label_set_gallery import LabelSetGallery, label_set_gallery
+from keras_resnet.explain.label_set_predictions import LabelSetPredictions
+from keras_resnet.explain.neighbors import TRAINING_IMAGES, Neighbor
 from keras_resnet.explain.predictions import Predictions, predict_photos, predict_source
+from keras_resnet.explain.seen import see_again
 from keras_resnet.explain.selection import (
     CLASSES,
     classes_to_show,
@@ -28,26 +29,6 @@ if TYPE_CHECKING:
 MISTAKES = 24
 PER_CLASS = 3
 NEIGHBORS = 4
-# Of a larger training split, as many images, evenly spread, are looked at for neighbors.
-TRAINING_IMAGES = 20_000
-_BATCH = 32
-
-
-@dataclasses.dataclass(frozen=True)
-class Neighbor:
-    """A training image that is like another.
-
-    Attributes:
-        path: of it.
-        label: its class.
-        similarity: cosine of the embeddings, up to 1.
-        photo: uint8 [size, size, 3], as the network sees it.
-    """
-
-    path: str
-    label: str
-    similarity: float
-    photo: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,11 +106,12 @@ def gallery(
     per_class: int = PER_CLASS,
     neighbors: int = NEIGHBORS,
     progress: Callable[[int], Any] = lambda count: None,
-) -> Gallery:
+) -> Gallery | LabelSetGallery:
     """Predicts all images, and explains those that show most.
 
     Args:
-        model: a classifier of photos with its `preprocessing`.
+        model: a classifier of photos with its `preprocessing`. Of one that gives each class a
+            probability of its own (sigmoid) the gallery is of answers, one for each class.
         photos: image files and folders, without labels; or
         data: an open split, see `keras_resnet.input_pipeline.open_source`.
         training: an open split among which to look for images like those that are shown.
@@ -153,23 +135,58 @@ def gallery(
         assert photos is not None
         photos = [photos] if isinstance(photos, (str, os.PathLike)) else photos
         predictions = predict_photos(model, photos, progress)
+    options: dict[str, Any] = {
+        "mistakes": mistakes,
+        "per_class": per_class,
+        "neighbors": neighbors,
+        "notes": _notes(predictions, training),
+        "progress": progress,
+        "layer": layer,
+        "method": method,
+    }
+    if isinstance(predictions, LabelSetPredictions):
+        return label_set_gallery(model, predictions, data, training, **options)
+    return _gallery(model, predictions, data, training, **options)
+
+
+def _gallery(
+    model: keras.Model,
+    predictions: Predictions,
+    data: "Source | None",
+    training: "Source | None",
+    *,
+    mistakes: int,
+    per_class: int,
+    neighbors: int,
+    notes: tuple[str, ...],
+    progress: Callable[[int], Any],
+    **options: Any,
+) -> Gallery:
+    """The gallery of one label an image; `options` are `layer` and `method` of `heatmaps`."""
     wrong = surest_mistakes(predictions, mistakes)
     chosen = classes_to_show(predictions)
     kinds_of = {number: extremes(predictions, number, per_class) for number in chosen}
     shown = sorted({*wrong, *(i for kinds in kinds_of.values() for kind in kinds for i in kind)})
     alike = shown if data is None else wrong
-    if not neighbors or training is None:
-        alike = []
-    shots = _Shots(model, predictions, data).make(
-        shown, {"layer": layer, "method": method}, training, alike, neighbors, progress
-    )
+    shots: dict[int, Shot] = {}
+    if shown:
+        seen = see_again(
+            model, data, predictions.paths, shown, training, alike, neighbors, progress
+        )
+        shots = make_shots(
+            model,
+            predictions,
+            shown,
+            pixels=seen.pixels,
+            inputs=seen.inputs,
+            neighbors=seen.neighbors,
+            **options,
+        )
     classes = [
         _class_shots(predictions, number, [[shots[i] for i in kind] for kind in kinds])
         for number, kinds in kinds_of.items()
     ]
-    return Gallery(
-        predictions, tuple(shots[i] for i in wrong), tuple(classes), _notes(predictions, training)
-    )
+    return Gallery(predictions, tuple(shots[i] for i in wrong), tuple(classes), notes)
 
 
 def _class_shots(predictions: Predictions, number: int, kinds: list[list[Shot]]) -> ClassShots:
@@ -179,7 +196,10 @@ def _class_shots(predictions: Predictions, number: int, kinds: list[list[Shot]])
 
 
 def open_data(
-    path: str | os.PathLike, split: str | None = None, on_error: str = "stop"
+    path: str | os.PathLike,
+    split: str | None = None,
+    on_error: str = "stop",
+    multi_label: bool = False,
 ) -> "Source":
     """Opens labelled images for `gallery`, laid out as `keras_resnet.evaluate` takes them.
 
@@ -187,16 +207,19 @@ def open_data(
         path: a folder, or a table of paths and labels.
         split: of it; by default the test images, else the validation images, else all.
         on_error: "stop" at an image that cannot be read, or "skip" it.
+        multi_label: whether an image may have several labels or none: as the model says.
 
     Raises:
         input_pipeline.DataError: the data cannot be used.
     """
     from keras_resnet.evaluation import MAX_BROKEN_SHARE, open_labelled
 
-    return open_labelled(path, split, on_error, MAX_BROKEN_SHARE)
+    return open_labelled(path, split, on_error, MAX_BROKEN_SHARE, multi_label)
 
 
-def _notes(predictions: Predictions, training: "Source | None") -> tuple[str, ...]:
+def _notes(
+    predictions: Predictions | LabelSetPredictions, training: "Source | None"
+) -> tuple[str, ...]:
     notes = []
     if (left := len(predictions.class_names) - CLASSES) > 0:
         which = "most frequent" if predictions.labels is None else "least accurate"
@@ -251,94 +274,3 @@ def make_shots(
         )
         for row, place in enumerate(places)
     }
-
-
-class _Shots:
-    """Makes the shots of some images: reads them again, and asks the network for the reasons."""
-
-    def __init__(self, model: keras.Model, predictions: Predictions, data: "Source | None"):
-        self.model, self.predictions, self.data = model, predictions, data
-
-    def make(
-        self,
-        shown: list[int],
-        options: dict[str, Any],
-        training: "Source | None",
-        alike: list[int],
-        neighbors: int,
-        progress: Callable[[int], Any],
-    ) -> dict[int, Shot]:
-        if not shown:
-            return {}
-        pixels = self._pixels(shown)
-        found: dict[int, tuple[Neighbor, ...]] = {}
-        if alike and training is not None:
-            rows = [shown.index(place) for place in alike]
-            inputs = pixels["inputs"][rows]
-            neighbors_of = self._neighbors(training, inputs, alike, neighbors, progress)
-            found = dict(zip(alike, neighbors_of, strict=True))
-        return make_shots(self.model, self.predictions, shown, **pixels, neighbors=found, **options)
-
-    def _pixels(self, places: list[int]) -> dict[str, np.ndarray]:
-        paths = [self.predictions.paths[place] for place in places]
-        if self.data is None:
-            contents = {path: Path(path).read_bytes() for path in paths}
-        else:
-            from keras_resnet.explain.labelled import encoded_images
-
-            contents = encoded_images(self.data, paths)
-        batches = [
-            decode(some, [(path, contents[path]) for path in some], self.model)
-            for some in (paths[i : i + _BATCH] for i in range(0, len(paths), _BATCH))
-        ]
-        return {
-            "pixels": np.concatenate([batch.pixels for batch in batches]),
-            "inputs": np.concatenate([batch.inputs for batch in batches]),
-        }
-
-    def _neighbors(
-        self,
-        training: "Source",
-        inputs: np.ndarray,
-        places: list[int],
-        count: int,
-        progress: Callable[[int], Any],
-    ) -> list[tuple[Neighbor, ...]]:
-        from keras_resnet.explain.labelled import batches_of, encoded_images
-
-        call = embedder(self.model)
-        numbers: dict[str, Any] = {}  # of one class, or 0 and 1 for each
-
-        def batches():
-            for batch, labels in batches_of(training, self.model, _BATCH, TRAINING_IMAGES):
-                numbers.update(zip(batch.good, labels, strict=True))
-                yield batch
-
-        known = collect(call, self.model, batches(), progress)
-        vectors = np.concatenate(
-            [call(inputs[i : i + _BATCH]) for i in range(0, len(inputs), _BATCH)]
-        )
-        rows = _others(known, vectors, [self.predictions.paths[i] for i in places], count)
-        wanted = {name for row in rows for name, _ in row}
-        contents = list(encoded_images(training, wanted).items())
-        seen = decode([name for name, _ in contents], contents, self.model)
-        photos = dict(zip(seen.good, seen.pixels, strict=True))
-        return [
-            tuple(
-                Neighbor(name, training.label_text(numbers[name]), cosine, photos[name])
-                for name, cosine in row
-            )
-            for row in rows
-        ]
-
-
-def _others(
-    known: Embeddings, vectors: np.ndarray, paths: list[str], count: int
-) -> list[list[tuple[str, float]]]:
-    """For each vector the names of its nearest with the cosines, without the image itself."""
-    places, cosines = known.nearest(vectors, count + 1)
-    rows = []
-    for path, row, values in zip(paths, places, cosines, strict=True):
-        pairs = [(known.names[i], float(c)) for i, c in zip(row, values, strict=True)]
-        rows.append([pair for pair in pairs if pair[0] != path][:count])
-    return rows

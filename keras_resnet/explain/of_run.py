@@ -7,6 +7,7 @@ from typing import Any, Literal
 from keras_resnet.backend import require_tensorflow_installed
 from keras_resnet.config import check, merge
 from keras_resnet.explain.gallery import NEIGHBORS, Gallery, gallery
+from keras_resnet.explain.label_set_gallery import LabelSetGallery
 from keras_resnet.input_pipeline.errors import DataError
 from keras_resnet.training.say import silence
 from keras_resnet.training.workdir import WorkDir
@@ -20,7 +21,7 @@ def gallery_of_run(
     overrides: Mapping[str, Any] | None = None,
     say: Callable[[str], None] = silence,
     **options: Any,
-) -> Gallery:
+) -> Gallery | LabelSetGallery:
     """What is worth looking at of the network of a run, on its evaluation split or on photos.
 
     Similar images are looked for in its training split.
@@ -44,16 +45,20 @@ def gallery_of_run(
     if photos is None or folder.is_begun() or not folder.model.exists():
         config = check(merge(folder.read_config(), overrides or {}, where="overrides"))
     require_tensorflow_installed()
-    from keras_resnet.training.data import open_source
+    from keras_resnet.training.data import explain_moved, open_source
     from keras_resnet.training.evaluation import load_model_of_workdir
 
     model = load_model_of_workdir(folder, checkpoint, say)
     data = training = None
     if photos is None and config is not None:
-        data = open_source(config, config.data.eval_split)
+        with explain_moved():
+            data = open_source(config, config.data.eval_split)
     if options.get("neighbors", NEIGHBORS) and config is not None:
         try:
-            training = open_source(config, config.data.train_split)
+            with explain_moved():
+                training = open_source(config, config.data.train_split)
         except DataError as error:
-            raise DataError(f"{error} Without the training images: neighbors=0.") from error
+            raise DataError(
+                f"{error} neighbors=0, or --neighbors=0, does without the training images."
+            ) from error
     return gallery(model, photos, data=data, training=training, **options)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from keras_resnet.explain.gallery import Shot
+from keras_resnet.explain.label_set_gallery import Answer
 from keras_resnet.explain.overlays import overlay
 
 # Smaller photos are enlarged by a whole factor, so that their heat maps are smooth.
@@ -28,6 +29,11 @@ def with_heat(shot: Shot, heat: np.ndarray | None) -> np.ndarray:
         return photo
     both = [one.max() for one in (shot.heat_of_prediction, shot.heat_of_label) if one is not None]
     return overlay(photo, heat, scale=float(max(both)) or None)
+
+
+def answer_with_heat(answer: Answer) -> np.ndarray:
+    """The photo of an answer under what speaks for its class."""
+    return overlay(sized(answer.photo), answer.heat)
 
 
 def as_jpeg(photo: np.ndarray) -> bytes:

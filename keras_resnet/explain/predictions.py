@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_resnet.errors import UserError
+from keras_resnet.explain.label_set_predictions import LabelSetPredictions
 from keras_resnet.printing import csv_cell
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ _ALL = 2**31 - 1  # classes: as many as there are
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """The probabilities of all classes for some images.
+    """The probabilities of all classes for some images, of which each is of one.
 
     Attributes:
         source: what the images are, as in "digits test: 360 images, 10 classes".
@@ -80,31 +81,38 @@ class Predictions:
 
 def predict_source(
     model: keras.Model, source: "Source", progress: Callable[[int], Any] = lambda count: None
-) -> Predictions:
+) -> Predictions | LabelSetPredictions:
     """The predictions of a labelled split, by `keras_resnet.evaluate`.
 
+    Of images with several labels they are of the classes that the data has.
+
     Raises:
-        UserError, input_pipeline.DataError: as `keras_resnet.evaluate`, and the model or the images
-            have several labels.
+        UserError, input_pipeline.DataError: as `keras_resnet.evaluate`.
     """
     from keras_resnet.evaluation import DataEvaluation, evaluate
 
-    if source.multi_label:
-        raise UserError(
-            f"{source.title}: its images have several labels, and mistakes are shown of one label "
-            "an image. `keras-resnet explain` takes photos without labels of such a model, and "
-            "`keras-resnet evaluate --format=csv` counts each class"
-        )
     result = evaluate(model, source, progress=progress)
-    assert isinstance(result, DataEvaluation)  # as the images have one label
     skipped = source.skipped.by_name if source.skipped else {}
-    return Predictions(
+    problems = {name: text.removeprefix(name).strip() for name, text in skipped.items()}
+    if isinstance(result, DataEvaluation):
+        return Predictions(
+            source=result.source,
+            class_names=result.class_names,
+            paths=result.files,
+            labels=result.labels,
+            probabilities=result.all_probabilities(),
+            problems=problems,
+        )
+    of_model = list(getattr(model, "class_names", None) or result.class_names)
+    return LabelSetPredictions(
         source=result.source,
         class_names=result.class_names,
+        numbers=tuple(map(of_model.index, result.class_names)),
         paths=result.files,
         labels=result.labels,
-        probabilities=result.all_probabilities(),
-        problems={name: text.removeprefix(name).strip() for name, text in skipped.items()},
+        probabilities=result.probabilities,
+        thresholds=result.thresholds,
+        problems=problems,
     )
 
 
@@ -112,7 +120,7 @@ def predict_photos(
     model: keras.Model,
     paths: Iterable[str | os.PathLike],
     progress: Callable[[int], Any] = lambda count: None,
-) -> Predictions:
+) -> Predictions | LabelSetPredictions:
     """The predictions of photos without labels, by the predictor of `keras-resnet predict`.
 
     Args:
@@ -126,8 +134,9 @@ def predict_photos(
     from keras_resnet.export.predictor import Predictor
 
     predictor = Predictor.of_model(model, _ALL)
-    if predictor.is_multilabel:
-        predictor = predictor.with_threshold(0.0)  # every class has its probability here
+    several, thresholds = predictor.is_multilabel, predictor.thresholds
+    if several:
+        predictor = predictor.with_threshold(-1.0)  # every class has its probability here
     names, rows, problems = [], [], {}
     for path, answer in predictor.predict(paths):
         progress(1)
@@ -143,11 +152,15 @@ def predict_photos(
         first = next(iter(problems.items()), None)
         reason = f"none can be read: {' '.join(first)}" if first else "no image files there"
         raise UserError(f"of the photos {reason}")
-    return Predictions(
-        source=f"{len(rows):,} photos without labels",
-        class_names=predictor.class_names,
-        paths=tuple(names),
-        labels=None,
-        probabilities=np.stack(rows),
-        problems=problems,
-    )
+    known: dict[str, Any] = {
+        "source": f"{len(rows):,} photos without labels",
+        "class_names": predictor.class_names,
+        "paths": tuple(names),
+        "labels": None,
+        "probabilities": np.stack(rows),
+        "problems": problems,
+    }
+    if not several:
+        return Predictions(**known)
+    numbers = tuple(range(len(predictor.class_names)))
+    return LabelSetPredictions(**known, numbers=numbers, thresholds=thresholds)

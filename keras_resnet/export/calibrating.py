@@ -10,7 +10,7 @@ from keras_resnet.errors import UserError
 HOW = (
     "a run writes it into its model.keras when it is finished (one that an older version finished "
     "gets it when `keras-resnet train` is started on it again), and "
-    "keras_resnet.calibrate(model, PHOTOS) fits one on labelled images"
+    "`keras-resnet calibrate --model=FILE.keras --data=PHOTOS` fits one on labelled images"
 )
 
 

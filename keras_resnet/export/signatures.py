@@ -182,6 +182,12 @@ def is_multilabel(head: keras.layers.Dense, name: str) -> bool:
     )
 
 
+def gives_label_sets(model: keras.Model) -> bool:
+    """Whether a model ends in a classifier that gives each class a probability of its own."""
+    head = model.layers[-1] if model.layers else None
+    return isinstance(head, keras.layers.Dense) and is_multilabel(head, model.name)
+
+
 def decode_batch(encoded: tf.Tensor, preprocessing: Preprocessing) -> tuple[tf.Tensor, tf.Tensor]:
     """Evaluation preprocessing of a batch of image files, in parallel, inside the graph.
 

@@ -67,3 +67,31 @@ def predict_from_others(
             known = classifier[-1].classes_
             probabilities[np.ix_(part, known)] = classifier.predict_proba(vectors[part])
     return probabilities
+
+
+def predict_sets_from_others(
+    vectors: np.ndarray,
+    labels: np.ndarray,
+    folds: int,
+    together: Iterable[Sequence[int]] = (),
+    seed: int = 0,
+) -> np.ndarray:
+    """The same where an image has several labels or none: a classifier of yes or no for each class.
+
+    Args:
+        vectors, folds, together, seed: as above.
+        labels: bool [n, classes].
+
+    Returns:
+        float [n, classes]; of a class that all images have or none has, their share.
+
+    Raises:
+        UserError: as above.
+    """
+    together = [list(places) for places in together]
+    probabilities = labels.astype("float64")
+    for number in np.flatnonzero(labels.any(axis=0) & ~labels.all(axis=0)):
+        column = labels[:, number].astype(int)
+        found = predict_from_others(vectors, column, folds, together, seed)
+        probabilities[:, number] = found[:, 1]
+    return probabilities

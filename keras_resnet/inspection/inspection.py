@@ -2,22 +2,17 @@
 
 import dataclasses
 import os
-import tempfile
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from keras_resnet.backend import require_tensorflow_installed
 from keras_resnet.errors import UserError
 from keras_resnet.input_pipeline import exclusion, label_sets
 from keras_resnet.input_pipeline.layout_finder import explain_listing, find_layout
 from keras_resnet.inspection import findings
-from keras_resnet.inspection.cross_validation import predict_from_others
 from keras_resnet.inspection.duplicates import SIMILARITY, find_duplicates
-from keras_resnet.inspection.findings import KINDS, LEFT_OUT, Finding, Item, Listed
-from keras_resnet.inspection.label_errors import find_label_errors
+from keras_resnet.inspection.findings import KINDS, LEFT_OUT, Finding, Listed
+from keras_resnet.inspection.judging import judge, judge_by_folds
 from keras_resnet.inspection.measuring import measure, require_images
 
 if TYPE_CHECKING:
@@ -26,8 +21,6 @@ if TYPE_CHECKING:
     from keras_resnet.export.predictor import Predictor
     from keras_resnet.input_pipeline.layout import Layout
 
-# Kinds of files at which the listing of images stops.
-_NOT_OPENED = ("unreadable", "no_image", "unknown_class")
 _RANKS = {"train": 0, "validation": 1, "test": 2}
 
 
@@ -164,10 +157,12 @@ def inspect_images(
     judged = ""
     if model is not None and folds:
         copies = [[measured.files[place] for place in group] for group in duplicates.alike]
-        labels, judged = _label_errors_by_folds(model, images, model_split, folds, copies)
+        labels, judged = judge_by_folds(
+            model, images, model_split, folds, copies, layout.multi_label
+        )
         found.append(labels)
     elif model is not None:
-        labels, judged = _label_errors(model, path, layout, images, model_split, found)
+        labels, judged = judge(model, path, layout, images, model_split, found)
         found.append(labels)
     order = list(KINDS)
     kept = sorted((one for one in found if one.groups), key=lambda one: order.index(one.kind))
@@ -192,96 +187,3 @@ def _classes(layout: "Layout", label: str) -> tuple[str, ...]:
     """The classes of an image whose label `Layout.every_file` gives."""
     separator = label_sets.SEPARATORS[0]
     return label_sets.labels_of(label, separator) if layout.multi_label else (label,)
-
-
-def _label_errors(
-    model: Any,
-    path: str,
-    layout: "Layout",
-    images: list[Listed],
-    split: str | None,
-    found: list[Finding],
-) -> tuple[Finding, str]:
-    """Labels that a model doubts, and a line on how it was asked."""
-    from keras_resnet import input_pipeline
-    from keras_resnet.evaluation import DataEvaluation, evaluate
-
-    if layout.multi_label:
-        raise UserError(
-            f"{path}: its images have several labels, and a model can judge labels where each has "
-            "one; leave --model out"
-        )
-    name = split or layout.evaluation_split().name
-    # What is known to be no image would stop the listing.
-    broken = {
-        item.path for one in found if one.kind in _NOT_OPENED for item in one.items if item.path
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        exclude = Path(folder, "exclude.txt")
-        exclude.write_text("\n".join(exclusion.lines(sorted(broken), path)), encoding="utf-8")
-        source = input_pipeline.open_source(
-            "image_folder",
-            path=path,
-            split=name,
-            exclude=str(exclude) if broken else "",
-            on_error="skip",
-            max_broken_share=1.0,
-        )
-    result = evaluate(model, source)
-    assert isinstance(result, DataEvaluation)  # as the images have one label
-    by_path = {file.path: file for file in images}
-    listed = [by_path[file] for file in result.files]
-    finding, said = _doubted(listed, result.labels, result.class_names, result.all_probabilities())
-    return finding, f"{result.source}; top1 {result.top1:.4f}; {said}"
-
-
-def _label_errors_by_folds(
-    model: Any,
-    images: list[Listed],
-    split: str | None,
-    folds: int,
-    copies: list[list[int]],
-) -> tuple[Finding, str]:
-    """The same by cross-validation; `copies` are places in `images`."""
-    from keras_resnet.explain.embedding import embed
-    from keras_resnet.explain.networks import load_embedder
-
-    splits = sorted({file.split for file in images})
-    if split is not None and split not in splits:
-        raise UserError(
-            f"--split={split}: with --folds it is one of the splits that were found: "
-            f"{', '.join(splits)}"
-        )
-    asked = [place for place, file in enumerate(images) if split in (None, file.split)]
-    paths = [Path(images[place].path) for place in asked]
-    by_path = isinstance(model, str | os.PathLike)
-    found = load_embedder(model)(paths) if by_path else embed(model, paths)
-    rows = {name: row for row, name in enumerate(found.names)}
-    places = [place for place in asked if str(Path(images[place].path)) in rows]
-    listed = [images[place] for place in places]
-    vectors = found.vectors[[rows[str(Path(file.path))] for file in listed]]
-    names = sorted({file.label for file in listed})
-    labels = np.array([names.index(file.label) for file in listed])
-    where = {place: row for row, place in enumerate(places)}
-    together = [[where[place] for place in group if place in where] for group in copies]
-    probabilities = predict_from_others(vectors, labels, folds, filter(None, together))
-    finding, said = _doubted(listed, labels, names, probabilities)
-    right = np.mean(probabilities.argmax(axis=1) == labels)
-    return finding, f"{len(listed):,} images in {folds} folds; top1 {right:.4f}; {said}"
-
-
-def _doubted(
-    listed: Sequence[Listed],
-    labels: np.ndarray,
-    class_names: Sequence[str],
-    probabilities: np.ndarray,
-) -> tuple[Finding, str]:
-    """The labels that probabilities speak against, and how many that are in words."""
-    errors = find_label_errors(labels, probabilities)
-    items = []
-    for place, suggestion in zip(errors.places, errors.suggestions, strict=True):
-        file, chance = listed[place], probabilities[place, suggestion]
-        note = f"rather {class_names[suggestion]}, with {chance:.0%}"
-        items.append((Item(file.path, file.split, file.label, note),))
-    line = f"{len(items):,} labels doubted, about {errors.noise:.1%} of all wrong"
-    return Finding("label_error", tuple(items)), line

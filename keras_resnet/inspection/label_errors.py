@@ -75,6 +75,32 @@ def find_label_errors(labels: np.ndarray, probabilities: np.ndarray) -> LabelErr
     return LabelErrors(places, suggestions[places], margins[places], float(noise))
 
 
+def find_label_set_errors(labels: np.ndarray, probabilities: np.ndarray) -> list[LabelErrors]:
+    """The same where an example has several labels or none: of each class, yes against no.
+
+    Args:
+        labels: bool [n, classes], which classes each example is said to have.
+        probabilities: float [n, classes] of each class, of a model that was not trained on these
+            examples.
+
+    Returns:
+        Errors of each class; their suggestions are 1 for yes and 0 for no.
+
+    Raises:
+        ValueError: the shapes do not belong together.
+    """
+    labels, probabilities = np.asarray(labels), np.asarray(probabilities, np.float64)
+    if labels.shape != probabilities.shape or labels.ndim != 2:
+        raise ValueError(
+            "`labels` and `probabilities` need one shape, (n, classes); received "
+            f"{labels.shape} and {probabilities.shape}."
+        )
+    return [
+        find_label_errors((column > 0).astype(int), np.stack([1 - yes, yes], axis=1))
+        for column, yes in zip(labels.T, probabilities.T, strict=True)
+    ]
+
+
 def confident_joint(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """int64 [classes, classes]: about how many images labelled i (row) are of class j (column).
 

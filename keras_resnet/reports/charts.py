@@ -13,7 +13,7 @@ from keras_resnet.pages import quoted, text
 
 # Of a chart in units of its own; a phone shows them at about nine tenths.
 _WIDTH, _HEIGHT = 400, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 14, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 12, 14, 40
 _POINTS = 500  # of a line; more cannot be told apart
 
 Curve = Sequence[tuple[float, float]]

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from keras_resnet.config.schema import default_config, flatten
 from keras_resnet.explain.gallery import Shot
+from keras_resnet.explain.label_set_gallery import Answer
 from keras_resnet.explain.predictions import Predictions
 from keras_resnet.models.costs import Profile
 from keras_resnet.training import confusion
@@ -105,6 +106,8 @@ class Report:
         costs: None of a network that cannot be counted.
         versions: name -> version, of what wrote the report.
         notes: sentences on what is left out.
+        answers: of images with several labels the wrong ones, the surest first, with heat maps;
+            None where no images were looked at.
     """
 
     name: str
@@ -128,6 +131,7 @@ class Report:
     costs: Profile | None
     versions: dict[str, str]
     notes: tuple[str, ...]
+    answers: tuple[Answer, ...] | None = None
 
     @functools.cached_property
     def classes(self) -> list[dict[str, Any]]:

@@ -13,12 +13,13 @@ from ml_collections import ConfigDict
 
 from keras_resnet.backend import require_tensorflow_installed
 from keras_resnet.config import check, merge
+from keras_resnet.explain.gallery import MISTAKES
+from keras_resnet.explain.label_set_gallery import explain_mistakes
 from keras_resnet.explain.predictions import Predictions
-from keras_resnet.input_pipeline.errors import DataError
 from keras_resnet.installation import VERSION
 from keras_resnet.models.costs import Profile, profile
 from keras_resnet.reports.contents import Report
-from keras_resnet.reports.predicting import predictions_of
+from keras_resnet.reports.predicting import label_sets_of, predictions_of
 from keras_resnet.training import metrics
 from keras_resnet.training.curves import find_best
 from keras_resnet.training.label_sets import LabelSetEvaluation
@@ -63,7 +64,7 @@ def report(
     folder = WorkDir(workdir)
     config = check(merge(folder.read_config(), overrides or {}, where="overrides"))
     require_tensorflow_installed()
-    from keras_resnet.training.data import check_classes, open_source
+    from keras_resnet.training.data import check_classes, explain_moved, open_source
     from keras_resnet.training.evaluation import (
         evaluate_source,
         load_model_of_workdir,
@@ -72,13 +73,9 @@ def report(
 
     folder.read_dataset()
     split = config.data.test_split or config.data.eval_split
-    try:
+    with explain_moved():
         source = open_source(config, split)
-        training: Source | None = open_source(config, config.data.train_split)
-    except DataError as error:
-        raise DataError(
-            f"{error} If the images have moved, --config.data.path=FOLDER says where they are."
-        ) from error
+        training = open_source(config, config.data.train_split)
     model = load_model_of_workdir(folder, checkpoint, say)
     check_classes(source, list(model.class_names))
     evaluation = None
@@ -118,6 +115,10 @@ def gather(
     if not source.is_synthetic and not isinstance(evaluation, LabelSetEvaluation):
         predictions = predictions_of(model, source, None if several_hosts else evaluation, progress)
     made = _without_images(folder, config, model, source, predictions, evaluation)
+    if isinstance(evaluation, LabelSetEvaluation) and not source.is_synthetic:
+        sets = label_sets_of(model, source, evaluation, several_hosts, progress)
+        answers = None if sets is None else explain_mistakes(model, sets, source, MISTAKES)
+        return dataclasses.replace(made, answers=answers)
     if predictions is None or predictions.labels is None or not len(predictions.labels):
         return made
     from keras_resnet.reports.findings import SUSPECTS, find_suspects, findings_of

@@ -1,12 +1,18 @@
 """The first and the last sections of a report: what was trained, how, and what it costs."""
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
+
+from ml_collections import ConfigDict
 
 from keras_resnet.config.schema import KEYS
 from keras_resnet.pages import text
 from keras_resnet.reports.contents import Report
+
+# Images from which on the accuracy is within a percent or so of what it is on others.
+_MANY = 5000
 
 
 def summary(report: Report) -> str:
@@ -21,7 +27,7 @@ def summary(report: Report) -> str:
     parts += [f"<p class=quiet>{text(note)}</p>" for note in report.notes]
     found = report.label_set_figures
     tiles: list[tuple[str, float | None, str]] = [
-        ("accuracy", report.top1, "share of the images that are right"),
+        ("accuracy", report.top1, f"share of the images that are right{_interval(report)}"),
         ("mAP", found.get("map"), "mean of the average precisions of the classes"),
         ("F1", found.get("f1"), "of all labels of all images together"),
         ("mean F1", report.average("f1"), "over the classes, each counts alike"),
@@ -58,6 +64,24 @@ def _sentence(report: Report) -> str:
     )
 
 
+def _interval(report: Report) -> str:
+    """How far the accuracy on other such images may be from it (Wilson 1927), of few images."""
+    if report.matrix is None or report.top1 is None or (count := int(report.matrix.sum())) > _MANY:
+        return ""
+    z = 1.959964  # 95 % of the normal distribution
+    middle = (report.top1 + z * z / (2 * count)) / (1 + z * z / count)
+    spread = math.sqrt(report.top1 * (1 - report.top1) / count + (z / (2 * count)) ** 2)
+    half = z / (1 + z * z / count) * spread
+    low, high = max(middle - half, 0), min(middle + half, 1)
+    return f"; of so few the true share may be {low:.0%} to {high:.0%} (95 %)"
+
+
+def _data(config: ConfigDict) -> str:
+    """The source; the name of the data set where the source has several, and the path."""
+    name = config.data.name if config.data.source == "tfds" else ""
+    return " ".join(filter(None, (config.data.source, name, config.data.path)))
+
+
 def _worst(report: Report) -> tuple[float | None, str]:
     rows = [row for row in report.classes if row["recall"] is not None]
     if not rows:
@@ -73,7 +97,7 @@ def training(report: Report) -> str:
     facts: list[tuple[str, Any]] = [
         ("network", config.model.name),
         ("started from", weights or "random weights"),
-        ("data", " ".join(filter(None, (config.data.source, config.data.name, config.data.path)))),
+        ("data", _data(config)),
         ("classes", f"{len(report.class_names):,}"),
         ("trained on", _split(config.data.train_split, data.get("train_examples"))),
         ("chosen by", _split(config.data.eval_split, data.get("eval_examples"))),

@@ -7,11 +7,14 @@ import keras
 import numpy as np
 
 from keras_resnet.calibration import softmax
+from keras_resnet.explain.label_set_predictions import LabelSetPredictions
 from keras_resnet.explain.predictions import Predictions, predict_source
+from keras_resnet.training.label_sets import THRESHOLD
 
 if TYPE_CHECKING:
     from keras_resnet.input_pipeline import Source
     from keras_resnet.training.evaluation import Evaluation
+    from keras_resnet.training.label_sets import LabelSetEvaluation
 
 # Probabilities that are held of all images of a split, in numbers: 128 MB.
 MOST_NUMBERS = 2**25
@@ -51,8 +54,49 @@ def predictions_of(
         )
     all_fit = source.num_examples * len(names) <= MOST_NUMBERS
     if all_fit and keras.backend.backend() == "tensorflow":  # which the predictor runs on
-        return predict_source(model, source, progress)
+        found = predict_source(model, source, progress)
+        assert isinstance(found, Predictions)  # as the images have one label
+        return found
     return _predict_part(model, source, source.num_examples if all_fit else PART, progress)
+
+
+def label_sets_of(
+    model: keras.Model,
+    source: "Source",
+    evaluation: "LabelSetEvaluation",
+    several_hosts: bool,
+    progress: Callable[[int], Any] = lambda count: None,
+) -> LabelSetPredictions | None:
+    """The same where images have several labels; None where the model cannot be asked again.
+
+    It cannot where the split is too large, and where Keras does not run on TensorFlow.
+
+    Args:
+        model, source, progress: as above.
+        evaluation: of the same images by the same weights.
+        several_hosts: whether they have evaluated together, so that the order is not the data's:
+            then the model is asked again.
+    """
+    problems = source.skipped.by_name if source.skipped else {}
+    ids = source.evaluation_order(shard_index=0, num_shards=1).as_numpy_iterator()
+    paths = [name for name in map(source.example_name, ids) if name not in problems]
+    if several_hosts or len(paths) != len(evaluation.labels):
+        too_large = source.num_examples * len(model.class_names) > MOST_NUMBERS
+        if too_large or keras.backend.backend() != "tensorflow":
+            return None
+        found = predict_source(model, source, progress)
+        assert isinstance(found, LabelSetPredictions)  # as the images have several labels
+        return found
+    return LabelSetPredictions(
+        source=source.description,
+        class_names=tuple(model.class_names),
+        numbers=tuple(range(len(model.class_names))),
+        paths=tuple(paths),
+        labels=evaluation.labels,
+        probabilities=evaluation.probabilities,
+        thresholds=tuple(model.thresholds or [THRESHOLD] * len(model.class_names)),
+        problems=problems,
+    )
 
 
 def _predict_part(

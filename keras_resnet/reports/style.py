@@ -58,7 +58,13 @@ polyline.c1 { stroke: var(--c1); stroke-dasharray: 7 2; } circle.c1 { fill: var(
 .thumbs img { width: 96px; height: 96px; }
 .thumbs .path { display: block; font-size: .7rem; }
 @media (max-width: 40rem) { th, td { padding: .2rem .4rem; }
-  dl div { grid-template-columns: 7rem 1fr; } .matrix td { min-width: 1.75rem; } }
+  dl div { grid-template-columns: 7rem 1fr; } .matrix td { min-width: 1.75rem; }
+  .settings thead { display: none; } .settings tr { display: block; padding: .3rem 0;
+    border-bottom: 1px solid var(--line); }
+  .settings th, .settings td { display: inline; border: 0; padding: 0 .4rem 0 0; }
+  .settings tbody th::after { content: " ="; }
+  .settings td:nth-child(3):not(:last-child)::before { content: "instead of "; }
+  .settings td:last-child { display: block; min-width: 0; color: var(--quiet); } }
 summary { cursor: pointer; padding: .3rem 0; }
 @media print {
   :root { color-scheme: light; --quiet: #444; }

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from keras_resnet.explain.articles import shot_article
+from keras_resnet.explain.articles import answer_article, shot_article
 from keras_resnet.pages import image, text
 from keras_resnet.reports import charts
 from keras_resnet.reports.classes import short
@@ -62,7 +62,7 @@ def _accuracy(value: float | None) -> str:
 def mistakes(report: Report) -> str:
     """The surest mistakes, and what the network has seen in them."""
     if report.label_sets is not None:
-        return ""
+        return _wrong_answers(report)
     if report.predictions is None:
         return "<p>There are no images to show.</p>"
     if not report.mistakes:
@@ -72,6 +72,19 @@ def mistakes(report: Report) -> str:
         "<p>A heat map shows which parts of the image speak for a class: the brighter, the more. "
         "The maps of one image share a scale.</p>"
         f"<div class=shots>{shots}</div>"
+    )
+
+
+def _wrong_answers(report: Report) -> str:
+    if report.answers is None:
+        return ""
+    if not report.answers:
+        return "<p>There are none.</p>"
+    articles = "".join(map(answer_article, report.answers))
+    return (
+        "<p>Classes that are falsely predicted, and those that are missed. A heat map shows which "
+        "parts of the image speak for the class: the brighter, the more.</p>"
+        f"<div class=shots>{articles}</div>"
     )
 
 

@@ -134,7 +134,8 @@ def evaluate(
 ) -> dict[str, float]:
     """Evaluates the "newest" or "best" checkpoint; returns top1, top5, loss, examples and step.
 
-    Of several labels an image it returns map, f1 and macro_f1 in place of top1 and top5.
+    Of several labels an image it returns map, f1 and macro_f1 in place of top1 and top5, and where
+    the run has fitted thresholds both F1 at those, too.
 
     Args:
         workdir: of a run.

@@ -70,7 +70,9 @@ def describe_balance(config: ConfigDict, source: Any) -> Iterator[str]:
     counts, names = source.class_counts(), source.class_names
     least, most = int(counts.argmin()), int(counts.argmax())
     few, many = int(counts[least]), int(counts[most])
-    yield f"classes    {len(names)}, of {few:,} ({names[least]}) to {many:,} ({names[most]}) images"
+    between = f"{few:,} ({names[least]}) to {many:,} ({names[most]}) images"
+    equal = f"{many:,} image{'' if many == 1 else 's'} each"
+    yield f"classes    {len(names)}, of {equal if few == many else between}"
     if source.multi_label:
         yield from _describe_label_sets(source)
     balanced = "balanced" in (config.loss.class_weights, config.data.sampler)

@@ -1,6 +1,7 @@
 """The splits of a run: opened, and checked to be those that it began with."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -12,6 +13,17 @@ from keras_resnet.errors import UserError
 from keras_resnet.storage import write_text
 from keras_resnet.training.reporting import to_json
 from keras_resnet.training.workdir import WorkDir
+
+
+@contextlib.contextmanager
+def explain_moved() -> Iterator[None]:
+    """Says of images that a run cannot find any more how it is told where they are."""
+    try:
+        yield
+    except input_pipeline.DataError as error:
+        raise input_pipeline.DataError(
+            f"{error} If the images have moved, --config.data.path=FOLDER says where they are."
+        ) from error
 
 
 def open_sources(

@@ -13,7 +13,7 @@ from keras_resnet.errors import UserError
 from keras_resnet.models.loading import load_model
 from keras_resnet.storage import find_damage_of_keras_file, local_copy
 from keras_resnet.training import metrics
-from keras_resnet.training.data import check_classes, open_source
+from keras_resnet.training.data import check_classes, explain_moved, open_source
 from keras_resnet.training.engine import Engine, Evaluated, engine_here
 from keras_resnet.training.label_sets import LabelSetEvaluation, figures
 from keras_resnet.training.network import build_model
@@ -126,7 +126,8 @@ def make_steps_per_call(engine: Engine) -> StepsPerCall:
 def evaluate(config: ConfigDict, workdir: WorkDir, checkpoint: Which | None = None) -> dict:
     """Evaluates a checkpoint (see `restore`); returns top1, top5, loss, examples and step.
 
-    Of several labels an image it returns map, f1 and macro_f1 in place of top1 and top5.
+    Of several labels an image it returns map, f1 and macro_f1 in place of top1 and top5, and where
+    the run has fitted thresholds both F1 at those, too.
 
     Raises:
         UserError: there is no such checkpoint, it cannot be used, or the devices cannot.
@@ -135,17 +136,25 @@ def evaluate(config: ConfigDict, workdir: WorkDir, checkpoint: Which | None = No
     engine_here().check(config, workdir.path)
     engine, step = restore(config, workdir, checkpoint)
     with engine.explain_lost_hosts():
-        source = open_source(config, config.data.eval_split)
+        with explain_moved():
+            source = open_source(config, config.data.eval_split)
         check_classes(source, engine.model.class_names)
         evaluation = evaluate_source(engine, source)
     assert evaluation is not None  # nothing asked it to stop
-    return {**evaluation.means, "step": step}
+    result: dict[str, Any] = dict(evaluation.means)
+    thresholds = fitted_thresholds(config, workdir)
+    if isinstance(evaluation, LabelSetEvaluation) and thresholds is not None:
+        result |= evaluation.at_thresholds(thresholds)
+    return {**result, "step": step}
 
 
 def describe_result(result: dict[str, float], classes: int) -> str:
     """Returns the line of figures that ends evaluation."""
+    fitted = ""
+    if "f1_at_thresholds" in result:
+        fitted = f" ({result['f1_at_thresholds']:.4f} at the thresholds of the run)"
     return (
-        f"{metrics.describe_accuracy(result, classes)}  loss {result['loss']:.4f}  "
+        f"{metrics.describe_accuracy(result, classes)}{fitted}  loss {result['loss']:.4f}  "
         f"on {result['examples']:,} examples at step {result['step']:,}"
     )
 
@@ -203,7 +212,7 @@ def load_model_of_workdir(
 
     That is model.keras where the run is finished, or has left no checkpoint to restore, or nothing
     but model.keras is there; else, and where model.keras is not the one asked for, the network of
-    its newest checkpoint, or of the best.
+    its newest checkpoint, or of the best, with the thresholds that the run has fitted.
 
     Args:
         workdir: of the run.
@@ -221,10 +230,22 @@ def load_model_of_workdir(
             with local_copy(workdir.model) as file:
                 return load_model(file)
         say(f"warning: {workdir.model} is not whole ({damage}); taking a checkpoint")
-    engine, step = restore(workdir.read_config(), workdir, checkpoint)
+    config = workdir.read_config()
+    engine, step = restore(config, workdir, checkpoint)
     if step > (workdir.read_result() or {"step": -1})["step"]:
         say(f"{workdir.path} is not finished; taking the checkpoint of step {step:,}")
-    return inference_model(engine)
+    return inference_model(engine, fitted_thresholds(config, workdir))
+
+
+def fitted_thresholds(config: ConfigDict, workdir: WorkDir) -> list[float] | None:
+    """Returns the thresholds that a finished run has fitted of several labels an image.
+
+    They stand in model.keras; None where it is not there or not whole, or has none.
+    """
+    if not config.data.multi_label or find_damage_of_keras_file(workdir.model):
+        return None
+    with local_copy(workdir.model) as file:
+        return load_model(file).thresholds
 
 
 def _is_in_model_file(workdir: WorkDir, checkpoint: Which | None, steps: list[int]) -> bool:

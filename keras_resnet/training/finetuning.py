@@ -1,9 +1,12 @@
 """Fine-tuning: weights to start from, their preprocessing, and what stays frozen."""
 
+import contextlib
 import dataclasses
+import functools
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import keras
 from ml_collections import ConfigDict
@@ -11,12 +14,13 @@ from ml_collections import ConfigDict
 from keras_resnet import storage
 from keras_resnet.architectures import get_architecture
 from keras_resnet.blocks.normalization import is_normalization
-from keras_resnet.config import preprocessing
+from keras_resnet.config import parse_renamings, preprocessing
 from keras_resnet.errors import UserError
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.training.workdir import WorkDir
 from keras_resnet.weights import (
     Checkpoint,
+    WeightsError,
     apply_weights,
     preprocessing_of,
     read_weights,
@@ -27,6 +31,13 @@ from keras_resnet.weights.network import OF_TRAINING
 # Of a network, what a config can say.
 _NETWORK_KEYS = ("depths", "widths", "shortcut", "residual", "padding")
 _CLASSIFIER = "predictions"
+# Flags that messages on weights name, and what they are of a run.
+_OF_A_RUN = {
+    "model": "model.name",
+    "match": "model.weights_match",
+    "rename": "model.weights_rename",
+    **{key: f"model.{key}" for key in _NETWORK_KEYS},
+}
 
 
 def read_pretrained(config: ConfigDict) -> Checkpoint:
@@ -38,8 +49,19 @@ def read_pretrained(config: ConfigDict) -> Checkpoint:
         UserError: there are no such weights, or they cannot be read.
     """
     weights = config.model.weights
+    read = functools.partial(
+        read_weights,
+        variant=config.model.name,
+        names=parse_renamings(config.model.weights_rename, "config.model.weights_rename"),
+        match=config.model.weights_match,
+    )
+    with _as_a_run_says():
+        return _read(weights, read)
+
+
+def _read(weights: str, read: Callable[[str | Path], Checkpoint]) -> Checkpoint:
     if weights.startswith("hf://"):
-        return read_weights(weights, variant=config.model.name)
+        return read(weights)
     path = storage.as_path(weights)
     if path.is_dir():
         model = WorkDir(weights).model
@@ -50,10 +72,28 @@ def read_pretrained(config: ConfigDict) -> Checkpoint:
             )
         path = model
     elif not storage.in_bucket(path):
-        return read_weights(weights, variant=config.model.name)
+        return read(weights)
     with storage.local_copy(path) as file:
-        read = read_weights(file, variant=config.model.name)
-    return dataclasses.replace(read, origin=str(path))
+        return dataclasses.replace(read(file), origin=str(path))
+
+
+@contextlib.contextmanager
+def _as_a_run_says() -> Iterator[None]:
+    """Says of messages on weights how a run is told what they ask for."""
+    try:
+        yield
+    except ImportError as error:  # names the extra to install
+        raise WeightsError(str(error)) from error
+    except WeightsError as error:
+        flags = dict.fromkeys(re.findall(r"--(\w+)=", str(error.args[0])))
+        keys = [f"--{flag}= is --config.{_OF_A_RUN[flag]}=" for flag in flags if flag in _OF_A_RUN]
+        hint = f" Of a run {', '.join(keys)}." if keys else ""
+        if lacking := [f"--{flag}=" for flag in flags if flag not in _OF_A_RUN]:
+            hint += (
+                f" `keras-resnet convert` takes {' and '.join(lacking)}, and makes a .keras file "
+                "for config.model.weights."
+            )
+        raise WeightsError(f"{error.args[0]}{hint}", error.details) from error
 
 
 def take_over_preprocessing(config: ConfigDict, workdir: WorkDir | None) -> ConfigDict:
@@ -134,7 +174,8 @@ def load_pretrained(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         given = [key for key in ("shortcut", "padding") if config.model[key]]
-        apply_weights(model, weights, variant=config.model.name, given=given)
+        with _as_a_run_says():
+            apply_weights(model, weights, variant=config.model.name, given=given)
     for warning in caught:
         say(f"note: {warning.message}")
     # The config has taken over what the weights say; the image size and the classes are the run's.

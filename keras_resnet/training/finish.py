@@ -16,7 +16,7 @@ from keras_resnet.training.evaluation import (
     evaluate_source,
     inference_model,
 )
-from keras_resnet.training.label_sets import LabelSetEvaluation, figures
+from keras_resnet.training.label_sets import LabelSetEvaluation
 from keras_resnet.training.preparation import Run
 from keras_resnet.training.reliability import describe_calibration
 from keras_resnet.training.reporting import to_json
@@ -99,8 +99,10 @@ def _test_figures(
     found: dict[str, Any] = {"eval_split": data.eval_split, "test_split": data.test_split}
     found |= {f"test_{name}": value for name, value in tested.means.items()}
     if thresholds is not None:
-        found |= _at_thresholds(evaluation, thresholds)
-        found |= {f"test_{k}": v for k, v in _at_thresholds(tested, thresholds).items()}
+        assert isinstance(evaluation, LabelSetEvaluation)
+        assert isinstance(tested, LabelSetEvaluation)
+        found |= evaluation.at_thresholds(thresholds)
+        found |= {f"test_{k}": v for k, v in tested.at_thresholds(thresholds).items()}
     return found
 
 
@@ -179,12 +181,6 @@ def _thresholds(run: Run, evaluation: AnyEvaluation) -> list[float] | None:
     if run.test_source is None or not isinstance(evaluation, LabelSetEvaluation):
         return None
     return evaluation.best_thresholds()
-
-
-def _at_thresholds(evaluation: AnyEvaluation, thresholds: Sequence[float]) -> dict[str, float]:
-    assert isinstance(evaluation, LabelSetEvaluation)
-    found = figures(evaluation.labels, evaluation.probabilities, thresholds)
-    return {f"{name}_at_thresholds": found[name] for name in ("f1", "macro_f1")}
 
 
 def _result_so_far(run: Run, step: int) -> dict[str, Any] | None:

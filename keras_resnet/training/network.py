@@ -6,6 +6,9 @@ from ml_collections import ConfigDict
 from keras_resnet.config import preprocessing
 from keras_resnet.errors import UsageError
 
+# Keys of the group that say what happens to a network, not what it is.
+_NOT_ITS_OWN = ("weights", "weights_match", "weights_rename", "freeze", "unfreeze_epoch")
+
 
 def build_model(
     config: ConfigDict,
@@ -28,7 +31,7 @@ def build_model(
     options = {
         key: value
         for key, value in config.model.items()
-        if value not in (None, ()) and key not in ("weights", "freeze", "unfreeze_epoch")
+        if value not in (None, ()) and key not in _NOT_ITS_OWN
     }
     options["norm"] = {"synchronized": options.pop("synchronized_norm")}
     try:

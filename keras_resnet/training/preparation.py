@@ -105,6 +105,7 @@ def prepare(
     resolved, config = engine.config is not config, engine.config
     closing.enter_context(engine.explain_lost_hosts())
     say.enabled = say.enabled and engine.is_chief
+    closing.enter_context(say.speaks_for("input_pipeline"))
 
     # Data
     # Where another host has no such folder, it decodes in every epoch, to the same pixels.

@@ -1,8 +1,12 @@
 """The one voice of a run: lines, the progress bar and the log, on the first host only."""
 
+import contextlib
 import datetime
+import logging
 import os
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import tqdm
@@ -38,11 +42,15 @@ class Say:
         self.failure: Exception | None = None
         self._log: Path | None = None
         self._unlogged: list[str] = []
+        self._lock = threading.RLock()
 
     def __call__(self, line: str) -> None:
         """Prints a line without tearing the progress bar."""
-        if not self.enabled:
-            return
+        if self.enabled:
+            with self._lock:  # the pipeline has threads of its own
+                self._print(line)
+
+    def _print(self, line: str) -> None:
         line = printable_lines(line)
         now = f"{datetime.datetime.now():%Y-%m-%d %H:%M:%S}"
         self._unlogged.append(f"{now} {_in_encoding(line, 'utf-8')}\n")
@@ -66,6 +74,21 @@ class Say:
                 os.write(2, f"\n{line}\n".encode())
             except OSError as error:
                 self.failure = self.failure or error
+
+    @contextlib.contextmanager
+    def speaks_for(self, name: str) -> Iterator[None]:
+        """Says what a logger of this name is told; on a host that keeps silent it logs as ever."""
+        if not self.enabled:
+            yield
+            return
+        logger, handler = logging.getLogger(name), _Hears(self)
+        before, logger.propagate = logger.propagate, False
+        logger.addHandler(handler)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            logger.propagate = before
 
     def keep_log(self, path: Path) -> None:
         """Adds to the file `path` what is said from now on, and what was said before."""
@@ -108,6 +131,17 @@ class Say:
         except (OSError, UserError):  # another line tries again
             return
         self._unlogged.clear()
+
+
+class _Hears(logging.Handler):
+    """Says what is logged."""
+
+    def __init__(self, say: Say):
+        super().__init__(logging.WARNING)
+        self._say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._say(record.getMessage())
 
 
 def _in_encoding(line: str, encoding: str) -> str:

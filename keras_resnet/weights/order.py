@@ -16,6 +16,8 @@ from keras_resnet.weights.written_layers import (
     KINDS,
     Layers,
     Shape,
+    classes_by_shape,
+    classifier_by_shape,
     kind_of,
     layers_of_file,
     layers_of_model,
@@ -42,6 +44,8 @@ def naming_by_order(model: keras.Model, checkpoint: Checkpoint) -> Naming:
     is among those of its own block, a word such as "shortcut" or "downsample" in the names has to
     tell it.
 
+    The classifier may be for another number of classes, or there may be none.
+
     Where a Keras file has the configuration of its model, connections and strides have to agree.
 
     Args:
@@ -58,8 +62,19 @@ def naming_by_order(model: keras.Model, checkpoint: Checkpoint) -> Naming:
         )
     scheme = schemes.by_order(checkpoint.arrays)
     theirs = layers_of_file(checkpoint)
-    ours = layers_of_model(model, scheme)
-    search = _Search(written_layers(model, scheme), theirs, scheme, checkpoint.origin)
+    ours, written = layers_of_model(model, scheme), written_layers(model, scheme)
+    head = scheme.classifier.removesuffix(scheme.separator)
+    if head in ours:
+        classes = classes_by_shape(checkpoint)
+        ours, written = (_of_classes(one, head, classes, scheme) for one in (ours, written))
+    else:
+        heads = classifier_by_shape(checkpoint)
+        theirs = {
+            layer: variables
+            for layer, variables in theirs.items()
+            if not heads & {f"{layer}{scheme.separator}{variable}" for variable in variables}
+        }
+    search = _Search(written, theirs, scheme, checkpoint.origin)
     search.check_counts()
     places = search.places(Wiring(model, checkpoint, theirs))
     original = {
@@ -75,6 +90,17 @@ def naming_by_order(model: keras.Model, checkpoint: Checkpoint) -> Naming:
     }
     arrays = {new: checkpoint.arrays[name].reshape(shapes[new]) for new, name in original.items()}
     return Naming(scheme, arrays, original, "")
+
+
+def _of_classes(layers: Layers, head: str, classes: int | None, scheme: NameScheme) -> Layers:
+    """The layers of a model with a classifier of so many classes; without one for None."""
+    if classes is None:
+        return {layer: variables for layer, variables in layers.items() if layer != head}
+    variables = {
+        name: (classes, *shape[1:]) if scheme.torch_layout else (*shape[:-1], classes)
+        for name, shape in layers[head].items()
+    }
+    return {**layers, head: variables}
 
 
 class _Search:

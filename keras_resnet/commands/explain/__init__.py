@@ -10,7 +10,8 @@ folders, whose labels are not known. It writes into the folder:
   predictions.csv  path, label, prediction, its probability, error, and every class's probability
   index.html       one file that opens offline: the surest mistakes with heat maps of the predicted
                    and of the true class and the training images most like them; of each class the
-                   best, the worst and the most doubtful images
+                   best, the worst and the most doubtful images. Where an image may have several
+                   labels: of each class what is falsely predicted and what is missed
   mistakes.png, classes.png  the same as contact sheets
 
 Overrides are for what may have moved since training, for example --config.data.path=DIR. A photo
@@ -34,9 +35,10 @@ from keras_resnet.printing import printable
 from keras_resnet.storage import replacing, write_text
 
 if TYPE_CHECKING:
-    from keras_resnet.explain import Gallery
+    from keras_resnet.explain import Gallery, LabelSetGallery
 
 SUMMARY = "Show the mistakes of a network with heat maps, and the extremes of each class."
+_MISTAKES = 3  # on the terminal
 _EXAMPLE = "keras-resnet explain --workdir=runs/mine --output=explained"
 
 
@@ -126,7 +128,9 @@ def _check(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
         )
 
 
-def _gallery(flags: absl_flags.FlagValues, files: list[Path] | None, progress: Any) -> "Gallery":
+def _gallery(
+    flags: absl_flags.FlagValues, files: list[Path] | None, progress: Any
+) -> "Gallery | LabelSetGallery":
     from keras_resnet import explain
     from keras_resnet.explain.gallery import open_data
 
@@ -145,17 +149,19 @@ def _gallery(flags: absl_flags.FlagValues, files: list[Path] | None, progress: A
             **options,
         )
     from keras_resnet.explain.networks import load_classifier
+    from keras_resnet.export.signatures import gives_label_sets
 
     model = load_classifier(flags.workdir or flags.model, flags.checkpoint)
     data = training = None
+    several = gives_label_sets(model)
     if flags.data:
-        data = open_data(flags.data, flags.split, flags.on_error)
+        data = open_data(flags.data, flags.split, flags.on_error, several)
     if flags.training_split and flags.neighbors:
-        training = open_data(flags.data, flags.training_split, flags.on_error)
+        training = open_data(flags.data, flags.training_split, flags.on_error, several)
     return explain.gallery(model, files, data=data, training=training, **options)
 
 
-def _write(found: "Gallery", folder: Path, title: str) -> None:
+def _write(found: "Gallery | LabelSetGallery", folder: Path, title: str) -> None:
     from keras_resnet.commands.explain import page, sheets
 
     table = folder.absolute() / "predictions.csv"
@@ -165,18 +171,35 @@ def _write(found: "Gallery", folder: Path, title: str) -> None:
     sheets.write_sheets(found, folder)
 
 
-def _lines(found: "Gallery", folder: Path) -> list[str]:
+def _lines(found: "Gallery | LabelSetGallery", folder: Path) -> list[str]:
+    from keras_resnet.explain import LabelSetGallery
+
+    known: list[str] = []
+    if found.predictions.labels is not None:
+        known = _mistakes_of_sets(found) if isinstance(found, LabelSetGallery) else _mistakes(found)
+    notes = [f"note: {note}" for note in found.notes]
+    return [found.predictions.source, *known, *notes, f"{folder / 'index.html'}"]
+
+
+def _mistakes(found: "Gallery") -> list[str]:
     predictions = found.predictions
-    lines = [predictions.source]
-    if predictions.labels is not None:
-        right = int((predictions.classes == predictions.labels).sum())
-        count = len(predictions.paths)
-        lines.append(f"top1 {predictions.top1:.4f}  {right:,} of {count:,} images right")
-        for shot in found.mistakes[:3]:
-            label = predictions.class_names[shot.label or 0]
-            lines.append(
-                f"  {shot.path}: {label}, taken for {predictions.class_names[shot.prediction]} "
-                f"({shot.probabilities[shot.prediction]:.1%})"
-            )
-    lines += [f"note: {note}" for note in found.notes]
-    return [*lines, f"{folder / 'index.html'}"]
+    right = int((predictions.classes == predictions.labels).sum())
+    count = len(predictions.paths)
+    lines = [f"top1 {predictions.top1:.4f}  {right:,} of {count:,} images right"]
+    for shot in found.mistakes[:_MISTAKES]:
+        label = predictions.class_names[shot.label or 0]
+        lines.append(
+            f"  {shot.path}: {label}, taken for {predictions.class_names[shot.prediction]} "
+            f"({shot.probabilities[shot.prediction]:.1%})"
+        )
+    return lines
+
+
+def _mistakes_of_sets(found: "LabelSetGallery") -> list[str]:
+    figures = found.predictions.figures()
+    lines = [f"mAP {figures['map']:.4f}  F1 {figures['f1']:.4f} at the model's thresholds"]
+    for one in found.mistakes[:_MISTAKES]:
+        has = ", ".join(one.labels) or "no label"
+        what = "falsely predicted" if one.predicted else "missed"
+        lines.append(f"  {one.path}: has {has}; {one.class_name} is {what} ({one.probability:.1%})")
+    return lines

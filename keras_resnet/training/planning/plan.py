@@ -14,6 +14,7 @@ from keras_resnet.errors import UsageError
 from keras_resnet.input_pipeline.image_sizes import sample_sizes
 from keras_resnet.input_pipeline.layout import Layout
 from keras_resnet.input_pipeline.layout_finder import explain_listing, find_layout
+from keras_resnet.input_pipeline.sources.memory import readable
 from keras_resnet.storage import absolute
 from keras_resnet.training.finetuning import read_pretrained
 from keras_resnet.training.planning.device import Device, find_device
@@ -160,7 +161,7 @@ def _kept(data: ConfigDict, recipe: Recipe) -> tuple[str, ...]:
     where = data.cache_path or "the work directory, until the run ends"
     return (
         "reading    the photos are large and few: they are decoded and shrunk once, and kept so in "
-        f"{where} (about {recipe.kept_bytes / 2**30:.1f} GiB). "
+        f"{where} (about {readable(recipe.kept_bytes)}). "
         "Change: --config.data.cache=none",
     )
 

@@ -15,6 +15,11 @@ _KEYS = {
     "validation": "data.eval_split",
     "test": "data.test_split",
 }
+_NOT_HELD_OUT = "; a class of few images has none to hold out"
+_NOT_TRAINED = (
+    ", which is trained on: the network will not learn it. Add images of it, or hold out fewer "
+    "images with a smaller --split"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +46,8 @@ class Splits:
         """How many images there are for what, in words."""
         number = {role: f"{len(examples):,}" for role, examples in self.examples.items()}
         report = f", {number['test']} to report" if self.names["test"] else ""
-        return f"{number['train']} images to train on, {number['validation']} to choose by{report}"
+        train = f"{number['train']} image{'' if number['train'] == '1' else 's'}"
+        return f"{train} to train on, {number['validation']} to choose by{report}"
 
     def warnings(self) -> list[str]:
         """Lines on images that two splits share, and on classes that a split lacks."""
@@ -60,7 +66,7 @@ class Splits:
                 more = f" and {len(lacking) - 5:,} more" if len(lacking) > 5 else ""
                 lines.append(
                     f"warning: no image of {', '.join(map(repr, lacking[:5]))}{more} in "
-                    f"{self.names[role]}; a class of few images has none to hold out"
+                    f"{self.names[role]}{_NOT_TRAINED if role == 'train' else _NOT_HELD_OUT}"
                 )
         return lines
 
@@ -101,10 +107,23 @@ def choose_splits(layout: Layout, share: float, given: Mapping[str, Any]) -> Spl
         if split and not examples[role]:
             total = sum(map(len, examples.values()))
             raise DataError(
-                f"{layout.path} has {total:,} images, of which {split} holds none; add images, or "
-                f"hold out more of them with --split={min(2 * share, MOST):g}"
+                f"{layout.path} has {total:,} images, of which {split} holds none; add images"
+                + _share_that_does(layout, share, given)
             )
     return Splits(names, examples, class_names, why)
+
+
+def _share_that_does(layout: Layout, share: float, given: Mapping[str, Any]) -> str:
+    """What to hold out so that no split is empty, and every class is trained on; "" for nothing."""
+    classes = len(layout.class_names())
+    for other in sorted({0.1, 0.2, 0.3, 0.4, 0.5, 0.6, MOST}, key=lambda one: abs(one - share)):
+        names, _ = _names(layout, other, given)
+        names |= {role: given[key] for role, key in _KEYS.items() if key in given}
+        examples = [_examples(layout, split) for split in names.values() if split]
+        trained = {label for _, labels in examples[0] for label in _numbers(labels)}
+        if all(examples) and len(trained) == classes:
+            return f", or hold out {other:.0%} of them with --split={other:g}"
+    return ""
 
 
 def _names(layout: Layout, share: float, given: Mapping[str, Any]) -> tuple[dict[str, str], str]:
