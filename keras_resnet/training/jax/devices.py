@@ -5,6 +5,7 @@ The names are those of tf.distribute's strategies, so that one config serves bot
 
 import contextlib
 import glob
+import importlib.util
 import os
 from collections.abc import Callable
 from typing import Any
@@ -37,6 +38,7 @@ def make_mesh(config: ConfigDict) -> Mesh:
 
     for kind in ("GPU", "TPU"):
         tf.config.set_visible_devices([], kind)
+    _pass_over_absent_tpu()
     if config.xla == "off":
         raise UsageError("config.xla='off': engine=jax compiles every step; take xla=auto")
     if config.xla_cache:
@@ -90,6 +92,14 @@ def _multiplies_bfloat16(mesh: Mesh) -> bool:
         capability = getattr(mesh.devices[0], "compute_capability", "0.0")
         return tuple(int(part) for part in str(capability).split(".")) >= _FIRST_GPU
     return kind == "TPU" or (kind == "CPU" and cpu_multiplies_bfloat16())
+
+
+def _pass_over_absent_tpu() -> None:
+    """Keeps libtpu, where it is installed for preflight alone, from looking for a TPU for seconds."""
+    is_there = importlib.util.find_spec("libtpu") and not importlib.util.find_spec("jax_plugins")
+    devices = glob.glob("/dev/accel*") or glob.glob("/dev/vfio/*")
+    if is_there and not devices and not os.environ.get("JAX_PLATFORMS"):
+        _before_start("jax_platforms", "cpu")
 
 
 def _add_flag(flag: str) -> None:
