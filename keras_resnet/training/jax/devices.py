@@ -95,7 +95,7 @@ def _multiplies_bfloat16(mesh: Mesh) -> bool:
 
 
 def _pass_over_absent_tpu() -> None:
-    """Keeps libtpu, where it is installed for preflight alone, from looking for a TPU for seconds."""
+    """Keeps libtpu, where it is there for preflight alone, from looking for a TPU for seconds."""
     is_there = importlib.util.find_spec("libtpu") and not importlib.util.find_spec("jax_plugins")
     devices = glob.glob("/dev/accel*") or glob.glob("/dev/vfio/*")
     if is_there and not devices and not os.environ.get("JAX_PLATFORMS"):
