@@ -244,6 +244,10 @@ def _plain(values):
 
 # What later versions changed: a new key's value in older files, and another default.
 LATER = {
+    "engine": "tensorflow",
+    "distributed.coordinator": "",
+    "distributed.num_processes": 0,
+    "distributed.process_id": -1,
     "log_gradient_norms": "off",
     "data.exclude": "",
     "model.classifier_initializer": "normal",
@@ -275,7 +279,7 @@ def test_defaults_are_those_of_the_first_version_but_for_what_the_table_says():
     assert {name: KEYS[name].absent[1] for name in LATER} == LATER
     assert {name: KEYS[name].formerly[1] for name in OTHER_DEFAULTS} == OTHER_DEFAULTS
     today = {**_plain(LATER), "model.classifier_initializer": None, "data.exif": "auto"}
-    today["log_gradient_norms"] = "auto"
+    today["log_gradient_norms"] = today["engine"] = "auto"
     today["data.scaled_decoding"] = "auto"
     assert {**now, **OTHER_DEFAULTS} == {**recorded, **today}
     assert now["model.zero_init_last_gamma"] is None

@@ -54,7 +54,7 @@ _ROWS = (
     Key("deterministic", False, resume=NOTED,
         help="Computes the same bits in every run on the same devices, which is slower."),
     Key("engine", "auto", choices=("auto", "tensorflow", "jax"), resume=NOTED, since=3,
-        absent={1: "auto", 2: "auto"},
+        absent={1: "tensorflow", 2: "tensorflow"},
         help="What computes: tf.distribute or one jitted JAX program; auto: KERAS_BACKEND says."),
     # On another number of replicas batch norm takes its statistics of parts of another size.
     Key("strategy", "auto", resume=NOTED,
