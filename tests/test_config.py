@@ -397,7 +397,7 @@ def test_what_may_change_when_a_run_resumes():
         records.check_resumption(recorded, changed, "--workdir=w")
     message = str(error.value)
     assert "--workdir=w belongs to a run with another config: seed: 0 -> 31." in message
-    assert "only deterministic, strategy, devices, " in message
+    assert "only deterministic, engine, strategy, devices, " in message
     assert "data.path" in message
 
 
