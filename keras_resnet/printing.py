@@ -40,6 +40,14 @@ def printable_lines(text: object) -> str:
     return "\n".join(map(printable, str(text).split("\n")))
 
 
+def shortened(text: str, longest: int = 2000) -> str:
+    """A text without its middle where it is longer: a message quotes what a stranger wrote."""
+    left_out = len(text) - longest
+    if left_out <= 0:
+        return text
+    return f"{text[: longest // 2]} … ({left_out:,} letters) … {text[-(longest // 2) :]}"
+
+
 def _escape(letter: str) -> str:
     code = ord(letter)
     if 0xDC80 <= code <= 0xDCFF:  # a byte that is no UTF-8
@@ -56,6 +64,11 @@ def csv_cell(text: object) -> str:
     """
     shown = printable(text)
     return f"'{shown}" if _FORMULA.match(shown) else shown
+
+
+def is_plain_cell(text: str) -> bool:
+    """Whether a cell of a CSV file can hold a name as it is, so that it comes back exactly."""
+    return csv_cell(text) == text and text == text.strip()
 
 
 def csv_table(rows: Sequence[Mapping[str, Any]]) -> str:
