@@ -73,7 +73,7 @@ def trained(source, augment="random_resized_crop", start_step=0, steps=4):
 
 def images_of(source):
     source.prepare()
-    return source._read(np.arange(6)).tolist()
+    return source.fetch(tf.range(6, dtype=tf.int64))[0].numpy().tolist()
 
 
 def kept(path):
