@@ -17,6 +17,7 @@ _LITTER = {
         *("@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"),
     )
 }
+_COUNTED = "links to folders that are counted already"
 _NO_FILES = "pipes, sockets and devices"
 _HIDDEN = {name.lower(): name for name in (".DS_Store", ".ipynb_checkpoints", ".git")}
 
@@ -60,10 +61,15 @@ def walk(
 def list_folder(folder: str, passed_over: Counter[str]) -> tuple[list[str], list[str]]:
     """The names of the folders and of the files right in `folder`, each sorted, without litter.
 
-    Links are what they lead to. `passed_over` counts the litter, by kind.
+    Links are what they lead to, but for those that lead to `folder` itself or above it, which are
+    left out. `passed_over` counts what is left out, by kind.
     """
     if "://" not in folder:
         names = _visible(os.listdir(folder), passed_over)
+        round_about = {name for name in names if _leads_back(folder, name)}
+        if round_about:
+            passed_over[_COUNTED] += len(round_about)
+            names = [name for name in names if name not in round_about]
         is_folder = os.path.isdir
     else:
         import tensorflow as tf
@@ -92,12 +98,21 @@ def _walk_local(top: str, passed_over: Counter[str]) -> Iterator[tuple[str, list
             else:
                 target = os.path.realpath(entry.path)
                 if any(_overlap(target, one) for one in followed):
-                    passed_over["links to folders that are counted already"] += 1
+                    passed_over[_COUNTED] += 1
                 else:
                     followed.append(target)
                     folders.append(entry.name)
         yield parent, folders, files
         waiting += [os.path.join(parent, name) for name in reversed(folders)]
+
+
+def _leads_back(folder: str, name: str) -> bool:
+    """Whether an entry is a link to the folder that it lies in, or to one above that."""
+    place = os.path.join(folder, name)
+    if not os.path.islink(place) or not os.path.isdir(place):
+        return False
+    here, target = os.path.realpath(folder), os.path.realpath(place)
+    return os.path.commonpath([here, target]) == target
 
 
 def _entries(folder: str, passed_over: Counter[str]) -> list[os.DirEntry[str]]:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from keras_resnet.input_pipeline.errors import DataError
+from keras_resnet.printing import is_plain_cell
 
 SEPARATORS = ("|", ";", ",")
 HINT = (
@@ -71,9 +72,11 @@ def labels_of(value: Any, separator: str) -> tuple[str, ...]:
 def join(names: Sequence[str]) -> str:
     """Returns names as a cell that `labels_of` reads: with `|`, or as a list where that is safer.
 
-    One name alone, too, is a list if it holds a separator.
+    One name alone, too, is a list if it holds a separator, or what a cell cannot hold as it is (see
+    `printing.is_plain_cell`): JSON has only printable ASCII, and is no formula.
     """
-    plain = not any(sign in name for name in names for sign in (*SEPARATORS, "[", "\n"))
+    signs = (*SEPARATORS, "[")
+    plain = all(is_plain_cell(name) and not any(sign in name for sign in signs) for name in names)
     return "|".join(names) if plain else json.dumps(list(names))
 
 

@@ -12,6 +12,7 @@ from keras_resnet.input_pipeline import label_sets
 from keras_resnet.input_pipeline.errors import DataError
 from keras_resnet.input_pipeline.image_listing import is_image_name
 from keras_resnet.input_pipeline.places import read_bytes
+from keras_resnet.printing import is_plain_cell
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
 # What columns are called, in lower case and without spaces, dashes and underscores.
@@ -71,7 +72,8 @@ def read_table(path: str, multi_label: bool | None = False) -> Table:
     not matter. The first line names the columns (path, label and perhaps split, or other usual
     words); without such a line the first column is the path, the second the label. In place of the
     label each class may have a column of 0 and 1. A line of a .jsonl file is an object with these
-    keys. Paths are relative to the table's folder.
+    keys. Paths are relative to the table's folder. What a cell cannot hold exactly is written as
+    JSON: a path as a string in its quotes, a label as a list (see `path_cell`, `label_sets.join`).
 
     Args:
         path: of the table.
@@ -166,21 +168,65 @@ def _single(path: str, records: list[_Record], has_sets: bool) -> Rows:
     return rows
 
 
+def path_cell(path: str) -> str:
+    """A path as a cell of a CSV file, from which it is read exactly.
+
+    It is a JSON string in its quotes where it holds line breaks, terminal escapes, bytes that are
+    no UTF-8, spaces at an end, or begins as formulas do.
+    """
+    return path if is_plain_cell(path) and not path.startswith('"') else json.dumps(path)
+
+
+def path_of_cell(cell: str) -> str:
+    """The path that `path_cell` wrote, or that somebody else wrote into a cell."""
+    if not (len(cell) > 1 and cell.startswith('"') and cell.endswith('"')):
+        return cell
+    try:
+        return str(json.loads(cell))
+    except ValueError:
+        return cell
+
+
 def resolve(table: str, path: str) -> str:
     """Where the image `path` of a table lies."""
-    path = path.replace("\\", "/")
-    return path if "://" in path else os.path.join(os.path.dirname(table), path)
+    path = path.removeprefix("file://")  # a file of this machine, and checked as one
+    if "://" in path:
+        return path.replace("\\", "/")
+    place = os.path.join(os.path.dirname(table), path)
+    if "\\" in path and not os.path.lexists(place):  # written on Windows
+        place = os.path.join(os.path.dirname(table), path.replace("\\", "/"))
+    return place
 
 
 def check_files(table: str, paths: Iterable[str]) -> None:
-    """Raises DataError if local images of a table are not there, naming the first."""
+    """Raises DataError if images of a table are not there or cannot be read, naming the first.
+
+    Those in buckets are not asked for, but their addresses are looked at.
+    """
     places = [resolve(table, path) for path in paths]
+    _check_addresses(table, [place for place in places if "://" in place])
     missing = [place for place in places if "://" not in place and not os.path.isfile(place)]
     if missing:
         more = f" and {len(missing) - _NAMED:,} more" if len(missing) > _NAMED else ""
+        what = "are no files" if any(map(os.path.exists, missing[:_NAMED])) else "are not there"
         raise DataError(
-            f"{table} names {len(missing):,} of {len(places):,} images that are not there: "
+            f"{table} names {len(missing):,} of {len(places):,} images that {what}: "
             f"{', '.join(missing[:_NAMED])}{more}. Paths are relative to the folder of the table."
+        )
+
+
+def _check_addresses(table: str, places: list[str]) -> None:
+    if not places:
+        return
+    import tensorflow as tf
+
+    known = set(tf.io.gfile.get_registered_schemes()) - {""}
+    foreign = [place for place in places if place.partition("://")[0] not in known]
+    if foreign:
+        raise DataError(
+            f"{table} names {len(foreign):,} of {len(places):,} addresses that cannot be read as "
+            f"files, such as {foreign[0]}. Download these images and name the files; gs:// "
+            "addresses in a bucket work."
         )
 
 
@@ -248,6 +294,8 @@ class _Columns:
         values: dict[str, Any] = {
             key: cells[place].strip() for key, place in self.places.items() if place < len(cells)
         }
+        if "path" in values:
+            values["path"] = path_of_cell(values["path"])
         if self.classes:
             values["label"] = self._classes_of(path, number, cells)
         elif self.count and (more := [cell for cell in cells[self.count :] if cell.strip()]):

@@ -182,10 +182,28 @@ class Layout:
             notes.append(f"{listed(self.unlabelled)}: images without labels, left out")
         if self.left_out:
             notes.append(f"{listed(self.left_out)}: no splits, left out")
+        notes += [] if self.multi_label else self._same_folders()
         if self.passed_over:
             counts = sorted(self.passed_over.items(), key=lambda kind: (-kind[1], kind[0].lower()))
             notes.append("passed over: " + ", ".join(f"{count:,} {kind}" for kind, count in counts))
         return notes
+
+    def _same_folders(self) -> list[str]:
+        """Classes that are a link to another class: each of their images has two labels."""
+        found = []
+        for split in () if self.kind == "table" else self.splits:
+            if "://" in split.folder:
+                continue
+            places = {name: os.path.join(split.folder, name) for name in self._names_in(split)}
+            links = [name for name in places if os.path.islink(places[name])]
+            owners: dict[str, str] = {}
+            for name in (*(name for name in places if name not in links), *links):
+                owner = owners.setdefault(os.path.realpath(places[name]), name)
+                if owner != name:
+                    found.append(
+                        f"{places[name]} is a link to {owner}: the same images in two classes"
+                    )
+        return found
 
     def _label_text(self, labels: tuple[str, ...]) -> str:
         return label_sets.join(labels) if self.multi_label else labels[0]

@@ -52,6 +52,8 @@ def find_layout(path: str, multi_label: bool | None = False) -> Layout:
         raise DataError("The source image_folder needs a path: a folder of images (data.path).")
     root = root_of(path)
     if label_tables.is_table(root) and not is_folder(root):
+        if not in_bucket(root) and os.path.exists(root) and not os.path.isfile(root):
+            raise DataError(f"{path} is a pipe or device, no file; save the table as one.")
         table = label_tables.read_table(root, multi_label)
         splits = [Split(name, role_of(name)) for name in sorted(table.rows)]
         return Layout(root, "table", splits, table=table, multi_label=table.multi_label)

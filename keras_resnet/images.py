@@ -136,9 +136,9 @@ def encode(image: Any) -> bytes:
     """The bytes of an image file: of a path its own, of an array those of a PNG, without loss."""
     if isinstance(image, (str, os.PathLike)):
         from keras_resnet.input_pipeline.other_formats import as_png
+        from keras_resnet.input_pipeline.places import read_image
 
-        with open(image, "rb") as file:
-            return as_png(file.read())
+        return as_png(read_image(image))
     import tensorflow as tf
 
     pixels = np.asarray(image)

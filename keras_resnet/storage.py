@@ -161,7 +161,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     try:
         value = json.loads(path.read_text())
     # ValueError: no JSON, or no text; RecursionError: JSON of a thousand levels.
-    except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
+    except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 

@@ -1,5 +1,6 @@
 """Callbacks: what they are told, what they may raise, who imports them, the docs' trackers."""
 
+import asyncio
 import inspect
 import itertools
 import json
@@ -77,7 +78,14 @@ def test_a_failing_callback_is_named_and_left_out_after_three_failures_in_a_row(
     assert said[-1].endswith("it is left out until the run resumes, and the run goes on")
 
 
-@pytest.mark.parametrize("error", [ValueError, SystemExit])
+class Unspeakable(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError, SystemExit, GeneratorExit, asyncio.CancelledError, Unspeakable]
+)
 def test_one_that_fails_at_the_start_is_left_out_at_once(error):
     said, bad = Lines(), Recorder("started", error)
     told = Callbacks(said)
@@ -85,6 +93,25 @@ def test_one_that_fails_at_the_start_is_left_out_at_once(error):
     told.record(row("train", 1))
     assert [call[0] for call in bad.calls] == ["started"]
     assert len(said) == 1
+
+
+def test_a_callback_that_goes_elsewhere_takes_nobody_with_it(tmp_path, monkeypatch):
+    class Wanderer:
+        def trained(self, row):
+            os.chdir("/")
+
+    monkeypatch.chdir(tmp_path)
+    told = Callbacks(Lines())
+    told.start([("wanderer", Wanderer())], INFO)
+    told.record(row("train", 1))
+    assert Path.cwd() == tmp_path
+
+
+def test_a_second_ctrl_c_in_a_callback_ends_the_run():
+    told = Callbacks(Lines())
+    told.start([("slow", Recorder("trained", KeyboardInterrupt))], INFO)
+    with pytest.raises(KeyboardInterrupt):
+        told.record(row("train", 1))
 
 
 def test_a_callback_gets_copies():

@@ -14,6 +14,7 @@ from keras_resnet import commands, training
 from keras_resnet import config as configs
 from keras_resnet.errors import UserError
 from keras_resnet.training.comparison import RunRecord, compare_records
+from keras_resnet.training.comparison.records import read_run
 from keras_resnet.training.workdir import WorkDir
 
 EPOCHS, BATCH, TRAIN = 2, 10, 100
@@ -186,6 +187,37 @@ def test_what_is_no_run_is_left_out_and_said(tmp_path):
         training.compare(tmp_path / "missing")
     with pytest.raises(UserError, match="nothing has such a name"):
         training.compare(f"{tmp_path}/none*")
+
+
+HOSTILE = (None, -1, "\x1b[31mx", {"a": 1}, float("nan"), float("inf"), 10**400, 1e308)
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_a_disk_damaged_is_left_out(tmp_path):
+    """Each value of each small file, in turn: figures that are none, or too large to be one."""
+    workdir = WorkDir(write_run(tmp_path / "bad", seed=0))
+    for path in (workdir.config, workdir.dataset, workdir.result, workdir.metrics):
+        whole = path.read_text()
+        first, *others = whole.splitlines() if path == workdir.metrics else [whole]
+        values = (0, [], 10**400) if path == workdir.config else HOSTILE
+        for key in json.loads(first):
+            for value in values:
+                damaged = {**json.loads(first), key: value}
+                path.write_text("\n".join([json.dumps(damaged), *others]))
+                try:
+                    found = compare_records([read_run(workdir, "bad")])
+                except UserError:
+                    assert path == workdir.config
+                    continue
+                assert found.runs[0].best == (0.75, 2.0)
+                assert "\x1b" not in found.table() + found.to_csv()
+        path.write_text(whole)
+    workdir.config.write_text('{"seed": ' + "1" * 5000 + "}")  # more digits than Python reads
+    with pytest.raises(UserError, match="is not JSON"):
+        workdir.read_config()
+    workdir.dataset.unlink()
+    workdir.dataset.symlink_to(workdir.dataset.name)
+    assert workdir.find_dataset() is None
 
 
 def test_folders_of_one_name_are_told_apart_by_their_paths(tmp_path):

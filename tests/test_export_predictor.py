@@ -20,6 +20,7 @@ from keras_resnet.commands import main
 from keras_resnet.errors import UserError
 from keras_resnet.export import Predictor, export_file, export_saved_model, load_predictor
 from keras_resnet.export.formats import FORMATS, PRECISIONS, find_format
+from keras_resnet.images import encode as encode_image
 from keras_resnet.input_pipeline import DataError, corrupt_images
 from keras_resnet.input_pipeline.image_listing import in_words, list_images
 from keras_resnet.input_pipeline.other_formats import as_png
@@ -195,10 +196,21 @@ def test_what_is_gone_is_a_row(photos, tmp_path):
     shutil.copytree(photos, folder)
     (folder / "dead.png").symlink_to(tmp_path / "nothing")
     os.mkfifo(folder / "pipe.jpg")  # in a folder it is passed over
-    answers = dict(Answers().predict([folder / "dead.png", folder, folder / "pipe.jpg"]))
-    assert answers[str(folder / "pipe.jpg")] == "is no regular file"
+    (folder / "zero.png").symlink_to("/dev/zero")  # what `predict *` names
+    with open(folder / "sparse.png", "wb") as file:
+        os.truncate(file.fileno(), 2**40)
+    named = [folder / name for name in ("dead.png", "pipe.jpg", "zero.png")]
+    answers = dict(Answers().predict([*named, folder]))
+    assert answers.pop(str(folder / "sparse.png")).startswith("has 1,099,511,627,776 bytes; more")
+    for name in ("pipe.jpg", "zero.png"):
+        assert answers.pop(str(folder / name)) == (
+            "is no file that can be read: it is a folder, a device or a pipe."
+        )
+        with pytest.raises(OSError, match="it is a folder, a device or a pipe"):
+            encode_image(folder / name)
+    (folder / "sparse.png").unlink()
     assert answers[str(folder / "dead.png")] == "cannot be read: No such file or directory"
-    assert len(answers) == 8
+    assert len(answers) == 7
     files = list(list_images(folder))
     files[1].unlink()  # one of the three good ones
     answers = dict(Answers().predict_files(files))

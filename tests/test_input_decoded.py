@@ -73,7 +73,7 @@ def trained(source, augment="random_resized_crop", start_step=0, steps=4):
 
 def images_of(source):
     source.prepare()
-    return source._read(np.arange(6)).tolist()
+    return source.fetch(tf.range(6, dtype=tf.int64))[0].numpy().tolist()
 
 
 def kept(path):
@@ -164,6 +164,42 @@ def test_other_images_and_damage_are_noticed(folder, tmp_path):
     assert len(kept(cache)) == 2
     images_of(opened(folder, path=cache, max_pixels=10**7))
     assert len(kept(cache)) == 3
+
+
+@pytest.mark.parametrize("cache", ["decoded", "file"])
+@pytest.mark.parametrize("when", ["before", "while"])
+def test_bits_that_turned_are_read_from_the_source(folder, tmp_path, caplog, cache, when):
+    path = tmp_path / "cache"
+    first = images_of(opened(folder, cache, path=path))
+    [name] = kept(path)
+    source = opened(folder, cache, path=path)
+    if when == "while":
+        assert images_of(source) == first
+    content = bytearray((path / name / "images").read_bytes())
+    for place in range(0, len(content), 97):  # in headers and pixels of each image
+        content[place] ^= 0x55
+    (path / name / "images").write_bytes(content)
+    assert images_of(source) == first
+    assert caplog.text.count("is damaged. What is damaged is read from its source") == 1
+
+
+@pytest.mark.parametrize("damage", ["short", "empty", "index", "no index", "no sums"])
+def test_a_packed_file_that_is_not_whole_is_packed_again(folder, tmp_path, damage):
+    cache = tmp_path / "cache"
+    first = images_of(opened(folder, "file", path=cache))
+    [name] = kept(cache)
+    images, index = cache / name / "images", cache / name / "index.npz"
+    if damage in ("short", "empty"):
+        os.truncate(images, 1000 if damage == "short" else 0)
+    elif damage == "index":
+        index.write_bytes(b"PK\x03\x04 nothing")
+    elif damage == "no index":
+        index.unlink()
+    else:
+        with np.load(index) as old:
+            np.savez(index, offsets=old["offsets"], labels=old["labels"])
+    assert images_of(opened(folder, "file", path=cache)) == first
+    assert kept(cache) == [name]
 
 
 def test_several_at_once_share_one(folder, tmp_path):

@@ -168,8 +168,9 @@ def test_a_lease_that_is_renewed_is_never_seen_empty(tmp_path, monkeypatch):
     path = tmp_path / ".lock"
     with Lease(path, tmp_path, lambda line: None):
         renewals = set()
-        end = time.monotonic() + 0.5
-        while time.monotonic() < end:
+        begin = time.monotonic()
+        # On a busy machine the other thread gets few turns.
+        while (waited := time.monotonic() - begin) < 0.5 or (len(renewals) <= 10 and waited < 20):
             renewals.add(json.loads(path.read_text())["renewals"])
     assert len(renewals) > 10
 

@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import os
+import warnings
 
 import numpy as np
 import pytest
@@ -165,7 +166,9 @@ def test_tables_pictures_and_lines_of_a_run(tmp_path, capsys):
     _, *rows = csv.reader(io.StringIO((tmp_path / "classes.csv").read_text(encoding="utf-8")))
     assert [row[0] for row in rows] == [cell for _, cell in NAMES.values()]
     pytest.importorskip("matplotlib")
-    confusion.draw(matrix, CLASSES, tmp_path / "confusion.png", "title")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of letters that no font here has
+        confusion.draw(matrix, CLASSES, tmp_path / "confusion.png", "title")
     lines = confusion.worst_classes(matrix, CLASSES)
     lines += contact_sheet.label_histogram(np.arange(len(CLASSES)), tuple(CLASSES), 20)
     assert "\x1b" not in "".join(lines)

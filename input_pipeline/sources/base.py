@@ -132,6 +132,12 @@ class Source(abc.ABC):
             return self.class_names[label]
         return label_sets.join([self.class_names[number] for number in np.flatnonzero(label)])
 
+    def label_cell(self, label: Any) -> str:
+        """The same as a cell of a CSV file, from which a table is read exactly."""
+        if not self.multi_label:
+            return label_sets.join([self.class_names[label]])
+        return self.label_text(label)
+
     def class_counts(self) -> np.ndarray:
         """int64[classes]: the examples of each class."""
         if self.multi_label:

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +29,9 @@ AUTO_LIMIT_BYTES = 2**30
 _BYTES_PER_STRING = 64
 # Of the memory that is left, how much a cache may take: the rest is for batches and the model.
 _SHARE_OF_MEMORY = 0.8
+
+# What NumPy raises of an index that is none.
+_UNREADABLE = (ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
 
 _log = logging.getLogger("input_pipeline")
 
@@ -59,7 +63,8 @@ def cached(source: Source, cache: str, cache_path: str = "") -> Source:
     if cache == "memory":
         return InMemory(source)
     if cache == "file":
-        return PackedFile(source, prepare_file(source, cache_path))
+        original = source.read if isinstance(source, RandomAccessSource) else None
+        return PackedFile(source, prepare_file(source, cache_path), original)
     return source
 
 
@@ -140,13 +145,32 @@ class InMemory(Cached):
 
 
 class PackedFile(Cached):
-    """Encoded images one after the other in one file, read from it by their offsets."""
+    """Encoded images one after the other in one file, read from it by their offsets.
 
-    def __init__(self, source: Source, folder: Path):
+    Each has a checksum: one that has been damaged since is read from where it came from.
+    """
+
+    def __init__(
+        self, source: Source, folder: Path, original: Callable[[Any], bytes] | None = None
+    ):
+        """
+        Args:
+            source: that was packed.
+            folder: that `write_packed` wrote.
+            original: number of an image -> what was packed; without it a damaged one is an error.
+
+        Raises:
+            DataError: the folder is not there any more.
+        """
         super().__init__(source)
-        with np.load(folder / "index.npz") as index:
-            self._offsets = index["offsets"]
-            labels = index["labels"]
+        self._folder, self._original = folder, original
+        try:
+            with np.load(folder / "index.npz") as index:
+                self._offsets, self._sums = index["offsets"], index["sums"]
+                labels = index["labels"]
+        except (OSError, *_UNREADABLE) as error:
+            raise DataError(f"The prepared file in {folder} was changed: {error}.") from error
+        self._is_damaged = False
         self._file = os.open(folder / "images", os.O_RDONLY)
         with tf.device("CPU:0"):
             self._labels = tf.constant(labels)
@@ -169,8 +193,24 @@ class PackedFile(Cached):
         images = np.empty(len(ids), object)
         for place, example_id in enumerate(ids):
             start, stop = self._offsets[example_id], self._offsets[example_id + 1]
-            images[place] = os.pread(self._file, int(stop - start), int(start))
+            encoded = os.pread(self._file, int(stop - start), int(start))
+            if zlib.crc32(encoded) != self._sums[example_id]:
+                encoded = self._undamaged(example_id)
+            images[place] = encoded
         return images
+
+    def _undamaged(self, example_id: Any) -> bytes:
+        file = self._folder / "images"
+        if self._original is None:
+            raise DataError(f"The prepared file {file} is damaged; remove {self._folder}.")
+        if not self._is_damaged:
+            self._is_damaged = True
+            _log.warning(
+                "%s is damaged. What is damaged is read from its source; after the run remove %s",
+                file,
+                self._folder,
+            )
+        return self._original(example_id)
 
 
 def prepare_file(source: Source, cache_path: str) -> Path:
@@ -190,7 +230,7 @@ def prepare_file(source: Source, cache_path: str) -> Path:
     root = Path(cache_path).expanduser()
     key = json.dumps([source.fingerprint(), source.description, source.class_names])
     folder = packed_folder(root, source.title, hashlib.sha256(key.encode()).hexdigest()[:16])
-    if (folder / "index.npz").exists():
+    if is_whole(folder):
         return folder
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -231,8 +271,10 @@ def is_whole(folder: Path) -> bool:
     """Whether a packed file is there and nothing is missing at its end."""
     try:
         with np.load(folder / "index.npz") as index:
-            return bool(os.stat(folder / "images").st_size == index["offsets"][-1])
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+            offsets, counts = index["offsets"], {len(index[name]) for name in ("labels", "sums")}
+        size = os.stat(folder / "images").st_size
+        return bool(size == offsets[-1] and counts == {len(offsets) - 1})
+    except (OSError, *_UNREADABLE):
         return False
 
 
@@ -256,17 +298,18 @@ def write_packed(
     Raises:
         OSError: the folder cannot be written.
     """
-    with staging_folder(folder.parent, f".{_in_a_name(title)}-") as temporary:
+    prefix = f".{_in_a_name(title)}-"
+    with staging_folder(folder.parent, prefix) as temporary:
         if not _pack(chunks, temporary, limit):
             return False
         os.chmod(temporary, 0o755)
-        with contextlib.suppress(FileExistsError):  # another process was faster
-            _rename(temporary, folder)
+        _rename(temporary, folder, prefix)
     return True
 
 
 def _pack(chunks: Iterable[tuple[Sequence[bytes], np.ndarray]], folder: Path, limit: float) -> bool:
     sizes: list[int] = []
+    sums: list[int] = []
     labels, total = [], 0
     with open(folder / "images", "wb") as file:
         for images, numbers in chunks:
@@ -275,22 +318,27 @@ def _pack(chunks: Iterable[tuple[Sequence[bytes], np.ndarray]], folder: Path, li
                 total += len(encoded)
                 if total > limit:
                     return False
+                sums.append(zlib.crc32(encoded))
                 file.write(encoded)
             labels.append(numbers)
         file.flush()
         os.fsync(file.fileno())
     offsets = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
-    np.savez(folder / "index.npz", offsets=offsets, labels=np.concatenate(labels))
+    crc = np.array(sums, np.uint32)
+    np.savez(folder / "index.npz", offsets=offsets, labels=np.concatenate(labels), sums=crc)
     return True
 
 
-def _rename(folder: Path, name: Path) -> None:
+def _rename(folder: Path, name: Path, prefix: str) -> None:
+    """Gives a folder its name, unless another process was faster; what is not whole there goes."""
+    if os.path.lexists(name) and not is_whole(name):
+        with staging_folder(name.parent, prefix) as aside, contextlib.suppress(FileNotFoundError):
+            name.rename(aside / "damaged")
     try:
         folder.rename(name)
-    except OSError as error:
-        if (name / "index.npz").exists():
-            raise FileExistsError(str(name)) from error
-        raise
+    except OSError:
+        if not is_whole(name):
+            raise
 
 
 def _check_count(source: Source, found: int) -> None:

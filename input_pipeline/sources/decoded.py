@@ -94,8 +94,11 @@ class Decoded(caching.Cached):
             return self._packed.read_images(ids)
         images = np.empty(len(ids), object)
         for place, example_id in enumerate(ids):
-            images[place] = self._shrink(self._images.read(example_id))
+            images[place] = self._whole(example_id)
         return images
+
+    def _whole(self, example_id: Any) -> bytes:
+        return self._shrink(self._images.read(example_id))
 
     def _shrink(self, encoded: bytes) -> bytes:
         return shrink(encoded, self._side, self.max_pixels)
@@ -117,7 +120,6 @@ class Decoded(caching.Cached):
         folder = caching.packed_folder(root, self.title, name)
         if not caching.is_whole(folder):
             root.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(folder, ignore_errors=True)  # one that lost its end
             limit = min(MOST_BYTES, int(SHARE_OF_DISK * shutil.disk_usage(root).free))
             _log.warning(
                 "keeping    the %d images of %s decoded and shrunk, in %s",
@@ -130,7 +132,7 @@ class Decoded(caching.Cached):
                     f"they take more than {readable(limit)}, the most that is used of {root}"
                 )
                 return None
-        return caching.PackedFile(self._images, folder)
+        return caching.PackedFile(self._images, folder, self._whole)
 
     def _go_without(self, why: str) -> None:
         _log.warning(

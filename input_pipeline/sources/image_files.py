@@ -6,7 +6,6 @@ import os
 import types
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import tensorflow as tf
 
 from keras_resnet.input_pipeline.errors import DataError, reason
 from keras_resnet.input_pipeline.layout import Example
+from keras_resnet.input_pipeline.places import read_image
 from keras_resnet.input_pipeline.sources.base import RandomAccessSource
 
 
@@ -97,4 +97,4 @@ def _stat(file: str) -> Any:
 
 
 def _read(file: str) -> bytes:
-    return tf.io.read_file(file).numpy() if "://" in file else Path(file).read_bytes()
+    return tf.io.read_file(file).numpy() if "://" in file else read_image(file)

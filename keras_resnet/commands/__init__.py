@@ -27,6 +27,7 @@ from keras_resnet.errors import (
     did_you_mean_one_of,
 )
 from keras_resnet.installation import VERSION
+from keras_resnet.printing import shortened
 
 COMMANDS = {
     "train": "keras_resnet.commands.train",
@@ -192,7 +193,7 @@ def _summary(module: str) -> str:
 def _fail(argv: list[str], error: object, code: int) -> int:
     name = f" {argv[0]}" if argv and argv[0] in COMMANDS else ""
     details = getattr(error, "details", "")
-    message = " ".join(str(error).removesuffix(details).split())
+    message = shortened(" ".join(str(error).removesuffix(details).split()))
     standard_streams.print_error(f"keras-resnet{name}: {message}")
     if details:
         standard_streams.print_error(details)

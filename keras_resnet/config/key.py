@@ -111,7 +111,7 @@ class Key:
         if self.type is tuple and isinstance(value, list):
             value = tuple(value)
         if self.type is float and type(value) is int:
-            value = float(value)
+            value = float(value) if abs(value) < 2**63 else math.inf
         if type(value) is not self.type and not (value is None and self.default is None):
             raise UsageError(
                 f"{where}: {self.name}={value!r} is {type(value).__name__}, but it takes "

@@ -124,7 +124,7 @@ def changed_entry(changes: Changes) -> dict[str, Any]:
 def _parse(text: str, where: str) -> dict[str, Any]:
     try:
         values = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: an integer of 5,000 digits, too
         raise UsageError(f"{where} is not JSON ({error}); {_RESTORE}") from error
     if not isinstance(values, dict):
         raise UsageError(f"{where} is not a JSON object; {_RESTORE}")

@@ -17,6 +17,7 @@ from keras_resnet.export import file_predictors
 from keras_resnet.export.predictor import UNDECODABLE, Which, load_network
 from keras_resnet.export.versions import newest_version
 from keras_resnet.input_pipeline.corrupt_images import describe
+from keras_resnet.input_pipeline.places import read_image
 
 # Paths of image files, progress=... -> Embeddings
 Embedder = Callable[..., Embeddings]
@@ -81,7 +82,7 @@ def _embed_served(
         contents = {}
         for file in chunk:
             try:
-                contents[str(file)] = file.read_bytes()
+                contents[str(file)] = read_image(file)
             except OSError as error:
                 problems[str(file)] = f"cannot be read: {error.strerror or error}"
         for name, vector in _served(loaded, contents).items():

@@ -86,9 +86,9 @@ def _pixels(photo: Any, model: Any) -> np.ndarray:
     import tensorflow as tf
 
     from keras_resnet.input_pipeline.decoding import decode_image
+    from keras_resnet.input_pipeline.places import read_image
 
-    with open(photo, "rb") as file:
-        return decode_image(tf.constant(file.read())).numpy()
+    return decode_image(tf.constant(read_image(photo))).numpy()
 
 
 def _check_ranks(pixels: np.ndarray, heat: np.ndarray) -> None:

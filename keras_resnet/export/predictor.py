@@ -7,7 +7,6 @@ the rule of `make_network`.
 import dataclasses
 import itertools
 import os
-import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from keras_resnet.input_pipeline.corrupt_images import describe, problem
 from keras_resnet.input_pipeline.errors import DataError
 from keras_resnet.input_pipeline.image_listing import list_images
 from keras_resnet.input_pipeline.other_formats import as_png, suffixes_read
+from keras_resnet.input_pipeline.places import unfit
 from keras_resnet.models import create_model
 from keras_resnet.models.loading import load_model
 from keras_resnet.preprocessing import MAX_PIXELS
@@ -394,8 +394,8 @@ def _read(files: list[Path], max_pixels: int) -> tuple[dict[Path, bytes], dict[P
     contents, problems = {}, {}
     for file in files:
         try:
-            if not stat.S_ISREG(file.stat().st_mode):  # to read a pipe may take for ever
-                problems[file] = "is no regular file"
+            if found := unfit(file.stat()):  # to read a pipe may take for ever
+                problems[file] = found
                 continue
             contents[file] = as_png(file.read_bytes(), max_pixels)
         except OSError as error:

@@ -5,22 +5,19 @@ means what training refuses, and a file cannot ask for more memory than there.
 """
 
 import dataclasses
-import os
-import stat
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from keras_resnet.errors import UserError
+from keras_resnet.input_pipeline.places import refusal
 from keras_resnet.inspection import file_headers
 from keras_resnet.printing import to_bytes
 
 SIDE = 32  # of the gray copy that is kept of each image
 # Larger images are shrunk to this before anything is looked at: the size that networks see.
 LOOKED_AT = 512
-# A larger file is not read at all; training would hold it in memory as a whole.
-MAX_FILE_BYTES = 2**29
 _HEAD = 2**16 + 32  # bytes of a file that are searched for EXIF: one segment of a JPEG is 64 KiB
 _BATCH = 32
 
@@ -120,24 +117,6 @@ def _in_order(
         orientations=np.array([header.orientation for header in headers], np.int8),
         problems=problems,
     )
-
-
-def refusal(path: str) -> str | None:
-    """Why a local file is not even opened: it is missing, a device or pipe, or too large."""
-    if "://" in path:
-        return None
-    try:
-        found = os.stat(path)
-    except (OSError, ValueError) as error:
-        return f"cannot be read: {getattr(error, 'strerror', None) or error}."
-    if not stat.S_ISREG(found.st_mode):
-        return "is no file that can be read: it is a folder, a device or a pipe."
-    if found.st_size > MAX_FILE_BYTES:
-        return (
-            f"has {found.st_size:,} bytes; more than {MAX_FILE_BYTES:,} are not read. Replace or "
-            "remove it."
-        )
-    return None
 
 
 def _explain(path: str) -> str:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from keras_resnet.inspection.measuring import decode_small, refusal
+from keras_resnet.input_pipeline.places import refusal
+from keras_resnet.inspection.measuring import decode_small
 from keras_resnet.printing import to_bytes
 
 SIDE = 112

@@ -9,11 +9,13 @@
 `events.TensorBoard` is one that every run has.
 """
 
+import contextlib
 import copy
 import dataclasses
 import importlib
 import operator
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from keras_resnet.errors import Interrupted, UsageError
@@ -143,11 +145,14 @@ class Callbacks:
     def _tell(self, method: str, *arguments: Any) -> None:
         for follower in [*self._followers]:
             try:
-                tell = getattr(follower.callback, method, None)
-                if tell is not None:
-                    tell(*copy.deepcopy(arguments))
+                with _folder_kept():
+                    tell = getattr(follower.callback, method, None)
+                    if tell is not None:
+                        tell(*copy.deepcopy(arguments))
                 follower.failures = 0
-            except (Exception, SystemExit) as error:  # the user's own code
+            except KeyboardInterrupt:  # a second Ctrl-C ends the run at once
+                raise
+            except BaseException as error:  # the user's own code: SystemExit, CancelledError, …
                 follower.failures += 1
                 left_out = method == "started" or follower.failures >= MAX_FAILURES
                 if left_out:
@@ -160,6 +165,20 @@ class Callbacks:
                     f"({type(error).__name__}: {_first_line(error)})"
                     + ("" if method in ("finished", "stopped") else then)
                 )
+
+
+@contextlib.contextmanager
+def _folder_kept() -> Iterator[None]:
+    """Goes back to the current folder at the end: a work directory may be relative to it."""
+    folder = None
+    with contextlib.suppress(OSError):  # of one that is gone
+        folder = os.getcwd()
+    try:
+        yield
+    finally:
+        if folder is not None:
+            with contextlib.suppress(OSError):
+                os.chdir(folder)
 
 
 def load(names: Iterable[str], say: Say) -> list[tuple[str, Any]]:
@@ -177,7 +196,9 @@ def load(names: Iterable[str], say: Say) -> list[tuple[str, Any]]:
         try:
             callback = operator.attrgetter(factory)(importlib.import_module(module))()
             _check(callback)
-        except (Exception, SystemExit) as error:  # the user's own code
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # the user's own code
             missing = isinstance(error, ModuleNotFoundError) and error.name == module.split(".")[0]
             hint = " (PYTHONPATH=. finds modules of the current folder)" if missing else ""
             say(
@@ -215,4 +236,8 @@ def _check(callback: Any) -> None:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or "no message").splitlines()[0]
+    try:
+        text = str(error).strip()
+    except Exception:  # the user's own class
+        text = ""
+    return (text or "no message").splitlines()[0]

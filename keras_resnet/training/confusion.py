@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_resnet.printing import csv_table, printable
+from keras_resnet.printing import any_letters, csv_table, printable
 from keras_resnet.storage import replacing, write_text
 
 LABELED = 40  # classes up to which the picture names them; numbers in the cells up to half of it
@@ -81,6 +81,7 @@ def worst_classes(matrix: np.ndarray, names: list[str]) -> list[str]:
     return lines
 
 
+@any_letters()
 def draw(matrix: np.ndarray, names: list[str], path: Path, title: str) -> None:
     """Draws the matrix, each row in shares of its label, to a PNG.
 

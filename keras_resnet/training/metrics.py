@@ -51,6 +51,11 @@ def images_per_second(rows: Iterable[Mapping[str, Any]]) -> float | None:
     return sum(row["examples"] for row in train) / seconds if train else None
 
 
+def is_figure(value: Any) -> bool:
+    """Whether a value of JSON is a number that fits into a float; JSON has integers of any size."""
+    return type(value) is float or (type(value) is int and abs(value) < 2**63)
+
+
 def figures_of(row: Mapping[str, Any]) -> dict[str, Any] | None:
     """The figures of an evaluation in a row or a result; None unless it has all of them."""
     for names in (FIGURES, LABEL_SET_FIGURES):

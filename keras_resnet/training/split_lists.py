@@ -11,6 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from keras_resnet.input_pipeline.label_tables import path_cell, path_of_cell
 from keras_resnet.storage import absolute, replacing
 from keras_resnet.training.workdir import WorkDir
 
@@ -36,11 +37,9 @@ def remember_splits(
         return
     if not workdir.splits.exists():
         with replacing(workdir.splits) as temporary:
-            temporary.write_bytes(_table(sources).encode(errors=_ANY_NAME))
+            temporary.write_text(_table(sources), "utf-8")
         return
-    text = workdir.splits.read_bytes().decode(errors=_ANY_NAME)
-    rows = csv.DictReader(io.StringIO(text, newline=""))
-    held_out = {row.get("path") for row in rows if row.get("split") != "train"}
+    held_out = _held_out(workdir.splits.read_bytes())
     moved = [path for path in _paths(sources["train"]) if path in held_out]
     if moved:
         yield (
@@ -48,6 +47,17 @@ def remember_splits(
             f"held out are now trained on, such as {moved[0]}, so the accuracy is too good. "
             f"Another --workdir with --data={workdir.splits} keeps the images of each split"
         )
+
+
+def _held_out(table: bytes) -> set[str]:
+    text = table.decode(errors=_ANY_NAME)  # as lists were that hold bytes as they are
+    try:
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    except csv.Error:
+        return set()
+    return {
+        path_of_cell(row["path"]) for row in rows if row.get("path") and row["split"] != "train"
+    }
 
 
 def _table(sources: Mapping[str, Any]) -> str:
@@ -59,9 +69,8 @@ def _table(sources: Mapping[str, Any]) -> str:
     writer.writerow(_COLUMNS)
     for name, source in sources.items():
         if source is not None:
-            labels = map(source.label_text, source.labels())
-            rows = zip(_paths(source), labels, strict=True)
-            writer.writerows((path, label, roles[name]) for path, label in rows)
+            rows = zip(_paths(source), map(source.label_cell, source.labels()), strict=True)
+            writer.writerows((path_cell(path), label, roles[name]) for path, label in rows)
     return text.getvalue()
 
 

@@ -20,7 +20,7 @@ from keras_resnet.config.key import NOTED
 from keras_resnet.errors import UserError
 from keras_resnet.storage import read_json, write_text
 from keras_resnet.training.lock import locked
-from keras_resnet.training.metrics import FIGURES, LABEL_SET_FIGURES, figures_of
+from keras_resnet.training.metrics import FIGURES, LABEL_SET_FIGURES, figures_of, is_figure
 from keras_resnet.training.say import say
 
 
@@ -216,10 +216,10 @@ class WorkDir:
     def read_result(self) -> dict[str, Any] | None:
         """Returns the content of result.json, None where there is nothing whole."""
         result = read_json(self.result)
-        if result is None or type(result.get("step")) is not int:
+        if result is None or not _is_step(result.get("step")):
             return None
         figures = figures_of(result) or {"none": None}
-        return result if all(type(value) in (int, float) for value in figures.values()) else None
+        return result if all(map(is_figure, figures.values())) else None
 
     def read_calibration(self) -> dict[str, Any] | None:
         """Returns the content of calibration.json, None where there is nothing whole."""
@@ -281,6 +281,10 @@ def _is_row(row: Any) -> bool:
     return (
         isinstance(row, dict)
         and isinstance(row.get("kind"), str)
-        and type(row.get("step")) is int
-        and all(type(row.get(key)) in (int, float, type(None)) for key in _NUMBERS)
+        and _is_step(row.get("step"))
+        and all(row.get(key) is None or is_figure(row[key]) for key in _NUMBERS)
     )
+
+
+def _is_step(value: Any) -> bool:
+    return type(value) is int and is_figure(value)

@@ -81,7 +81,8 @@ class Group:
 
 
 def _deviation(values: Sequence[float]) -> float:
-    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    with np.errstate(over="ignore"):  # of damaged figures
+        return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
 @dataclasses.dataclass

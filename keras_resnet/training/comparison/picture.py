@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_resnet.errors import UserError
-from keras_resnet.printing import printable
+from keras_resnet.printing import any_letters, printable
 from keras_resnet.storage import replacing
 from keras_resnet.training.curves import read_decades
 
@@ -31,11 +31,22 @@ def draw(
 ) -> None:
     """Draws; `Comparison.draw` says the rest."""
     try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
+        with any_letters():
+            _draw(comparison, path, measure, panels)
+    except ModuleNotFoundError as error:
         raise ImportError(
             f"{path.name} needs matplotlib: pip install 'keras-resnet-tpu[plot]'"
         ) from error
+
+
+def _draw(
+    comparison: "Comparison",
+    path: Path,
+    measure: str,
+    panels: "str | Callable[[Group], str] | None",
+) -> None:
+    from matplotlib.figure import Figure
+
     titles = [_panel(group, panels) for group in comparison.groups] if panels else []
     names = list(dict.fromkeys(titles)) or ["", ""]
     many = len(comparison.groups) > _LEGEND

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_resnet.config.schema import flatten
-from keras_resnet.training.metrics import images_per_second
+from keras_resnet.training.metrics import images_per_second, is_figure
 from keras_resnet.training.workdir import WorkDir
 
 # What evaluations are compared by where they have it; else the first figure beside these.
@@ -96,7 +96,8 @@ def read_run(workdir: WorkDir, name: str) -> RunRecord:
     examples, total = None, None
     if dataset is not None:
         examples = dataset["train_examples"], dataset["eval_examples"]
-        total = examples[0] * config["epochs"] // config["batch_size"]
+        if config["batch_size"] > 0:
+            total = examples[0] * config["epochs"] // config["batch_size"]
     finished, early = _ending(rows, result, total, config["early_stopping.patience"])
     figures = (result if finished else evaluations[-1] if evaluations else None) or {}
     return RunRecord(
@@ -180,11 +181,12 @@ def _mean(rows: Sequence[dict], key: str) -> float | None:
     if not known:
         return None
     values, examples = np.asarray(known, "float64").T
-    return float(values @ examples / examples.sum())
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # of damaged figures
+        return float(values @ examples / examples.sum())
 
 
 def _number(value: Any) -> float | None:
-    return value if type(value) in (int, float) else None
+    return value if is_figure(value) and np.isfinite(value) else None
 
 
 def _read_parameters(workdir: WorkDir) -> int | None:
