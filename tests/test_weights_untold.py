@@ -7,7 +7,7 @@ from model_helpers import images, randomize, run
 from weights_helpers import assert_equal, filled, save_safetensors, tiny, values
 
 import keras_resnet
-from keras_resnet.weights import Checkpoint, WeightsError, WeightsNote, schemes
+from keras_resnet.weights import Checkpoint, WeightsError, WeightsNote, read_weights, schemes
 
 # Of one set of names and shapes, with logits of their own.
 HIDDEN = {"stride_in_1x1": True, "padding": "same", "epsilon": 0.01}
@@ -44,10 +44,14 @@ def test_whole_models_in_h5_files_keep_their_zero_channels(tmp_path):
     np.testing.assert_array_equal(run(loaded, images(model)), run(model, images(model)))
 
 
-def test_described_weights_load_in_keras_and_are_written_again(tmp_path):
+def test_described_weights_load_in_keras_and_are_written_again(tmp_path, monkeypatch):
     model, path = _bottleneck(), tmp_path / "x.weights.h5"
     for _ in range(2):
         model.save_weights(path)
+    # A file that is there and stays keeps what it says.
+    monkeypatch.setattr("builtins.input", lambda prompt="": "n")
+    tiny("ResNet50").save_weights(path, overwrite=False)
+    assert read_weights(path).network["stride_in_1x1"]
     twin = tiny("ResNet50", **HIDDEN)
     plain = keras.Model(twin.inputs, twin.outputs)
     plain.load_weights(path)

@@ -14,7 +14,7 @@ import keras
 from keras_resnet.calibration import Calibration, CalibrationError
 from keras_resnet.layers import keras_internals
 from keras_resnet.models import rematerialization as remat
-from keras_resnet.models.weight_files import describe_in
+from keras_resnet.models.weight_files import describing
 from keras_resnet.preprocessing import Preprocessing
 
 
@@ -197,8 +197,8 @@ class ResNet(keras.Model):
 
     def save_weights(self, filepath: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
         """As `keras.Model` does; a `.weights.h5` file says which network it is of as well."""
-        super().save_weights(filepath, *args, **kwargs)
-        describe_in(filepath, self.get_config())
+        with describing(filepath, self.get_config()):
+            super().save_weights(filepath, *args, **kwargs)
 
     def call(
         self, inputs: Any, training: bool | None = None, mask: Any = None, **kwargs: Any

@@ -1,8 +1,9 @@
 """What files of weights alone (`.weights.h5`) say of their network, beside its arrays."""
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,25 @@ DESCRIBED = ("name", "architecture", "preprocessing", "class_names")
 STORED_DESCRIPTION = "keras_resnet"
 
 
-def describe_in(path: str | os.PathLike, config: Mapping[str, Any]) -> None:
-    """Writes into a local file that Keras just wrote which network its weights are of.
+@contextlib.contextmanager
+def describing(path: str | os.PathLike, config: Mapping[str, Any]) -> Iterator[None]:
+    """Adds to the local file that Keras writes meanwhile which network its weights are of.
 
     Args:
-        path: what `Model.save_weights` was given; nothing happens where that made another kind of
-            file, or one in a bucket.
+        path: what `Model.save_weights` is given; nothing happens where that makes another kind of
+            file or one in a bucket, or where somebody is asked and keeps the file that is there.
         config: of the model.
     """
     file = Path(path)
-    if not file.name.endswith(SUFFIX) or not file.is_file():
+    before = _written_at(file)
+    yield
+    if not file.name.endswith(SUFFIX) or _written_at(file) == before:
         return
     described = {key: config[key] for key in DESCRIBED if config.get(key) is not None}
     content = np.frombuffer(json.dumps(described).encode(), np.uint8)
     with h5py.File(file, "a") as opened:
         opened.create_dataset(STORED_DESCRIPTION, data=content)
+
+
+def _written_at(file: Path) -> int | None:
+    return file.stat().st_mtime_ns if file.is_file() else None
