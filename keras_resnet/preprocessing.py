@@ -4,6 +4,7 @@ Standard library only: the pipeline, the models, the weights and the configs all
 """
 
 import dataclasses
+import math
 import operator
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -261,10 +262,10 @@ def _whole_number(name: str, value: Any) -> int:
 
 def _number(name: str, value: Any) -> float:
     try:
-        if isinstance(value, str):
+        if isinstance(value, str) or not math.isfinite(value):
             raise TypeError
         return float(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise PreprocessingError(f"{name} is {value!r}; it must be a number.") from error
 
 

@@ -20,6 +20,8 @@ from keras_resnet.training.metrics import describe_accuracy
         ({"input_shape": 224}, r"such as \(224, 224, 3\); received 224"),
         ({"input_shape": "224"}, r"such as \(224, 224, 3\); received '224'"),
         ({"input_shape": (224, 224)}, r"1-D network of 224 steps .* \(224, 224, 3\)"),
+        ({"input_shape": (224, 224, 0)}, r"\(224, 224, 0\), where 0 is neither a positive"),
+        ({"input_shape": ("a", 3)}, r"'a' is neither a positive integer nor None"),
         ({"input_tensor": (32, 32, 3)}, r"Keras tensor, .*; received \(32, 32, 3\)"),
         ({"norm": "sync"}, r"`norm` is a dict .*'synchronized': True.*; received 'sync'"),
         ({"projection": "always"}, r"'auto', 'shape' or 'first', received 'always'"),
@@ -43,8 +45,12 @@ def test_include_top_is_a_truth_value(value):
 
 
 def test_the_first_argument_is_no_tensor():
-    with pytest.raises(TypeError, match=r"To build on a tensor: ResNet50\(input_tensor=\.\.\.\)"):
+    with pytest.raises(TypeError, match=r"To build on it: ResNet50\(input_tensor=\.\.\.\)"):
         keras_resnet.ResNet50(keras.Input((64, 64, 3)))
+    with pytest.raises(TypeError, match=r"received a tensor of shape \(2, 64, 64, 3\)\. To build"):
+        keras_resnet.ResNet50(np.zeros((2, 64, 64, 3)))
+    with pytest.raises(TypeError, match=r"received np\.False_\.$"):
+        keras_resnet.ResNet50(np.False_)
     with pytest.raises(TypeError, match=r"no argument 'model_name'\. Did you mean 'name'"):
         keras_resnet.ResNet50(model_name="mine")
     with pytest.raises(ValueError, match=r"`levels` are two numbers, .* received 3"):
@@ -58,8 +64,10 @@ def test_a_1d_network_of_as_many_channels_can_be_built():
 
 def test_class_names_are_one_for_each_output():
     model = small("CifarResNet20")
-    for wrong, message in ((["a"], "needs 5 names.* received 1: a"), ("abcde", "is a list")):
-        with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=r"needs 5 names.* received 1: a"):
+        model.class_names = ["a"]
+    for wrong in ("abcde", 5, dict.fromkeys(range(5), "a")):
+        with pytest.raises(ValueError, match="`class_names` is a list of names, received"):
             model.class_names = wrong
     model.class_names = ["a", "b", "c", "d", "e"]
     # Where the model ends in features there is nothing to count.
@@ -67,6 +75,8 @@ def test_class_names_are_one_for_each_output():
     features.class_names = ["a"]
     with pytest.raises(PreprocessingError, match="lacks image_size"):
         model.preprocessing = {"mean": "x"}
+    with pytest.raises(PreprocessingError, match=r"mean is \(nan, 0, 0\); it must hold one number"):
+        model.preprocessing = {**model.preprocessing, "mean": (float("nan"), 0, 0)}
     with pytest.raises(PreprocessingError, match="lacks image_size"):
         keras_resnet.ResNet(model.inputs, model.outputs, preprocessing={"mean": "x"})
 
@@ -117,6 +127,15 @@ def test_the_old_format_of_keras_is_loaded(tmp_path):
     np.testing.assert_array_equal(run(loaded, images(model)), run(model, images(model)))
 
 
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__(name="mine")
+        self.convolution = keras.layers.Conv2D(4, 3)
+
+    def call(self, x):
+        return self.convolution(x)
+
+
 def test_costs_of_sequential_models():
     convolution = keras.layers.Conv2D(4, 3, use_bias=False)
     for model in (
@@ -130,6 +149,12 @@ def test_costs_of_sequential_models():
     assert profile(wrapped).multiply_adds == profile(ours).multiply_adds
     with pytest.raises(ValueError, match="has not seen its input yet; pass `input_shape`"):
         profile(keras.Sequential([keras.layers.Conv2D(4, 3)]))
+    for wrong, message in (
+        (Subclassed(), "the model 'mine' of the class"),
+        ("ResNet50", "'ResNet"),
+    ):
+        with pytest.raises(TypeError, match=f"functional or sequential .*, received {message}"):
+            profile(wrong, (8, 8, 3))
 
 
 def test_two_backbones_of_one_model():

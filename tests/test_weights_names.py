@@ -200,20 +200,51 @@ def test_what_stands_for_inert_types_is_not_run(tmp_path, torch):
     assert not (tmp_path / "was_here").exists()
 
 
-@pytest.mark.parametrize(("averaged", "taken"), [(0, "model"), (7, "model_ema")])
-def test_averaged_weights_are_taken_once_something_was_averaged(tmp_path, torch, averaged, taken):
+@pytest.mark.parametrize(
+    ("averaged", "taken", "other"),
+    [(0, "model", r"model_ema' \(which has averaged nothing yet\)"), (7, "model_ema", "model'")],
+)
+def test_averaged_weights_are_taken_once_something_was_averaged(
+    tmp_path, torch, averaged, taken, other
+):
     _, arrays = filled()
     state = {name: torch.from_numpy(array) for name, array in arrays.items()}
     average = {f"module.{name}": value + 1 for name, value in state.items()}
     average["n_averaged"] = torch.tensor(averaged)
     torch.save({"model": state, "model_ema": average}, tmp_path / "x.pth")
-    if averaged:
-        with pytest.warns(WeightsNote, match=f"of 2 state dicts '{taken}' was taken, not 'model'"):
-            checkpoint = read_weights(tmp_path / "x.pth")
-    else:
+    said = f"of 2 state dicts '{taken}' was taken, not '{other}"
+    with pytest.warns(WeightsNote, match=said):
         checkpoint = read_weights(tmp_path / "x.pth")
     loaded = values(tiny(weights=checkpoint))["predictions/bias"]
     np.testing.assert_array_equal(loaded, arrays["fc.bias"] + (1 if averaged else 0))
+
+
+def test_what_lies_beside_a_whole_network_can_be_left_out(tmp_path):
+    """Training scripts that are modules, as Lightning's, keep the weights of their loss, too."""
+    _, arrays = filled()
+    arrays = {f"model.{name}": array for name, array in arrays.items()}
+    path = _npz(tmp_path / "x.npz", {**arrays, "criterion.weight": np.ones(5, np.float32)})
+    expected = r"under model\. and has all .* --rename='\^\(criterion\)\.\*=' leaves the rest out"
+    with pytest.raises(WeightsError, match=expected):
+        tiny(weights=path)
+    tiny(weights=read_weights(path, names={"^(criterion).*": ""}))
+    # What may be of the network is not offered to be left out.
+    _npz(path, {**arrays, "model.layer1.0.conv1.bias": np.ones(8, np.float32)})
+    with pytest.raises(WeightsError, match=r"1 unexpected: model\.layer1\.0\.conv1\.bias\. The"):
+        tiny(weights=path)
+
+
+def test_a_prefix_with_slashes(tmp_path):
+    model, arrays = filled()
+    path = _npz(tmp_path / "x.npz", {f"net/{name}": array for name, array in arrays.items()})
+    assert_equal(values(tiny(weights=path)), values(model))
+
+
+def test_torchscript_is_refused_with_what_to_do(tmp_path, torch):
+    module = torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2))
+    module.save(tmp_path / "x.pt")
+    with pytest.raises(WeightsError, match=r"TorchScript program\. Load it with torch\.jit\.load"):
+        read_weights(tmp_path / "x.pt")
 
 
 # Input channels
@@ -241,7 +272,7 @@ def test_weights_for_rgb_in_other_channels(tmp_path, channels):
 
 def test_a_tensor_in_the_place_of_include_top():
     tensor = keras_resnet.ResNet18(include_top=False).input
-    with pytest.raises(TypeError, match=r"To build on a tensor: ResNet50\(input_tensor=\.\.\.\)"):
+    with pytest.raises(TypeError, match=r"To build on it: ResNet50\(input_tensor=\.\.\.\)"):
         keras_resnet.ResNet50(tensor)
     with pytest.raises(TypeError, match="True or False, received 'no'"):
         keras_resnet.ResNet50(include_top="no")

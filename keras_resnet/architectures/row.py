@@ -365,10 +365,12 @@ class Architecture:
 
 
 def _no_truth(name: str, include_top: Any) -> str:
-    message = f"`include_top` of {name} is True or False, received {include_top!r}."
-    if hasattr(include_top, "shape"):  # the call of other packages
-        message += f" To build on a tensor: {name}(input_tensor=...)."
-    return message
+    message = f"`include_top` of {name} is True or False, received"
+    if getattr(include_top, "shape", ()) == ():  # NumPy's truth values have one, too
+        return f"{message} {include_top!r}."
+    # The call of other packages.
+    shape = tuple(include_top.shape)
+    return f"{message} a tensor of shape {shape}. To build on it: {name}(input_tensor=...)."
 
 
 # What is changed in a row; the others are what it is known by.

@@ -4,11 +4,12 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 
 from keras_resnet.architectures import ARCHITECTURES
-from keras_resnet.layers.keras_internals import run_through_graph
+from keras_resnet.layers.keras_internals import is_functional, run_through_graph
 from keras_resnet.models.builder import create_model
 
 
@@ -46,9 +47,11 @@ def profile(model: keras.Model, input_shape: Sequence[int] | None = None) -> Pro
 
     Raises:
         ValueError: if the input's size is open and `input_shape` does not say it, or does not fit.
+        TypeError: if the model is neither functional nor sequential, or has such a model in it.
     """
     if isinstance(model, keras.Sequential):
         model = _functional(model, input_shape)
+    _check_functional(model)
     shape = tuple(model.inputs[0].shape[1:] if input_shape is None else input_shape)
     known = model.inputs[0].shape[1:]
     fits = len(shape) == len(known) and all(
@@ -68,6 +71,15 @@ def profile(model: keras.Model, input_shape: Sequence[int] | None = None) -> Pro
         multiply_adds=sum(counts),
         input_shape=shape,
     )
+
+
+def _check_functional(model: Any) -> None:
+    if not isinstance(model, keras.Model) or not is_functional(model):
+        what = f"the model {model.name!r}" if isinstance(model, keras.Model) else repr(model)
+        raise TypeError(
+            f"A functional or sequential Keras model is profiled, received {what} of the class "
+            f"{type(model).__name__}, whose layers cannot be followed."
+        )
 
 
 def _functional(model: keras.Sequential, input_shape: Sequence[int] | None = None) -> keras.Model:
@@ -95,6 +107,7 @@ def _count(operation, counts: list[int], *args, **kwargs):
     if isinstance(operation, keras.Sequential):
         operation = _functional(operation)
     if isinstance(operation, keras.Model):
+        _check_functional(operation)
         outputs = _walk(operation, keras.tree.flatten(args[0]), counts)
         return outputs[0] if isinstance(outputs, list) and len(outputs) == 1 else outputs
     outputs = operation.compute_output_spec(*args, **kwargs)

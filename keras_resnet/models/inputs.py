@@ -1,5 +1,6 @@
 """The input of a network: its shape found acceptable, and what an image has to become for it."""
 
+import numbers
 from collections.abc import Sequence
 
 import keras
@@ -55,6 +56,13 @@ def _checked_shape(row: Architecture, input_shape) -> tuple[int | None, ...]:
             f"as ({size}, {size}, 3); received {input_shape!r}."
         )
     shape = tuple(input_shape)
+    for size in shape:
+        if size is not None and (
+            isinstance(size, bool) or not isinstance(size, numbers.Integral) or size < 1
+        ):
+            raise ValueError(
+                f"`input_shape` is {shape}, where {size!r} is neither a positive integer nor None."
+            )
     if len(shape) == 2 and shape[0] is not None and shape[0] == shape[1]:
         raise ValueError(
             f"`input_shape` is {shape}, a 1-D network of {shape[0]} steps and {shape[1]} channels. "

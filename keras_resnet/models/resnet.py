@@ -2,10 +2,11 @@
 
 import contextlib
 import copy
+import os
 import sys
 import types
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import keras
@@ -13,6 +14,7 @@ import keras
 from keras_resnet.calibration import Calibration, CalibrationError
 from keras_resnet.layers import keras_internals
 from keras_resnet.models import rematerialization as remat
+from keras_resnet.models.weight_files import describing
 from keras_resnet.preprocessing import Preprocessing
 
 
@@ -84,7 +86,9 @@ class ResNet(keras.Model):
 
     @class_names.setter
     def class_names(self, value: Sequence[Any] | None) -> None:
-        if isinstance(value, (str, bytes)):
+        if not isinstance(value, (Iterable, types.NoneType)) or isinstance(
+            value, (str, bytes, Mapping, Set)
+        ):
             raise ValueError(f"`class_names` is a list of names, received {value!r}.")
         names = None if value is None else [str(name) for name in value]
         outputs = self._classes()
@@ -190,6 +194,11 @@ class ResNet(keras.Model):
         except CalibrationError as error:
             warnings.warn(f"{model.name} comes without calibration: {error}", stacklevel=2)
         return model
+
+    def save_weights(self, filepath: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        """As `keras.Model` does; a `.weights.h5` file says which network it is of as well."""
+        with describing(filepath, self.get_config()):
+            super().save_weights(filepath, *args, **kwargs)
 
     def call(
         self, inputs: Any, training: bool | None = None, mask: Any = None, **kwargs: Any

@@ -124,8 +124,9 @@ def take_over_preprocessing(config: ConfigDict, workdir: WorkDir | None) -> Conf
 
 
 def _may_name_network(weights: str) -> bool:
-    """Whether it is a file of Keras, which may say which network it holds; or a folder."""
-    return weights.endswith((".keras", ".h5")) or not re.search(r"\.\w+$", weights)
+    """Whether it is a file of Keras, a folder or of the hub, which may say the network."""
+    from_hub = weights.startswith("hf://")
+    return from_hub or weights.endswith((".keras", ".h5")) or not re.search(r"\.\w+$", weights)
 
 
 def _with_network(config: ConfigDict, weights: Checkpoint) -> ConfigDict:

@@ -164,6 +164,8 @@ def _check(
         rows = [(slot.name or slot.ours, slot.shape) for slot in absent]
         details = side_by_side(rows, shapes_of(surplus), ("missing", "unexpected"))
     hint = _stem_hint(wanted, arrays) or _shortcut_hint(absent, surplus, naming)
+    if not (hint or missing or misshapen):
+        hint = _outside_hint(list(surplus), naming)
     raise WeightsError(
         f"The weights in {checkpoint.origin} (names of {naming.scheme.title}) are not those of "
         f"{label}: {message}.{hint} The model is unchanged.",
@@ -185,6 +187,17 @@ def _stem_hint(wanted: list[Slot], arrays: dict[str, np.ndarray]) -> str:
                     "--stem=cifar makes it so."
                 )
     return ""
+
+
+def _outside_hint(surplus: list[str], naming: Naming) -> str:
+    """How to leave out what lies beside a network that is whole, such as the weights of a loss."""
+    if not naming.prefix or any(name.startswith(naming.prefix) for name in surplus):
+        return ""
+    pattern = "^(" + "|".join(sorted({re.escape(re.split(r"[./]", n)[0]) for n in surplus})) + ").*"
+    return (
+        f" The network is under {naming.prefix} and has all of its parameters; names="
+        f"{{{pattern!r}: ''}} or --rename='{pattern}=' leaves the rest out."
+    )
 
 
 def _shortcut_hint(absent: list[Slot], surplus: dict[str, np.ndarray], naming: Naming) -> str:

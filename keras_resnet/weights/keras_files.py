@@ -5,7 +5,7 @@ import io
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from keras_resnet.bounds import (
     parse_json,
 )
 from keras_resnet.layers.pad_channels import PLACEMENTS, STORED_PLACEMENT
+from keras_resnet.models.weight_files import STORED_DESCRIPTION
 from keras_resnet.preprocessing import NewerVersionError, Preprocessing
 from keras_resnet.weights import keras_hub_config
 from keras_resnet.weights.checkpoint import Checkpoint, WeightsError
@@ -61,28 +62,47 @@ def read_keras_archive(path: Path) -> Checkpoint:
         raise
     except (zipfile.BadZipFile, KeyError, ValueError, TypeError, OSError, EOFError) as error:
         raise WeightsError(f"{path} is truncated or no .keras file ({error}).") from error
-    try:
-        preprocessing = Preprocessing.from_metadata(config.get("preprocessing"), str(path))
-    except NewerVersionError as error:
-        raise WeightsError(f"{path}: {error}") from error
     checkpoint = _read_layers(weights, Budget(path))
-    checkpoint.preprocessing = preprocessing
-    names = config.get("class_names")
-    is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    checkpoint.class_names = names if is_list else None
-    told = network_of_config(config)
-    settings = {} if told else settings_of_config(config, str(path))
-    told = told or keras_hub_config.network_of(description, str(path))
-    checkpoint.network = {**settings, **told, **checkpoint.network}
-    checkpoint.graph = graph_of(config)
-    first = next((k for n, k in checkpoint.arrays.items() if n in _FIRST_KERNELS), None)
-    if told and first is not None and first.ndim > 2:
-        checkpoint.channels = first.shape[-2]
+    _add_description(checkpoint, config, keras_hub_config.network_of(description, str(path)))
     return checkpoint
 
 
+def _add_description(
+    checkpoint: Checkpoint, config: Mapping[str, Any], told: Mapping[str, Any] | None = None
+) -> None:
+    """Adds what the configuration of a model says: preprocessing and names of classes, if ours.
+
+    Args:
+        checkpoint: the arrays.
+        config: of the model, as Keras stores it.
+        told: fields of `Architecture`, if the configuration is of another library.
+
+    Raises:
+        WeightsError: a later version of this package wrote it.
+    """
+    path = checkpoint.origin
+    try:
+        checkpoint.preprocessing = Preprocessing.from_metadata(config.get("preprocessing"), path)
+    except NewerVersionError as error:
+        raise WeightsError(f"{path}: {error}") from error
+    names = config.get("class_names")
+    is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    checkpoint.class_names = names if is_list else None
+    own = network_of_config(config)
+    settings = {} if own else settings_of_config(config, path)
+    network = own or told or {}
+    checkpoint.network = {**settings, **network, **checkpoint.network}
+    checkpoint.graph = graph_of(config)
+    first = next((k for n, k in checkpoint.arrays.items() if n in _FIRST_KERNELS), None)
+    if network and first is not None and first.ndim > 2:
+        checkpoint.channels = first.shape[-2]
+
+
 def read_keras_weights(path: Path) -> Checkpoint:
-    """Reads a `.weights.h5` file, by the layer names that Keras stores in it."""
+    """Reads a `.weights.h5` file, by the layer names that Keras stores in it.
+
+    Those of this project describe their network, too.
+    """
     return _read_layers(path, Budget(path))
 
 
@@ -103,16 +123,30 @@ def read_legacy_h5(path: Path) -> Checkpoint:
             names = _texts(groups[layer], "weight_names", path)
             for name, key in zip(names, _keys(layer, names), strict=True):
                 arrays[key] = _array(groups[layer], name, budget)
-    network, graph = settings_of_config(config, str(path)), graph_of(config)
-    return Checkpoint(str(path), _rename_classifier(arrays), network=network, graph=graph)
+    checkpoint = Checkpoint(str(path), _rename_classifier(arrays))
+    _add_description(checkpoint, config)
+    return checkpoint
 
 
-def _config_in(text: Any) -> Any:
-    """The model's configuration that old `.h5` files may have beside their weights."""
+def _config_in(text: Any) -> Mapping[str, Any]:
+    """The model's configuration that old `.h5` files may have beside their weights, or nothing."""
     try:
-        return parse_json(text)["config"]
+        config = parse_json(text)["config"]
     except (ValueError, TypeError, KeyError):
-        return None
+        return {}
+    return config if isinstance(config, Mapping) else {}
+
+
+def _description_in(file: h5py.File, budget: Budget) -> Mapping[str, Any]:
+    """What this project's `.weights.h5` files say of their network; nothing of others'."""
+    if not isinstance(file.get(STORED_DESCRIPTION), h5py.Dataset):
+        return {}
+    content = _array(file, STORED_DESCRIPTION, budget)
+    try:
+        description = parse_json(content.tobytes())
+    except ValueError as error:
+        raise WeightsError(f"{budget.path} is broken at {STORED_DESCRIPTION} ({error}).") from error
+    return description if isinstance(description, Mapping) else {}
 
 
 def _keys(layer: str, names: list[str]) -> list[str]:
@@ -136,6 +170,7 @@ def _read_layers(file: Path | io.BytesIO, budget: Budget) -> Checkpoint:
 
     arrays = {}
     with _open(file, budget) as opened:
+        description = _description_in(opened, budget)
         opened.visititems(visit)
         # Their names count the layers of each class as the model has them, but lie sorted as text.
         groups.sort(key=lambda group: _by_numbers(group.name))
@@ -151,7 +186,10 @@ def _read_layers(file: Path | io.BytesIO, budget: Budget) -> Checkpoint:
                 variables = _WITHOUT_STATISTICS
             for number, variable in enumerate(variables):
                 arrays[f"{layer}/{variable}"] = _array(group, str(number), budget)
-    return Checkpoint(str(path), arrays, network=network)
+    checkpoint = Checkpoint(str(path), arrays, network=network)
+    if description:
+        _add_description(checkpoint, description)
+    return checkpoint
 
 
 def _by_numbers(name: str) -> list[str | int]:

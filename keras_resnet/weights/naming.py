@@ -11,7 +11,7 @@ from keras_resnet.weights import schemes
 from keras_resnet.weights.checkpoint import LISTED, Checkpoint, WeightsError
 from keras_resnet.weights.schemes import NameScheme
 
-_PARTS_BEFORE = r"((?:[\w-]+\.)*?)"
+_PARTS_BEFORE = r"((?:[\w-]+[./])*?)"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,15 +15,20 @@ from keras_resnet.layers import PadChannels
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.weights import schemes
 from keras_resnet.weights.checkpoint import Checkpoint, WeightsError, note
+from keras_resnet.weights.conventions import note_untold, told_by_library
 from keras_resnet.weights.naming import Naming, naming_of
 from keras_resnet.weights.row_shapes import advice, told_by_shapes
-from keras_resnet.weights.written_layers import layers_of_file
+from keras_resnet.weights.timm_networks import TIMM_NETWORKS
 
 FIELDS = CHANGEABLE - {"bottleneck"}  # which is another way to say `block`
 # Fields without effect on trained weights: a network keeps its own.
 OF_TRAINING = {"dropout_rate", "block_dropout_rate", "drop_path_rate"}
 # Fields that say what trained weights mean.
 _MEANING = FIELDS - {"classes", *OF_TRAINING, *Preprocessing.names()}
+_OTHERWISE_NAMED = (
+    "If it is one of them under a name of your own, load the file from a folder without that "
+    "config.json and name it, such as --model=ResNet50."
+)
 _SMALL = 2048  # a number up to this needs no array of such a size: the side of an image
 
 
@@ -38,6 +43,11 @@ def row_of(checkpoint: Checkpoint) -> Architecture:
         reference = checkpoint.architecture
         theirs = (row.name for row in ARCHITECTURES.values() if reference == row.reference != "")
         name = next(theirs, None)
+    if name not in ARCHITECTURES and checkpoint.architecture is not None:
+        raise WeightsError(
+            f"{checkpoint.origin} is of {checkpoint.architecture!r}, as the config.json beside it "
+            f"says, and no network here is that. {_OTHERWISE_NAMED}"
+        )
     if name not in ARCHITECTURES:
         raise WeightsError(
             f"{checkpoint.origin} does not say which network its weights are for: "
@@ -136,6 +146,12 @@ def network_for(row: Architecture, checkpoint: Checkpoint, given: Collection[str
         for key, value in checkpoint.network.items()
         if key not in left_out and named == row.name and getattr(row, key) != value
     }
+    implied = told_by_library(row, checkpoint)
+    told |= {
+        key: value
+        for key, value in implied.items()
+        if key not in {*left_out, *checkpoint.network} and getattr(row, key) != value
+    }
     row = _changed(row, told, checkpoint)
     if checkpoint.match == "order" or naming_of(checkpoint) is None:
         by_shapes = told_by_shapes(row, checkpoint, given)
@@ -149,7 +165,7 @@ def network_for(row: Architecture, checkpoint: Checkpoint, given: Collection[str
         changes = ", ".join(f"{key}={value!r}" for key, value in told.items())
         note(f"{checkpoint.origin} is of {row.name} with {changes}: so is the model.")
     _note_overruled(row, checkpoint, given)
-    _note_untold(row, checkpoint, given)
+    note_untold(row, checkpoint, given)
     return row
 
 
@@ -167,20 +183,6 @@ def _note_overruled(row: Architecture, checkpoint: Checkpoint, given: Collection
                 f"{checkpoint.origin} seems to be of a network with {key}={value!r}; the model has "
                 f"{key}={own!r}, as you say. If the accuracy is far off, leave that out."
             )
-
-
-def _note_untold(row: Architecture, checkpoint: Checkpoint, given: Collection[str]) -> None:
-    """Says what somebody's own network in Keras leaves open, of which a file has weights alone."""
-    if checkpoint.match != "order" or schemes.by_order(checkpoint.arrays).torch_layout:
-        return
-    told = layers_of_file(checkpoint).keys() <= checkpoint.graph.keys()
-    if not told and not {"padding", "epsilon"} <= {*given}:
-        note(
-            f"{checkpoint.origin} does not say the padding and epsilon of all its layers: taken "
-            f"are padding={row.padding!r} and epsilon={row.epsilon}; Keras' own are 'same' and "
-            "0.001. Say padding= and epsilon=, or --padding= and --epsilon=. The .keras file of a "
-            "model without layers of one's own says both."
-        )
 
 
 def _same(row: Architecture, other: Architecture) -> bool:
@@ -215,8 +217,8 @@ def check_architecture(checkpoint: Checkpoint, variant: str) -> None:
     Raises:
         WeightsError: if the file names another network of timm's or torchvision's.
     """
-    if checkpoint.architecture is None:
-        return
+    if checkpoint.architecture is None or checkpoint.architecture in TIMM_NETWORKS:
+        return  # or `checkpoint.network` says which
     known = {
         row.reference: name
         for name, row in ARCHITECTURES.items()
@@ -229,7 +231,7 @@ def check_architecture(checkpoint: Checkpoint, variant: str) -> None:
     advice = f"create_model({theirs!r}) takes them" if theirs else "no variant here is that"
     raise WeightsError(
         f"The weights in {checkpoint.origin} are of {checkpoint.architecture!r}, {variant} is "
-        f"{expected!r}: {advice}."
+        f"{expected!r}: {advice}.{'' if theirs else f' {_OTHERWISE_NAMED}'}"
     )
 
 

@@ -1,6 +1,7 @@
 """Which network a `.keras` file of this project holds, out of its configuration alone."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from keras_resnet.architectures import ARCHITECTURES
@@ -9,7 +10,7 @@ from keras_resnet.architectures.description import fields_of
 _BLOCK_LAYER = re.compile(r"stage(\d+)_block(\d+)_(\w+)")
 
 
-def network_of_config(config: dict[str, Any]) -> dict[str, Any]:
+def network_of_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of `Architecture` with the `name` of their row; empty for a model of somebody else.
 
     Args:
@@ -19,7 +20,7 @@ def network_of_config(config: dict[str, Any]) -> dict[str, Any]:
     return fields_of(config.get("architecture")) or _by_layers(config)
 
 
-def _by_layers(config: dict[str, Any]) -> dict[str, Any]:
+def _by_layers(config: Mapping[str, Any]) -> dict[str, Any]:
     rows = {name.lower(): row for name, row in ARCHITECTURES.items()}
     layers = config.get("layers")
     row = rows.get(str(config.get("name")))

@@ -6,6 +6,7 @@ from typing import Any
 
 from keras_resnet.preprocessing import Preprocessing, PreprocessingError
 from keras_resnet.weights.checkpoint import Checkpoint, WeightsError
+from keras_resnet.weights.timm_networks import TIMM_NETWORKS
 
 _NEEDED = ("input_size", "crop_pct", "interpolation", "mean", "std")
 # timm's crop_mode -> our rule of resizing.
@@ -20,6 +21,9 @@ def read_config(checkpoint: Checkpoint, config: Mapping[str, Any], path: Path) -
     """
     pretrained = config.get("pretrained_cfg", config)
     checkpoint.architecture = config["architecture"]
+    if checkpoint.architecture in TIMM_NETWORKS:
+        name, changed = TIMM_NETWORKS[checkpoint.architecture]
+        checkpoint.network = {"name": name, **changed}
     names = pretrained.get("label_names") or config.get("label_names")
     checkpoint.class_names = [str(name) for name in names] if names else None
     if all(key in pretrained for key in _NEEDED):

@@ -77,16 +77,19 @@ def read_state(torch: types.ModuleType, path: Path) -> dict[str, np.ndarray]:
         Exception
     ) as error:  # torch raises UnpicklingError, RuntimeError, EOFError, KeyError, ...
         raise WeightsError(_failure(path, error)) from error
-    found = list(_states(content, ""))
+    unused: list[str] = []
+    found = list(_states(content, "", unused))
     if not found:
         raise WeightsError(
             f"{path} holds no state dict: no mapping of names to tensors, alone or under "
             f"{', '.join(map(repr, STATES))}."
         )
     where, state = found[0]
-    if len(found) > 1:
-        others = ", ".join(repr(name) for name, _ in found[1:])
-        note(f"{path}: of {len(found)} state dicts {where!r} was taken, not {others}.")
+    others = [repr(name) for name, _ in found[1:]]
+    others += [f"{name!r} (which has averaged nothing yet)" for name in unused]
+    if others:
+        number = 1 + len(others)
+        note(f"{path}: of {number} state dicts {where!r} was taken, not {', '.join(others)}.")
     return {name: _to_numpy(torch, name, tensor, budget) for name, tensor in state.items()}
 
 
@@ -116,11 +119,12 @@ def _check_pickles(path: Path) -> None:
 
 
 def _states(
-    content: Any, where: str, seen: set[int] | None = None
+    content: Any, where: str, unused: list[str], seen: set[int] | None = None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every state dict with the keys that lead to it, the one to take first.
 
-    Each mapping counts once: one that holds itself, or another twice, would have no end.
+    The keys of averages of nothing go to `unused`. Each mapping counts once: one that holds itself,
+    or another twice, would have no end.
     """
     seen = set() if seen is None else seen
     if not isinstance(content, Mapping) or id(content) in seen or len(seen) >= _MAPPINGS:
@@ -129,7 +133,7 @@ def _states(
     inner = [
         found
         for key in STATES
-        for found in _states(content.get(key), f"{where}.{key}".removeprefix("."), seen)
+        for found in _states(content.get(key), f"{where}.{key}".removeprefix("."), unused, seen)
     ]
     yield from inner
     tensors = {
@@ -139,8 +143,11 @@ def _states(
     }
     averaged = tensors.get(_AVERAGED)
     never_averaged = averaged is not None and averaged.numel() == 1 and not int(averaged)
-    if tensors and not inner and not never_averaged:
-        yield where, tensors
+    if tensors and not inner:
+        if never_averaged:
+            unused.append(where)
+        else:
+            yield where, tensors
 
 
 def _failure(path: Path, error: Exception) -> str:
@@ -150,6 +157,11 @@ def _failure(path: Path, error: Exception) -> str:
             f"{path} was refused: it holds more than tensors ({wanted[1]}), and unpickling that "
             "could run any code. If you trust where it comes from, load it in PyTorch and save "
             "its state dict alone."
+        )
+    if "TorchScript" in str(error):
+        return (
+            f"{path} was refused: it is a TorchScript program. Load it with torch.jit.load in "
+            "PyTorch and save its state dict alone: torch.save(model.state_dict(), FILE)."
         )
     return f"{path} is truncated or no PyTorch file of tensors ({one_line(error)})."
 

@@ -15,7 +15,7 @@ class Case:
 
     Attributes:
         name: of the case and of its file in `logits/`.
-        variant: our name.
+        variant: our name, "" if `keras_resnet.weights.timm_networks` has it.
         library: "torchvision", "timm" or "keras.applications".
         model: name of the model there.
         arguments: further arguments of our `create_model`.
@@ -70,6 +70,18 @@ TIMM_V2 = {
     "zero_pad_pool": False,
     "epsilon": 1e-5,
 }
+
+# timm's names in `keras_resnet.weights.timm_networks`, which has our row and what differs.
+TIMM_CHANGED_FAST = ("resnet26", "resnet50s", "resnetv2_18d", "seresnext26d_32x4d")
+TIMM_CHANGED = (
+    *TIMM_CHANGED_FAST,
+    *("resnet50_gn", "resnet50c", "resnet101c", "resnet152c", "resnet101s", "resnet152s"),
+    *("resnext50d_32x4d", "resnext101_32x4d", "resnext101_32x16d"),
+    *("seresnet152d", "seresnet200d", "seresnet269d", "seresnext50_32x4d", "seresnext101_32x4d"),
+    *("seresnext101_32x8d", "seresnext101_64x4d", "seresnext101d_32x8d"),
+    *("resnetv2_34d", "resnetv2_50", "resnetv2_101", "resnetv2_152"),
+    *("resnetv2_50d", "resnetv2_101d", "resnetv2_152d", "resnetv2_50d_gn"),
+)  # all but one of half a billion parameters
 
 CASES: dict[str, Case] = {
     case.name: case
@@ -139,6 +151,10 @@ CASES: dict[str, Case] = {
             "resnetv2_50x1_bit",
             arguments={"output_stride": 8},
             library_arguments={"output_stride": 8},
+        ),
+        *(
+            Case(f"timm-{name}", "", "timm", name, sizes=(97,), slow=name not in TIMM_CHANGED_FAST)
+            for name in TIMM_CHANGED
         ),
     )
 }
