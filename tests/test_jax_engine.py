@@ -208,7 +208,7 @@ def test_killed_at_random_moments_it_ends_the_same(kills, tmp_path):
                 "distributed__process_id": 1,
                 "connect_timeout": 3,
             },
-            "no meeting at 127.0.0.1:1 within config.connect_timeout=3 s",
+            "no answer from process 0 at 127.0.0.1:1 within config.connect_timeout=3 s",
         ),
         (
             {
@@ -239,4 +239,5 @@ def test_processes_with_different_configs_do_not_begin(tmp_path):
     for process in processes:
         output, _ = process.communicate(timeout=300)
         assert process.returncode == 1, output
-        assert "process 0 has config.batch_size=32, process 1 has 64" in output
+        assert "config.batch_size is 32 here and 64 there" in output
+        assert "process 0 (here) and process 1 (there)" in output

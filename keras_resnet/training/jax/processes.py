@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from keras_resnet.errors import UsageError, UserError
 from keras_resnet.training.introduction import introduction_of
+from keras_resnet.training.jax.rendezvous import meet
 
 # A process that has not been heard of for so long is lost, and the others end.
 HEARTBEAT_SECONDS = 60
@@ -50,21 +51,37 @@ def join(config: ConfigDict) -> None:
     if jax.distributed.is_initialized():
         return
     options = _options(config)
-    where = options.get("coordinator_address", "the coordinator that the cluster names")
+    if options:
+        meet(
+            options["coordinator_address"],
+            options["num_processes"],
+            options["process_id"],
+            config.connect_timeout,
+            introduction_of(config),
+        )
+    _initialize(config, **options)
+    if not options:  # the cluster knows who they are, and we not yet
+        _check_introductions(introduction_of(config))
+
+
+def _initialize(config: ConfigDict, **options: Any) -> None:
+    """Starts JAX's own service; all processes are there, or the cluster has started them."""
     try:
         jax.distributed.initialize(
-            initialization_timeout=max(int(config.connect_timeout), 1),
+            initialization_timeout=max(int(config.connect_timeout), 30),
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
             **options,
         )
-    except (RuntimeError, ValueError) as error:
+    except RuntimeError as error:
         raise UserError(
-            f"strategy=multi_worker: no meeting at {where} within "
-            f"config.connect_timeout={config.connect_timeout:g} s ({_first_line(error)}). Start "
-            "the same command in every process, with config.distributed.num_processes the same "
-            "and process_id from 0 on"
+            f"strategy={config.strategy}: the processes did not meet ({_first_line(error)}); start "
+            "the same command in every process"
         ) from error
-    _check_introductions(introduction_of(config))
+    except ValueError as error:
+        raise UsageError(
+            f"strategy={config.strategy}: nothing says which processes take part ({error}). Start "
+            "them with srun, or set config.distributed.coordinator, .num_processes and .process_id"
+        ) from error
 
 
 def join_pod(config: ConfigDict) -> None:
@@ -73,17 +90,9 @@ def join_pod(config: ConfigDict) -> None:
         join(config)
         return
     try:
-        jax.distributed.initialize(
-            initialization_timeout=max(int(config.connect_timeout), 1),
-            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-        )
-    except ValueError:  # it is none
+        _initialize(config)
+    except UsageError:  # this TPU is of one host
         return
-    except RuntimeError as error:
-        raise UserError(
-            f"strategy=tpu: the hosts of this TPU did not meet ({_first_line(error)}); start the "
-            "same command on every host"
-        ) from error
     _check_introductions(introduction_of(config))
 
 

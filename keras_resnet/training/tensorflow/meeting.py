@@ -17,11 +17,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from keras_resnet.errors import UserError
+from keras_resnet.training.spoken import WORD, Line, differences
 from keras_resnet.training.tensorflow.cluster import Cluster
 
-_WORD = "keras_resnet"  # so that nobody else's JSON is taken for an introduction
 _HEARD = b"heard\n"
-_LONGEST = 2**20  # bytes of an introduction
 _PATIENCE = 5.0  # seconds for one call
 _PAUSE = 0.2  # seconds until the next call at a host that has not answered
 
@@ -81,11 +80,7 @@ class _Meeting:
         introduced = [one for one in self.cluster.addresses if one in self.introductions]
         for address in introduced:
             theirs = self.introductions[address]
-            differing = [
-                f"{key} is {self.introduction.get(key)!r} here and {theirs.get(key)!r} there"
-                for key in sorted({*self.introduction, *theirs})
-                if self.introduction.get(key) != theirs.get(key)
-            ]
+            differing = differences(self.introduction, theirs)
             if differing:
                 raise UserError(
                     f"strategy=multi_worker: this host and {address} do not train the same: "
@@ -107,7 +102,7 @@ class _Meeting:
         with connection:
             self.reasons[address] = "something else than keras-resnet answers there"
             with contextlib.suppress(OSError, ValueError):
-                line = _Line(connection, patience)
+                line = Line(connection, patience)
                 line.send(self._ours())
                 theirs = _read_introduction(line.receive())
                 line.send(_HEARD)
@@ -116,7 +111,7 @@ class _Meeting:
     def answer(self, connection: socket.socket) -> None:
         """Answers one call; whoever does not speak as our hosts do is not heard."""
         with connection, contextlib.suppress(OSError, ValueError):
-            line = _Line(connection, _PATIENCE)
+            line = Line(connection, _PATIENCE)
             theirs = _read_introduction(line.receive())
             line.send(self._ours())
             if line.receive() == _HEARD:
@@ -124,7 +119,7 @@ class _Meeting:
 
     def _ours(self) -> bytes:
         ours = self.cluster.addresses[self.cluster.index]
-        said = {"word": _WORD, "address": ours, "values": self.introduction}
+        said = {"word": WORD, "address": ours, "values": self.introduction}
         return json.dumps(said).encode() + b"\n"
 
     def _note(self, address: str, introduction: dict[str, Any]) -> None:
@@ -169,37 +164,9 @@ class _Meeting:
             call.join(_PATIENCE)
 
 
-class _Line:
-    """Lines of text over a connection, all of them within `patience` seconds."""
-
-    def __init__(self, connection: socket.socket, patience: float):
-        self.connection, self.end = connection, time.monotonic() + patience
-        self.received = b""
-
-    def _set_time_out(self) -> None:
-        left = self.end - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        self.connection.settimeout(left)
-
-    def send(self, line: bytes) -> None:
-        self._set_time_out()
-        self.connection.sendall(line)
-
-    def receive(self) -> bytes:
-        while b"\n" not in self.received:
-            self._set_time_out()
-            part = self.connection.recv(2**16)
-            if not part or len(self.received) > _LONGEST:
-                raise ConnectionError
-            self.received += part
-        line, _, self.received = self.received.partition(b"\n")
-        return line + b"\n"
-
-
 def _read_introduction(line: bytes) -> dict[str, Any]:
     said = json.loads(line)
-    if not isinstance(said, dict) or said.get("word") != _WORD:
+    if not isinstance(said, dict) or said.get("word") != WORD:
         raise ValueError("not one of our hosts")
     if not isinstance(said.get("address"), str) or not isinstance(said.get("values"), dict):
         raise ValueError("not an introduction")
