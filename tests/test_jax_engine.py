@@ -241,3 +241,27 @@ def test_processes_with_different_configs_do_not_begin(tmp_path):
         assert process.returncode == 1, output
         assert "config.batch_size is 32 here and 64 there" in output
         assert "process 0 (here) and process 1 (there)" in output
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_lost_process_ends_the_others_in_a_line(killed, tmp_path):
+    address = f"127.0.0.1:{free_ports(1)[0]}"
+    options = {"distributed__coordinator": address, "distributed__num_processes": 2}
+    processes = [
+        start(tmp_path / "run", **options, distributed__process_id=index, epochs=5000)
+        for index in range(2)
+    ]
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + 300
+    while not (metrics.exists() and '"eval"' in metrics.read_text()):
+        assert time.monotonic() < deadline
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.5)
+    processes[killed].kill()
+    output, _ = processes[1 - killed].communicate(timeout=60)
+    processes[killed].communicate()
+    assert processes[1 - killed].returncode == 1, output
+    assert "is lost" in output
+    assert "start the same command in every process again" in output
+    assert "Check failure stack trace" not in output

@@ -4,11 +4,14 @@ Every process calls the functions that settle something at the same places. With
 settled at once.
 """
 
+import atexit
 import contextlib
 import json
 import os
 import re
+import sys
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -16,9 +19,10 @@ import numpy as np
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from keras_resnet.errors import UsageError, UserError
+from keras_resnet.errors import Interrupted, UsageError, UserError
 from keras_resnet.training.introduction import introduction_of
 from keras_resnet.training.jax.rendezvous import meet
+from keras_resnet.training.jax.watch import Watch, end_process, lay_lines
 
 # A process that has not been heard of for so long is lost, and the others end.
 HEARTBEAT_SECONDS = 60
@@ -28,6 +32,7 @@ _LOST = re.compile(
     r"Gloo|NCCL|coordination service|peer",
     re.IGNORECASE,
 )
+_failed = False  # whether this process ends with an error of its own
 _KEYS = ("coordinator", "num_processes", "process_id")
 
 
@@ -60,6 +65,8 @@ def join(config: ConfigDict) -> None:
             introduction_of(config),
         )
     _initialize(config, **options)
+    host = options.get("coordinator_address", "").rpartition(":")[0]
+    _watch_the_others(host.strip("[]"))
     if not options:  # the cluster knows who they are, and we not yet
         _check_introductions(introduction_of(config))
 
@@ -93,6 +100,7 @@ def join_pod(config: ConfigDict) -> None:
         _initialize(config)
     except UsageError:  # this TPU is of one host
         return
+    _watch_the_others("")
     _check_introductions(introduction_of(config))
 
 
@@ -128,13 +136,38 @@ def that_differ(digest: bytes) -> list[str]:
     return [_name(index) for index in range(len(rows)) if (rows[index] != mine).any()]
 
 
+def _watch_the_others(host: str) -> None:
+    """Ends this process where another one is lost, and tells the others how this one ends."""
+    lines = lay_lines(jax.process_index(), jax.process_count(), host)
+    watch = Watch(lines, partial(end_process, count=jax.process_count()))
+    atexit.register(_leave, watch)  # before JAX takes its leave
+
+
+def _leave(watch: Watch) -> None:
+    """Tells the others how this process ends; after a failure without JAX, which waits for them."""
+    watch.leave(done=not _failed)
+    if _failed:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(1)
+
+
 @contextlib.contextmanager
 def explain_lost_processes() -> Iterator[None]:
-    """Turns JAX's error about a process that went away into a UserError."""
+    """Turns JAX's error about a process that went away into a UserError.
+
+    What else goes wrong inside is this process's own failure, which the others hear of.
+    """
+    global _failed
     try:
         yield
-    except (jax.errors.JaxRuntimeError, RuntimeError) as error:
-        if not several() or not _LOST.search(str(error)):
+    except Interrupted:  # all end
+        raise
+    except Exception as error:
+        _failed = True
+        lost = isinstance(error, RuntimeError) and several() and _LOST.search(str(error))
+        if not lost:
             raise
         raise UserError(
             f"engine=jax: another of the {jax.process_count()} processes is lost "
