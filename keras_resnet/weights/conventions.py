@@ -30,6 +30,9 @@ def told_by_library(row: Architecture, checkpoint: Checkpoint) -> dict[str, Any]
     if naming is None:
         return {}
     if naming.scheme is schemes.KERAS_APPLICATIONS:
+        # Networks of others under these names do without its biases, or say their settings.
+        if "conv1_conv/bias" not in naming.arrays or checkpoint.graph or row.block != "bottleneck":
+            return {}
         preactivation = any(name.startswith("post_bn/") for name in naming.arrays)
         theirs = ARCHITECTURES[_KERAS_V2 if preactivation else _KERAS_V1]
     elif naming.scheme is schemes.TIMM_V2 and not row.weight_standardization:
