@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from keras_resnet.config import default_config
-from keras_resnet.training.tensorflow import losses
+from keras_resnet.training import losses
 
 CLASSES = 5
 LABELS = np.array([0, 3, 2, 2], "int32")
