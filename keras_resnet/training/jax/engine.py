@@ -24,6 +24,7 @@ from keras_resnet.training.host_batches import batches_to_evaluate, batches_to_t
 from keras_resnet.training.jax import processes
 from keras_resnet.training.jax.batches import ConstantBatches, DeviceBatches
 from keras_resnet.training.jax.devices import make_mesh, resolve_precision
+from keras_resnet.training.jax.evaluation import EvaluationSteps
 from keras_resnet.training.jax.mesh import EVERYWHERE, describe
 from keras_resnet.training.jax.step import State, Steps
 from keras_resnet.training.network import build_model
@@ -90,7 +91,8 @@ class JaxEngine(Engine):
             plateau.variable if plateau else None,
             class_weights,
         )
-        self.steps = self._make_steps()
+        self.steps = self._make_steps() if trains else None
+        self.evaluations = EvaluationSteps(self.model, self.mesh, config)
         self._frozen_steps: Steps | None = None
         self._norms: dict[str, float] = {}
 
@@ -149,6 +151,7 @@ class JaxEngine(Engine):
 
     def _stage(self, frozen: bool) -> Steps:
         """Returns the compiled steps of a stage; those of the first one leave the body alone."""
+        assert self.steps is not None  # built to train
         if not self._staged:
             return self.steps
         # What is trainable is asked when steps are made, and when they are traced.
@@ -167,7 +170,7 @@ class JaxEngine(Engine):
     def evaluate(self, batches: DeviceBatches, steps: int, every: int = 1) -> Evaluated:
         weights = [variable.value for variable in self.model.variables]
         with explain_broken_images(batches.host_batches.source, partial(batches.example_ids, 1)):
-            return self.steps.evaluate(weights, batches, steps, every)
+            return self.evaluations.run(weights, batches, steps, every)
 
     # ---- State --------------------------------------------------------------------------------
 

@@ -3,8 +3,13 @@
 It and the step that uses it know no TensorFlow, so that preflight can compile them beside libtpu.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from keras_resnet.layers.replicas import replica_axis
 
 AXIS = "data"
 EVERYWHERE = PartitionSpec()
@@ -32,3 +37,21 @@ def over_examples(parts: int) -> PartitionSpec:
 def split_over(mesh: Mesh, parts: int = 1) -> NamedSharding:
     """Returns how a batch of so many parts lies on the devices."""
     return NamedSharding(mesh, over_examples(parts))
+
+
+def on_all(mesh: Mesh, step: Callable, specs: tuple, **options: Any) -> Any:
+    """Compiles what a replica does; what it returns is the same on all of them.
+
+    Args:
+        mesh: of the replicas.
+        step: of one of them, on its own part of the arguments.
+        specs: how each argument lies on the devices.
+        **options: of `jax.jit`.
+    """
+
+    def traced(*args):
+        with replica_axis(AXIS):
+            return step(*args)
+
+    mapped = jax.shard_map(traced, mesh=mesh, in_specs=specs, out_specs=EVERYWHERE, check_vma=False)
+    return jax.jit(mapped, **options)

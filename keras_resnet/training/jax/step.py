@@ -6,8 +6,7 @@ added up over the axis inside the program, where XLA can overlap that with compu
 donated, so that no second copy of it lies on the devices.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,19 +17,15 @@ from jax.sharding import Mesh, NamedSharding
 from keras.optimizers import LossScaleOptimizer
 from ml_collections import ConfigDict
 
-from keras_resnet.layers import NormalizeImages
 from keras_resnet.layers.keras_internals import layers_within
-from keras_resnet.layers.replicas import replica_axis
 from keras_resnet.training import mixing
 from keras_resnet.training.counting import counting_of
-from keras_resnet.training.engine import Evaluated
 from keras_resnet.training.gradient_blocks import block_names, block_of, norms_of_blocks
+from keras_resnet.training.jax.evaluation import IN_FLIGHT
 from keras_resnet.training.jax.loss_scale import update_scaled
-from keras_resnet.training.jax.mesh import AXIS, EVERYWHERE, device_kind, over_examples
+from keras_resnet.training.jax.mesh import AXIS, EVERYWHERE, device_kind, on_all, over_examples
+from keras_resnet.training.jax.normalization import normalization_of
 from keras_resnet.training.losses import example_losses, example_weights
-
-# Steps that are handed to the devices before the host waits for the one so many before.
-_IN_FLIGHT = 2
 
 
 class State(NamedTuple):
@@ -50,12 +45,11 @@ class State(NamedTuple):
 
 
 class Steps:
-    """The compiled training and evaluation steps of one model.
+    """The compiled training step of one model.
 
     Args:
         model: maps normalized float images [b, h, w, 3] to logits [b, classes].
-        optimizer: a Keras optimizer, built for the model's trainable variables; None evaluates
-            only.
+        optimizer: a Keras optimizer, built for the model's trainable variables.
         mesh: of all devices, with the axis AXIS.
         config: reads `batch_size`, `accumulate_steps`, `loss`, `ema`, `data.multi_label` and
             `log_gradient_norms`.
@@ -91,32 +85,14 @@ class Steps:
         self._moving = [id(variable) in moving for variable in self.rest]
         self.averaged = list(averaged)
         self._averaged = _places(averaged, self.trained, self.rest)
-        self._normalized = NormalizeImages(
-            model.preprocessing.mean,
-            model.preprocessing.std,
-            model.preprocessing.channel_order,
-            "channels_last",
-        )
+        self._normalize = normalization_of(model)
         logs_norms = config.log_gradient_norms == "on" or (
             config.log_gradient_norms == "auto" and device_kind(mesh) == "CPU"
         )
         self._blocks = [block_of(variable.path) for variable in self.trained if logs_norms]
         self.norm_names = block_names(self._blocks)
         specs = (EVERYWHERE, EVERYWHERE, over_examples(config.accumulate_steps), EVERYWHERE)
-        self._train = self._on_all(self.train_step, specs, donate_argnums=0)
-        self._evaluate: dict[int, Callable] = {}
-
-    def _on_all(self, step: Callable, specs: tuple, **options: Any) -> Any:
-        """Compiles what a replica does; what it returns is the same on all of them."""
-
-        def traced(*args):
-            with replica_axis(AXIS):
-                return step(*args)
-
-        mapped = jax.shard_map(
-            traced, mesh=self.mesh, in_specs=specs, out_specs=EVERYWHERE, check_vma=False
-        )
-        return jax.jit(mapped, **options)
+        self._train = on_all(self.mesh, self.train_step, specs, donate_argnums=0)
 
     # ---- Training -----------------------------------------------------------------------------
 
@@ -141,8 +117,8 @@ class Steps:
             batch = next(batches)
             self.latest, sums, norms = self._train(self.latest, rate, batch, index == steps - 1)
             counted.append(sums)
-            if index >= _IN_FLIGHT:
-                counted[index - _IN_FLIGHT].block_until_ready()
+            if index >= IN_FLIGHT:
+                counted[index - IN_FLIGHT].block_until_ready()
         return np.stack([np.asarray(sums) for sums in counted]), np.asarray(norms)
 
     def lower(self, batch: dict[str, Any]) -> Any:
@@ -292,41 +268,6 @@ class Steps:
         variables = self.optimizer.variables
         scale = self.optimizer.dynamic_scale
         return next(x for v, x in zip(variables, state.optimizer, strict=True) if v is scale)
-
-    # ---- Evaluation ---------------------------------------------------------------------------
-
-    def evaluate(self, weights: list, batches: Iterator[Any], steps: int, every: int) -> Evaluated:
-        """Evaluates `steps` batches with the values of `model.variables`; as `Engine.evaluate`."""
-        if every not in self._evaluate:
-            # The examples' rows are gathered, as every host wants them all.
-            step = partial(self.evaluate_step, every=every)
-            self._evaluate[every] = self._on_all(step, (EVERYWHERE, over_examples(1)))
-        found: list[Evaluated] = []
-        for index in range(steps):
-            found.append(self._evaluate[every](weights, next(batches)))
-            if index >= _IN_FLIGHT:
-                found[index - _IN_FLIGHT].sums.block_until_ready()
-        arrays = [Evaluated(*map(np.asarray, one)) for one in found]
-        sums = np.stack([one.sums for one in arrays])
-        rest = (np.concatenate(values) for values in zip(*(one[1:] for one in arrays), strict=True))
-        return Evaluated(sums, *rest)
-
-    def evaluate_step(self, weights: list, batch: dict[str, Any], every: int = 1) -> Evaluated:
-        """One replica's part of an evaluation step; what it returns is of all replicas."""
-        mapping = list(zip(self.model.variables, weights, strict=True))
-        with keras.StatelessScope(state_mapping=mapping):
-            logits = self.model(self._normalize(batch["image"]), training=False)
-        losses = example_losses(self.config.loss, batch["label"], logits)
-        rows = self.counting.rows(batch["label"], logits, batch["mask"])
-        sums = self.counting.sums(losses, batch["label"], logits, batch["mask"])
-        of_examples = (rows, logits.astype("float32")[::every], rows[::every])
-        return Evaluated(
-            jax.lax.psum(sums, AXIS),
-            *(jax.lax.all_gather(values, AXIS, tiled=True) for values in of_examples),
-        )
-
-    def _normalize(self, images: Any) -> Any:
-        return self._normalized(images).astype(self.model.compute_dtype)
 
 
 def _moving_statistics(model: keras.Model) -> Iterator[keras.Variable]:
