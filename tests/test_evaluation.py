@@ -152,7 +152,11 @@ def test_tflite_predicts_with_its_own_description(model, photos, tmp_path):
 
 def test_weights_that_name_their_network(photos, tmp_path):
     made = tiny_classifier()
-    made.save_weights(tmp_path / "x.weights.h5")
+    made.save_weights(tmp_path / "ours.weights.h5")
+    expected = keras_resnet.evaluate(made, photos)
+    found = keras_resnet.evaluate(tmp_path / "ours.weights.h5", photos)
+    np.testing.assert_array_equal(found.predictions, expected.predictions)
+    keras.Model.save_weights(made, tmp_path / "x.weights.h5")  # as of any model
     with pytest.raises(UserError, match=r"keras-resnet convert.*--model=NAME"):
         keras_resnet.evaluate(tmp_path / "x.weights.h5", photos)
     with pytest.raises(UserError, match="nothing: no such folder"):

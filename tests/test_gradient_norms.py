@@ -172,7 +172,7 @@ def test_a_run_that_is_killed_logs_the_norms_of_one_that_is_not(tmp_path):
     ends = []
     for name in ("whole", "killed"):
         if name == "killed":
-            process = start(tmp_path / name, DIES + 'die_at(os, "fsync", 5)', **LOGGED)
+            process = start(tmp_path / name, DIES + 'die_at(os, "fsync", 3)', **LOGGED)
             output, _ = process.communicate()
             assert process.returncode == -signal.SIGKILL, output
             assert not WorkDir(tmp_path / name).result.exists()
