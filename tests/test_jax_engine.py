@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -268,3 +269,65 @@ def test_a_lost_process_ends_the_others_in_a_line(killed, tmp_path):
     assert "is lost" in output
     assert "start the same command in every process again" in output
     assert "Check failure stack trace" not in output
+
+
+# ---- What runs on TensorFlow alone ---------------------------------------------------------------
+
+
+@pytest.mark.ci
+def test_serving_says_in_a_line_that_it_runs_on_tensorflow(tmp_path):
+    """From Python, where Keras has started on JAX; the command line starts it on TensorFlow."""
+    done = subprocess.run(
+        [sys.executable, "-c", SERVING, tmp_path / "model.keras"],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    errors = json.loads(done.stdout.splitlines()[-1])
+    assert len(errors) == 3
+    for error in errors:
+        assert error.startswith("KERAS_BACKEND=jax: this runs on TensorFlow"), error
+
+
+SERVING = """
+import json, sys
+import keras_resnet
+from keras_resnet.errors import UserError
+from keras_resnet.export import export_file, export_saved_model, load_predictor
+
+path, errors = sys.argv[1], []
+model = keras_resnet.create_model("CifarResNet20", classes=3, input_shape=(8, 8, 3))
+model.save(path)
+for serve in (
+    lambda: load_predictor(path),
+    lambda: export_saved_model(model, path + ".served"),
+    lambda: export_file(model, path + ".tflite", format="tflite"),
+):
+    try:
+        serve()
+    except UserError as error:
+        errors.append(str(error))
+print(json.dumps(errors))
+"""
+
+
+@pytest.mark.ci
+def test_an_older_run_that_jax_refuses_stays_tensorflows(tmp_path):
+    """What 0.1.0 began is refused before config.json says jax, which every command would follow."""
+    with tarfile.open(TESTS / "compatibility" / "v0.1.0.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    workdir = tmp_path / "finished"
+    before = (workdir / "config.json").read_bytes()
+    command = [sys.executable, "-m", "keras_resnet_cli"]
+    refused = subprocess.run(
+        [*command, "train", f"--workdir={workdir}", "--config.engine=jax"],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        timeout=300,
+    )
+    assert refused.returncode == 1
+    assert "go on with --config.engine=tensorflow until the next checkpoint" in refused.stderr
+    assert (workdir / "config.json").read_bytes() == before

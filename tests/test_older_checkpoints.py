@@ -174,9 +174,12 @@ def test_inference_needs_no_optimizer(tmp_path):
 def test_another_engine_says_what_to_do(restore, tmp_path):
     save_steps(tmp_path, 10, 20)
     checkpoints = State(0).checkpoints(tmp_path, engine="jax", older=None)
-    with pytest.raises(UserError, match=r"ckpt-20\.index: .*only engine=tensorflow reads; resume"):
+    with pytest.raises(UserError, match=r"ckpt-20\.index: .*only engine=tensorflow reads; go on"):
         getattr(checkpoints, restore)()
+    with pytest.raises(UserError, match=r"ckpt-20\.index: .*a run that is over needs more epochs"):
+        checkpoints.refuse_older()
     State(30).checkpoints(tmp_path).save(Progress(step=30, best_step=10))
+    checkpoints.refuse_older()
     assert checkpoints.restore_newest().step == 30
     with pytest.raises(UserError, match=r"ckpt-10\.index: .*only engine=tensorflow reads"):
         checkpoints.restore_best()

@@ -11,6 +11,7 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from keras_resnet import input_pipeline
+from keras_resnet.backend import require_tensorflow
 from keras_resnet.calibration import UNKNOWN, Calibration, Unknown
 from keras_resnet.errors import UserError
 from keras_resnet.export.calibrating import calibrate_head
@@ -115,8 +116,10 @@ def make_network(
 
     Raises:
         UserError: the model is no such classifier, its activation gives no probabilities, the
-            names are not one for each class, or it has no calibration and is asked for it.
+            names are not one for each class, or it has no calibration and is asked for it. Or Keras
+            runs on another backend than TensorFlow, which serves.
     """
+    require_tensorflow()
     preprocessing = _check_servable(model)
     copy = inference_copy(model, fold=fold, precision=precision, channels_last=True)
     head = copy.get_layer(model.layers[-1].name)

@@ -215,13 +215,30 @@ class Checkpoints:
     def _is_wanted(self, name: str) -> bool:
         return self._trains or name.startswith(state.INFERENCE)
 
+    def refuse_older(self) -> None:
+        """Raises UserError where an earlier version wrote the newest one, not for this engine.
+
+        Before the work directory is told who trains, as another engine may still go on with it.
+        """
+        for step in self.steps()[-1:]:
+            if self._older is None and not self._path(step).exists():
+                raise self._older_error(step)
+
+    def _older_error(self, step: int) -> UserError:
+        how = (
+            "go on with --config.engine=tensorflow until the next checkpoint is saved, which "
+            f"{self._engine} can take (a run that is over needs more epochs for that)"
+            if self._trains
+            else "take --config.engine=tensorflow"
+        )
+        return UserError(
+            f"{self._older_path(step)}: an earlier version wrote this checkpoint, which only "
+            f"engine=tensorflow reads; {how}"
+        )
+
     def _restore_older(self, step: int) -> Progress:
         if self._older is None:
-            raise UserError(
-                f"{self._older_path(step)}: an earlier version wrote this checkpoint, which only "
-                f"engine=tensorflow reads; resume the run once with it, and {self._engine} can go "
-                "on from the next checkpoint"
-            )
+            raise self._older_error(step)
         return self._older.restore(self.folder, step)
 
     def _remove_old(self, progress: Progress) -> None:

@@ -122,6 +122,7 @@ def prepare(
         train_source.class_names, schedule, weights, say, class_weights(config, train_source)
     )
     checkpoints = engine.checkpoints(workdir.checkpoints, say)
+    checkpoints.refuse_older()
 
     # Restore. Only now: a start that failed on a wrong path must not bind the folder to its config.
     outputs = closing.enter_context(_outputs(workdir, engine.is_chief))
