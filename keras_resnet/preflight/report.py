@@ -150,7 +150,12 @@ def describe(report: Report, measured_input: float | None = None) -> str:
         f"memory       {memory}: {'fits' if figures['fits'] else 'does NOT fit'}",
     ]
     if not figures["estimated_cycles"]:
-        return "\n".join([*lines, *([f"compiler     {figures['error']}"] * bool(figures["error"]))])
+        unknown = (
+            "step         not known: jaxlib cannot write down the program that libtpu has made"
+        )
+        return "\n".join(
+            [*lines, f"compiler     {figures['error']}" if figures["error"] else unknown]
+        )
     seconds, reduce = figures["step_seconds"], figures["all_reduce_seconds_by_formula"]
     lines += [
         f"work         {figures['flops'] / 1e12:.2f} TFLOP, {figures['bytes_accessed'] / 1e9:.1f} "
