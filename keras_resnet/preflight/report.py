@@ -114,7 +114,7 @@ class Report:
             "instructions": [
                 dataclasses.asdict(instruction) for instruction in self.instructions()[:TOP]
             ],
-            "note": chip.note,
+            "note": chip.note if self.engine == "tensorflow" else "",  # which it is about
         }
 
     def cycles_by(self, attribute: str) -> dict[str, int]:
@@ -150,9 +150,7 @@ def describe(report: Report, measured_input: float | None = None) -> str:
         f"memory       {memory}: {'fits' if figures['fits'] else 'does NOT fit'}",
     ]
     if not figures["estimated_cycles"]:
-        unknown = (
-            "step         not known: jaxlib cannot write down the program that libtpu has made"
-        )
+        unknown = "step         not known: jaxlib cannot write down what libtpu has made"
         return "\n".join(
             [*lines, f"compiler     {figures['error']}" if figures["error"] else unknown]
         )
