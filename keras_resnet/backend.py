@@ -19,6 +19,8 @@ _JAX_EXTRAS = (
 )
 # Engines of training, by the name of Keras' backend for each.
 ENGINE_NAMES = ("tensorflow", "jax")
+# NVIDIA's Ampere, the first with bfloat16 (CUDA C++ Programming Guide, "Compute Capabilities").
+FIRST_BFLOAT16_GPU = (8, 0)
 
 
 def backend_name() -> str:

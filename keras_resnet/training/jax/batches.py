@@ -2,6 +2,7 @@
 
 import collections
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -24,11 +25,14 @@ class DeviceBatches:
         host_batches: where they come from.
         mesh: of all devices.
         position: number of the first batch.
+        dataset: `part_of_host(host_batches)`, where there is one already.
     """
 
-    def __init__(self, host_batches: HostBatches, mesh: Mesh, position: int = 0):
+    def __init__(
+        self, host_batches: HostBatches, mesh: Mesh, position: int = 0, dataset: Any = None
+    ):
         self.host_batches, self.position = host_batches, position
-        dataset = host_batches.of_host(jax.process_index(), jax.process_count())
+        dataset = part_of_host(host_batches) if dataset is None else dataset
         self._elements = iter(dataset)
         self._ahead: collections.deque = collections.deque()
         self._sharding = split_over(mesh, host_batches.micro_batches)
@@ -69,6 +73,11 @@ class DeviceBatches:
 
     def _parts(self, values: np.ndarray) -> np.ndarray:
         return values if self._places is None else values[self._places]
+
+
+def part_of_host(host_batches: HostBatches) -> Any:
+    """Returns the data set of what this process reads of the batches."""
+    return host_batches.of_host(jax.process_index(), jax.process_count())
 
 
 class ConstantBatches:

@@ -15,13 +15,10 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from keras_resnet.backend import cpu_multiplies_bfloat16
+from keras_resnet.backend import FIRST_BFLOAT16_GPU, cpu_multiplies_bfloat16
 from keras_resnet.errors import UsageError, UserError
 from keras_resnet.training.jax import processes
 from keras_resnet.training.jax.mesh import AXIS, device_kind
-
-# NVIDIA's Ampere, the first with bfloat16 (CUDA C++ Programming Guide, "Compute Capabilities").
-_FIRST_GPU = (8, 0)
 
 
 def make_mesh(config: ConfigDict) -> Mesh:
@@ -76,7 +73,7 @@ def make_mesh(config: ConfigDict) -> Mesh:
 def resolve_precision(config: ConfigDict, mesh: Mesh) -> ConfigDict:
     """Returns `config`, in place of precision=auto with what that is on the devices.
 
-    XLA emulates bfloat16 on a CPU even where that multiplies it, so float32 is taken there.
+    Several processes call it at the same place.
     """
     if config.precision != "auto":
         return config
@@ -90,7 +87,7 @@ def _multiplies_bfloat16(mesh: Mesh) -> bool:
     kind = device_kind(mesh)
     if kind == "GPU":
         capability = getattr(mesh.devices[0], "compute_capability", "0.0")
-        return tuple(int(part) for part in str(capability).split(".")) >= _FIRST_GPU
+        return tuple(int(part) for part in str(capability).split(".")) >= FIRST_BFLOAT16_GPU
     return kind == "TPU" or (kind == "CPU" and cpu_multiplies_bfloat16())
 
 

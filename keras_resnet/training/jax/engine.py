@@ -20,9 +20,13 @@ from keras_resnet.training.checkpoints import Checkpoints
 from keras_resnet.training.engine import Engine, Evaluated
 from keras_resnet.training.finetuning import freeze, load_pretrained
 from keras_resnet.training.fit import check_fit, class_weights_of
-from keras_resnet.training.host_batches import batches_to_evaluate, batches_to_train_on
+from keras_resnet.training.host_batches import (
+    HostBatches,
+    batches_to_evaluate,
+    batches_to_train_on,
+)
 from keras_resnet.training.jax import processes
-from keras_resnet.training.jax.batches import ConstantBatches, DeviceBatches
+from keras_resnet.training.jax.batches import ConstantBatches, DeviceBatches, part_of_host
 from keras_resnet.training.jax.devices import make_mesh, resolve_precision
 from keras_resnet.training.jax.evaluation import EvaluationSteps
 from keras_resnet.training.jax.mesh import EVERYWHERE, describe
@@ -95,6 +99,7 @@ class JaxEngine(Engine):
         self.evaluations = EvaluationSteps(self.model, self.mesh, config)
         self._frozen_steps: Steps | None = None
         self._norms: dict[str, float] = {}
+        self._evaluation_data: tuple[HostBatches, Any] | None = None
 
     def _put_on_devices(self) -> None:
         """Gives every device a copy of the state."""
@@ -163,9 +168,13 @@ class JaxEngine(Engine):
         return self._frozen_steps
 
     def evaluation_batches(self, source: Any) -> DeviceBatches:
-        batches = batches_to_evaluate(self.config, source, self.model.preprocessing)
-        with explain_broken_images(source):
-            return DeviceBatches(batches, self.mesh)
+        # Tracing the pipeline takes seconds, so every evaluation of a source uses the same one.
+        if self._evaluation_data is None or self._evaluation_data[0].source is not source:
+            batches = batches_to_evaluate(self.config, source, self.model.preprocessing)
+            with explain_broken_images(source):
+                self._evaluation_data = batches, part_of_host(batches)
+        batches, dataset = self._evaluation_data
+        return DeviceBatches(batches, self.mesh, dataset=dataset)
 
     def evaluate(self, batches: DeviceBatches, steps: int, every: int = 1) -> Evaluated:
         weights = [variable.value for variable in self.model.variables]

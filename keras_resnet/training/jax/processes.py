@@ -23,6 +23,7 @@ from keras_resnet.errors import Interrupted, UsageError, UserError
 from keras_resnet.training.introduction import introduction_of
 from keras_resnet.training.jax.rendezvous import meet
 from keras_resnet.training.jax.watch import Watch, end_process, lay_lines
+from keras_resnet.training.spoken import differences
 
 # A process that has not been heard of for so long is lost, and the others end.
 HEARTBEAT_SECONDS = 60
@@ -219,13 +220,11 @@ def _check_introductions(ours: dict[str, Any]) -> None:
     first = json.loads(rows[0][: lengths[0]].tobytes())
     for index in range(1, len(rows)):
         other = json.loads(rows[index][: lengths[index]].tobytes())
-        differing = sorted(key for key in {*first, *other} if first.get(key) != other.get(key))
-        if differing:
-            key = differing[0]
-            more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
+        if differing := differences(first, other):
             raise UserError(
-                f"{_name(0)} has {key}={first.get(key)!r}, {_name(index)} has "
-                f"{other.get(key)!r}{more}: every process of a run takes the same command"
+                f"{_name(0)} (here) and {_name(index)} (there) do not train the same: "
+                f"{'; '.join(differing)}. Start the same command, with the same version of "
+                "everything, in every process"
             )
 
 

@@ -8,12 +8,9 @@ import os
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-from keras_resnet.backend import cpu_multiplies_bfloat16
+from keras_resnet.backend import FIRST_BFLOAT16_GPU, cpu_multiplies_bfloat16
 from keras_resnet.training.tensorflow import hosts
 from keras_resnet.training.tensorflow.strategy import device_kind
-
-# NVIDIA's Ampere, the first with bfloat16 (CUDA C++ Programming Guide, "Compute Capabilities").
-_FIRST_GPU = (8, 0)
 
 
 def resolve_precision(config: ConfigDict, strategy: tf.distribute.Strategy) -> ConfigDict:
@@ -43,7 +40,7 @@ def multiplies_bfloat16(kind: str) -> bool:
     gpus = tf.config.list_physical_devices("GPU")
     details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
     # Where TensorFlow does not know (GPUs of other makers) float32 is safe.
-    return all(entry.get("compute_capability", (0, 0)) >= _FIRST_GPU for entry in details)
+    return all(entry.get("compute_capability", (0, 0)) >= FIRST_BFLOAT16_GPU for entry in details)
 
 
 def precision_here(config: ConfigDict) -> str:
