@@ -78,6 +78,10 @@ _ROWS = (
         "auto: mixed_bfloat16 where the device multiplies it natively, else float32."),
     Key("xla", "auto", choices=("auto", "on", "off"), resume=NOTED,
         help="Whether XLA compiles the step; auto: on GPU and TPU, where it is faster."),
+    Key("fused_step", "auto", choices=("auto", "always", "never"), resume=NOTED, since=3,
+        absent={1: "never", 2: "never"},
+        help="Whether blocks train by other operations of the same mathematics; auto: in bfloat16 "
+        "where that was measured to be faster, always: wherever it can."),
     Key("xla_cache", "", resume=FREELY, per_host=True,
         help="Folder that keeps what XLA compiled for the next start; empty for none."),
     Key("libtpu_init_args", "", resume=NOTED,

@@ -8,7 +8,11 @@ from keras_resnet.layers.moving_statistics import (
 )
 from keras_resnet.layers.normalize_images import NormalizeImages
 from keras_resnet.layers.pad_channels import PadChannels
-from keras_resnet.layers.padded_max_pool import PaddedMaxPool, compiled_for_tpu
+from keras_resnet.layers.padded_max_pool import (
+    PaddedMaxPool,
+    compiled_for_tpu,
+    is_compiled_for_tpu,
+)
 from keras_resnet.layers.replicas import current_replica_axis, replica_axis
 from keras_resnet.layers.standardized_conv import (
     StandardizedConv1D,
@@ -34,5 +38,6 @@ __all__ = [
     "compiled_for_tpu",
     "current_replica_axis",
     "defer_moving_statistics",
+    "is_compiled_for_tpu",
     "replica_axis",
 ]

@@ -1,5 +1,7 @@
 """Batch normalization: Keras' layer and numbers, in fewer passes over the activations."""
 
+import math
+
 import keras
 from keras import ops
 
@@ -90,7 +92,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
         if not kernels.has_fused_kernel(inputs):
             return super().call(inputs, training=False, mask=mask)
-        scale, offset = self._scale_and_offset()
+        scale, offset = self.scale_and_offset()
         return kernels.fused_inference(
             inputs,
             self.axis,
@@ -146,16 +148,14 @@ class BatchNormalization(keras.layers.BatchNormalization):
             self._update_moving_statistics(mean, variance, count)
             return outputs
         if mask is None and kernels.has_fused_kernel(inputs):
-            scale, offset = self._scale_and_offset()
+            scale, offset = self.scale_and_offset()
             outputs, mean, variance, count = kernels.fused_training(
                 inputs, self.axis, scale, offset, self.epsilon
             )
         else:
             mean, variance, count = kernels.moments(inputs, self.axis, mask)
             outputs = self._normalize(kernels, inputs, mean, variance)
-        if self.averages_over_replicas:
-            mean, variance, count = kernels.mean_over_replicas(mean, variance, count)
-        self._update_moving_statistics(mean, variance, count)
+        self.take_batch_statistics(mean, variance, count)
         return outputs
 
     def _normalize(self, kernels, inputs, mean, variance):
@@ -171,13 +171,69 @@ class BatchNormalization(keras.layers.BatchNormalization):
             outputs = outputs + ops.reshape(ops.cast(self.beta, mean.dtype), shape)
         return ops.cast(outputs, self.compute_dtype)
 
-    def _scale_and_offset(self):
-        """Gamma and beta as float32 vectors, whether the layer has them or not (TensorFlow)."""
+    # What runs the layer as a part of a larger operation (keras_resnet.fused) needs of it.
+
+    def scale_and_offset(self):
+        """Gamma and beta as float32 vectors, whether the layer has them or not."""
         shape = ops.shape(self.moving_mean)
         return (
             ops.cast(self.gamma, "float32") if self.scale else ops.ones(shape, "float32"),
             ops.cast(self.beta, "float32") if self.center else ops.zeros(shape, "float32"),
         )
+
+    def replicas_to_sum_over(self):
+        """What a sum over the replicas that are normalized together is told; `None` for one.
+
+        On JAX the axis of the mesh, on TensorFlow `True`.
+        """
+        if not self.synchronized:
+            return None
+        if keras.backend.backend() == "jax":
+            return current_replica_axis()
+        from keras_resnet.layers import tensorflow_batch_norm as kernels
+
+        return True if kernels.several_replicas() else None
+
+    def batch_moments(self, inputs, shift=None):
+        """Mean, biased variance and number of values of a channel, differentiable, in one pass.
+
+        Args:
+            inputs: float tensor, channels last.
+            shift: vector, the same on every replica, from which distances are taken; by default
+                the moving mean.
+
+        Returns:
+            Two float32 vectors, of all replicas if `synchronized`, and an int or a tensor.
+        """
+        shift = ops.convert_to_tensor(self.moving_mean) if shift is None else shift
+        replicas = self.replicas_to_sum_over()
+        if keras.backend.backend() == "jax":
+            from keras_resnet.layers import jax_batch_norm
+
+            return jax_batch_norm.shifted_moments(inputs, shift, replicas)
+        from keras_resnet.layers import tensorflow_batch_norm
+
+        return tensorflow_batch_norm.shifted_moments(inputs, shift, replicas)
+
+    def values_per_channel(self, inputs):
+        """How many values a channel of a replica's inputs (channels last) has."""
+        if keras.backend.backend() == "jax":
+            return math.prod(inputs.shape[:-1])
+        from keras_resnet.layers import tensorflow_batch_norm
+
+        return tensorflow_batch_norm.values_per_channel(inputs, len(inputs.shape) - 1)
+
+    def take_batch_statistics(self, mean, variance, count):
+        """Move the moving statistics towards those that a batch was normalized with.
+
+        On TensorFlow they are averaged over the replicas before, unless that was deferred.
+        """
+        mean, variance = ops.stop_gradient(mean), ops.stop_gradient(variance)
+        if keras.backend.backend() == "tensorflow" and self.averages_over_replicas:
+            from keras_resnet.layers import tensorflow_batch_norm as kernels
+
+            mean, variance, count = kernels.mean_over_replicas(mean, variance, count)
+        self._update_moving_statistics(mean, variance, count)
 
     def _update_moving_statistics(self, mean, variance, count):
         """Move towards a batch's statistics, where the batch had any values."""

@@ -45,6 +45,24 @@ def fused_training(inputs, axis, gamma, beta, shift, epsilon, replicas):
     return outputs, mean, variance, _values_per_channel(inputs, axis, replicas)
 
 
+def shifted_moments(inputs, shift, replicas):
+    """Mean, biased variance and number of values of a channel, in one pass, differentiable.
+
+    Args:
+        inputs: float tensor, channels last.
+        shift: vector, the same on every replica; the nearer to the mean, the more precise is the
+            variance, which comes from a difference of squares.
+        replicas: see the module.
+    """
+    shift = jax.lax.stop_gradient(shift)
+    axes = _other_axes(inputs, -1)
+    distance = _wide(inputs) - shift
+    total, squares = _over_replicas((distance.sum(axes), (distance**2).sum(axes)), replicas)
+    count = _values_per_channel(inputs, -1, replicas)
+    mean = total / max(count, 1)
+    return shift + mean, jnp.maximum(squares / max(count, 1) - mean**2, 0), count
+
+
 def moments(inputs, axis, mask, replicas):
     """Mean and biased variance in two passes, for float64 and masks.
 

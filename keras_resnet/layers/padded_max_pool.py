@@ -23,11 +23,11 @@ def compiled_for_tpu():
         _compiled_for_tpu = before
 
 
-def _on_tpu() -> bool:
-    """Whether what TensorFlow traces now will be compiled for a TPU by its strategy."""
+def is_compiled_for_tpu() -> bool:
+    """Whether what TensorFlow traces now will be compiled for a TPU, by its strategy or by us."""
     import tensorflow as tf
 
-    return isinstance(tf.distribute.get_strategy(), tf.distribute.TPUStrategy)
+    return _compiled_for_tpu or isinstance(tf.distribute.get_strategy(), tf.distribute.TPUStrategy)
 
 
 @keras.saving.register_keras_serializable(package="keras_resnet")
@@ -113,11 +113,17 @@ class PaddedMaxPool(keras.layers.Layer):
         return missing // 2, missing - missing // 2
 
     def call(self, inputs):
+        return self._pool(inputs, self.zero_pad and self.padding == "symmetric")
+
+    def largest(self, inputs):
+        """As a call, with a border that never wins: every window has the largest of its pixels."""
+        return self._pool(inputs, zero_pad=False)
+
+    def _pool(self, inputs, zero_pad: bool):
         axes = self._spatial_axes(len(inputs.shape))
-        zero_pad = self.zero_pad and self.padding == "symmetric"
         if keras.backend.backend() == "tensorflow":
             sizes_are_known = all(inputs.shape[axis] for axis in axes)
-            if sizes_are_known and (_compiled_for_tpu or _on_tpu()):
+            if sizes_are_known and is_compiled_for_tpu():
                 # Here and not above: it loads parts of TensorFlow that nothing else needs.
                 from keras_resnet.layers.tensorflow_max_pool import windowed_max_pool
 

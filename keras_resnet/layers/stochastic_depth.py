@@ -47,12 +47,16 @@ class StochasticDepth(keras.layers.Layer):
     def call(self, inputs, training=None):
         if not training or not self.rate:
             return inputs
+        factors = self.factors(ops.shape(inputs)[0], len(inputs.shape))
+        return inputs * ops.cast(factors, inputs.dtype)
+
+    def factors(self, examples, rank: int):
+        """What each example's branch is multiplied by in training: float32[examples, 1, ...]."""
         # Drawn in float32: a bfloat16 number from [0, 1) has steps as wide as small rates.
-        shape = (ops.shape(inputs)[0],) + (1,) * (len(inputs.shape) - 1)
+        shape = (examples,) + (1,) * (rank - 1)
         drawn = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
         survival = 1.0 - self.rate
-        factors = ops.cast(drawn < survival, "float32") / survival
-        return inputs * ops.cast(factors, inputs.dtype)
+        return ops.cast(drawn < survival, "float32") / survival
 
     def rematerialized_call(self, fn, *args, **kwargs):
         """`fn` itself: it keeps one number an example, and a second call would draw anew."""

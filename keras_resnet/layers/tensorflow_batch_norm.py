@@ -119,10 +119,32 @@ def synchronized_moments(inputs, axis, mask, shift):
     shift = tf.cast(shift, wide.dtype)
     distance = _masked(wide - tf.reshape(shift, broadcast_shape(inputs, axis)), mask)
     sums = tf.stack([count, tf.reduce_sum(distance, axes), tf.reduce_sum(distance**2, axes)])
-    count, total, total_of_squares = tf.unstack(_sum_over_replicas(sums))
+    count, total, total_of_squares = tf.unstack(sum_over_replicas(sums))
     divisor = tf.maximum(count, 1)
     mean = total / divisor
     variance = tf.maximum(total_of_squares / divisor - mean**2, 0)
+    return shift + mean, variance, count
+
+
+def shifted_moments(inputs, shift, replicas):
+    """Mean, biased variance and number of values of a channel, in one pass, differentiable.
+
+    Args:
+        inputs: float tensor, channels last.
+        shift: vector, the same on every replica; the nearer to the mean, the more precise is the
+            variance, which comes from a difference of squares.
+        replicas: whether those of all replicas count.
+    """
+    shift = tf.stop_gradient(shift)
+    if replicas:
+        mean, variance, count = synchronized_moments(inputs, len(inputs.shape) - 1, None, shift)
+        return mean, variance, count
+    axes = _other_axes(inputs, len(inputs.shape) - 1)
+    distance = _wide(inputs) - shift
+    count = values_per_channel(inputs, len(inputs.shape) - 1)
+    divisor = tf.maximum(tf.cast(count, distance.dtype), 1)
+    mean = tf.reduce_sum(distance, axes) / divisor
+    variance = tf.maximum(tf.reduce_sum(distance**2, axes) / divisor - mean**2, 0)
     return shift + mean, variance, count
 
 
@@ -140,7 +162,7 @@ def mean_over_replicas(mean, variance, count):
     has_values = tf.reduce_max(tf.convert_to_tensor(count)) > 0
     statistics = tf.stack([mean, variance, tf.ones_like(mean)])
     statistics = tf.where(has_values, statistics, tf.zeros_like(statistics))
-    mean, variance, replicas = tf.unstack(_sum_over_replicas(tf.stop_gradient(statistics)))
+    mean, variance, replicas = tf.unstack(sum_over_replicas(tf.stop_gradient(statistics)))
     divisor = tf.maximum(replicas, 1)
     return mean / divisor, variance / divisor, replicas
 
@@ -185,7 +207,8 @@ def _masked(tensor, mask):
     return tensor if mask is None else tf.where(mask, tensor, tf.zeros_like(tensor))
 
 
-def _sum_over_replicas(tensor):
+def sum_over_replicas(tensor):
+    """The sum of every replica's tensor, differentiable."""
     try:
         return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tensor)
     except RuntimeError as error:

@@ -6,15 +6,13 @@ without it.
 """
 
 import dataclasses
-import functools
-import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
 
-from keras_resnet.layers.keras_internals import nodes_in_running_order
+from keras_resnet.fused import operations_of, run_nodes
 
 BLOCK = re.compile(r"(stage\d+_block\d+)_")
 
@@ -29,19 +27,24 @@ class Segment:
     outputs: list[int] = dataclasses.field(default_factory=list)
 
 
-def plan_segments(model: keras.Model) -> list[Segment]:
-    """The model's nodes in an order they can run in, those of a residual block together."""
+def plan_segments(nodes: Iterable[Any], outputs: Sequence[Any]) -> list[Segment]:
+    """Nodes in an order they can run in, those of a residual block together.
+
+    Args:
+        nodes: of a functional model, in running order, some of them perhaps fused.
+        outputs: of the model.
+    """
     blocks: dict[str | None, Segment] = {}
     segments: list[Segment] = []
-    for node in nodes_in_running_order(model):
-        match = BLOCK.match(node.operation.name)
+    for node in nodes:
+        match = BLOCK.match(operations_of(node)[-1].name)
         key = match.group(1) if match else None
         if key is None or key not in blocks:
             segments.append(Segment(key is not None, []))
             blocks[key] = segments[-1]
         segment = segments[-1] if key is None else blocks[key]
         segment.nodes.append(node)
-    read_outside = {id(t) for t in model.outputs}
+    read_outside = {id(t) for t in outputs}
     for segment in segments:
         made = {id(t) for node in segment.nodes for t in node.outputs}
         read = {id(t) for node in segment.nodes for t in node.input_tensors}
@@ -59,21 +62,7 @@ def run_segments(segments: list[Segment], values: dict[int, object], training: b
         if segment.is_block:
             _run_and_forget(segment, values, training)
         else:
-            _run(segment.nodes, values, training)
-
-
-def _run(nodes, values, training) -> None:
-    for node in nodes:
-        args, kwargs = node.arguments.fill_in(values)
-        if _takes_training(type(node.operation).call):
-            kwargs["training"] = training
-        results = keras.tree.flatten(node.operation(*args, **kwargs))
-        values.update(zip(map(id, node.outputs), results, strict=True))
-
-
-@functools.cache
-def _takes_training(call: Callable[..., Any]) -> bool:
-    return "training" in inspect.signature(call).parameters
+            run_nodes(segment.nodes, values, training)
 
 
 def _run_and_forget(segment: Segment, values, training) -> None:
@@ -82,7 +71,7 @@ def _run_and_forget(segment: Segment, values, training) -> None:
     Moving statistics and the seeds of random layers come out of it as results, so that the
     second run in the backward pass draws the same numbers and updates nothing.
     """
-    layers = {id(node.operation): node.operation for node in segment.nodes}.values()
+    layers = {id(layer): layer for node in segment.nodes for layer in operations_of(node)}.values()
     variables = [v for layer in layers for v in getattr(layer, "variables", [])]
     learned = [v for v in variables if v.trainable]
     state = [v for v in variables if not v.trainable]
@@ -97,7 +86,7 @@ def _run_and_forget(segment: Segment, values, training) -> None:
         ]
         local = dict(zip(segment.inputs, inputs, strict=True))
         with keras.StatelessScope(state_mapping=mapping) as scope:
-            _run(segment.nodes, local, training)
+            run_nodes(segment.nodes, local, training)
         updates = [keras.ops.stop_gradient(scope.get_current_value(v)) for v in state]
         return [local[key] for key in segment.outputs], updates
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 
+from keras_resnet import fused
 from keras_resnet.calibration import Calibration, CalibrationError
 from keras_resnet.layers import keras_internals
 from keras_resnet.models import rematerialization as remat
@@ -142,6 +143,19 @@ class ResNet(keras.Model):
         self._set_metadata("rematerialize", bool(value))
 
     @property
+    def training_form(self) -> fused.Form | None:
+        """How the training call runs (`keras_resnet.fused`); None as the graph says.
+
+        A way to run, which is set by what trains: it is no part of the configuration, is not saved,
+        and copies do not have it.
+        """
+        return self.__dict__.get("_training_form")
+
+    @training_form.setter
+    def training_form(self, form: fused.Form | None) -> None:
+        object.__setattr__(self, "_training_form", form)
+
+    @property
     def architecture(self) -> dict[str, Any] | None:
         """The table's name of the network, and what differs from that row; None if unknown."""
         return copy.deepcopy(self._metadata.get("architecture"))
@@ -203,13 +217,18 @@ class ResNet(keras.Model):
     def call(
         self, inputs: Any, training: bool | None = None, mask: Any = None, **kwargs: Any
     ) -> Any:
-        if not (self.rematerialize and training):
+        form = self.training_form
+        if not training or not (self.rematerialize or form):
             return super().call(inputs, training=training, mask=mask, **kwargs)
-        if "_segments" not in self.__dict__:
-            object.__setattr__(self, "_segments", remat.plan_segments(self))
         tensors = keras_internals.standardized_inputs(self, inputs)
         values = dict(zip(map(id, self.inputs), tensors, strict=True))
-        remat.run_segments(self._segments, values, training)
+        nodes: list[Any] = list(keras_internals.nodes_in_running_order(self))
+        if form is not None:
+            nodes = fused.fused_nodes(nodes, self.outputs, form)
+        if self.rematerialize:
+            remat.run_segments(remat.plan_segments(nodes, self.outputs), values, training)
+        else:
+            fused.run_nodes(nodes, values, training)
         outputs = [values[id(tensor)] for tensor in self.outputs]
         return keras.tree.pack_sequence_as(self.output, outputs)
 

@@ -68,7 +68,8 @@ def lower_train_step(config: ConfigDict, *, batch: int, classes: int) -> Lowered
     config.xla = "off"  # the whole step is compiled here
     timeline = Timeline(config, max(IMAGENET_TRAIN, config.batch_size))
     engine = TensorFlowEngine(config, tf.distribute.OneDeviceStrategy("/cpu:0"))
-    engine.build([str(index) for index in range(classes)], make_schedule(config, timeline))
+    with compiled_for_tpu():
+        engine.build([str(index) for index in range(classes)], make_schedule(config, timeline))
     steps = engine.steps
 
     @tf.function(jit_compile=True, autograph=False)

@@ -53,6 +53,7 @@ def _lines(figures: dict) -> list[tuple[str, str]]:
     return [
         ("model", f"{figures['model']}, {figures['image_size']} px, batch {figures['batch_size']}"),
         ("device", f"{figures['device']}, {figures['precision']}, xla {figures['xla']}"),
+        ("step", figures["step"]),
         (
             "speed",
             f"{figures['images_per_second']:,.1f} images/s ({slowest:,.1f} to {fastest:,.1f} in "

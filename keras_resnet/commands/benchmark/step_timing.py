@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from keras_resnet.architectures import get_architecture
 from keras_resnet.config import training_image_size
+from keras_resnet.fused import describe
 from keras_resnet.input_pipeline.sources.noise import Synthetic
 from keras_resnet.models.costs import profile
 from keras_resnet.training.engine import Engine, find_engine
@@ -33,7 +34,7 @@ def measure_step(config: ConfigDict, *, steps: int, rounds: int) -> dict[str, An
         first_step_seconds, peak_memory_bytes (of the process on CPU, of one device elsewhere),
         model_flops_per_second, and what was measured.
     """
-    engine = bare_engine(config)
+    engine: Any = bare_engine(config)
     batches = fixed_batches(engine)
 
     def seconds(count: int) -> float:
@@ -53,6 +54,7 @@ def measure_step(config: ConfigDict, *, steps: int, rounds: int) -> dict[str, An
         "device": engine.description,
         "precision": engine.config.precision,
         "xla": config.xla,
+        "step": describe(engine.steps.form),
         "steps": steps,
         "rounds": rounds,
         "images_per_second": images_per_second,

@@ -17,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding
 from keras.optimizers import LossScaleOptimizer
 from ml_collections import ConfigDict
 
+from keras_resnet.fused import form_for, training_as
 from keras_resnet.layers.keras_internals import layers_within
 from keras_resnet.training import mixing
 from keras_resnet.training.counting import counting_of
@@ -61,6 +62,7 @@ class Steps:
     Attributes:
         trained, rest, averaged: the variables whose values `State` has.
         norm_names: of the blocks whose norms are given; [] without.
+        form: in which the network trains (`keras_resnet.fused`).
         latest: the state after the last step of `train`.
     """
 
@@ -86,6 +88,8 @@ class Steps:
         self.averaged = list(averaged)
         self._averaged = _places(averaged, self.trained, self.rest)
         self._normalize = normalization_of(model)
+        # What is trainable is asked here and when it is traced.
+        self.form = form_for(model, config.fused_step, device_kind(mesh), "jax")
         logs_norms = config.log_gradient_norms == "on" or (
             config.log_gradient_norms == "auto" and device_kind(mesh) == "CPU"
         )
@@ -195,7 +199,8 @@ class Steps:
         images = self._normalize(images)
 
         def loss_of(trained):
-            logits, new_rest = self.model.stateless_call(trained, rest, images, training=True)
+            with training_as(self.model, self.form):
+                logits, new_rest = self.model.stateless_call(trained, rest, images, training=True)
             losses = self._weighted_losses(labels, logits, mix)
             loss = jnp.sum(losses) / self.config.batch_size * scale
             return loss, (losses, logits, new_rest)

@@ -14,7 +14,12 @@ from ml_collections import ConfigDict
 
 from keras_resnet import input_pipeline
 from keras_resnet.errors import UsageError
-from keras_resnet.layers import average_moving_statistics, defer_moving_statistics
+from keras_resnet.fused import form_for, training_as
+from keras_resnet.layers import (
+    average_moving_statistics,
+    defer_moving_statistics,
+    is_compiled_for_tpu,
+)
 from keras_resnet.training import mixing
 from keras_resnet.training.counting import Counting, counting_of
 from keras_resnet.training.engine import Evaluated
@@ -71,6 +76,7 @@ class Steps:
 
     Attributes:
         norms: of the gradients of what trains, in the last step of each call; None without them.
+        form: in which the network trains (`keras_resnet.fused`).
     """
 
     def __init__(
@@ -87,6 +93,11 @@ class Steps:
         self.average, self.class_weights = average, tuple(class_weights)
         classes = model.outputs[0].shape[-1]
         self.counting: Counting = counting_of(config.data.multi_label, classes)
+        # What is trainable is asked here and when it is traced.
+        kind = "TPU" if is_compiled_for_tpu() else device_kind(strategy)
+        self.form = None
+        if optimizer is not None:
+            self.form = form_for(model, config.fused_step, kind, "tensorflow")
         self._forward_backward = self.forward_backward
         self._train_step, self._accumulate_step = self.train_step, self.accumulate_step
         self._update_step = self.update_step
@@ -125,7 +136,8 @@ class Steps:
             images = mixing.mix_images(images, mix)
         variables = self.model.trainable_variables
         with tf.GradientTape() as tape:
-            logits = self.model(self._normalize(images), training=True)
+            with training_as(self.model, self.form):
+                logits = self.model(self._normalize(images), training=True)
             losses = self._weighted_losses(labels, logits, mix)
             loss = tf.reduce_sum(losses) / self.config.batch_size
             loss = self.optimizer.scale_loss(loss)  # float16 only

@@ -1,0 +1,58 @@
+"""Which rewrites of the training call a device is better off with."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """Which rewrites are made, and how.
+
+    Attributes:
+        gram: statistics of widening 1×1 convolutions come from the Gram matrix of their inputs.
+        pools_first: the stem pools before it normalizes.
+        blocks_stem: the stem's convolution takes blocks of pixels as channels.
+        sums_by_products: sums over pixels are products with ones, for a matrix unit.
+    """
+
+    gram: bool = False
+    pools_first: bool = False
+    blocks_stem: bool = False
+    sums_by_products: bool = False
+
+
+# What `auto` takes, by engine and kind of device, in bfloat16: measured (docs/results.md, "A leaner
+# step"). What is not here runs as it is written down.
+MEASURED_FASTER = {
+    ("jax", "TPU"): Form(gram=True, pools_first=True, sums_by_products=True),
+    ("tensorflow", "TPU"): Form(gram=True, pools_first=True, sums_by_products=True),
+    ("jax", "GPU"): Form(pools_first=True, blocks_stem=True),
+}
+
+
+def form_of(choice: str, device_kind: str, compute_dtype: str, engine: str) -> Form | None:
+    """Returns the form of a step, `None` for the plain one.
+
+    Args:
+        choice: "auto", "always" or "never": the config's `fused_step`.
+        device_kind: "TPU", "GPU" or "CPU".
+        compute_dtype: of the network.
+        engine: "tensorflow" or "jax".
+    """
+    if choice == "never" or compute_dtype not in ("float32", "bfloat16"):
+        return None
+    if choice == "always":
+        blocks = engine == "jax" and device_kind == "GPU"
+        return Form(True, True, blocks, sums_by_products=device_kind == "TPU")
+    return MEASURED_FASTER.get((engine, device_kind)) if compute_dtype == "bfloat16" else None
+
+
+def describe(form: Form | None) -> str:
+    """Returns the form in words: "plain", or the names of its rewrites."""
+    if form is None:
+        return "plain"
+    names = {
+        "statistics of 1×1 convolutions from their inputs": form.gram,
+        "pool before the stem's normalization": form.pools_first,
+        "stem of blocks of pixels": form.blocks_stem,
+    }
+    return "fused: " + ", ".join(name for name, there in names.items() if there)

@@ -1,0 +1,284 @@
+"""A widening 1×1 convolution, its batch normalization, a residual sum and ReLU as one operation.
+
+A 1×1 convolution is linear, so the statistics of its output follow from those of its input a, n
+rows of C channels: with mu = sum(a) / n and S = a'a / n - mu mu' (the Gram matrix), the output
+a W has the mean W'mu and the variances diag(W'SW). So the convolution's raw output need not be
+looked at before it is normalized: it is neither written nor read again, forward or backward.
+
+With r = 1 / sqrt(variance + epsilon), G the gradient behind the normalization, b = sum(G) and
+P = a'G - mu b' (everything about the mean), the backward pass (Ioffe and Szegedy 2015, section 3,
+put into a = input) is
+
+    dgamma = r sum(W * P),   dbeta = b,   c0 = gamma r,   c1 = -c0 r dgamma / n,
+    dW = c0 P + c1 n S W,    da = G (W c0)' + (a - mu) (W c1 W') - W c0 b / n.
+
+S is a difference of squares. So that it stays one of small numbers where a mean is large against
+its deviation, a is taken from a vector `center` near its mean; nothing depends on it otherwise.
+
+Arrays have their channels last; vectors and matrices are float32.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from keras import ops
+
+
+@dataclasses.dataclass
+class Side:
+    """Statistics of a product's output, from its input; see the module.
+
+    Attributes:
+        weights: W as it is multiplied, rounded to the type of the input.
+        mean, variance: of the output, of all replicas that are normalized together.
+        reciprocal, scale, shift: r, and the map from the raw output of `input - center`.
+        input_mean: of `input - center`.
+        local: n S W of the replica's own part, about the mean of all.
+        count: n, of all.
+    """
+
+    weights: Any
+    mean: Any
+    variance: Any
+    reciprocal: Any
+    scale: Any
+    shift: Any
+    input_mean: Any
+    local: Any
+    count: Any
+
+
+def side_of(arithmetic: Any, rows: Any, kernel: Any, gamma: Any, beta: Any, epsilon: float,
+            center: Any, replicas: Any) -> Side:  # fmt: skip
+    """Returns the statistics for `rows`, which are an input less `center`."""
+    weights = ops.cast(ops.cast(kernel, rows.dtype), "float32")
+    own = arithmetic.gram(rows, rows), arithmetic.column_sums(rows)
+    count = arithmetic.count(rows)
+    gram, sums, total = arithmetic.over_replicas((*own, count), replicas)
+    mean = sums / total
+    covariance = gram / total - _outer(mean, mean)
+    product = arithmetic.exact(covariance, weights)
+    local = product * total
+    if replicas is not None:
+        about = own[0] - _outer(own[1], mean) - _outer(mean, own[1]) + count * _outer(mean, mean)
+        local = arithmetic.exact(about, weights)
+    # A sum of squares, but in rounding.
+    variance = ops.maximum(ops.sum(weights * product, 0), 0.0)
+    from_center = arithmetic.exact(mean[None], weights)[0]
+    reciprocal = ops.rsqrt(variance + epsilon)
+    scale = gamma * reciprocal
+    return Side(
+        weights=weights,
+        mean=from_center + arithmetic.exact(center[None], weights)[0],
+        variance=variance,
+        reciprocal=reciprocal,
+        scale=scale,
+        shift=beta - from_center * scale,
+        input_mean=mean,
+        local=local,
+        count=total,
+    )
+
+
+@dataclasses.dataclass
+class _Gradients:
+    """Of gamma and the kernel; and of the input, as G `factor` + rows `matrix` + `vector`."""
+
+    gamma: Any
+    kernel: Any
+    factor: Any
+    matrix: Any
+    vector: Any
+
+
+def _gradients_of(arithmetic, side: Side, rows, upstream, by_beta, gamma, replicas) -> _Gradients:
+    product = arithmetic.gram(rows, upstream) - _outer(side.input_mean, by_beta)
+    by_gamma = side.reciprocal * ops.sum(side.weights * product, 0)
+    all_by_gamma, all_by_beta = arithmetic.over_replicas((by_gamma, by_beta), replicas)
+    c0 = gamma * side.reciprocal
+    c1 = -c0 * side.reciprocal * all_by_gamma / side.count
+    matrix = arithmetic.exact(side.weights * c1, ops.transpose(side.weights))
+    constant = arithmetic.exact((c0 * all_by_beta / side.count)[None], ops.transpose(side.weights))
+    return _Gradients(
+        gamma=by_gamma,
+        kernel=c0 * product + c1 * side.local,
+        factor=ops.transpose(side.weights * c0),
+        matrix=matrix,
+        vector=-arithmetic.exact(side.input_mean[None], matrix)[0] - constant[0],
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Junction:
+    """What is one operation: which of the parts there are, and their constants.
+
+    Attributes:
+        recomputes: the input is `relu(x * scale + shift)` of what is passed.
+        activates: ReLU at the end.
+        epsilons, replicas: of the normalization, and of the projection's where there is one.
+        adds: a shortcut is added: the second input, projected where there are two epsilons.
+        drops: a factor for each example multiplies the branch.
+    """
+
+    recomputes: bool
+    activates: bool
+    adds: bool
+    drops: bool
+    epsilons: tuple[float, ...]
+    replicas: tuple[Any, ...]
+
+
+def joined(arithmetic: Any, what: Junction, arguments: dict[str, Any]) -> tuple[Any, list[Side]]:
+    """Computes the operation.
+
+    Args:
+        arithmetic: `jax_arithmetic` or `tensorflow_arithmetic`.
+        what: see `Junction`.
+        arguments: `x`, [..., C]; `scale` and `shift` where it is recomputed; `center`; `kernel`,
+            [C, D], `gamma`, `beta`; `factors`; `shortcut`, [..., D] or [..., E] with
+            `shortcut_center`, `shortcut_kernel`, [E, D], `shortcut_gamma`, `shortcut_beta`.
+
+    Returns:
+        The output, [..., D], and its statistics, the projection's second; no gradient flows
+        through these.
+    """
+    names = list(arguments)
+
+    def computed(*values: Any) -> tuple[Any, Any]:
+        given = dict(zip(names, values, strict=True))
+        run = _Run(arithmetic, what, given)
+        output = run.forward()
+
+        def gradient(*upstream: Any) -> tuple[Any, ...]:
+            by = run.backward(_first(upstream))
+            return tuple(by.get(name, _nothing(given[name])) for name in names)
+
+        statistics = [(side.mean, side.variance) for side in run.sides]
+        return (output, *(vector for pair in statistics for vector in pair)), gradient
+
+    output, *statistics = arithmetic.custom_gradient(computed)(*arguments.values())
+    statistics = [ops.stop_gradient(vector) for vector in statistics]
+    return output, list(zip(statistics[::2], statistics[1::2], strict=True))
+
+
+class _Run:
+    """One computation, forward and then backward."""
+
+    def __init__(self, arithmetic: Any, what: Junction, given: dict[str, Any]):
+        self.arithmetic, self.what, self.given = arithmetic, what, given
+        self.sides: list[Side] = []
+
+    def forward(self) -> Any:
+        what, given = self.what, self.given
+        x, dtype = given["x"], given["x"].dtype
+        rows = self._rows()
+        side = self._side(rows, "", 0)
+        z = self._normalized(rows, side)
+        if what.drops:
+            z = z * self._factors("float32")
+        if len(what.epsilons) > 1:
+            source = given["shortcut"]
+            self.source = source - ops.cast(given["shortcut_center"], dtype)
+            z = z + self._normalized(self.source, self._side(self.source, "shortcut_", 1))
+        elif what.adds:
+            z = z + ops.cast(given["shortcut"], "float32")
+        z = ops.cast(z, x.dtype)
+        self.output = ops.relu(z) if what.activates else z
+        return self.output
+
+    def backward(self, upstream: Any) -> dict[str, Any]:
+        what, given, arithmetic = self.what, self.given, self.arithmetic
+        dtype = given["x"].dtype
+        if what.activates:
+            upstream = ops.where(self.output > 0, upstream, ops.zeros((), dtype))
+        branch = upstream * self._factors(dtype) if what.drops else upstream
+        by_beta = arithmetic.plain_sums(branch)
+        rows = self._rows()
+        main = _gradients_of(
+            arithmetic, self.sides[0], rows, branch, by_beta, given["gamma"], what.replicas[0]
+        )
+        by = {"gamma": main.gamma, "beta": by_beta, "kernel": main.kernel}
+        factor = main.factor
+        projected = len(what.epsilons) > 1
+        if projected:
+            by_shortcut = arithmetic.plain_sums(upstream) if what.drops else by_beta
+            other = _gradients_of(
+                arithmetic, self.sides[1], self.source, upstream, by_shortcut,
+                given["shortcut_gamma"], what.replicas[1],
+            )  # fmt: skip
+            by |= {"shortcut_gamma": other.gamma, "shortcut_beta": by_shortcut,
+                   "shortcut_kernel": other.kernel}  # fmt: skip
+            if not what.drops:  # both in one convolution
+                both = arithmetic.product(upstream, ops.concatenate([factor, other.factor], 1))
+                channels = factor.shape[1]
+                through, through_other = both[..., :channels], both[..., channels:]
+            else:
+                through = arithmetic.product(branch, factor)
+                through_other = arithmetic.product(upstream, other.factor)
+            by["shortcut"] = self._by_input(self.source, through_other, other)
+        else:
+            through = arithmetic.product(branch, factor)
+            if what.adds:
+                by["shortcut"] = upstream
+        by_rows = self._by_input(rows, through, main)
+        return by | self._by_x(by_rows)
+
+    def _rows(self) -> Any:
+        """The input less its center."""
+        given = self.given
+        x, center = given["x"], given["center"]
+        if not self.what.recomputes:
+            return x - ops.cast(center, x.dtype)
+        wide = ops.relu(ops.cast(x, "float32") * given["scale"] + given["shift"])
+        return ops.cast(wide - center, x.dtype)
+
+    def _side(self, rows: Any, name: str, index: int) -> Side:
+        given, what = self.given, self.what
+        kernel, gamma, beta, center = (
+            given[name + part] for part in ("kernel", "gamma", "beta", "center")
+        )
+        side = side_of(
+            self.arithmetic, rows, kernel, gamma, beta, what.epsilons[index], center,
+            what.replicas[index],
+        )  # fmt: skip
+        self.sides.append(side)
+        return side
+
+    def _normalized(self, rows: Any, side: Side) -> Any:
+        raw = self.arithmetic.product(rows, side.weights)
+        return ops.cast(raw, "float32") * side.scale + side.shift
+
+    def _factors(self, dtype: Any) -> Any:
+        return ops.cast(self.given["factors"], dtype)
+
+    def _by_input(self, rows: Any, through: Any, gradients: _Gradients) -> Any:
+        own = self.arithmetic.product(rows, gradients.matrix)
+        wide = ops.cast(through, "float32") + ops.cast(own, "float32") + gradients.vector
+        return ops.cast(wide, rows.dtype)
+
+    def _by_x(self, by_rows: Any) -> dict[str, Any]:
+        if not self.what.recomputes:
+            return {"x": by_rows}
+        x, scale, shift = (self.given[name] for name in ("x", "scale", "shift"))
+        wide = ops.cast(x, "float32")
+        zero = ops.zeros((), by_rows.dtype)
+        masked = ops.cast(ops.where(wide * scale + shift > 0, by_rows, zero), "float32")
+        return {
+            "x": ops.cast(masked * scale, x.dtype),
+            "scale": self.arithmetic.plain_sums(masked * wide),
+            "shift": self.arithmetic.plain_sums(masked),
+        }
+
+
+def _outer(a: Any, b: Any) -> Any:
+    return a[:, None] * b[None, :]
+
+
+def _nothing(value: Any) -> Any:
+    return ops.zeros_like(value)
+
+
+def _first(upstream: Sequence[Any]) -> Any:
+    """The gradient of the output: JAX gives a tuple of all, TensorFlow one argument for each."""
+    return upstream[0][0] if isinstance(upstream[0], (tuple, list)) else upstream[0]

@@ -1,0 +1,68 @@
+"""Running a functional model node by node, some of its nodes replaced by one."""
+
+import contextlib
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import keras
+
+
+@dataclasses.dataclass(frozen=True)
+class FusedNode:
+    """Several nodes of a graph that run as one operation, in training.
+
+    Attributes:
+        operations: the layers it stands for, in running order.
+        input_tensors: the Keras tensors it reads.
+        outputs: those it gives; what lies between is not there.
+        run: from the values of `input_tensors` to that of the only output.
+        kind: of the rewrite, for people.
+    """
+
+    operations: tuple[keras.layers.Layer, ...]
+    input_tensors: tuple[Any, ...]
+    outputs: tuple[Any, ...]
+    run: Callable[[Sequence[Any]], Any]
+    kind: str
+
+
+def operations_of(node: Any) -> tuple[keras.layers.Layer, ...]:
+    """The layers that a node, fused or not, stands for."""
+    return node.operations if isinstance(node, FusedNode) else (node.operation,)
+
+
+def run_nodes(nodes: Iterable[Any], values: dict[int, Any], training: bool) -> None:
+    """Runs nodes in their order.
+
+    Args:
+        nodes: of Keras, and `FusedNode`s, which run in training only.
+        values: ids of Keras tensors to tensors; what the nodes give is added.
+        training: passed to layers that take it.
+    """
+    for node in nodes:
+        if isinstance(node, FusedNode):
+            results = [node.run([values[id(tensor)] for tensor in node.input_tensors])]
+        else:
+            args, kwargs = node.arguments.fill_in(values)
+            if _takes_training(type(node.operation).call):
+                kwargs["training"] = training
+            results = keras.tree.flatten(node.operation(*args, **kwargs))
+        values.update(zip(map(id, node.outputs), results, strict=True))
+
+
+@contextlib.contextmanager
+def training_as(model: Any, form: Any) -> Iterator[None]:
+    """What is traced inside trains in a form; outside the model is called as it is written down."""
+    before, model.training_form = model.training_form, form
+    try:
+        yield
+    finally:
+        model.training_form = before
+
+
+@functools.cache
+def _takes_training(call: Callable[..., Any]) -> bool:
+    return "training" in inspect.signature(call).parameters
