@@ -60,12 +60,13 @@ def _forward(inputs, sizes, strides, padding):
 
 
 def _backward(sizes, strides, padding, kept, upstream):
+    inputs, outputs = kept
     if math.prod(sizes) > _MOST_PLACES:
-        return (_scatter_gradient(sizes, strides, padding, *kept, upstream),)
+        return (_scatter_gradient(sizes, strides, padding, inputs, outputs, upstream),)
     on_gpu = functools.partial(_gather_gradient, sizes, strides, padding)
     elsewhere = functools.partial(_scatter_gradient, sizes, strides, padding)
     by_inputs = jax.lax.platform_dependent(
-        *kept, upstream, cuda=on_gpu, rocm=on_gpu, default=elsewhere
+        inputs, outputs, upstream, cuda=on_gpu, rocm=on_gpu, default=elsewhere
     )
     return (by_inputs,)
 
