@@ -18,6 +18,7 @@ from keras_resnet.layers import (
     current_replica_axis,
     replica_axis,
 )
+from keras_resnet.layers.jax_max_pool import _gather_gradient, _max_pool, _plain_max_pool
 
 CHANNELS, REPLICAS = 6, 4
 SHAPES = {2: (24, CHANNELS), 3: (5, 7, CHANNELS), 4: (3, 4, 5, CHANNELS), 5: (2, 3, 2, 4, CHANNELS)}
@@ -282,6 +283,93 @@ def test_max_pool_reads_no_border_as_a_tpu_compiles_it():
     text = gradient.trace(x).lower(lowering_platforms=("tpu",)).as_text()
     assert "select_and_scatter" in text
     assert "stablehlo.pad" not in text
+
+
+POOLS = {  # shape; size, stride and border of every axis
+    "signal": ((2, 9, 3), (1, 3, 1), (1, 2, 1), ((0, 0), (1, 1), (0, 0))),
+    "stem": ((2, 9, 6, 4), (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0))),
+    "end": ((2, 9, 6, 4), (1, 3, 2, 1), (1, 1, 3, 1), ((0, 0), (0, 1), (0, 2), (0, 0))),
+    "gaps": ((2, 2, 10, 4), (1, 5, 2, 1), (1, 2, 4, 1), ((0, 0), (2, 2), (0, 3), (0, 0))),
+    "channels first": ((2, 4, 8, 7), (1, 1, 3, 3), (1, 1, 2, 2), ((0, 0), (0, 0), (1, 1), (1, 1))),
+    "volume": (
+        (2, 5, 6, 7, 3),
+        (1, 3, 3, 3, 1),
+        (1, 2, 2, 2, 1),
+        ((0, 0), (1, 1), (1, 1), (1, 1), (0, 0)),
+    ),
+    "no examples": ((0, 5, 6, 3), (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0))),
+}
+
+
+@pytest.mark.parametrize("kind", ["normal", "relu", "ties", "constant", "zeros of both signs"])
+@pytest.mark.parametrize("pool", POOLS)
+def test_max_pool_s_gradient_on_a_gpu_is_jax_s(pool, kind):
+    shape, *windows = POOLS[pool]
+    rng = np.random.default_rng(0)
+    x = {
+        "normal": lambda: rng.normal(size=shape),
+        "relu": lambda: np.maximum(rng.normal(size=shape) - 0.5, 0),
+        "ties": lambda: rng.integers(0, 3, shape),
+        "constant": lambda: np.full(shape, -2.0),
+        "zeros of both signs": lambda: np.where(rng.random(shape) < 0.5, -0.0, 0.0),
+    }[kind]()
+    x = jnp.asarray(x, "float32")
+    y, pull = jax.vjp(lambda x: _plain_max_pool(x, *windows), x)
+    upstream = jnp.asarray(rng.normal(size=y.shape), "float32")
+    gather = jax.jit(lambda *arrays: _gather_gradient(*windows, *arrays))
+    np.testing.assert_array_equal(gather(x, y, upstream), pull(upstream)[0])
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_max_pool_s_gradient_on_a_gpu_rounds_its_sum_once(dtype):
+    shape, *windows = POOLS["stem"]
+    x = jnp.asarray(np.maximum(_batch(shape, mean=-1.0), 0), dtype)
+    y, pull = jax.vjp(lambda x: _plain_max_pool(x, *windows), x.astype("float32"))
+    upstream = jnp.asarray(_batch(y.shape, seed=2), dtype)
+    narrow = _gather_gradient(*windows, x, y.astype(dtype), upstream)
+    assert narrow.dtype == dtype
+    (expected,) = pull(upstream.astype("float32"))
+    np.testing.assert_array_equal(narrow, expected.astype(dtype))
+
+
+@pytest.mark.parametrize(
+    ("platform", "scatters"), [("cpu", True), ("tpu", True), ("cuda", False), ("rocm", False)]
+)
+@pytest.mark.parametrize("replicas", [False, True])
+def test_max_pool_s_gradient_is_that_of_its_platform(platform, scatters, replicas):
+    """Each has one form alone in what is handed to its compiler."""
+    x, windows = POOLS["stem"][0], POOLS["stem"][1:]
+    gradient = jax.grad(lambda x: (_max_pool(x, *windows) ** 2).sum())
+    if replicas:
+        mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
+        split = PartitionSpec("data")
+        gradient = jax.shard_map(gradient, mesh=mesh, in_specs=split, out_specs=split)
+    traced = jax.jit(gradient).trace(jax.ShapeDtypeStruct(x, "float32"))
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    assert ("select_and_scatter" in text) == scatters
+    assert ("optimization_barrier" in text) != scatters
+
+
+def test_max_pool_s_gradient_of_large_windows_is_the_scatter_everywhere():
+    pool = lambda x: _max_pool(x, (1, 9, 9, 1), (1, 1, 1, 1), ((0, 0),) * 4).sum()  # noqa: E731
+    traced = jax.jit(jax.grad(pool)).trace(jax.ShapeDtypeStruct((1, 12, 12, 2), "float32"))
+    assert "select_and_scatter" in traced.lower(lowering_platforms=("cuda",)).as_text()
+
+
+def test_max_pool_s_second_derivatives():
+    """Those of a sum of squares: twice the number of windows that each input has won."""
+    shape, *windows = POOLS["stem"]
+    x = jnp.asarray(np.random.default_rng(0).permutation(np.prod(shape)).reshape(shape), "float32")
+    _, pull = jax.vjp(lambda x: _plain_max_pool(x, *windows), x)
+    won = pull(jnp.ones_like(_plain_max_pool(x, *windows)))[0]
+
+    def on_gpu(x):
+        y = _plain_max_pool(x, *windows)
+        return _gather_gradient(*windows, x, y, 2 * y)
+
+    for gradient in (jax.grad(lambda x: (_max_pool(x, *windows) ** 2).sum()), on_gpu):
+        _, tangent = jax.jvp(gradient, (x,), (jnp.ones_like(x),))
+        np.testing.assert_array_equal(tangent, 2 * won)
 
 
 def test_stochastic_depth_draws_on_each_replica_on_its_own():
