@@ -60,6 +60,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=20, help="of a round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=CONTESTANTS)
+    parser.add_argument(
+        "--fused-step", choices=["auto", "always", "never"], default="auto", help="of keras_resnet"
+    )
+    parser.add_argument("--only-training", action="store_true", help="no inference")
     parser.add_argument("--json", help="file to write the figures to")
     parser.add_argument("--worker", choices=CONTESTANTS, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -131,6 +135,7 @@ def keras_resnet(options: argparse.Namespace) -> Iterator[dict]:
         "batch_size": options.batch_size,
         "precision": "float32" if options.dtype == "float32" else "mixed_bfloat16",
         "data.image_size": options.image_size,
+        "fused_step": options.fused_step,
         "log_gradient_norms": "off",
         "optimizer.weight_decay": DECAY,
         "loss.label_smoothing": 0.0,
@@ -167,7 +172,8 @@ def keras_resnet(options: argparse.Namespace) -> Iterator[dict]:
     def answer(images):
         return infer(weights, images)
 
-    yield from inference("keras_resnet", options, batch["image"], answer, device)
+    if not options.only_training:
+        yield from inference("keras_resnet", options, batch["image"], answer, device)
 
 
 def flax(options: argparse.Namespace) -> Iterator[dict]:
@@ -252,7 +258,8 @@ def flax(options: argparse.Namespace) -> Iterator[dict]:
         values = {"params": state[0], "batch_stats": state[1]}
         return network.apply(values, images.astype(dtype) / 255, False)
 
-    yield from inference("flax", options, batch["image"], lambda x: infer(state, x), device)
+    if not options.only_training:
+        yield from inference("flax", options, batch["image"], lambda x: infer(state, x), device)
 
 
 def torch_compile(options: argparse.Namespace) -> Iterator[dict]:
@@ -295,6 +302,8 @@ def torch_compile(options: argparse.Namespace) -> Iterator[dict]:
     device = torch.cuda.get_device_name() if cuda else "cpu"
     name = "torch.compile"
     yield timed(name, "training", options.batch_size, options, train) | {"device": device}
+    if options.only_training:
+        return
     model.eval()
     for size in dict.fromkeys((1, options.batch_size)):
 

@@ -63,13 +63,16 @@ def form_for(model: Any, choice: str, device_kind: str, engine: str) -> Form | N
     Raises:
         UsageError: the choice is "always", and nothing in the network can be rewritten.
     """
-    form = form_of(choice, device_kind, model.compute_dtype, engine)
+    # That of the model itself says nothing: its layers have policies of their own.
+    dtypes = {layer.compute_dtype for layer in model.layers if type(layer) in _CONVOLUTIONS}
+    dtype = dtypes.pop() if len(dtypes) == 1 else "several types"
+    form = form_of(choice, device_kind, dtype, engine)
     nodes = [] if form is None else fused_nodes(nodes_in_running_order(model), model.outputs, form)
     if any(isinstance(node, FusedNode) for node in nodes):
         return form
     if choice == "always":
         raise UsageError(
-            f"config.fused_step='always', but {model.name} in {model.compute_dtype} has nothing "
+            f"config.fused_step='always', but {model.name} in {dtype} has nothing "
             "that can be fused: no 1×1 convolution to at least twice as many channels before a "
             "trained batch normalization, and no stem with a pool, in float32 or bfloat16 and "
             "channels_last. Take fused_step=auto"

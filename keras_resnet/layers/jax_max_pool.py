@@ -17,9 +17,9 @@ def windowed_max_pool(
 ):
     """Max pool with a border, without a padded copy in the forward pass.
 
-    Nor is there one in the backward pass on a TPU or GPU. (JAX itself makes it on CPU.) Where
-    several values of a window are equal and largest, the first one gets the gradient. There are
-    reverse-mode derivatives of any order, and no `jax.jvp` of the pool itself.
+    Nor is there one in the backward pass. Where several values of a window are equal and largest,
+    the first one gets the gradient. There are reverse-mode derivatives of any order, and no
+    `jax.jvp` of the pool itself.
 
     Args:
         inputs: float tensor.
@@ -63,11 +63,9 @@ def _backward(sizes, strides, padding, kept, upstream):
     inputs, outputs = kept
     if math.prod(sizes) > _MOST_PLACES:
         return (_scatter_gradient(sizes, strides, padding, inputs, outputs, upstream),)
-    on_gpu = functools.partial(_gather_gradient, sizes, strides, padding)
-    elsewhere = functools.partial(_scatter_gradient, sizes, strides, padding)
-    by_inputs = jax.lax.platform_dependent(
-        inputs, outputs, upstream, cuda=on_gpu, rocm=on_gpu, default=elsewhere
-    )
+    on_tpu = functools.partial(_scatter_gradient, sizes, strides, padding)
+    elsewhere = functools.partial(_gather_gradient, sizes, strides, padding)
+    by_inputs = jax.lax.platform_dependent(inputs, outputs, upstream, tpu=on_tpu, default=elsewhere)
     return (by_inputs,)
 
 
@@ -82,7 +80,7 @@ def _scatter_gradient(sizes, strides, padding, inputs, outputs, upstream):
 
 
 def _gather_gradient(sizes, strides, padding, inputs, outputs, upstream):
-    """The same without a scatter, which XLA writes as atomic additions on a GPU.
+    """The same without a scatter, which is atomic additions on a GPU and slow on a CPU.
 
     One pass finds which place of its window each output came from, another gathers: every input
     adds up what the windows around it send to its place. Windows are added in the scatter's order
@@ -97,13 +95,10 @@ def _gather_gradient(sizes, strides, padding, inputs, outputs, upstream):
         winners = jnp.where(seen < outputs, winners, np.uint8(index))
     # Fused into the second pass, the first one would run once for every place.
     winners = jax.lax.optimization_barrier(winners)
-    total_type = jnp.promote_types(upstream.dtype, jnp.float32)
-    upstream = upstream.astype(total_type)
-    total = jnp.zeros(inputs.shape, total_type)
-    for index, place in reversed(list(enumerate(places))):  # windows in ascending order
-        sent = jnp.where(winners == index, upstream, 0)
-        total = total + _sent_to_inputs(sent, inputs.shape, place, strides, padding)
-    return total.astype(inputs.dtype)
+    upstream = upstream.astype(jnp.promote_types(upstream.dtype, jnp.float32))
+    sent = {place: jnp.where(winners == index, upstream, 0) for index, place in enumerate(places)}
+    befores = [before for before, _ in padding]
+    return _gathered(sent, inputs.shape, strides, befores, ()).astype(inputs.dtype)
 
 
 def _seen_by_windows(inputs, grid, place, strides, padding, border):
@@ -122,13 +117,53 @@ def _seen_by_windows(inputs, grid, place, strides, padding, border):
     return jax.lax.pad(jax.lax.slice(inputs, starts, limits, strides), border, edges)
 
 
-def _sent_to_inputs(values, shape, place, strides, padding):
-    """The transpose: a value for each window, put where its place is, and 0 between."""
-    edges = []
-    for n, windows, offset, stride, (before, _) in zip(
-        shape, values.shape, place, strides, padding, strict=True
-    ):
-        low = offset - before
-        length = (windows - 1) * stride + 1 if windows else 0
-        edges.append((low, n - low - length, stride - 1))
-    return jax.lax.pad(values, np.zeros((), values.dtype), edges)
+def _gathered(sent, shape, strides, befores, phase):
+    """What windows send to each input, from what each of them sends to each of its places.
+
+    With stride s, inputs whose number (the border included) is r modulo s are at the places r,
+    r + s, ... of windows: all of them together are s interleaved arrays an axis. So an input looks
+    at no place that it is not at.
+
+    Args:
+        sent: place -> an array of the windows.
+        shape: of the inputs.
+        strides, befores: of the windows, and the border before, an axis each.
+        phase: r of the axes that are done; the others are interleaved here.
+    """
+    axis = len(phase)
+    if axis == len(shape):
+        return _sum_of_phase(sent, shape, strides, befores, phase)
+    stride, before, n = strides[axis], befores[axis], shape[axis]
+    parts = [_gathered(sent, shape, strides, befores, (*phase, r)) for r in range(stride)]
+    if stride == 1:
+        (whole,) = parts
+    else:
+        whole = jnp.stack(parts, axis + 1)
+        whole = whole.reshape(*whole.shape[:axis], -1, *whole.shape[axis + 2 :])
+    return jax.lax.slice_in_dim(whole, before, before + n, axis=axis)
+
+
+def _sum_of_phase(sent, shape, strides, befores, phase):
+    """The sum over the places of one phase; windows in ascending order, as a scatter adds them."""
+    sizes = [
+        -(-(n + before) // stride)
+        for n, before, stride in zip(shape, befores, strides, strict=True)
+    ]
+    total = None
+    for place in reversed(sent):
+        back = [
+            (offset - r) // stride if (offset - r) % stride == 0 else -1
+            for offset, r, stride in zip(place, phase, strides, strict=True)
+        ]
+        if min(back) < 0:
+            continue
+        values = sent[place]
+        edges = [
+            (j, size - windows - j, 0)
+            for j, size, windows in zip(back, sizes, values.shape, strict=True)
+        ]
+        part = jax.lax.pad(values, np.zeros((), values.dtype), edges)
+        total = part if total is None else total + part
+    if total is None:  # places that no window has: strides wider than windows
+        return jnp.zeros(sizes, next(iter(sent.values())).dtype)
+    return total
