@@ -5,7 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_resnet.layers import tensorflow_batch_norm
+from keras_resnet.layers import is_compiled_for_tpu, tensorflow_batch_norm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,9 +18,11 @@ class TensorFlowArithmetic:
 
     def gram(self, a: Any, b: Any) -> Any:
         """a'b in float32: [C, D] of [..., C] and [..., D]."""
-        a, b = (tf.reshape(each, (-1, each.shape[-1])) for each in (a, b))
-        # The operation, as tf.matmul knows no type of the result for bfloat16.
-        return tf.raw_ops.BatchMatMulV3(x=a, y=b, Tout=tf.float32, adj_x=True, adj_y=False)
+        if is_compiled_for_tpu():
+            return _dot_general(a, b, range(len(a.shape) - 1), range(len(a.shape) - 1))
+        # No kernel for CPUs sums bfloat16 to float32, and sums in bfloat16 lose the variance.
+        a, b = (tf.cast(tf.reshape(each, (-1, each.shape[-1])), tf.float32) for each in (a, b))
+        return tf.matmul(a, b, transpose_a=True)
 
     def column_sums(self, a: Any) -> Any:
         """Sums of what may be computed on the way, float32[C]."""
@@ -46,7 +48,7 @@ class TensorFlowArithmetic:
 
     def exact(self, a: Any, b: Any) -> Any:
         """Product of small matrices in float32 proper."""
-        return tf.matmul(a, b)
+        return _dot_general(a, b, [len(a.shape) - 1], [0]) if is_compiled_for_tpu() else tf.matmul(a, b)
 
     def over_replicas(self, values: tuple, replicas: Any) -> tuple:
         if replicas is None:
@@ -57,6 +59,32 @@ class TensorFlowArithmetic:
         return tuple(
             tf.reshape(part, tf.shape(value)) for part, value in zip(parts, values, strict=True)
         )
+
+
+def _dot_general(a: Any, b: Any, of_a: Any, of_b: Any) -> Any:
+    """XLA's own operation, float32 [C, D], contracting axes of each.
+
+    A reshape before `tf.matmul` would move what lies in tiles, and that of float32 is one of
+    bfloat16 on a TPU.
+    """
+    # Here and not above: they load parts of TensorFlow that nothing else needs.
+    from tensorflow.compiler.tf2xla.python import xla
+    from tensorflow.compiler.xla import xla_data_pb2
+
+    numbers = xla_data_pb2.DotDimensionNumbers(
+        lhs_contracting_dimensions=of_a, rhs_contracting_dimensions=of_b
+    )
+    highest = xla_data_pb2.PrecisionConfig.Precision.HIGHEST
+    precision = xla_data_pb2.PrecisionConfig(operand_precision=[highest] * 2)
+    product = xla.dot_general(
+        a,
+        b,
+        numbers,
+        precision if a.dtype == tf.float32 else None,
+        preferred_element_type=tf.float32,
+    )
+    product.set_shape((a.shape[-1], b.shape[-1]))
+    return product
 
 
 def _shape(a: Any) -> list[Any]:
