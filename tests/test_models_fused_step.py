@@ -151,7 +151,7 @@ def test_it_computes_what_the_plain_step_computes(name):
 
 def test_what_the_pattern_takes_together():
     model = small("ResNet50", classifier_activation=None)
-    assert fused_in(model)[0] == ["stem_conv", "stem_norm", "stem_act", "stem_pool"]
+    assert fused_in(model)[0][-4:] == ["stem_conv", "stem_norm", "stem_act", "stem_pool"]
     parts = ["norm2", "act2", "shortcut_conv", "conv3", "shortcut_norm", "norm3", "add", "out"]
     assert sorted(fused_in(model)[2]) == sorted(f"stage2_block1_{part}" for part in parts)
     names = [name for group in fused_in(model) for name in group]

@@ -13,7 +13,7 @@ put into a = input) is
     dW = c0 P + c1 n S W,    da = G (W c0)' + (a - mu) (W c1 W') - W c0 b / n.
 
 S is a difference of squares. So that it stays one of small numbers where a mean is large against
-its deviation, a is taken from a vector `center` near its mean; nothing depends on it otherwise.
+its deviation, a is taken from a vector `center` near its mean there; nothing else depends on it.
 
 Arrays have their channels last; vectors and matrices are float32.
 """
@@ -32,8 +32,8 @@ class Side:
     Attributes:
         weights: W as it is multiplied, rounded to the type of the input.
         mean, variance: of the output, of all replicas that are normalized together.
-        reciprocal, scale, shift: r, and the map from the raw output of `input - center`.
-        input_mean: of `input - center`.
+        reciprocal, scale, shift: r, and the map from what the operand gives.
+        operand_mean: mu, of the operand.
         local: n S W of the replica's own part, about the mean of all.
         count: n, of all.
     """
@@ -44,14 +44,31 @@ class Side:
     reciprocal: Any
     scale: Any
     shift: Any
-    input_mean: Any
+    operand_mean: Any
     local: Any
     count: Any
 
 
-def side_of(arithmetic: Any, rows: Any, kernel: Any, gamma: Any, beta: Any, epsilon: float,
-            center: Any, replicas: Any) -> Side:  # fmt: skip
-    """Returns the statistics for `rows`, which are an input less `center`."""
+@dataclasses.dataclass
+class _Operand:
+    """An input as it is multiplied.
+
+    Attributes:
+        rows: the input, less `offset`.
+        near_zero: the input less `center`, of which the Gram matrix is made.
+        offset, center: vectors.
+    """
+
+    rows: Any
+    near_zero: Any
+    offset: Any
+    center: Any
+
+
+def side_of(arithmetic: Any, operand: _Operand, kernel: Any, gamma: Any, beta: Any, epsilon: float,
+            replicas: Any) -> Side:  # fmt: skip
+    """Returns the statistics of an operand's product with a kernel."""
+    rows = operand.near_zero
     weights = ops.cast(ops.cast(kernel, rows.dtype), "float32")
     own = arithmetic.gram(rows, rows), arithmetic.column_sums(rows)
     count = arithmetic.count(rows)
@@ -65,17 +82,18 @@ def side_of(arithmetic: Any, rows: Any, kernel: Any, gamma: Any, beta: Any, epsi
         local = arithmetic.exact(about, weights)
     # A sum of squares, but in rounding.
     variance = ops.maximum(ops.sum(weights * product, 0), 0.0)
-    from_center = arithmetic.exact(mean[None], weights)[0]
+    operand_mean = mean + operand.center - operand.offset
+    raw_mean = arithmetic.exact(operand_mean[None], weights)[0]
     reciprocal = ops.rsqrt(variance + epsilon)
     scale = gamma * reciprocal
     return Side(
         weights=weights,
-        mean=from_center + arithmetic.exact(center[None], weights)[0],
+        mean=raw_mean + arithmetic.exact(operand.offset[None], weights)[0],
         variance=variance,
         reciprocal=reciprocal,
         scale=scale,
-        shift=beta - from_center * scale,
-        input_mean=mean,
+        shift=beta - raw_mean * scale,
+        operand_mean=operand_mean,
         local=local,
         count=total,
     )
@@ -93,7 +111,7 @@ class _Gradients:
 
 
 def _gradients_of(arithmetic, side: Side, rows, upstream, by_beta, gamma, replicas) -> _Gradients:
-    product = arithmetic.gram(rows, upstream) - _outer(side.input_mean, by_beta)
+    product = arithmetic.gram(rows, upstream) - _outer(side.operand_mean, by_beta)
     by_gamma = side.reciprocal * ops.sum(side.weights * product, 0)
     all_by_gamma, all_by_beta = arithmetic.over_replicas((by_gamma, by_beta), replicas)
     c0 = gamma * side.reciprocal
@@ -105,7 +123,7 @@ def _gradients_of(arithmetic, side: Side, rows, upstream, by_beta, gamma, replic
         kernel=c0 * product + c1 * side.local,
         factor=ops.transpose(side.weights * c0),
         matrix=matrix,
-        vector=-arithmetic.exact(side.input_mean[None], matrix)[0] - constant[0],
+        vector=-arithmetic.exact(side.operand_mean[None], matrix)[0] - constant[0],
     )
 
 
@@ -129,7 +147,7 @@ class Junction:
     replicas: tuple[Any, ...]
 
 
-def joined(arithmetic: Any, what: Junction, arguments: dict[str, Any]) -> tuple[Any, list[Side]]:
+def joined(arithmetic: Any, what: Junction, arguments: dict[str, Any]) -> tuple[Any, list[tuple]]:
     """Computes the operation.
 
     Args:
@@ -140,8 +158,8 @@ def joined(arithmetic: Any, what: Junction, arguments: dict[str, Any]) -> tuple[
             `shortcut_center`, `shortcut_kernel`, [E, D], `shortcut_gamma`, `shortcut_beta`.
 
     Returns:
-        The output, [..., D], and its statistics, the projection's second; no gradient flows
-        through these.
+        The output, [..., D], and mean and variance of what was normalized, the projection's second;
+        no gradient flows through these.
     """
     names = list(arguments)
 
@@ -171,88 +189,85 @@ class _Run:
 
     def forward(self) -> Any:
         what, given = self.what, self.given
-        x, dtype = given["x"], given["x"].dtype
-        rows = self._rows()
-        side = self._side(rows, "", 0)
-        z = self._normalized(rows, side)
+        dtype = given["x"].dtype
+        z = self._normalized(self._operand(), "", 0)
         if what.drops:
             z = z * self._factors("float32")
-        if len(what.epsilons) > 1:
-            source = given["shortcut"]
-            self.source = source - ops.cast(given["shortcut_center"], dtype)
-            z = z + self._normalized(self.source, self._side(self.source, "shortcut_", 1))
+        if self.projected:
+            z = z + self._normalized(self._shortcut_operand(), "shortcut_", 1)
         elif what.adds:
             z = z + ops.cast(given["shortcut"], "float32")
-        z = ops.cast(z, x.dtype)
+        z = ops.cast(z, dtype)
         self.output = ops.relu(z) if what.activates else z
         return self.output
 
     def backward(self, upstream: Any) -> dict[str, Any]:
-        what, given, arithmetic = self.what, self.given, self.arithmetic
-        dtype = given["x"].dtype
+        what, arithmetic = self.what, self.arithmetic
+        dtype = self.given["x"].dtype
         if what.activates:
             upstream = ops.where(self.output > 0, upstream, ops.zeros((), dtype))
         branch = upstream * self._factors(dtype) if what.drops else upstream
         by_beta = arithmetic.plain_sums(branch)
-        rows = self._rows()
-        main = _gradients_of(
-            arithmetic, self.sides[0], rows, branch, by_beta, given["gamma"], what.replicas[0]
-        )
+        rows = self._operand().rows
+        main = self._gradients(rows, branch, by_beta, "", 0)
         by = {"gamma": main.gamma, "beta": by_beta, "kernel": main.kernel}
-        factor = main.factor
-        projected = len(what.epsilons) > 1
-        if projected:
-            by_shortcut = arithmetic.plain_sums(upstream) if what.drops else by_beta
-            other = _gradients_of(
-                arithmetic, self.sides[1], self.source, upstream, by_shortcut,
-                given["shortcut_gamma"], what.replicas[1],
-            )  # fmt: skip
-            by |= {"shortcut_gamma": other.gamma, "shortcut_beta": by_shortcut,
-                   "shortcut_kernel": other.kernel}  # fmt: skip
-            if not what.drops:  # both in one convolution
-                both = arithmetic.product(upstream, ops.concatenate([factor, other.factor], 1))
-                channels = factor.shape[1]
-                through, through_other = both[..., :channels], both[..., channels:]
-            else:
-                through = arithmetic.product(branch, factor)
-                through_other = arithmetic.product(upstream, other.factor)
-            by["shortcut"] = self._by_input(self.source, through_other, other)
+        if self.projected:
+            by_shortcut_beta = arithmetic.plain_sums(upstream) if what.drops else by_beta
+            source = self._shortcut_operand().rows
+            other = self._gradients(source, upstream, by_shortcut_beta, "shortcut_", 1)
+            by["shortcut_gamma"], by["shortcut_beta"] = other.gamma, by_shortcut_beta
+            by["shortcut_kernel"] = other.kernel
+            through, through_shortcut = self._through(branch, upstream, main, other)
+            by["shortcut"] = self._by_operand(source, through_shortcut, other)
         else:
-            through = arithmetic.product(branch, factor)
+            through = arithmetic.product(branch, main.factor)
             if what.adds:
                 by["shortcut"] = upstream
-        by_rows = self._by_input(rows, through, main)
-        return by | self._by_x(by_rows)
+        return by | self._by_x(self._by_operand(rows, through, main))
 
-    def _rows(self) -> Any:
-        """The input less its center."""
+    @property
+    def projected(self) -> bool:
+        return len(self.what.epsilons) > 1
+
+    def _operand(self) -> _Operand:
         given = self.given
-        x, center = given["x"], given["center"]
         if not self.what.recomputes:
-            return x - ops.cast(center, x.dtype)
-        wide = ops.relu(ops.cast(x, "float32") * given["scale"] + given["shift"])
-        return ops.cast(wide - center, x.dtype)
+            return _as_it_is(given["x"], given["center"])
+        x, center = ops.cast(given["x"], "float32"), given["center"]
+        # relu(x * scale + shift) - center, in as many operations as without the center.
+        wide = ops.maximum(x * given["scale"] + (given["shift"] - center), -center)
+        rows = ops.cast(wide, given["x"].dtype)
+        return _Operand(rows, rows, center, center)
 
-    def _side(self, rows: Any, name: str, index: int) -> Side:
-        given, what = self.given, self.what
-        kernel, gamma, beta, center = (
-            given[name + part] for part in ("kernel", "gamma", "beta", "center")
-        )
-        side = side_of(
-            self.arithmetic, rows, kernel, gamma, beta, what.epsilons[index], center,
-            what.replicas[index],
-        )  # fmt: skip
+    def _shortcut_operand(self) -> _Operand:
+        return _as_it_is(self.given["shortcut"], self.given["shortcut_center"])
+
+    def _normalized(self, operand: _Operand, name: str, index: int) -> Any:
+        kernel, gamma, beta = (self.given[name + part] for part in ("kernel", "gamma", "beta"))
+        epsilon, replicas = self.what.epsilons[index], self.what.replicas[index]
+        side = side_of(self.arithmetic, operand, kernel, gamma, beta, epsilon, replicas)
         self.sides.append(side)
-        return side
-
-    def _normalized(self, rows: Any, side: Side) -> Any:
-        raw = self.arithmetic.product(rows, side.weights)
+        raw = self.arithmetic.product(operand.rows, side.weights)
         return ops.cast(raw, "float32") * side.scale + side.shift
+
+    def _gradients(self, rows: Any, upstream: Any, by_beta: Any, name: str, index: int):
+        gamma, replicas = self.given[name + "gamma"], self.what.replicas[index]
+        side = self.sides[index]
+        return _gradients_of(self.arithmetic, side, rows, upstream, by_beta, gamma, replicas)
+
+    def _through(self, branch: Any, upstream: Any, main: _Gradients, other: _Gradients) -> tuple:
+        """What comes through both kernels, as one convolution where it is of one gradient."""
+        product = self.arithmetic.product
+        if self.what.drops:
+            return product(branch, main.factor), product(upstream, other.factor)
+        both = product(upstream, ops.concatenate([main.factor, other.factor], 1))
+        channels = main.factor.shape[1]
+        return both[..., :channels], both[..., channels:]
 
     def _factors(self, dtype: Any) -> Any:
         return ops.cast(self.given["factors"], dtype)
 
-    def _by_input(self, rows: Any, through: Any, gradients: _Gradients) -> Any:
+    def _by_operand(self, rows: Any, through: Any, gradients: _Gradients) -> Any:
         own = self.arithmetic.product(rows, gradients.matrix)
         wide = ops.cast(through, "float32") + ops.cast(own, "float32") + gradients.vector
         return ops.cast(wide, rows.dtype)
@@ -269,6 +284,10 @@ class _Run:
             "scale": self.arithmetic.plain_sums(masked * wide),
             "shift": self.arithmetic.plain_sums(masked),
         }
+
+
+def _as_it_is(x: Any, center: Any) -> _Operand:
+    return _Operand(x, x - ops.cast(center, x.dtype), ops.zeros_like(center), center)
 
 
 def _outer(a: Any, b: Any) -> Any:

@@ -19,14 +19,14 @@ class FusedNode:
         input_tensors: the Keras tensors it reads.
         outputs: those it gives; what lies between is not there.
         run: from the values of `input_tensors` to that of the only output.
-        kind: of the rewrite, for people.
+        name: of the layer that most of the work is, for profiles.
     """
 
     operations: tuple[keras.layers.Layer, ...]
     input_tensors: tuple[Any, ...]
     outputs: tuple[Any, ...]
     run: Callable[[Sequence[Any]], Any]
-    kind: str
+    name: str
 
 
 def operations_of(node: Any) -> tuple[keras.layers.Layer, ...]:
@@ -44,7 +44,8 @@ def run_nodes(nodes: Iterable[Any], values: dict[int, Any], training: bool) -> N
     """
     for node in nodes:
         if isinstance(node, FusedNode):
-            results = [node.run([values[id(tensor)] for tensor in node.input_tensors])]
+            with keras.name_scope(node.name):
+                results = [node.run([values[id(tensor)] for tensor in node.input_tensors])]
         else:
             args, kwargs = node.arguments.fill_in(values)
             if _takes_training(type(node.operation).call):

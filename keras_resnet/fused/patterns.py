@@ -153,7 +153,7 @@ def _widening(graph: _Graph, node: Any, form: Form) -> tuple[list[Any], FusedNod
         sums_by_products=form.sums_by_products,
     )
     inside = [each for each in graph.nodes if any(each is other for other in inside)]
-    return inside, _node(inside, inputs, last, run, "1×1 convolution and normalization")
+    return inside, _node(inside, inputs, last, run, node.operation.name)
 
 
 def _stem(graph: _Graph, node: Any, form: Form) -> tuple[list[Any], FusedNode] | None:
@@ -175,12 +175,12 @@ def _stem(graph: _Graph, node: Any, form: Form) -> tuple[list[Any], FusedNode] |
     run = PooledStem(
         border.operation if border else None, conv, norm.operation, pool.operation, form.blocks_stem
     )
-    return inside, _node(inside, [inside[0].input_tensors[0]], pool, run, "pool first")
+    return inside, _node(inside, [inside[0].input_tensors[0]], pool, run, conv.name)
 
 
-def _node(inside, inputs, last, run, kind) -> FusedNode:
+def _node(inside, inputs, last, run, name) -> FusedNode:
     operations = tuple(node.operation for node in inside)
-    return FusedNode(operations, tuple(inputs), tuple(last.outputs), run, kind)
+    return FusedNode(operations, tuple(inputs), tuple(last.outputs), run, name)
 
 
 def _prologue(graph: _Graph, node: Any) -> tuple[Prologue | None, list[Any]]:

@@ -48,7 +48,11 @@ class TensorFlowArithmetic:
 
     def exact(self, a: Any, b: Any) -> Any:
         """Product of small matrices in float32 proper."""
-        return _dot_general(a, b, [len(a.shape) - 1], [0]) if is_compiled_for_tpu() else tf.matmul(a, b)
+        return (
+            _dot_general(a, b, [len(a.shape) - 1], [0])
+            if is_compiled_for_tpu()
+            else tf.matmul(a, b)
+        )
 
     def over_replicas(self, values: tuple, replicas: Any) -> tuple:
         if replicas is None:
