@@ -43,6 +43,7 @@ def make_mesh(config: ConfigDict) -> Mesh:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
     if config.deterministic:
         _add_flag("--xla_gpu_deterministic_ops=true")
+    processes.check_told_as_jax_is(config)
     name = config.strategy
     if name == "auto":
         name = "multi_worker" if processes.announced(config) else "all"
