@@ -94,3 +94,13 @@ def test_variables_of_a_cluster_that_are_no_numbers(monkeypatch):
 def test_hosts_of_tf_config(text, hosts, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", text)
     assert cohort.hosts_of_tf_config() == hosts
+
+
+def test_a_run_of_several_is_evaluated_by_one(tmp_path):
+    from keras_resnet.training.workdir import WorkDir
+
+    config = told(coordinator="a:1", num_processes=2, process_id=0)
+    (tmp_path / "config.json").write_text(configs.to_json(config))
+    workdir = WorkDir(tmp_path)
+    assert cohort.told_to_jax(workdir.read_config())
+    assert not cohort.told_to_jax(workdir.read_config_for_one())
