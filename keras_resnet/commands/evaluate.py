@@ -106,7 +106,7 @@ def _run_workdir(flags: absl_flags.FlagValues) -> int:
     if flags.format == "csv":
         raise UsageError("--format=csv goes with --data; a run has its classes.csv")
     workdir = WorkDir(flags.workdir)
-    resolved = check(overrides.apply(workdir.read_config(), flags))
+    resolved = check(overrides.apply(workdir.read_config_for_one(), flags))
     start_engine(resolved.engine if jax_is_installed() else "auto")  # either will do
     from keras_resnet.training import evaluation
 
@@ -174,7 +174,7 @@ def _config_of_data(flags: absl_flags.FlagValues) -> "ConfigDict | None":
     _refuse(flags, ("on_error",), "goes with --data; here it is --config.data.on_error")
     run = None if in_bucket(flags.model) else WorkDir(flags.model)
     if run is not None and run.is_begun() and (run.path / "dataset.json").is_file():
-        return check(overrides.apply(run.read_config(), flags))
+        return check(overrides.apply(run.read_config_for_one(), flags))
     if not given:
         raise UsageError(
             f"--data=FOLDER is missing, or --config.data.source and what it needs; for example "

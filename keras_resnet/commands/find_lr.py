@@ -56,7 +56,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
         raise UsageError("it takes --config or --workdir, not both")
     workdir = WorkDir(flags.workdir) if flags.workdir else None
     if workdir is not None:
-        config = check(overrides.apply(workdir.read_config(), flags))
+        config = check(overrides.apply(workdir.read_config_for_one(), flags))
     else:
         require_config(flags, arguments, _EXAMPLE)
         config = overrides.resolve(flags)

@@ -43,7 +43,7 @@ def gallery_of_run(
     config = None
     # A model.keras alone, without the rest of its run, knows photos, but no data.
     if photos is None or folder.is_begun() or not folder.model.exists():
-        config = check(merge(folder.read_config(), overrides or {}, where="overrides"))
+        config = check(merge(folder.read_config_for_one(), overrides or {}, where="overrides"))
     require_tensorflow_installed()
     from keras_resnet.training.data import explain_moved, open_source
     from keras_resnet.training.evaluation import load_model_of_workdir

@@ -62,7 +62,7 @@ def report(
         input_pipeline.DataError: its images are not where its config says.
     """
     folder = WorkDir(workdir)
-    config = check(merge(folder.read_config(), overrides or {}, where="overrides"))
+    config = check(merge(folder.read_config_for_one(), overrides or {}, where="overrides"))
     require_tensorflow_installed()
     from keras_resnet.training.data import check_classes, explain_moved, open_source
     from keras_resnet.training.evaluation import (

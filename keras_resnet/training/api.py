@@ -146,7 +146,7 @@ def evaluate(
         UserError, input_pipeline.DataError: as `train`.
     """
     folder = WorkDir(workdir)
-    config = merge(folder.read_config(), overrides or {}, where="overrides")
+    config = merge(folder.read_config_for_one(), overrides or {}, where="overrides")
     check(config)
     require_engine("auto")
     from keras_resnet.training import evaluation

@@ -230,7 +230,7 @@ def load_model_of_workdir(
             with local_copy(workdir.model) as file:
                 return load_model(file)
         say(f"warning: {workdir.model} is not whole ({damage}); taking a checkpoint")
-    config = workdir.read_config()
+    config = workdir.read_config_for_one()
     engine, step = restore(config, workdir, checkpoint)
     if step > (workdir.read_result() or {"step": -1})["step"]:
         say(f"{workdir.path} is not finished; taking the checkpoint of step {step:,}")

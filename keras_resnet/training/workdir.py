@@ -17,6 +17,7 @@ from typing import Any
 from keras_resnet import storage
 from keras_resnet.config import ConfigDict, from_json, records, to_json
 from keras_resnet.config.key import NOTED
+from keras_resnet.config.schema import KEYS
 from keras_resnet.errors import UserError
 from keras_resnet.storage import read_json, write_text
 from keras_resnet.training.lock import locked
@@ -163,6 +164,16 @@ class WorkDir:
             UserError: there is no run in this folder, or its config cannot be read.
         """
         return from_json(self._config_text(), where=str(self.config))
+
+    def read_config_for_one(self) -> ConfigDict:
+        """Returns `read_config` for what one process does with a run that several trained.
+
+        Evaluation would otherwise wait for the others; it can still be told of some.
+        """
+        config = self.read_config()
+        for name in config.distributed:
+            config.distributed[name] = KEYS[f"distributed.{name}"].default
+        return config
 
     def read_history(self) -> list[dict]:
         """Returns what was changed when the run was resumed, the oldest first.

@@ -43,6 +43,7 @@ def make_mesh(config: ConfigDict) -> Mesh:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
     if config.deterministic:
         _add_flag("--xla_gpu_deterministic_ops=true")
+    processes.check_told_as_jax_is(config)
     name = config.strategy
     if name == "auto":
         name = "multi_worker" if processes.announced(config) else "all"
@@ -53,8 +54,11 @@ def make_mesh(config: ConfigDict) -> Mesh:
         )
     try:
         devices = make(config)
-    except RuntimeError as error:  # a TPU that another process holds, a driver that is too old
-        reason = str(error).strip().splitlines() or [type(error).__name__]
+    # A TPU that another process holds, a driver that is too old; an assertion without a word, where
+    # JAX_PLATFORMS names what this installation has no part for.
+    except (RuntimeError, AssertionError) as error:
+        platforms = os.environ.get("JAX_PLATFORMS", "")
+        reason = str(error).strip().splitlines() or [f"JAX_PLATFORMS={platforms!r} gives none"]
         raise UserError(
             f"config.strategy={config.strategy!r}: JAX cannot start its devices ({reason[0]}). "
             "keras-resnet doctor says more; strategy=cpu trains on the processor"

@@ -20,6 +20,13 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from keras_resnet.errors import Interrupted, UsageError, UserError
+from keras_resnet.training.cohort import (
+    hosts_of_tf_config,
+    number_of,
+    refuse_what_jax_is_told,
+    tasks_of_slurm,
+    told_to_jax,
+)
 from keras_resnet.training.introduction import introduction_of
 from keras_resnet.training.jax.rendezvous import meet
 from keras_resnet.training.jax.watch import Watch, end_process, lay_lines
@@ -40,11 +47,31 @@ _KEYS = ("coordinator", "num_processes", "process_id")
 def announced(config: ConfigDict) -> bool:
     """True if config or environment say that this process is one of several."""
     return (
-        bool(config.distributed.coordinator)
-        or config.distributed.num_processes > 1
+        bool(told_to_jax(config))
         or bool(os.environ.get("JAX_COORDINATOR_ADDRESS"))
-        or int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
+        or number_of("JAX_NUM_PROCESSES", 1) > 1
+        or tasks_of_slurm() > 1
     )
+
+
+def check_told_as_jax_is(config: ConfigDict) -> None:
+    """Refuses a run that is told of other processes in a way that passes it by.
+
+    Raises:
+        UsageError: each process would train everything by itself.
+    """
+    if config.strategy not in ("auto", "multi_worker", "tpu"):
+        refuse_what_jax_is_told(
+            config,
+            f"config.strategy={config.strategy!r} trains in this process alone; take "
+            "strategy=multi_worker, or unset them: config.distributed.coordinator=, "
+            ".num_processes=0 and .process_id=-1",
+        )
+    elif (hosts := hosts_of_tf_config()) > 1 and not announced(config):
+        raise UsageError(
+            f"TF_CONFIG names {hosts} hosts, but engine=jax does not read it: set "
+            "config.distributed.coordinator, .num_processes and .process_id, or unset TF_CONFIG"
+        )
 
 
 def join(config: ConfigDict) -> None:
@@ -88,7 +115,8 @@ def _initialize(config: ConfigDict, **options: Any) -> None:
     except ValueError as error:
         raise UsageError(
             f"strategy={config.strategy}: nothing says which processes take part ({error}). Start "
-            "them with srun, or set config.distributed.coordinator, .num_processes and .process_id"
+            "them with srun, or set config.distributed.coordinator, .num_processes and .process_id "
+            "(or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID)"
         ) from error
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 from keras_resnet.errors import UserError
+from keras_resnet.training.cohort import number_of, tasks_of_slurm
 
 EXAMPLE = (
     '{"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, '
@@ -48,7 +49,7 @@ def announced() -> bool:
     """True if the environment says that this process is one of several: TF_CONFIG, or srun."""
     if os.environ.get("TF_CONFIG"):
         return len(from_tf_config().addresses) > 1
-    return int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
+    return tasks_of_slurm() > 1
 
 
 def resolve() -> Cluster:
@@ -109,10 +110,10 @@ def _from_slurm() -> Cluster:
     """The tasks of this job step by TensorFlow's resolver; GPUs are shared out on each node."""
     has_gpus = shutil.which("nvidia-smi") is not None
     # Without GPUs the resolver divides by their number; one pretended GPU a task avoids it.
-    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
+    tasks = tasks_of_slurm()
     options = {} if has_gpus else {"gpus_per_node": tasks, "gpus_per_task": 1}
     # Two jobs may share a node: the port follows the number of the job.
-    port = 12_000 + int(os.environ.get("SLURM_JOB_ID", "0")) % 20_000
+    port = 12_000 + number_of("SLURM_JOB_ID", 0) % 20_000
     try:
         resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
             port_base=port, auto_set_gpu=has_gpus, **options

@@ -38,7 +38,13 @@ from keras_resnet.training.tensorflow.ema import WeightAverage
 from keras_resnet.training.tensorflow.older_checkpoints import OlderCheckpoints
 from keras_resnet.training.tensorflow.precision import resolve_precision
 from keras_resnet.training.tensorflow.step import Steps
-from keras_resnet.training.tensorflow.strategy import check_pod, describe, is_chief, strategy_of
+from keras_resnet.training.tensorflow.strategy import (
+    check_pod,
+    check_told_as_tensorflow_is,
+    describe,
+    is_chief,
+    strategy_of,
+)
 from keras_resnet.weights import Checkpoint
 
 
@@ -61,6 +67,7 @@ class TensorFlowEngine(Engine):
     @staticmethod
     def check(config: ConfigDict, workdir: str | os.PathLike) -> None:
         check_pod(config, workdir)
+        check_told_as_tensorflow_is(config, workdir)
 
     def build(
         self,

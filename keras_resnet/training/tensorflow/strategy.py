@@ -8,8 +8,10 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 
 from keras_resnet.errors import UsageError, UserError
+from keras_resnet.training.cohort import refuse_what_jax_is_told, told_to_jax
 from keras_resnet.training.introduction import introduction_of
 from keras_resnet.training.tensorflow import cluster, meeting
+from keras_resnet.training.workdir import WorkDir
 
 
 def make_strategy(
@@ -92,6 +94,23 @@ def check_pod(config: ConfigDict, workdir: str | os.PathLike) -> None:
                 f"TPU_NAME={name!r} is a pod: config.data.{key}={value!r} must be {needed!r}, as "
                 f"all its workers would depend on what this host holds. {local}"
             )
+
+
+def check_told_as_tensorflow_is(config: ConfigDict, workdir: str | os.PathLike) -> None:
+    """Refuses a new run that is told of other processes in JAX's way only.
+
+    What was begun on JAX may go on here: its config.json still has the keys.
+
+    Raises:
+        UsageError: each process would train everything by itself.
+    """
+    if not told_to_jax(config) or cluster.announced() or WorkDir(workdir).is_begun():
+        return
+    refuse_what_jax_is_told(
+        config,
+        "engine=tensorflow is not told of other processes by this; set config.engine=jax, or "
+        f"TF_CONFIG='{cluster.EXAMPLE}' on every host",
+    )
 
 
 def describe(strategy: tf.distribute.Strategy) -> str:
