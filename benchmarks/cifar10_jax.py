@@ -26,6 +26,7 @@ import numpy as np
 from PIL import Image
 
 import keras_resnet
+from keras_resnet.fused import form_for
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 BATCH, PADDING, MOMENTUM, WEIGHT_DECAY = 128, 4, 0.9, 1e-4
@@ -136,6 +137,19 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=164)
     parser.add_argument("--depth", type=int, default=20, choices=[20, 32, 44, 56, 110])
     parser.add_argument("--plain", action="store_true", help="without shortcuts")
+    parser.add_argument("--block", choices=["basic", "bottleneck"], default="basic")
+    parser.add_argument(
+        "--dtype", choices=["float32", "mixed_bfloat16"], default="float32", help="policy of Keras"
+    )
+    parser.add_argument(
+        "--fused-step", choices=["always", "never"], default="never", help="as the config key"
+    )
+    parser.add_argument(
+        "--kernel-scale",
+        type=float,
+        default=1.0,
+        help="factor of all convolutions' kernels at the start; 0.408 is PyTorch's own deviation",
+    )
     parser.add_argument("--init", choices=INITIALIZATIONS, default="ours")
     parser.add_argument("--learning-rate", type=float, default=0.1)
     parser.add_argument("--seeds", default="0", help="one run for each, comma between")
@@ -164,13 +178,20 @@ def main() -> None:
 
 def make_model(options: argparse.Namespace, seed: int) -> keras.Model:
     keras.utils.set_random_seed(seed)
-    return keras_resnet.create_model(
+    model = keras_resnet.create_model(
         f"CifarResNet{options.depth}",
         classes=10,
         residual=not options.plain,
         classifier_activation=None,
+        block=options.block,
+        dtype=options.dtype,
         **INITIALIZATIONS[options.init],
     )
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Conv2D) and options.kernel_scale != 1:
+            layer.kernel.assign(layer.kernel * options.kernel_scale)
+    model.training_form = form_for(model, options.fused_step, "GPU", "jax")
+    return model
 
 
 def epochs_of(model: keras.Model, run, accuracy, count: int, epochs: int):

@@ -134,6 +134,47 @@ ENTRY %main (g: f32[1000], h: f32[250], k: f32[100]) -> f32[1000] {
 """
 
 
+ASYNCHRONOUS = """HloModule jit_step, is_scheduled=true
+
+%begin (p: f32[1000000]) -> (f32[1000000], u32[]) {
+  %p = f32[1000000]{0} parameter(0)
+  %inner = f32[1000000]{0} all-reduce(%p), frontend_attributes={chain_id="3"}, to_apply=%add
+  ROOT %call = (f32[1000000]{0}, u32[]) custom-call(%inner), custom_call_target="AsyncCollectiveStart"
+}
+
+%between (p: f32[1000000], q: f32[8]) -> (f32[8], f32[1000000]) {
+  %p = f32[1000000]{0} parameter(0)
+  %q = f32[8]{0} parameter(1)
+  %inner = f32[1000000]{0} all-reduce(%p), frontend_attributes={chain_id="3"}, to_apply=%add
+  ROOT %both = (f32[8]{0}, f32[1000000]{0}) tuple(%q, %inner)
+}
+
+%end (p: f32[1000000]) -> f32[1000000] {
+  %p = f32[1000000]{0} parameter(0)
+  %inner = f32[1000000]{0} all-reduce(%p), frontend_attributes={chain_id="3"}, to_apply=%add
+  ROOT %call = f32[1000000]{0} custom-call(%inner), custom_call_target="AsyncCollectiveDone"
+}
+
+ENTRY %main (g: f32[1000000], h: f32[8]) -> f32[1000000] {
+  %g = f32[1000000]{0} parameter(0)
+  %h = f32[8]{0} parameter(1)
+  %start = (f32[1000000]{0}, u32[]) fusion(%g), kind=kCustom, calls=%begin
+  %fusion.7 = (f32[8]{0}, f32[1000000]{0}) fusion(%g, %h), kind=kOutput, calls=%between, backend_config={"estimated_cycles":"30000"}
+  %part = f32[1000000]{0} get-tuple-element(%fusion.7), index=1
+  ROOT %done = f32[1000000]{0} fusion(%part), kind=kCustom, calls=%end
+}
+"""  # noqa: E501
+
+
+def test_a_sum_in_fusions_that_compute_is_hidden_for_as_long_as_they_take():
+    (found,) = hlo.all_reduces(ASYNCHRONOUS)
+    assert (found.size, found.hidden_cycles) == (4_000_000, 30_000)
+    compiled = Compiled("", False, 8 * GIB, 0, flops=3e12, bytes_accessed=4e10, text=ASYNCHRONOUS)
+    figures = Report(parse_topology("v5e:4x4"), lowered(), compiled, engine="jax").figures()
+    # 20 µs at 1.5 GHz, of 2 · 15 / 16 · 4 MB at 100 GB/s = 75 µs.
+    assert figures["all_reduce_hidden_bytes"] == pytest.approx(4_000_000 * 20 / 75, rel=1e-6)
+
+
 def test_sums_over_chips_and_what_hides_them():
     found = [(one.size, one.hidden_cycles) for one in hlo.all_reduces(SLICE)]
     assert found == [(4000, 740), (400, 42), (1016, 0)]

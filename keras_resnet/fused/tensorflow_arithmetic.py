@@ -87,7 +87,8 @@ def _dot_general(a: Any, b: Any, of_a: Any, of_b: Any) -> Any:
         precision if a.dtype == tf.float32 else None,
         preferred_element_type=tf.float32,
     )
-    product.set_shape((a.shape[-1], b.shape[-1]))
+    kept = [size for axis, size in enumerate(a.shape) if axis not in of_a]
+    product.set_shape((*kept, b.shape[-1]))
     return product
 
 

@@ -12,6 +12,7 @@ _CALLED = re.compile(r"(?:calls|to_apply|body|called_computations)=\{?%?([\w.\-]
 _SHAPE = re.compile(r"\b(pred|bf16|f8\w*|[suf]\d+)\[([\d,]*)\](\{[^}]*\})?")
 _CYCLES = re.compile(r'"estimated_cycles":"?(\d+)')
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"?(\d+)')
+_CHAIN = re.compile(r'chain_id="(\d+)"')
 _OP_NAME = re.compile(r'op_name="([^"]*)"')
 # Of each computation the (name, rest of the line) of its instructions.
 Bodies = dict[str, list[tuple[str, str]]]
@@ -91,7 +92,8 @@ def all_reduces(text: str) -> list[AllReduce]:
     """Returns the sums over chips of a compiled HLO module, in the order in which they begin.
 
     The compiler has no estimate of how long they take. One that it has split into a beginning and
-    an end goes on behind what is scheduled between the two.
+    an end goes on behind what is scheduled between the two. Its "async collective fusions" are
+    such a beginning and end as well, and between them fusions that move a part while they compute.
     """
     entry, bodies = _computations(text)
     found: dict[str, AllReduce] = {}
@@ -106,12 +108,27 @@ def all_reduces(text: str) -> list[AllReduce]:
         elif kind == "async-start" and (size := _summed_bytes(rest, bodies)):
             found[name] = AllReduce(name, size, 0)
             running[name] = 0
+        elif kind == "fusion" and (begins := _in_fusions(rest, bodies, "AsyncCollectiveStart")):
+            found[begins] = AllReduce(name, _summed_bytes(rest, bodies), 0)
+            running[begins] = 0
+        elif kind == "fusion" and (ends := _in_fusions(rest, bodies, "AsyncCollectiveDone")):
+            found[ends] = dataclasses.replace(found[ends], hidden_cycles=running.pop(ends))
         elif kind in ("all-reduce-done", "async-done") and operands and operands[0] in running:
             begun = operands[0]
             found[begun] = dataclasses.replace(found[begun], hidden_cycles=running.pop(begun))
         elif cycles := _CYCLES.search(rest):
             running = {begun: since + int(cycles[1]) for begun, since in running.items()}
     return list(found.values())
+
+
+def _in_fusions(rest: str, bodies: Bodies, target: str) -> str:
+    """The chain of an all-reduce that a fusion begins or ends with a call of `target`, or ""."""
+    for called in _CALLED.findall(rest):
+        lines = [inner for _, inner in bodies.get(called, ())]
+        if any(f'custom_call_target="{target}"' in line for line in lines):
+            chains = [_CHAIN.search(line) for line in lines if _opcode(line) == "all-reduce"]
+            return next((f"chain {chain[1]}" for chain in chains if chain), "")
+    return ""
 
 
 def _summed_bytes(rest: str, bodies: Bodies) -> int:

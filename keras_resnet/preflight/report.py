@@ -59,6 +59,12 @@ class Report:
         """The sums over chips in the program; of one replica alone there are none."""
         return all_reduces(self.compiled.text) if self.engine == "jax" else []
 
+    def _hidden_bytes(self, one: AllReduce) -> int:
+        """As much of a sum as goes over the links, by formula, while a chip computes."""
+        seconds = self.topology.all_reduce_seconds(one.size)
+        behind = one.hidden_cycles / self.topology.chip.clock
+        return round(one.size * min(1.0, behind / seconds)) if seconds else one.size
+
     def figures(self) -> dict[str, Any]:
         """Returns what `--json` writes; None where there is no figure.
 
@@ -72,7 +78,7 @@ class Report:
         seconds = cycles and cycles / chip.clock
         sums = self.all_reduces()
         summed = sum(one.size for one in sums) if sums else lowered.gradient_bytes
-        hidden = sum(one.size for one in sums if one.hidden_cycles)
+        hidden = sum(self._hidden_bytes(one) for one in sums)
         reduce = topology.all_reduce_seconds(summed - hidden)
         images = lowered.batch * self.parts
         rate = seconds and images / (seconds + reduce) * topology.replicas
