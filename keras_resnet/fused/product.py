@@ -20,11 +20,10 @@ class Product:
     conv: keras.layers.Layer
     norm: BatchNormalization
 
-    def arguments(self, prefix: str, center: Any) -> dict[str, Any]:
+    def arguments(self, prefix: str) -> dict[str, Any]:
         kernel = ops.convert_to_tensor(self.conv.kernel)
         gamma, beta = self.norm.scale_and_offset()
         return {
-            f"{prefix}center": center,
             f"{prefix}kernel": ops.reshape(kernel, kernel.shape[-2:]),
             f"{prefix}gamma": gamma,
             f"{prefix}beta": beta,
@@ -90,8 +89,7 @@ class WideningProduct:
         dtype = self.product.conv.compute_dtype
         x = ops.cast(values[0], dtype)
         before = self.prologue.arguments(x) if self.prologue else {}
-        center = before.pop("center") if before else _near_mean(x, what.replicas[0])
-        arguments = {"x": x, **before, **self.product.arguments("", center)}
+        arguments = {"x": x, **before, **self.product.arguments("")}
         if what.drops:
             assert self.drop is not None
             arguments["factors"] = self.drop.factors(ops.shape(x)[0], len(x.shape))
@@ -100,8 +98,7 @@ class WideningProduct:
             if self.projection:
                 strides = self.projection.conv.strides
                 shortcut = pick_pixels(shortcut, strides, "channels_last")
-                center = _near_mean(shortcut, what.replicas[1])
-                arguments |= self.projection.arguments("shortcut_", center)
+                arguments |= self.projection.arguments("shortcut_")
             arguments["shortcut"] = shortcut
         return arguments
 
@@ -126,16 +123,6 @@ def _rectified_mean(gamma: Any, beta: Any) -> Any:
     density = ops.exp(-0.5 * t * t) / math.sqrt(2 * math.pi)
     share = 0.5 * (1 + ops.erf(t / math.sqrt(2)))
     return ops.stop_gradient(beta * share + deviation * density)
-
-
-def _near_mean(x: Any, replicas: Any) -> Any:
-    """A vector within sqrt(batch) deviations of the mean: the mean of the first example."""
-    mean = ops.mean(ops.cast(x[:1], "float32"), tuple(range(len(x.shape) - 1)))
-    if replicas is not None:
-        import jax
-
-        mean = jax.lax.pmean(mean, replicas)
-    return ops.stop_gradient(_rounded(mean, x.dtype))
 
 
 def _rounded(vector: Any, dtype: Any) -> Any:
