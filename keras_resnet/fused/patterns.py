@@ -46,6 +46,12 @@ def fused_nodes(nodes: Iterable[Any], outputs: Sequence[Any], form: Form) -> lis
             inside, made = match
             found[id(inside[-1])] = made
             gone.update(map(id, inside))
+    if form.joins_relu:  # of what the others have left
+        for norm in graph.nodes:
+            act = graph.only_reader(norm) if _trains(norm.operation) else None
+            if act is not None and _is_relu(act.operation) and id(norm) not in gone:
+                found[id(act)] = _normalized_relu(norm, act)
+                gone.update(map(id, (norm, act)))
     return [
         found.get(id(node), node)
         for node in graph.nodes
@@ -176,6 +182,13 @@ def _stem(graph: _Graph, node: Any, form: Form) -> tuple[list[Any], FusedNode] |
         border.operation if border else None, conv, norm.operation, pool.operation, form.blocks_stem
     )
     return inside, _node(inside, [inside[0].input_tensors[0]], pool, run, conv.name)
+
+
+def _normalized_relu(norm: Any, act: Any) -> FusedNode:
+    def run(values: Sequence[Any]) -> Any:
+        return norm.operation.activated_call(values[0])
+
+    return _node([norm, act], [norm.input_tensors[0]], act, run, norm.operation.name)
 
 
 def _node(inside, inputs, last, run, name) -> FusedNode:
