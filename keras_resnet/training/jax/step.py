@@ -26,6 +26,7 @@ from keras_resnet.training.jax.evaluation import IN_FLIGHT
 from keras_resnet.training.jax.loss_scale import update_scaled
 from keras_resnet.training.jax.mesh import AXIS, EVERYWHERE, device_kind, on_all, over_examples
 from keras_resnet.training.jax.normalization import normalization_of
+from keras_resnet.training.jax.sums import OVERLAP_ON_TPU, sum_in_parts
 from keras_resnet.training.losses import example_losses, example_weights
 
 
@@ -96,7 +97,14 @@ class Steps:
         self._blocks = [block_of(variable.path) for variable in self.trained if logs_norms]
         self.norm_names = block_names(self._blocks)
         specs = (EVERYWHERE, EVERYWHERE, over_examples(config.accumulate_steps), EVERYWHERE)
-        self._train = on_all(self.mesh, self.train_step, specs, donate_argnums=0)
+        overlaps = device_kind(mesh) == "TPU" and mesh.size > 1
+        self._train = on_all(
+            self.mesh,
+            self.train_step,
+            specs,
+            donate_argnums=0,
+            compiler_options=OVERLAP_ON_TPU if overlaps else None,
+        )
 
     # ---- Training -----------------------------------------------------------------------------
 
@@ -163,7 +171,9 @@ class Steps:
             gradients, sums, rest = self._accumulate(state, batch, scale)
         else:
             gradients, sums, rest = self._forward_backward(state.trained, state.rest, batch, scale)
-        gradients, sums = jax.lax.psum((gradients, sums), AXIS)
+        sums = jax.lax.psum(sums, AXIS)
+        if self.mesh.size > 1:
+            gradients = sum_in_parts(gradients, AXIS)
         # Averaged once for all layers; the random state advances alike everywhere.
         rest = [
             jax.lax.pmean(value, AXIS) if moves else value
