@@ -12,13 +12,25 @@ class Form:
         pools_first: the stem pools before it normalizes.
         blocks_stem: the stem's convolution takes blocks of pixels as channels.
         sums_by_products: sums over pixels are products with ones, for a matrix unit.
+        folds_scale: behind the Gram matrix the normalization's scale goes into the kernel, and
+            what the convolution reads is kept, not recomputed: one call for oneDNN.
+        gram_channels: the Gram matrix only of inputs of so many channels or fewer; None for any.
+        kernel_products: gradients of the kernels of 1×1 convolutions are products of matrices.
     """
 
     gram: bool = False
     pools_first: bool = False
     blocks_stem: bool = False
     sums_by_products: bool = False
+    folds_scale: bool = False
+    gram_channels: int | None = None
+    kernel_products: bool = False
 
+
+# With oneDNN. 128 channels are the first two stages of ResNet-50: with the third it was as fast, in
+# all four slower, as the Gram matrix costs C/4 of the convolution and saves the same number of
+# bytes per pixel whatever C.
+_ON_A_CPU = Form(gram=True, folds_scale=True, gram_channels=128, kernel_products=True)
 
 # What `auto` takes, by engine and kind of device, in bfloat16: measured (docs/results.md, "A leaner
 # step"). What is not here runs as it is written down.
@@ -26,6 +38,7 @@ MEASURED_FASTER = {
     ("jax", "TPU"): Form(gram=True, pools_first=True, sums_by_products=True),
     ("tensorflow", "TPU"): Form(gram=True, pools_first=True, sums_by_products=True),
     ("jax", "GPU"): Form(pools_first=True, blocks_stem=True),
+    ("tensorflow", "AMX"): _ON_A_CPU,
 }
 
 
@@ -34,13 +47,15 @@ def form_of(choice: str, device_kind: str, compute_dtype: str, engine: str) -> F
 
     Args:
         choice: "auto", "always" or "never": the config's `fused_step`.
-        device_kind: "TPU", "GPU" or "CPU".
+        device_kind: "TPU", "GPU", "CPU", or "AMX" for a CPU with units for bfloat16 matrices.
         compute_dtype: of the network.
         engine: "tensorflow" or "jax".
     """
     if choice == "never" or compute_dtype not in ("float32", "bfloat16"):
         return None
     if choice == "always":
+        if engine == "tensorflow" and device_kind in ("CPU", "AMX"):
+            return _ON_A_CPU
         blocks = engine == "jax" and device_kind == "GPU"
         # TensorFlow multiplies float32 on a GPU in fewer digits than the variance needs.
         gram = engine == "jax" or device_kind != "GPU"
@@ -56,5 +71,6 @@ def describe(form: Form | None) -> str:
         "statistics of 1×1 convolutions from their inputs": form.gram,
         "pool before the stem's normalization": form.pools_first,
         "stem of blocks of pixels": form.blocks_stem,
+        "kernel gradients of 1×1 convolutions as products": form.kernel_products,
     }
     return "fused: " + ", ".join(name for name, there in names.items() if there)

@@ -50,7 +50,7 @@ class Side:
 
 
 @dataclasses.dataclass
-class _Operand:
+class Operand:
     """An input as it is multiplied.
 
     Attributes:
@@ -65,7 +65,7 @@ class _Operand:
     center: Any
 
 
-def side_of(arithmetic: Any, operand: _Operand, kernel: Any, gamma: Any, beta: Any, epsilon: float,
+def side_of(arithmetic: Any, operand: Operand, kernel: Any, gamma: Any, beta: Any, epsilon: float,
             replicas: Any) -> Side:  # fmt: skip
     """Returns the statistics of an operand's product with a kernel."""
     rows = operand.near_zero
@@ -73,6 +73,7 @@ def side_of(arithmetic: Any, operand: _Operand, kernel: Any, gamma: Any, beta: A
     own = arithmetic.gram(rows, rows), arithmetic.column_sums(rows)
     count = arithmetic.count(rows)
     gram, sums, total = arithmetic.over_replicas((*own, count), replicas)
+    total = ops.maximum(total, 1.0)  # not of an empty batch
     mean = sums / total
     covariance = gram / total - _outer(mean, mean)
     product = arithmetic.exact(covariance, weights)
@@ -147,7 +148,9 @@ class Junction:
     replicas: tuple[Any, ...]
 
 
-def joined(arithmetic: Any, what: Junction, arguments: dict[str, Any]) -> tuple[Any, list[tuple]]:
+def joined(
+    arithmetic: Any, what: Junction, arguments: dict[str, Any], run: type["Run"]
+) -> tuple[Any, list[tuple]]:
     """Computes the operation.
 
     Args:
@@ -156,6 +159,7 @@ def joined(arithmetic: Any, what: Junction, arguments: dict[str, Any]) -> tuple[
         arguments: `x`, [..., C]; `scale` and `shift` where it is recomputed; `center`; `kernel`,
             [C, D], `gamma`, `beta`; `factors`; `shortcut`, [..., D] or [..., E] with
             `shortcut_center`, `shortcut_kernel`, [E, D], `shortcut_gamma`, `shortcut_beta`.
+        run: what computes: `Run` or a class derived from it.
 
     Returns:
         The output, [..., D], and mean and variance of what was normalized, the projection's second;
@@ -165,14 +169,14 @@ def joined(arithmetic: Any, what: Junction, arguments: dict[str, Any]) -> tuple[
 
     def computed(*values: Any) -> tuple[Any, Any]:
         given = dict(zip(names, values, strict=True))
-        run = _Run(arithmetic, what, given)
-        output = run.forward()
+        computation = run(arithmetic, what, given)
+        output = computation.forward()
 
         def gradient(*upstream: Any) -> tuple[Any, ...]:
-            by = run.backward(_first(upstream))
+            by = computation.backward(_first(upstream))
             return tuple(by.get(name, _nothing(given[name])) for name in names)
 
-        statistics = [(side.mean, side.variance) for side in run.sides]
+        statistics = [(side.mean, side.variance) for side in computation.sides]
         return (output, *(vector for pair in statistics for vector in pair)), gradient
 
     output, *statistics = arithmetic.custom_gradient(computed)(*arguments.values())
@@ -180,7 +184,7 @@ def joined(arithmetic: Any, what: Junction, arguments: dict[str, Any]) -> tuple[
     return output, list(zip(statistics[::2], statistics[1::2], strict=True))
 
 
-class _Run:
+class Run:
     """One computation, forward and then backward."""
 
     def __init__(self, arithmetic: Any, what: Junction, given: dict[str, Any]):
@@ -205,7 +209,7 @@ class _Run:
         what, arithmetic = self.what, self.arithmetic
         dtype = self.given["x"].dtype
         if what.activates:
-            upstream = ops.where(self.output > 0, upstream, ops.zeros((), dtype))
+            upstream = self._before_relu(upstream)
         branch = upstream * self._factors(dtype) if what.drops else upstream
         by_beta = arithmetic.plain_sums(branch)
         rows = self._operand().rows
@@ -229,7 +233,7 @@ class _Run:
     def projected(self) -> bool:
         return len(self.what.epsilons) > 1
 
-    def _operand(self) -> _Operand:
+    def _operand(self) -> Operand:
         given = self.given
         if not self.what.recomputes:
             return _as_it_is(given["x"], given["center"])
@@ -237,18 +241,21 @@ class _Run:
         # relu(x * scale + shift) - center, in as many operations as without the center.
         wide = ops.maximum(x * given["scale"] + (given["shift"] - center), -center)
         rows = ops.cast(wide, given["x"].dtype)
-        return _Operand(rows, rows, center, center)
+        return Operand(rows, rows, center, center)
 
-    def _shortcut_operand(self) -> _Operand:
+    def _shortcut_operand(self) -> Operand:
         return _as_it_is(self.given["shortcut"], self.given["shortcut_center"])
 
-    def _normalized(self, operand: _Operand, name: str, index: int) -> Any:
+    def _normalized(self, operand: Operand, name: str, index: int) -> Any:
         kernel, gamma, beta = (self.given[name + part] for part in ("kernel", "gamma", "beta"))
         epsilon, replicas = self.what.epsilons[index], self.what.replicas[index]
         side = side_of(self.arithmetic, operand, kernel, gamma, beta, epsilon, replicas)
         self.sides.append(side)
         raw = self.arithmetic.product(operand.rows, side.weights)
         return ops.cast(raw, "float32") * side.scale + side.shift
+
+    def _before_relu(self, upstream: Any) -> Any:
+        return ops.where(self.output > 0, upstream, ops.zeros((), upstream.dtype))
 
     def _gradients(self, rows: Any, upstream: Any, by_beta: Any, name: str, index: int):
         gamma, replicas = self.given[name + "gamma"], self.what.replicas[index]
@@ -286,8 +293,8 @@ class _Run:
         }
 
 
-def _as_it_is(x: Any, center: Any) -> _Operand:
-    return _Operand(x, x - ops.cast(center, x.dtype), ops.zeros_like(center), center)
+def _as_it_is(x: Any, center: Any) -> Operand:
+    return Operand(x, x - ops.cast(center, x.dtype), ops.zeros_like(center), center)
 
 
 def _outer(a: Any, b: Any) -> Any:

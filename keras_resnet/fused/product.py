@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_resnet.fused import gram
+from keras_resnet.fused import folded, gram
 from keras_resnet.layers import BatchNormalization, StochasticDepth
 from keras_resnet.layers.subsampling_conv import pick_pixels
 
@@ -60,7 +60,7 @@ class WideningProduct:
         adds: whether there is a second input, the shortcut.
         projection: of the shortcut, if any.
         activates: whether ReLU follows.
-        sums_by_products: see `Form`.
+        sums_by_products, folds_scale: see `Form`.
     """
 
     product: Product
@@ -70,6 +70,7 @@ class WideningProduct:
     projection: Product | None
     activates: bool
     sums_by_products: bool = False
+    folds_scale: bool = False
 
     def __call__(self, values: Sequence[Any]) -> Any:
         sides = [self.product] + ([self.projection] if self.projection else [])
@@ -81,7 +82,9 @@ class WideningProduct:
             epsilons=tuple(side.norm.epsilon for side in sides),
             replicas=tuple(side.norm.replicas_to_sum_over() for side in sides),
         )
-        output, statistics = gram.joined(self._arithmetic(), what, self._arguments(values, what))
+        run = folded.FoldedRun if self.folds_scale else gram.Run
+        arguments = self._arguments(values, what)
+        output, statistics = gram.joined(self._arithmetic(), what, arguments, run)
         for side, (mean, variance) in zip(sides, statistics, strict=True):
             side.norm.take_batch_statistics(mean, variance, side.norm.values_per_channel(output))
         return output
@@ -110,6 +113,10 @@ class WideningProduct:
             from keras_resnet.fused.jax_arithmetic import JaxArithmetic
 
             return JaxArithmetic(self.sums_by_products)
+        if self.folds_scale:
+            from keras_resnet.fused.onednn_arithmetic import OneDnnArithmetic
+
+            return OneDnnArithmetic()
         from keras_resnet.fused.tensorflow_arithmetic import TensorFlowArithmetic
 
         return TensorFlowArithmetic(self.sums_by_products)
@@ -130,12 +137,28 @@ def _rectified_mean(gamma: Any, beta: Any) -> Any:
 
 def _near_mean(x: Any, replicas: Any) -> Any:
     """A vector within sqrt(batch) deviations of the mean: the mean of the first example."""
-    mean = ops.mean(ops.cast(x[:1], "float32"), tuple(range(len(x.shape) - 1)))
-    if replicas is not None:
+    mean = _mean_of_first(x)
+    if replicas is not None and keras.backend.backend() == "jax":
         import jax
 
         mean = jax.lax.pmean(mean, replicas)
+    elif replicas is not None:
+        from keras_resnet.layers import tensorflow_batch_norm as kernels
+
+        # A replica may have no examples.
+        count = ops.cast(ops.minimum(ops.shape(x)[0], 1), "float32")
+        mean = kernels.sum_over_replicas(mean) / ops.maximum(kernels.sum_over_replicas(count), 1)
     return ops.stop_gradient(_rounded(mean, x.dtype))
+
+
+def _mean_of_first(x: Any) -> Any:
+    """Of each channel; zeros where there are no examples."""
+    axes = tuple(range(len(x.shape) - 1))
+    first = ops.cast(x[:1], "float32")
+    if keras.backend.backend() == "jax":
+        return ops.mean(first, axes)
+    pixels = ops.cast(ops.prod(ops.shape(x)[1:-1]), "float32")
+    return ops.sum(first, axes) / pixels
 
 
 def _rounded(vector: Any, dtype: Any) -> Any:
