@@ -16,7 +16,8 @@ BACKEND = keras.backend.backend()
 if BACKEND not in ("tensorflow", "jax"):
     pytest.skip("TensorFlow and JAX have a rewritten step", allow_module_level=True)
 
-EVERYTHING = Form(gram=True, pools_first=True, blocks_stem=BACKEND == "jax", sums_by_products=True)
+ON_JAX = BACKEND == "jax"
+EVERYTHING = Form(True, True, blocks_stem=ON_JAX, joins_relu=ON_JAX, sums_by_products=True)
 
 
 def step_of(model, images, form):
@@ -85,8 +86,9 @@ def _named(variables, gradients):
     return {v.path: np.asarray(g) for v, g in zip(variables, gradients, strict=True)}
 
 
-def fused_in(model, form=EVERYTHING):
+def fused_in(model):
     """The names of the layers of each rewrite."""
+    form = Form(gram=True, pools_first=True)
     nodes = fused_nodes(nodes_in_running_order(model), model.outputs, form)
     return [[o.name for o in n.operations] for n in nodes if isinstance(n, FusedNode)]
 
@@ -96,19 +98,19 @@ def images_for(model, seed, batch=4):
     return np.random.default_rng(seed).normal(size=(batch, *shape)).astype("float32")
 
 
-def difference(model, seed=0):
+def difference(model, form=EVERYTHING):
     """The largest relative difference of a gradient, the loss and a statistic.
 
     Where a sum is within rounding of zero it may fall on either side of ReLU: of three batches the
     best counts, which no wrong formula passes.
     """
     found = []
-    for batch in range(seed, seed + 3):
+    for batch in range(3):
         images = images_for(model, batch)
-        plain, fused = (step_of(model, images, form) for form in (None, EVERYTHING))
+        plain, fused = (step_of(model, images, each) for each in (None, form))
         by_gradient = [_relative(fused[1][name], plain[1][name]) for name in plain[1]]
         by_state = [_relative(a, b) for a, b in zip(fused[2], plain[2], strict=True)]
-        found.append((max(by_gradient), abs(fused[0] / plain[0] - 1), max(by_state)))
+        found.append((max(by_gradient), abs(fused[0] / plain[0] - 1), max(by_state, default=0.0)))
         if max(found[-1]) < 1e-5:
             break
     return min(found)
@@ -151,7 +153,7 @@ def test_it_computes_what_the_plain_step_computes(name):
 
 def test_what_the_pattern_takes_together():
     model = small("ResNet50", classifier_activation=None)
-    assert fused_in(model)[0][-4:] == ["stem_conv", "stem_norm", "stem_act", "stem_pool"]
+    assert fused_in(model)[0] == ["stem_conv", "stem_norm", "stem_act", "stem_pool"]
     parts = ["norm2", "act2", "shortcut_conv", "conv3", "shortcut_norm", "norm3", "add", "out"]
     assert sorted(fused_in(model)[2]) == sorted(f"stage2_block1_{part}" for part in parts)
     names = [name for group in fused_in(model) for name in group]
@@ -177,7 +179,7 @@ def test_elsewhere_nothing_changes(variant, options):
     )
     assert form_for(model, "auto", "TPU", BACKEND) is None
     with pytest.raises(UsageError, match="nothing that can be fused"):
-        form_for(model, "always", "CPU", BACKEND)
+        form_for(model, "always", "TPU", BACKEND)
 
 
 def test_frozen_parts_stay_plain():
@@ -210,7 +212,8 @@ def test_auto_is_where_it_was_measured():
     model = small("ResNet50", dtype="mixed_bfloat16")
     assert form_for(model, "auto", "TPU", "jax").gram
     assert form_for(model, "auto", "TPU", "tensorflow").gram
-    assert form_for(model, "auto", "GPU", "jax") == Form(pools_first=True, blocks_stem=True)
+    on_gpu = Form(pools_first=True, blocks_stem=True, joins_relu=True)
+    assert form_for(model, "auto", "GPU", "jax") == on_gpu
     assert form_for(model, "auto", "CPU", "jax") is None
     assert form_for(model, "never", "TPU", "jax") is None
     assert form_for(small("ResNet50"), "auto", "TPU", "jax") is None

@@ -1,4 +1,4 @@
-"""`gram.py`'s operation for processors that multiply bfloat16, with oneDNN: its scale in the kernel.
+"""`gram.py`'s operation for CPUs with oneDNN: the scale goes into the kernel.
 
 There nothing but a convolution takes what follows into itself, and only a vector, a sum and ReLU,
 in this order. So gamma r goes into the kernel, W' = W gamma r, and the shift into the vector:
@@ -19,11 +19,11 @@ class FoldedRun(Run):
 
     def forward(self) -> Any:
         what, given, arithmetic = self.what, self.given, self.arithmetic
-        self.operands = [_near_zero(given["x"], given["center"])]
+        self.operands = [self._near_zero(given["x"], 0)]
         shortcut = given.get("shortcut")
         z, shift = self._folded("", 0)
         if self.projected:
-            self.operands.append(_near_zero(shortcut, given["shortcut_center"]))
+            self.operands.append(self._near_zero(shortcut, 1))
             shortcut, by_projection = self._folded("shortcut_", 1)
             if what.drops:
                 shortcut = arithmetic.plus_vector(shortcut, by_projection)
@@ -67,7 +67,6 @@ class FoldedRun(Run):
         own = self.arithmetic.product(rows, gradients.matrix)
         return self.arithmetic.plus_vector(own, gradients.vector) + through
 
-
-def _near_zero(x: Any, center: Any) -> Operand:
-    rows = x - ops.cast(center, x.dtype)
-    return Operand(rows, rows, center, center)
+    def _near_zero(self, x: Any, index: int) -> Operand:
+        center = self.arithmetic.near_mean(x, self.what.replicas[index])
+        return Operand(x - center, ops.cast(center, "float32"), near_zero=True)

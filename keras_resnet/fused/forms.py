@@ -11,6 +11,7 @@ class Form:
         gram: statistics of widening 1×1 convolutions come from the Gram matrix of their inputs.
         pools_first: the stem pools before it normalizes.
         blocks_stem: the stem's convolution takes blocks of pixels as channels.
+        joins_relu: normalization and ReLU are one operation, which keeps its input only.
         sums_by_products: sums over pixels are products with ones, for a matrix unit.
         folds_scale: behind the Gram matrix the normalization's scale goes into the kernel, and
             what the convolution reads is kept, not recomputed: one call for oneDNN.
@@ -21,6 +22,7 @@ class Form:
     gram: bool = False
     pools_first: bool = False
     blocks_stem: bool = False
+    joins_relu: bool = False
     sums_by_products: bool = False
     folds_scale: bool = False
     gram_channels: int | None = None
@@ -37,7 +39,7 @@ _ON_A_CPU = Form(gram=True, folds_scale=True, gram_channels=128, kernel_products
 MEASURED_FASTER = {
     ("jax", "TPU"): Form(gram=True, pools_first=True, sums_by_products=True),
     ("tensorflow", "TPU"): Form(gram=True, pools_first=True, sums_by_products=True),
-    ("jax", "GPU"): Form(pools_first=True, blocks_stem=True),
+    ("jax", "GPU"): Form(pools_first=True, blocks_stem=True, joins_relu=True),
     ("tensorflow", "AMX"): _ON_A_CPU,
 }
 
@@ -56,10 +58,10 @@ def form_of(choice: str, device_kind: str, compute_dtype: str, engine: str) -> F
     if choice == "always":
         if engine == "tensorflow" and device_kind in ("CPU", "AMX"):
             return _ON_A_CPU
-        blocks = engine == "jax" and device_kind == "GPU"
+        on_gpu = engine == "jax" and device_kind == "GPU"
         # TensorFlow multiplies float32 on a GPU in fewer digits than the variance needs.
         gram = engine == "jax" or device_kind != "GPU"
-        return Form(gram, True, blocks, sums_by_products=device_kind == "TPU")
+        return Form(gram, True, on_gpu, on_gpu, sums_by_products=device_kind == "TPU")
     return MEASURED_FASTER.get((engine, device_kind)) if compute_dtype == "bfloat16" else None
 
 
@@ -72,5 +74,6 @@ def describe(form: Form | None) -> str:
         "pool before the stem's normalization": form.pools_first,
         "stem of blocks of pixels": form.blocks_stem,
         "kernel gradients of 1×1 convolutions as products": form.kernel_products,
+        "normalization with ReLU": form.joins_relu,
     }
     return "fused: " + ", ".join(name for name, there in names.items() if there)

@@ -13,7 +13,8 @@ put into a = input) is
     dW = c0 P + c1 n S W,    da = G (W c0)' + (a - mu) (W c1 W') - W c0 b / n.
 
 S is a difference of squares. So that it stays one of small numbers where a mean is large against
-its deviation, a is taken from a vector `center` near its mean there; nothing else depends on it.
+its deviation, a is taken from a vector near its mean, `center`, where one is known; elsewhere the
+Gram matrix is made once more, about the mean, when digits were lost.
 
 Arrays have their channels last; vectors and matrices are float32.
 """
@@ -49,42 +50,36 @@ class Side:
     count: Any
 
 
+# A variance that is this part of the second moments it is a difference of has lost three digits.
+_CANCELS = 1e-2
+
+
 @dataclasses.dataclass
 class Operand:
     """An input as it is multiplied.
 
     Attributes:
         rows: the input, less `offset`.
-        near_zero: the input less `center`, of which the Gram matrix is made.
-        offset, center: vectors.
+        offset: vector.
+        near_zero: whether that is near the rows' mean, as far as such a vector matters.
     """
 
     rows: Any
-    near_zero: Any
     offset: Any
-    center: Any
+    near_zero: bool
 
 
 def side_of(arithmetic: Any, operand: Operand, kernel: Any, gamma: Any, beta: Any, epsilon: float,
             replicas: Any) -> Side:  # fmt: skip
     """Returns the statistics of an operand's product with a kernel."""
-    rows = operand.near_zero
+    rows = operand.rows
     weights = ops.cast(ops.cast(kernel, rows.dtype), "float32")
-    own = arithmetic.gram(rows, rows), arithmetic.column_sums(rows)
-    count = arithmetic.count(rows)
-    gram, sums, total = arithmetic.over_replicas((*own, count), replicas)
-    total = ops.maximum(total, 1.0)  # not of an empty batch
-    mean = sums / total
-    covariance = gram / total - _outer(mean, mean)
-    product = arithmetic.exact(covariance, weights)
-    local = product * total
-    if replicas is not None:
-        about = own[0] - _outer(own[1], mean) - _outer(mean, own[1]) + count * _outer(mean, mean)
-        local = arithmetic.exact(about, weights)
+    found = _covariance(arithmetic, rows, weights, replicas)
+    if not operand.near_zero:
+        found = _about_their_mean(arithmetic, rows, weights, replicas, found)
     # A sum of squares, but in rounding.
-    variance = ops.maximum(ops.sum(weights * product, 0), 0.0)
-    operand_mean = mean + operand.center - operand.offset
-    raw_mean = arithmetic.exact(operand_mean[None], weights)[0]
+    variance = ops.maximum(ops.sum(weights * found.product, 0), 0.0)
+    raw_mean = arithmetic.exact(found.mean[None], weights)[0]
     reciprocal = ops.rsqrt(variance + epsilon)
     scale = gamma * reciprocal
     return Side(
@@ -94,10 +89,61 @@ def side_of(arithmetic: Any, operand: Operand, kernel: Any, gamma: Any, beta: An
         reciprocal=reciprocal,
         scale=scale,
         shift=beta - raw_mean * scale,
-        operand_mean=operand_mean,
-        local=local,
-        count=total,
+        operand_mean=found.mean,
+        local=found.local,
+        count=found.count,
     )
+
+
+@dataclasses.dataclass
+class _Covariance:
+    """mu, S W and n of all replicas, n S W of the own part, and the second moments."""
+
+    mean: Any
+    product: Any
+    count: Any
+    local: Any
+    squares: Any
+
+
+def _covariance(arithmetic, rows, weights, replicas) -> _Covariance:
+    own, count = (arithmetic.gram(rows, rows), arithmetic.column_sums(rows)), arithmetic.count(rows)
+    return _covariance_from(arithmetic, own, count, weights, replicas, 0.0)
+
+
+def _covariance_from(arithmetic, own, count, weights, replicas, center) -> _Covariance:
+    """Of the Gram matrix and the sums of rows less `center`."""
+    gram, sums, total = arithmetic.over_replicas((*own, count), replicas)
+    mean = sums / total
+    product = arithmetic.exact(gram / total - _outer(mean, mean), weights)
+    local = product * total
+    if replicas is not None:
+        about = own[0] - _outer(own[1], mean) - _outer(mean, own[1]) + count * _outer(mean, mean)
+        local = arithmetic.exact(about, weights)
+    squares = ops.diagonal(gram) / total
+    return _Covariance(mean + center, product, total, local, squares)
+
+
+def _about_their_mean(arithmetic, rows, weights, replicas, found: _Covariance) -> _Covariance:
+    """The same from a second pass, over rows less their mean, where the first one lost digits."""
+    variance = ops.sum(weights * found.product, 0)
+    squares = ops.sum(weights**2 * found.squares[:, None], 0)
+    lost = ops.any(variance < _CANCELS * squares)
+    center = ops.cast(ops.cast(found.mean, rows.dtype), "float32")
+
+    def again() -> tuple[Any, ...]:
+        near = rows - ops.cast(center, rows.dtype)
+        own = arithmetic.gram(near, near), arithmetic.column_sums(near)
+        count = arithmetic.count(rows)
+        second = _covariance_from(arithmetic, own, count, weights, replicas, center)
+        return second.mean, second.product, second.local
+
+    def as_it_is() -> tuple[Any, ...]:
+        return found.mean, found.product, found.local
+
+    # What all replicas know decides, so that they come to the same sums.
+    mean, product, local = ops.cond(lost, again, as_it_is)
+    return dataclasses.replace(found, mean=mean, product=product, local=local)
 
 
 @dataclasses.dataclass
@@ -156,9 +202,9 @@ def joined(
     Args:
         arithmetic: `jax_arithmetic` or `tensorflow_arithmetic`.
         what: see `Junction`.
-        arguments: `x`, [..., C]; `scale` and `shift` where it is recomputed; `center`; `kernel`,
+        arguments: `x`, [..., C]; `scale`, `shift` and `center` where it is recomputed; `kernel`,
             [C, D], `gamma`, `beta`; `factors`; `shortcut`, [..., D] or [..., E] with
-            `shortcut_center`, `shortcut_kernel`, [E, D], `shortcut_gamma`, `shortcut_beta`.
+            `shortcut_kernel`, [E, D], `shortcut_gamma`, `shortcut_beta`.
         run: what computes: `Run` or a class derived from it.
 
     Returns:
@@ -236,15 +282,14 @@ class Run:
     def _operand(self) -> Operand:
         given = self.given
         if not self.what.recomputes:
-            return _as_it_is(given["x"], given["center"])
+            return _as_it_is(given["x"])
         x, center = ops.cast(given["x"], "float32"), given["center"]
         # relu(x * scale + shift) - center, in as many operations as without the center.
         wide = ops.maximum(x * given["scale"] + (given["shift"] - center), -center)
-        rows = ops.cast(wide, given["x"].dtype)
-        return Operand(rows, rows, center, center)
+        return Operand(ops.cast(wide, given["x"].dtype), center, near_zero=True)
 
     def _shortcut_operand(self) -> Operand:
-        return _as_it_is(self.given["shortcut"], self.given["shortcut_center"])
+        return _as_it_is(self.given["shortcut"])
 
     def _normalized(self, operand: Operand, name: str, index: int) -> Any:
         kernel, gamma, beta = (self.given[name + part] for part in ("kernel", "gamma", "beta"))
@@ -293,8 +338,8 @@ class Run:
         }
 
 
-def _as_it_is(x: Any, center: Any) -> Operand:
-    return Operand(x, x - ops.cast(center, x.dtype), ops.zeros_like(center), center)
+def _as_it_is(x: Any) -> Operand:
+    return Operand(x, ops.zeros((x.shape[-1],), "float32"), near_zero=False)
 
 
 def _outer(a: Any, b: Any) -> Any:

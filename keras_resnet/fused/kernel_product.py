@@ -28,7 +28,10 @@ class KernelProduct:
         if isinstance(conv, SubsamplingConv2D):
             x, strides = pick_pixels(x, strides, "channels_last"), (1, 1)
         output = _one_by_one(x, kernel, strides)
-        return output + ops.cast(conv.bias, output.dtype) if conv.use_bias else output
+        if not conv.use_bias:
+            return output
+        # As Keras adds it: what oneDNN makes of a bias and a sum may crash, see `patterns`.
+        return output + ops.reshape(ops.cast(conv.bias, output.dtype), (1, 1, 1, -1))
 
 
 def _one_by_one(x: Any, kernel: Any, strides: tuple[int, ...]) -> Any:

@@ -36,6 +36,14 @@ class OneDnnArithmetic(TensorFlowArithmetic):
     def column_sums(self, a: Any) -> Any:
         return self.plain_sums(a)
 
+    def near_mean(self, x: Any, replicas: Any) -> Any:
+        """A vector within sqrt(batch) deviations of the mean, as exact as x: of first examples."""
+        first = tf.cast(_by_example(x)[:1], tf.float32)
+        mean = tf.reduce_sum(first, (0, 1)) / tf.cast(tf.shape(first)[1], tf.float32)
+        count = tf.cast(tf.shape(first)[:1], tf.float32)  # a replica may have no example
+        mean, count = self.over_replicas((mean, count), replicas)
+        return tf.cast(mean / tf.maximum(count, 1.0), x.dtype)
+
     def plus_vector(self, a: Any, vector: Any) -> Any:
         """a + vector as the operation that oneDNN takes into the convolution before it."""
         return tf.nn.bias_add(a, tf.cast(vector, a.dtype))

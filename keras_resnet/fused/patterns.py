@@ -51,6 +51,12 @@ def fused_nodes(nodes: Iterable[Any], outputs: Sequence[Any], form: Form) -> lis
         rest = (node for node in graph.nodes if id(node) not in gone)
         pointwise = [node for node in rest if _is_pointwise(node.operation)]
         found |= {id(node): _product_node(node) for node in pointwise}
+    if form.joins_relu:  # of what the others have left
+        for norm in graph.nodes:
+            act = graph.only_reader(norm) if _trains(norm.operation) else None
+            if act is not None and _is_relu(act.operation) and id(norm) not in gone:
+                found[id(act)] = _normalized_relu(norm, act)
+                gone.update(map(id, (norm, act)))
     return [
         found.get(id(node), node)
         for node in graph.nodes
@@ -190,6 +196,13 @@ def _stem(graph: _Graph, node: Any, form: Form) -> tuple[list[Any], FusedNode] |
 def _product_node(node: Any) -> FusedNode:
     conv = node.operation
     return _node([node], node.input_tensors, node, KernelProduct(conv), conv.name)
+
+
+def _normalized_relu(norm: Any, act: Any) -> FusedNode:
+    def run(values: Sequence[Any]) -> Any:
+        return norm.operation.activated_call(values[0])
+
+    return _node([norm, act], [norm.input_tensors[0]], act, run, norm.operation.name)
 
 
 def _node(inside, inputs, last, run, name) -> FusedNode:

@@ -20,11 +20,10 @@ class Product:
     conv: keras.layers.Layer
     norm: BatchNormalization
 
-    def arguments(self, prefix: str, center: Any) -> dict[str, Any]:
+    def arguments(self, prefix: str) -> dict[str, Any]:
         kernel = ops.convert_to_tensor(self.conv.kernel)
         gamma, beta = self.norm.scale_and_offset()
         return {
-            f"{prefix}center": center,
             f"{prefix}kernel": ops.reshape(kernel, kernel.shape[-2:]),
             f"{prefix}gamma": gamma,
             f"{prefix}beta": beta,
@@ -93,8 +92,7 @@ class WideningProduct:
         dtype = self.product.conv.compute_dtype
         x = ops.cast(values[0], dtype)
         before = self.prologue.arguments(x) if self.prologue else {}
-        center = before.pop("center") if before else _near_mean(x, what.replicas[0])
-        arguments = {"x": x, **before, **self.product.arguments("", center)}
+        arguments = {"x": x, **before, **self.product.arguments("")}
         if what.drops:
             assert self.drop is not None
             arguments["factors"] = self.drop.factors(ops.shape(x)[0], len(x.shape))
@@ -103,8 +101,7 @@ class WideningProduct:
             if self.projection:
                 strides = self.projection.conv.strides
                 shortcut = pick_pixels(shortcut, strides, "channels_last")
-                center = _near_mean(shortcut, what.replicas[1])
-                arguments |= self.projection.arguments("shortcut_", center)
+                arguments |= self.projection.arguments("shortcut_")
             arguments["shortcut"] = shortcut
         return arguments
 
@@ -133,32 +130,6 @@ def _rectified_mean(gamma: Any, beta: Any) -> Any:
     density = ops.exp(-0.5 * t * t) / math.sqrt(2 * math.pi)
     share = 0.5 * (1 + ops.erf(t / math.sqrt(2)))
     return ops.stop_gradient(beta * share + deviation * density)
-
-
-def _near_mean(x: Any, replicas: Any) -> Any:
-    """A vector within sqrt(batch) deviations of the mean: the mean of the first example."""
-    mean = _mean_of_first(x)
-    if replicas is not None and keras.backend.backend() == "jax":
-        import jax
-
-        mean = jax.lax.pmean(mean, replicas)
-    elif replicas is not None:
-        from keras_resnet.layers import tensorflow_batch_norm as kernels
-
-        # A replica may have no examples.
-        count = ops.cast(ops.minimum(ops.shape(x)[0], 1), "float32")
-        mean = kernels.sum_over_replicas(mean) / ops.maximum(kernels.sum_over_replicas(count), 1)
-    return ops.stop_gradient(_rounded(mean, x.dtype))
-
-
-def _mean_of_first(x: Any) -> Any:
-    """Of each channel; zeros where there are no examples."""
-    axes = tuple(range(len(x.shape) - 1))
-    first = ops.cast(x[:1], "float32")
-    if keras.backend.backend() == "jax":
-        return ops.mean(first, axes)
-    pixels = ops.cast(ops.prod(ops.shape(x)[1:-1]), "float32")
-    return ops.sum(first, axes) / pixels
 
 
 def _rounded(vector: Any, dtype: Any) -> Any:

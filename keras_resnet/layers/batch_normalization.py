@@ -114,7 +114,11 @@ class BatchNormalization(keras.layers.BatchNormalization):
                 f"(no channels), received mask.shape={mask.shape}, inputs.shape={inputs.shape}."
             )
 
-    def _training_call_on_jax(self, inputs, mask):
+    def activated_call(self, inputs):
+        """The training call and ReLU, in one operation (JAX, 32 or 16 bits, no mask)."""
+        return self._training_call_on_jax(ops.cast(inputs, self.compute_dtype), None, True)
+
+    def _training_call_on_jax(self, inputs, mask, activates=False):
         """Normalize by the batch's statistics and update the moving ones (JAX)."""
         from keras_resnet.layers import jax_batch_norm as kernels
 
@@ -128,6 +132,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
                 ops.convert_to_tensor(self.moving_mean),
                 self.epsilon,
                 replicas,
+                activates,
             )
         else:
             mean, variance, count = kernels.moments(inputs, self.axis, mask, replicas)

@@ -18,7 +18,7 @@ def has_fused_kernel(inputs) -> bool:
     return inputs.dtype in (jnp.float32, jnp.bfloat16, jnp.float16)
 
 
-def fused_training(inputs, axis, gamma, beta, shift, epsilon, replicas):
+def fused_training(inputs, axis, gamma, beta, shift, epsilon, replicas, activates=False):
     """Normalize by the batch's own statistics, in as few passes over the inputs as there can be.
 
     Of the forward pass the backward one (Ioffe and Szegedy 2015, section 3) keeps the inputs and
@@ -33,6 +33,8 @@ def fused_training(inputs, axis, gamma, beta, shift, epsilon, replicas):
             variance, which comes from a difference of squares.
         epsilon: added to the variance.
         replicas: see the module. The gradient is then that of the sum of the replicas' losses.
+        activates: ReLU follows. The backward pass finds out where it was zero from the inputs,
+            which it reads anyway, and not from the outputs.
 
     Returns:
         Outputs (shape and type of the inputs), mean, biased variance and the number of values a
@@ -41,7 +43,8 @@ def fused_training(inputs, axis, gamma, beta, shift, epsilon, replicas):
     """
     axis %= inputs.ndim
     shift = jax.lax.stop_gradient(shift.astype(jnp.float32))
-    outputs, mean, variance = _normalized(inputs, gamma, beta, shift, axis, epsilon, replicas)
+    options = axis, epsilon, replicas, activates
+    outputs, mean, variance = _normalized(inputs, gamma, beta, shift, *options)
     return outputs, mean, variance, _values_per_channel(inputs, axis, replicas)
 
 
@@ -101,12 +104,12 @@ def broadcast_shape(inputs, axis) -> list[int]:
     return shape
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
-def _normalized(inputs, gamma, beta, shift, axis, epsilon, replicas):
-    return _forward(inputs, gamma, beta, shift, axis, epsilon, replicas)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6, 7))
+def _normalized(inputs, gamma, beta, shift, axis, epsilon, replicas, activates):
+    return _forward(inputs, gamma, beta, shift, axis, epsilon, replicas, activates)[0]
 
 
-def _forward(inputs, gamma, beta, shift, axis, epsilon, replicas):
+def _forward(inputs, gamma, beta, shift, axis, epsilon, replicas, activates):
     axes, shape = _other_axes(inputs, axis), broadcast_shape(inputs, axis)
     wide = _wide(inputs)
     distance = wide - shift.reshape(shape)
@@ -121,27 +124,28 @@ def _forward(inputs, gamma, beta, shift, axis, epsilon, replicas):
     outputs = (wide - mean.reshape(shape)) * factor.reshape(shape)
     if beta is not None:
         outputs = outputs + beta.reshape(shape)
-    return (outputs.astype(inputs.dtype), mean, variance), (
-        inputs,
-        mean,
-        reciprocal,
-        gamma,
-        beta is not None,
-    )
+    outputs = outputs.astype(inputs.dtype)
+    if activates:
+        outputs = jnp.maximum(outputs, 0)
+    return (outputs, mean, variance), (inputs, mean, reciprocal, gamma, beta)
 
 
-def _backward(axis, epsilon, replicas, saved, upstream):
-    inputs, mean, reciprocal, gamma, has_beta = saved
+def _backward(axis, epsilon, replicas, activates, saved, upstream):
+    inputs, mean, reciprocal, gamma, beta = saved
     axes, shape = _other_axes(inputs, axis), broadcast_shape(inputs, axis)
     wide_upstream = _wide(upstream[0])
     distance = _wide(inputs) - mean.reshape(shape)
+    factor = reciprocal if gamma is None else reciprocal * gamma
+    if activates:
+        outputs = distance * factor.reshape(shape)
+        outputs = outputs if beta is None else outputs + beta.reshape(shape)
+        wide_upstream = jnp.where(outputs > 0, wide_upstream, 0)
     # What the replica's own loss says of gamma and beta ...
     by_beta = wide_upstream.sum(axes)
     by_gamma = (wide_upstream * distance).sum(axes) * reciprocal
     # ... and what all of them say of the mean and the variance that they share.
     all_by_beta, all_by_gamma = _over_replicas((by_beta, by_gamma), replicas)
     count = max(_values_per_channel(inputs, axis, replicas), 1)
-    factor = reciprocal if gamma is None else reciprocal * gamma
     by_inputs = factor.reshape(shape) * (
         wide_upstream
         - (all_by_beta / count).reshape(shape)
@@ -150,7 +154,7 @@ def _backward(axis, epsilon, replicas, saved, upstream):
     return (
         by_inputs.astype(inputs.dtype),
         None if gamma is None else by_gamma,
-        by_beta if has_beta else None,
+        None if beta is None else by_beta,
         None,
     )
 

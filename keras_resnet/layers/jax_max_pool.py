@@ -139,7 +139,8 @@ def _gathered(sent, shape, strides, befores, phase):
         (whole,) = parts
     else:
         whole = jnp.stack(parts, axis + 1)
-        whole = whole.reshape(*whole.shape[:axis], -1, *whole.shape[axis + 2 :])
+        shape_before, shape_after = whole.shape[:axis], whole.shape[axis + 2 :]
+        whole = whole.reshape(*shape_before, whole.shape[axis] * stride, *shape_after)
     return jax.lax.slice_in_dim(whole, before, before + n, axis=axis)
 
 
