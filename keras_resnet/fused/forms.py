@@ -30,8 +30,8 @@ class Form:
 
 
 # With oneDNN. 128 channels are the first two stages of ResNet-50: with the third it was as fast, in
-# all four slower, as the Gram matrix costs C/4 of the convolution and saves the same number of
-# bytes per pixel whatever C.
+# all four slower. A pixel's part of the Gram matrix costs C² multiply-adds and saves bytes in
+# proportion to C.
 _ON_A_CPU = Form(gram=True, folds_scale=True, gram_channels=128, kernel_products=True)
 
 # What `auto` takes, by engine and kind of device, in bfloat16: measured (docs/results.md, "A leaner

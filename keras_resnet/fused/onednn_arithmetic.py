@@ -21,9 +21,10 @@ class OneDnnArithmetic(TensorFlowArithmetic):
     def gram(self, a: Any, b: Any) -> Any:
         """a'b in float32; of an input with itself each example's part is rounded to its type.
 
-        Of centered inputs, ResNet-50's stage 1 and 2, that leaves an error of at most a thousandth
-        in a variance. Inputs as they are had 1 % behind ReLU and 100 times the variance where means
-        are 100 deviations; a product in float32 takes 1.7 times as long.
+        Of inputs near zero that leaves a relative error of 3e-4, at most 8e-4, in a variance (16
+        examples of 56×56 pixels, 64 channels). One product of all, as they are, had 2e-3, at most
+        1e-2, behind ReLU, and 30 times the variance where means are 100 deviations; a product in
+        float32 takes twice as long.
         """
         if a is not b:  # a gradient, as exact as the plain one
             return tf.cast(kernel_gradient(a, b), tf.float32)

@@ -65,7 +65,8 @@ def use_xla(choice: str, strategy: tf.distribute.Strategy, synchronized_norm: bo
 def kind_of_form(strategy: tf.distribute.Strategy, config: ConfigDict) -> str:
     """Returns the device as `fused.form_for` names it; all hosts call it at the same place."""
     kind = "TPU" if is_compiled_for_tpu() else device_kind(strategy)
-    if kind != "CPU" or use_xla(config.xla, strategy, config.model.synchronized_norm):
+    # "always" does not ask for the instructions, and with XLA the form was never measured.
+    if kind != "CPU" or config.fused_step != "auto" or use_xla(config.xla, strategy):
         return kind
     # On all hosts or none: sums over replicas are others in another form.
     return "AMX" if hosts.mean(strategy, float(cpu_multiplies_bfloat16())) == 1.0 else "CPU"
