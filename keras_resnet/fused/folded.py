@@ -12,6 +12,7 @@ from typing import Any
 from keras import ops
 
 from keras_resnet.fused.gram import Operand, Run, side_of
+from keras_resnet.layers.subsampling_conv import pick_pixels
 
 
 class FoldedRun(Run):
@@ -23,7 +24,8 @@ class FoldedRun(Run):
         shortcut = given.get("shortcut")
         z, shift = self._folded("", 0)
         if self.projected:
-            self.operands.append(self._near_zero(shortcut, 1))
+            picked = pick_pixels(shortcut, what.strides, "channels_last")
+            self.operands.append(self._near_zero(picked, 1))
             shortcut, by_projection = self._folded("shortcut_", 1)
             if what.drops:
                 shortcut = arithmetic.plus_vector(shortcut, by_projection)
@@ -69,4 +71,4 @@ class FoldedRun(Run):
 
     def _near_zero(self, x: Any, index: int) -> Operand:
         center = self.arithmetic.near_mean(x, self.what.replicas[index])
-        return Operand(x - center, ops.cast(center, "float32"), near_zero=True)
+        return Operand(x - center, ops.cast(center, "float32"), again=None)

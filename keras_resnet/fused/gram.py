@@ -20,10 +20,12 @@ Arrays have their channels last; vectors and matrices are float32.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from keras import ops
+
+from keras_resnet.layers.subsampling_conv import pick_pixels
 
 
 @dataclasses.dataclass
@@ -61,12 +63,12 @@ class Operand:
     Attributes:
         rows: the input, less `offset`.
         offset: vector.
-        near_zero: whether that is near the rows' mean, as far as such a vector matters.
+        again: makes the rows once more where there is no `offset` near their mean; None if it is.
     """
 
     rows: Any
     offset: Any
-    near_zero: bool
+    again: Callable[[], Any] | None
 
 
 def side_of(arithmetic: Any, operand: Operand, kernel: Any, gamma: Any, beta: Any, epsilon: float,
@@ -75,8 +77,8 @@ def side_of(arithmetic: Any, operand: Operand, kernel: Any, gamma: Any, beta: An
     rows = operand.rows
     weights = ops.cast(ops.cast(kernel, rows.dtype), "float32")
     found = _covariance(arithmetic, rows, weights, replicas)
-    if not operand.near_zero:
-        found = _about_their_mean(arithmetic, rows, weights, replicas, found)
+    if operand.again is not None:
+        found = _about_their_mean(arithmetic, operand.again, weights, replicas, found)
     # A sum of squares, but in rounding.
     variance = ops.maximum(ops.sum(weights * found.product, 0), 0.0)
     raw_mean = arithmetic.exact(found.mean[None], weights)[0]
@@ -124,17 +126,18 @@ def _covariance_from(arithmetic, own, count, weights, replicas, center) -> _Cova
     return _Covariance(mean + center, product, total, local, squares)
 
 
-def _about_their_mean(arithmetic, rows, weights, replicas, found: _Covariance) -> _Covariance:
+def _about_their_mean(arithmetic, rows_again, weights, replicas, found: _Covariance) -> _Covariance:
     """The same from a second pass, over rows less their mean, where the first one lost digits."""
     variance = ops.sum(weights * found.product, 0)
     squares = ops.sum(weights**2 * found.squares[:, None], 0)
     lost = ops.any(variance < _CANCELS * squares)
-    center = ops.cast(ops.cast(found.mean, rows.dtype), "float32")
 
     def again() -> tuple[Any, ...]:
-        near = rows - ops.cast(center, rows.dtype)
+        rows = rows_again()  # here, or they would be written for the sake of this branch
+        center = ops.cast(found.mean, rows.dtype)
+        near = rows - center
         own = arithmetic.gram(near, near), arithmetic.column_sums(near)
-        count = arithmetic.count(rows)
+        count, center = arithmetic.count(rows), ops.cast(center, "float32")
         second = _covariance_from(arithmetic, own, count, weights, replicas, center)
         return second.mean, second.product, second.local
 
@@ -182,6 +185,7 @@ class Junction:
         recomputes: the input is `relu(x * scale + shift)` of what is passed.
         activates: ReLU at the end.
         epsilons, replicas: of the normalization, and of the projection's where there is one.
+        strides: of the projection, along each axis between the first and the last.
         adds: a shortcut is added: the second input, projected where there are two epsilons.
         drops: a factor for each example multiplies the branch.
     """
@@ -192,6 +196,7 @@ class Junction:
     drops: bool
     epsilons: tuple[float, ...]
     replicas: tuple[Any, ...]
+    strides: tuple[int, ...] = ()
 
 
 def joined(
@@ -247,8 +252,7 @@ class Run:
             z = z + self._normalized(self._shortcut_operand(), "shortcut_", 1)
         elif what.adds:
             z = z + ops.cast(given["shortcut"], "float32")
-        z = ops.cast(z, dtype)
-        self.output = ops.relu(z) if what.activates else z
+        self.output = ops.cast(ops.maximum(z, 0.0) if what.activates else z, dtype)
         return self.output
 
     def backward(self, upstream: Any) -> dict[str, Any]:
@@ -268,7 +272,8 @@ class Run:
             by["shortcut_gamma"], by["shortcut_beta"] = other.gamma, by_shortcut_beta
             by["shortcut_kernel"] = other.kernel
             through, through_shortcut = self._through(branch, upstream, main, other)
-            by["shortcut"] = self._by_operand(source, through_shortcut, other)
+            by_source = self._by_operand(source, through_shortcut, other)
+            by["shortcut"] = arithmetic.spread(by_source, what.strides, self.given["shortcut"])
         else:
             through = arithmetic.product(branch, main.factor)
             if what.adds:
@@ -282,14 +287,15 @@ class Run:
     def _operand(self) -> Operand:
         given = self.given
         if not self.what.recomputes:
-            return _as_it_is(given["x"])
+            return _as_it_is(lambda: given["x"])
         x, center = ops.cast(given["x"], "float32"), given["center"]
         # relu(x * scale + shift) - center, in as many operations as without the center.
         wide = ops.maximum(x * given["scale"] + (given["shift"] - center), -center)
-        return Operand(ops.cast(wide, given["x"].dtype), center, near_zero=True)
+        return Operand(ops.cast(wide, given["x"].dtype), center, again=None)
 
     def _shortcut_operand(self) -> Operand:
-        return _as_it_is(self.given["shortcut"])
+        shortcut, strides = self.given["shortcut"], self.what.strides
+        return _as_it_is(lambda: pick_pixels(shortcut, strides, "channels_last"))
 
     def _normalized(self, operand: Operand, name: str, index: int) -> Any:
         kernel, gamma, beta = (self.given[name + part] for part in ("kernel", "gamma", "beta"))
@@ -338,8 +344,9 @@ class Run:
         }
 
 
-def _as_it_is(x: Any) -> Operand:
-    return Operand(x, ops.zeros((x.shape[-1],), "float32"), near_zero=False)
+def _as_it_is(make_rows: Callable[[], Any]) -> Operand:
+    rows = make_rows()
+    return Operand(rows, ops.zeros((rows.shape[-1],), "float32"), again=make_rows)
 
 
 def _outer(a: Any, b: Any) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +48,13 @@ class JaxArithmetic:
         return jax.lax.conv_general_dilated(
             a, kernel, (1,) * len(space), "VALID", dimension_numbers=layout
         )
+
+    def spread(self, a: Any, strides: tuple[int, ...], like: Any) -> Any:
+        """Zeros of a shape with `a` at every so many pixels: the gradient of picking them."""
+        edges = [(0, 0, 0)]
+        for size, stride, wanted in zip(a.shape[1:-1], strides, like.shape[1:-1], strict=True):
+            edges.append((0, wanted - (size - 1) * stride - 1, stride - 1))
+        return jax.lax.pad(a, np.zeros((), a.dtype), [*edges, (0, 0, 0)])
 
     def exact(self, a: Any, b: Any) -> Any:
         """Product of small matrices in float32 proper."""

@@ -10,7 +10,6 @@ from keras import ops
 
 from keras_resnet.fused import folded, gram
 from keras_resnet.layers import BatchNormalization, StochasticDepth
-from keras_resnet.layers.subsampling_conv import pick_pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +79,7 @@ class WideningProduct:
             drops=self.drop is not None and self.drop.rate > 0,
             epsilons=tuple(side.norm.epsilon for side in sides),
             replicas=tuple(side.norm.replicas_to_sum_over() for side in sides),
+            strides=tuple(self.projection.conv.strides) if self.projection else (),
         )
         run = folded.FoldedRun if self.folds_scale else gram.Run
         arguments = self._arguments(values, what)
@@ -99,8 +99,6 @@ class WideningProduct:
         if self.adds:
             shortcut = ops.cast(values[1], dtype)
             if self.projection:
-                strides = self.projection.conv.strides
-                shortcut = pick_pixels(shortcut, strides, "channels_last")
                 arguments |= self.projection.arguments("shortcut_")
             arguments["shortcut"] = shortcut
         return arguments

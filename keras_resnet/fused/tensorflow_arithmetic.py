@@ -46,6 +46,23 @@ class TensorFlowArithmetic:
         kernel = tf.reshape(tf.cast(matrix, a.dtype), (*ones, *matrix.shape))
         return tf.nn.convolution(a, kernel)
 
+    def spread(self, a: Any, strides: tuple[int, ...], like: Any) -> Any:
+        """Zeros of a shape with `a` at every so many pixels: the gradient of picking them."""
+        if max(strides) == 1:
+            return a
+        rank = len(a.shape)
+        spread = tf.raw_ops.StridedSliceGrad(
+            shape=tf.shape(like),
+            begin=[0] * rank,
+            end=[0] * rank,
+            strides=[1, *strides, 1],
+            dy=a,
+            begin_mask=(1 << rank) - 1,
+            end_mask=(1 << rank) - 1,
+        )
+        spread.set_shape(like.shape)
+        return spread
+
     def exact(self, a: Any, b: Any) -> Any:
         """Product of small matrices in float32 proper."""
         return (

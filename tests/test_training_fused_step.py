@@ -1,0 +1,61 @@
+"""Twenty steps of the rewritten training call end where those of the plain one end."""
+
+import functools
+
+import pytest
+from conftest import mirrored_strategy
+from test_training_equality import VARIANTS, assert_same
+from training_runs import run, tiny_config
+
+from keras_resnet.errors import UsageError
+from keras_resnet.training.tensorflow.strategy import make_strategy
+
+# Bottlenecks, projections and the stem's pool.
+NETWORK = {
+    "model": {
+        "name": "ResNet50",
+        "depths": (1, 1, 1),
+        "widths": (16, 16, 16),
+        "zero_init_last_gamma": False,
+    },
+    "data": {"image_size": 32},
+}
+
+
+def fused_config(variant, choice, **model):
+    """A variant of test_training_equality.py, of a network in which everything can be rewritten.
+
+    With smaller steps: the statistics of 32 images are those of few numbers in its last stage.
+    """
+    groups = {**VARIANTS[variant], "fused_step": choice}
+    data = {**groups.get("data", {}), **NETWORK["data"]}
+    optimizer = {**groups.get("optimizer", {})}
+    optimizer["learning_rate"] = 0.05 * optimizer.get("learning_rate", 0.2)
+    model = {**NETWORK["model"], **model}
+    return {**groups, "model": model, "data": data, "optimizer": optimizer}
+
+
+@functools.cache
+def plain(variant):
+    return run(tiny_config(**fused_config(variant, "never")), make_strategy("cpu"))
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize(
+    ("variant", "replicas"), [("sgd", 1), ("everything", 1), ("sgd", 2), ("everything", 2)]
+)
+def test_it_trains_what_the_plain_step_trains(variant, replicas):
+    """On one device, and on replicas that are normalized together."""
+    strategy = mirrored_strategy(replicas) if replicas > 1 else make_strategy("cpu")
+    assert_same(run(tiny_config(**fused_config(variant, "always")), strategy), plain(variant))
+
+
+@pytest.mark.ci
+def test_auto_is_the_plain_step_on_this_cpu_in_float32():
+    config = tiny_config(**fused_config("sgd", "auto"))
+    assert run(config, make_strategy("cpu"))["losses"] == plain("sgd")["losses"]
+
+
+def test_always_needs_something_to_rewrite():
+    with pytest.raises(UsageError, match="fused_step='always', but cifarresnet20"):
+        run(tiny_config(fused_step="always"), make_strategy("cpu"))
