@@ -79,6 +79,36 @@ def test_biases_of_products():
         np.testing.assert_allclose(fused[1][name], expected, rtol=0, atol=atol)
 
 
+def test_twenty_steps_end_where_those_of_the_plain_step_end():
+    """Without ReLU: what rounding moves over zero would be seen in the losses steps later."""
+    start = randomize(small("ResNet50", activation="silu", **SIZES)).get_weights()
+
+    def train(form):
+        model = small("ResNet50", activation="silu", **SIZES)
+        model.set_weights(start)
+        optimizer = keras.optimizers.SGD(0.01, momentum=0.9)
+        optimizer.build(model.trainable_variables)
+
+        @tf.function(autograph=False)
+        def step(images):
+            with tf.GradientTape() as tape:
+                logits = model(images, training=True)
+                losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.range(16) % 5, logits)
+                loss = tf.reduce_mean(losses)
+            gradients = tape.gradient(loss, [v.value for v in model.trainable_variables])
+            optimizer.apply(gradients, model.trainable_variables)
+            return loss
+
+        with training_as(model, form):
+            losses = [float(step(images_for(model, seed, batch=16))) for seed in range(20)]
+        return losses, model.get_weights()
+
+    plain, fused = train(None), train(ON_A_CPU)
+    np.testing.assert_allclose(fused[0], plain[0], rtol=1e-5)
+    for found, expected in zip(fused[1], plain[1], strict=True):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
 BFLOAT16 = {
     "identity and projection": ("ResNet50", {}),
     "stochastic depth": ("ResNet50", {"drop_path_rate": 0.4}),
