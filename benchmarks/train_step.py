@@ -5,6 +5,8 @@
 Contestants, each in a process of its own:
 
 - `keras_resnet`: our `ResNet50` with our batch normalization;
+- `keras_resnet, fused`: the same model in the form that `fused_step=always` takes on a CPU and
+  `auto` in bfloat16 where the processor has `amx_bf16` (docs/training.md, "A leaner step");
 - `keras_resnet, Keras norm`: the same model with `keras.layers.BatchNormalization`;
 - `keras.applications`: `keras.applications.ResNet50` (v1, with biases);
 - `torchvision`: `torchvision.models.resnet50`, channels last, if `--torch-python` names an
@@ -31,7 +33,8 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-KERAS_CONTESTANTS = ("keras_resnet", "keras_resnet, Keras norm", "keras.applications")
+FUSED = "keras_resnet, fused"
+KERAS_CONTESTANTS = ("keras_resnet", FUSED, "keras_resnet, Keras norm", "keras.applications")
 TORCH_CONTESTANT = "torchvision"
 WORKS = ("training", "inference")
 
@@ -48,6 +51,8 @@ def main() -> None:
         f"ResNet-50, batch {options.batch_size}, {options.image_size} px, "
         f"{options.rounds} rounds of {options.steps} steps, images/s. {describe_machine()}\n"
     )
+    if FUSED in contestants:
+        print(f"{describe_fused()}\n")
     for dtype in options.dtypes:
         print_table(dtype, measure(contestants, dtype, options), options.batch_size)
 
@@ -78,6 +83,18 @@ def describe_machine() -> str:
         model = names[0].partition(":")[2].strip() if names else model
     load = f", load average {os.getloadavg()[0]:.1f} at the start" if os.name == "posix" else ""
     return f"{model}, {len(os.sched_getaffinity(0))} cores{load}."
+
+
+def describe_fused() -> str:
+    """Whether the form of the row is what training takes by itself on this processor."""
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text() if cpuinfo.exists() else ""
+    has = [name for name in ("avx512_bf16", "amx_bf16") if name in flags]
+    takes = "takes it in bfloat16" if "amx_bf16" in has else "does not take it"
+    return (
+        f"{FUSED!r} needs amx_bf16 to be what fused_step=auto takes: this processor has "
+        f"{' and '.join(has) or 'neither amx_bf16 nor avx512_bf16'}, so auto {takes}."
+    )
 
 
 def measure(contestants, dtype, options) -> dict[str, dict[str, list[float]]]:
@@ -196,6 +213,11 @@ def build_model(contestant, input_shape):
 
     model = keras_resnet.create_model("ResNet50", **arguments)
     if contestant == "keras_resnet":
+        return model
+    if contestant == FUSED:
+        from keras_resnet.fused import form_for
+
+        model.training_form = form_for(model, "always", "CPU", "tensorflow")
         return model
 
     def swap(layer):

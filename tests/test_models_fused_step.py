@@ -98,19 +98,19 @@ def images_for(model, seed, batch=4):
     return np.random.default_rng(seed).normal(size=(batch, *shape)).astype("float32")
 
 
-def difference(model, seed=0):
+def difference(model, form=EVERYTHING):
     """The largest relative difference of a gradient, the loss and a statistic.
 
     Where a sum is within rounding of zero it may fall on either side of ReLU: of three batches the
     best counts, which no wrong formula passes.
     """
     found = []
-    for batch in range(seed, seed + 3):
+    for batch in range(3):
         images = images_for(model, batch)
-        plain, fused = (step_of(model, images, form) for form in (None, EVERYTHING))
+        plain, fused = (step_of(model, images, each) for each in (None, form))
         by_gradient = [_relative(fused[1][name], plain[1][name]) for name in plain[1]]
         by_state = [_relative(a, b) for a, b in zip(fused[2], plain[2], strict=True)]
-        found.append((max(by_gradient), abs(fused[0] / plain[0] - 1), max(by_state)))
+        found.append((max(by_gradient), abs(fused[0] / plain[0] - 1), max(by_state, default=0.0)))
         if max(found[-1]) < 1e-5:
             break
     return min(found)
@@ -179,7 +179,7 @@ def test_elsewhere_nothing_changes(variant, options):
     )
     assert form_for(model, "auto", "TPU", BACKEND) is None
     with pytest.raises(UsageError, match="nothing that can be fused"):
-        form_for(model, "always", "CPU", BACKEND)
+        form_for(model, "always", "TPU", BACKEND)
 
 
 def test_frozen_parts_stay_plain():

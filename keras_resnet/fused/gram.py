@@ -57,7 +57,7 @@ _CANCELS = 1e-2
 
 
 @dataclasses.dataclass
-class _Operand:
+class Operand:
     """An input as it is multiplied.
 
     Attributes:
@@ -71,7 +71,7 @@ class _Operand:
     again: Callable[[], Any] | None
 
 
-def side_of(arithmetic: Any, operand: _Operand, kernel: Any, gamma: Any, beta: Any, epsilon: float,
+def side_of(arithmetic: Any, operand: Operand, kernel: Any, gamma: Any, beta: Any, epsilon: float,
             replicas: Any) -> Side:  # fmt: skip
     """Returns the statistics of an operand's product with a kernel."""
     rows = operand.rows
@@ -199,7 +199,9 @@ class Junction:
     strides: tuple[int, ...] = ()
 
 
-def joined(arithmetic: Any, what: Junction, arguments: dict[str, Any]) -> tuple[Any, list[tuple]]:
+def joined(
+    arithmetic: Any, what: Junction, arguments: dict[str, Any], run: type["Run"]
+) -> tuple[Any, list[tuple]]:
     """Computes the operation.
 
     Args:
@@ -208,6 +210,7 @@ def joined(arithmetic: Any, what: Junction, arguments: dict[str, Any]) -> tuple[
         arguments: `x`, [..., C]; `scale`, `shift` and `center` where it is recomputed; `kernel`,
             [C, D], `gamma`, `beta`; `factors`; `shortcut`, [..., D] or [..., E] with
             `shortcut_kernel`, [E, D], `shortcut_gamma`, `shortcut_beta`.
+        run: what computes: `Run` or a class derived from it.
 
     Returns:
         The output, [..., D], and mean and variance of what was normalized, the projection's second;
@@ -217,14 +220,14 @@ def joined(arithmetic: Any, what: Junction, arguments: dict[str, Any]) -> tuple[
 
     def computed(*values: Any) -> tuple[Any, Any]:
         given = dict(zip(names, values, strict=True))
-        run = _Run(arithmetic, what, given)
-        output = run.forward()
+        computation = run(arithmetic, what, given)
+        output = computation.forward()
 
         def gradient(*upstream: Any) -> tuple[Any, ...]:
-            by = run.backward(_first(upstream))
+            by = computation.backward(_first(upstream))
             return tuple(by.get(name, _nothing(given[name])) for name in names)
 
-        statistics = [(side.mean, side.variance) for side in run.sides]
+        statistics = [(side.mean, side.variance) for side in computation.sides]
         return (output, *(vector for pair in statistics for vector in pair)), gradient
 
     output, *statistics = arithmetic.custom_gradient(computed)(*arguments.values())
@@ -232,7 +235,7 @@ def joined(arithmetic: Any, what: Junction, arguments: dict[str, Any]) -> tuple[
     return output, list(zip(statistics[::2], statistics[1::2], strict=True))
 
 
-class _Run:
+class Run:
     """One computation, forward and then backward."""
 
     def __init__(self, arithmetic: Any, what: Junction, given: dict[str, Any]):
@@ -256,7 +259,7 @@ class _Run:
         what, arithmetic = self.what, self.arithmetic
         dtype = self.given["x"].dtype
         if what.activates:
-            upstream = ops.where(self.output > 0, upstream, ops.zeros((), dtype))
+            upstream = self._before_relu(upstream)
         branch = upstream * self._factors(dtype) if what.drops else upstream
         by_beta = arithmetic.plain_sums(branch)
         rows = self._operand().rows
@@ -281,26 +284,29 @@ class _Run:
     def projected(self) -> bool:
         return len(self.what.epsilons) > 1
 
-    def _operand(self) -> _Operand:
+    def _operand(self) -> Operand:
         given = self.given
         if not self.what.recomputes:
             return _as_it_is(lambda: given["x"])
         x, center = ops.cast(given["x"], "float32"), given["center"]
         # relu(x * scale + shift) - center, in as many operations as without the center.
         wide = ops.maximum(x * given["scale"] + (given["shift"] - center), -center)
-        return _Operand(ops.cast(wide, given["x"].dtype), center, again=None)
+        return Operand(ops.cast(wide, given["x"].dtype), center, again=None)
 
-    def _shortcut_operand(self) -> _Operand:
+    def _shortcut_operand(self) -> Operand:
         shortcut, strides = self.given["shortcut"], self.what.strides
         return _as_it_is(lambda: pick_pixels(shortcut, strides, "channels_last"))
 
-    def _normalized(self, operand: _Operand, name: str, index: int) -> Any:
+    def _normalized(self, operand: Operand, name: str, index: int) -> Any:
         kernel, gamma, beta = (self.given[name + part] for part in ("kernel", "gamma", "beta"))
         epsilon, replicas = self.what.epsilons[index], self.what.replicas[index]
         side = side_of(self.arithmetic, operand, kernel, gamma, beta, epsilon, replicas)
         self.sides.append(side)
         raw = self.arithmetic.product(operand.rows, side.weights)
         return ops.cast(raw, "float32") * side.scale + side.shift
+
+    def _before_relu(self, upstream: Any) -> Any:
+        return ops.where(self.output > 0, upstream, ops.zeros((), upstream.dtype))
 
     def _gradients(self, rows: Any, upstream: Any, by_beta: Any, name: str, index: int):
         gamma, replicas = self.given[name + "gamma"], self.what.replicas[index]
@@ -338,9 +344,9 @@ class _Run:
         }
 
 
-def _as_it_is(make_rows: Callable[[], Any]) -> _Operand:
+def _as_it_is(make_rows: Callable[[], Any]) -> Operand:
     rows = make_rows()
-    return _Operand(rows, ops.zeros((rows.shape[-1],), "float32"), again=make_rows)
+    return Operand(rows, ops.zeros((rows.shape[-1],), "float32"), again=make_rows)
 
 
 def _outer(a: Any, b: Any) -> Any:

@@ -7,10 +7,11 @@ import keras
 
 from keras_resnet.errors import UsageError
 from keras_resnet.fused.forms import Form, form_of
+from keras_resnet.fused.kernel_product import KernelProduct
 from keras_resnet.fused.nodes import FusedNode
 from keras_resnet.fused.pooled_stem import PooledStem
 from keras_resnet.fused.product import Product, Prologue, WideningProduct
-from keras_resnet.layers import BatchNormalization, PaddedMaxPool, StochasticDepth
+from keras_resnet.layers import BatchNormalization, PadChannels, PaddedMaxPool, StochasticDepth
 from keras_resnet.layers.keras_internals import nodes_in_running_order, number_of_calls
 from keras_resnet.layers.subsampling_conv import SUBSAMPLING_CONVOLUTIONS
 
@@ -46,6 +47,10 @@ def fused_nodes(nodes: Iterable[Any], outputs: Sequence[Any], form: Form) -> lis
             inside, made = match
             found[id(inside[-1])] = made
             gone.update(map(id, inside))
+    if form.kernel_products:
+        rest = (node for node in graph.nodes if id(node) not in gone)
+        pointwise = [node for node in rest if _is_pointwise(node.operation)]
+        found |= {id(node): _product_node(node) for node in pointwise}
     if form.joins_relu:  # of what the others have left
         for norm in graph.nodes:
             act = graph.only_reader(norm) if _trains(norm.operation) else None
@@ -118,9 +123,10 @@ def _widening(graph: _Graph, node: Any, form: Form) -> tuple[list[Any], FusedNod
     if not _is_widening(node.operation) or max(node.operation.strides) > 1:
         return None
     norm = _normalization(graph, node)
-    if norm is None:
+    channels = node.operation.kernel.shape[-2]
+    if norm is None or (form.gram_channels is not None and channels > form.gram_channels):
         return None
-    prologue, before = _prologue(graph, node)
+    prologue, before = (None, []) if form.folds_scale else _prologue(graph, node)
     source = before[0].input_tensors[0] if before else node.input_tensors[0]
     product = Product(node.operation, norm.operation)
     inside, inputs, last = [*before, node, norm], [source], norm
@@ -132,6 +138,8 @@ def _widening(graph: _Graph, node: Any, form: Form) -> tuple[list[Any], FusedNod
         add = following
         shortcut = add.input_tensors[1]
         end = graph.maker(shortcut)
+        if form.folds_scale and end is not None and _pads(end.operation):
+            return None
         conv = _projection(graph, end, add)
         if conv is not None:
             projection = Product(conv.operation, end.operation)
@@ -157,6 +165,7 @@ def _widening(graph: _Graph, node: Any, form: Form) -> tuple[list[Any], FusedNod
         projection=projection,
         activates=activates,
         sums_by_products=form.sums_by_products,
+        folds_scale=form.folds_scale,
     )
     inside = [each for each in graph.nodes if any(each is other for other in inside)]
     return inside, _node(inside, inputs, last, run, node.operation.name)
@@ -182,6 +191,11 @@ def _stem(graph: _Graph, node: Any, form: Form) -> tuple[list[Any], FusedNode] |
         border.operation if border else None, conv, norm.operation, pool.operation, form.blocks_stem
     )
     return inside, _node(inside, [inside[0].input_tensors[0]], pool, run, conv.name)
+
+
+def _product_node(node: Any) -> FusedNode:
+    conv = node.operation
+    return _node([node], node.input_tensors, node, KernelProduct(conv), conv.name)
 
 
 def _normalized_relu(norm: Any, act: Any) -> FusedNode:
@@ -230,13 +244,25 @@ def _adds(node: Any, branch: Any) -> bool:
 
 
 def _is_plain(conv: Any) -> bool:
+    return _is_linear(conv) and not conv.use_bias and number_of_calls(conv) == 1
+
+
+def _is_linear(conv: Any) -> bool:
     return (
         conv.data_format == "channels_last"
         and conv.groups == 1
-        and not conv.use_bias
         and conv.activation is keras.activations.linear
         and conv.compute_dtype in _DTYPES
-        and number_of_calls(conv) == 1
+    )
+
+
+def _is_pointwise(conv: Any) -> bool:
+    """Whether a layer is a 1×1 convolution of images."""
+    return (
+        type(conv) in (keras.layers.Conv2D, SUBSAMPLING_CONVOLUTIONS[2])
+        and max(conv.kernel_size) == 1
+        and conv.trainable
+        and _is_linear(conv)
     )
 
 
@@ -248,6 +274,15 @@ def _is_widening(conv: Any) -> bool:
         and _is_plain(conv)
         and conv.filters >= 2 * conv.kernel.shape[-2]
     )
+
+
+def _pads(layer: Any) -> bool:
+    """Whether TensorFlow's Pad makes a layer's output.
+
+    Where a sum behind a 1×1 convolution and a bias reads that, oneDNN's pass over the graph takes
+    it for the border of the convolution's input, and the process ends (TensorFlow 2.21).
+    """
+    return type(layer) is PadChannels or type(layer).__name__.startswith("ZeroPadding")
 
 
 def _is_relu(layer: Any) -> bool:

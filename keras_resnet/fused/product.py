@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_resnet.fused import gram
+from keras_resnet.fused import folded, gram
 from keras_resnet.layers import BatchNormalization, StochasticDepth
 
 
@@ -58,7 +58,7 @@ class WideningProduct:
         adds: whether there is a second input, the shortcut.
         projection: of the shortcut, if any.
         activates: whether ReLU follows.
-        sums_by_products: see `Form`.
+        sums_by_products, folds_scale: see `Form`.
     """
 
     product: Product
@@ -68,6 +68,7 @@ class WideningProduct:
     projection: Product | None
     activates: bool
     sums_by_products: bool = False
+    folds_scale: bool = False
 
     def __call__(self, values: Sequence[Any]) -> Any:
         sides = [self.product] + ([self.projection] if self.projection else [])
@@ -80,7 +81,9 @@ class WideningProduct:
             replicas=tuple(side.norm.replicas_to_sum_over() for side in sides),
             strides=tuple(self.projection.conv.strides) if self.projection else (),
         )
-        output, statistics = gram.joined(self._arithmetic(), what, self._arguments(values, what))
+        run = folded.FoldedRun if self.folds_scale else gram.Run
+        arguments = self._arguments(values, what)
+        output, statistics = gram.joined(self._arithmetic(), what, arguments, run)
         for side, (mean, variance) in zip(sides, statistics, strict=True):
             side.norm.take_batch_statistics(mean, variance, side.norm.values_per_channel(output))
         return output
@@ -105,6 +108,10 @@ class WideningProduct:
             from keras_resnet.fused.jax_arithmetic import JaxArithmetic
 
             return JaxArithmetic(self.sums_by_products)
+        if self.folds_scale:
+            from keras_resnet.fused.onednn_arithmetic import OneDnnArithmetic
+
+            return OneDnnArithmetic()
         from keras_resnet.fused.tensorflow_arithmetic import TensorFlowArithmetic
 
         return TensorFlowArithmetic(self.sums_by_products)

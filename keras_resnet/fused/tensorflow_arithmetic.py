@@ -29,7 +29,7 @@ class TensorFlowArithmetic:
         if not self.sums_by_products:
             return self.plain_sums(a)
         # 8 of them, the height of a tile: the matrix unit has the time that the vector unit lacks.
-        ones = tf.ones((*_shape(a)[:-1], 8), a.dtype)
+        ones = tf.ones((*sizes_of(a)[:-1], 8), a.dtype)
         return self.gram(a, ones)[:, 0]
 
     def plain_sums(self, a: Any) -> Any:
@@ -109,7 +109,7 @@ def _dot_general(a: Any, b: Any, of_a: Any, of_b: Any) -> Any:
     return product
 
 
-def _shape(a: Any) -> list[Any]:
+def sizes_of(a: Any) -> list[Any]:
     """Sizes, numbers where they are known."""
     known, dynamic = a.shape.as_list(), tf.shape(a)
     return [dynamic[i] if size is None else size for i, size in enumerate(known)]

@@ -13,6 +13,7 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 
 from keras_resnet import input_pipeline
+from keras_resnet.backend import cpu_multiplies_bfloat16
 from keras_resnet.errors import UsageError
 from keras_resnet.fused import form_for, training_as
 from keras_resnet.layers import (
@@ -24,6 +25,7 @@ from keras_resnet.training import mixing
 from keras_resnet.training.counting import Counting, counting_of
 from keras_resnet.training.engine import Evaluated
 from keras_resnet.training.losses import example_losses, example_weights
+from keras_resnet.training.tensorflow import hosts
 from keras_resnet.training.tensorflow.ema import WeightAverage
 from keras_resnet.training.tensorflow.gradient_norms import GradientNorms
 from keras_resnet.training.tensorflow.strategy import device_kind
@@ -60,6 +62,16 @@ def use_xla(choice: str, strategy: tf.distribute.Strategy, synchronized_norm: bo
     return kind == "GPU" if choice == "auto" else choice == "on"
 
 
+def kind_of_form(strategy: tf.distribute.Strategy, config: ConfigDict) -> str:
+    """Returns the device as `fused.form_for` names it; all hosts call it at the same place."""
+    kind = "TPU" if is_compiled_for_tpu() else device_kind(strategy)
+    # "always" does not ask for the instructions, and with XLA the form was never measured.
+    if kind != "CPU" or config.fused_step != "auto" or use_xla(config.xla, strategy):
+        return kind
+    # On all hosts or none: sums over replicas are others in another form.
+    return "AMX" if hosts.mean(strategy, float(cpu_multiplies_bfloat16())) == 1.0 else "CPU"
+
+
 class Steps:
     """The compiled training and evaluation loops of one model.
 
@@ -94,9 +106,9 @@ class Steps:
         classes = model.outputs[0].shape[-1]
         self.counting: Counting = counting_of(config.data.multi_label, classes)
         # What is trainable is asked here and when it is traced.
-        kind = "TPU" if is_compiled_for_tpu() else device_kind(strategy)
         self.form = None
         if optimizer is not None:
+            kind = kind_of_form(strategy, config)
             self.form = form_for(model, config.fused_step, kind, "tensorflow")
         self._forward_backward = self.forward_backward
         self._train_step, self._accumulate_step = self.train_step, self.accumulate_step
