@@ -21,6 +21,8 @@ from jax_runs import read_state, write_state
 from run_helpers import TINY
 from test_training_equality import VARIANTS as TWO_VARIANTS
 from test_training_equality import assert_same, free_ports
+from test_training_fused_step import fused_config
+from test_training_fused_step import plain as plain_step
 from training_runs import STEPS, first_state, run, tiny_config
 
 from keras_resnet import config as configs
@@ -87,6 +89,38 @@ def test_it_trains_what_tensorflow_trains(variant, tmp_path):
     assert len(results) == len(counts)
     for found in results:
         assert_same(found, expected)
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("variant", ["sgd", "everything"])
+def test_the_leaner_step_trains_what_tensorflows_plain_one_trains(variant, tmp_path):
+    """On one device, two and four, normalized together."""
+    config = tiny_config(**fused_config(variant, "never"))
+    write_state(tmp_path / "state.npz", first_state(config, make_strategy("cpu")))
+    groups = json.dumps(fused_config(variant, "always"))
+    results = program("equal", tmp_path / "state.npz", groups, 0, 1, 2, 4)
+    assert len(results) == 3
+    for found in results:
+        assert_same(found, plain_step(variant))
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("part_bytes", [1, 40, 100, 1 << 20])
+def test_sums_in_parts_are_sums(part_bytes):
+    """Of one replica a row: shapes that are cut, put together, or neither; two types."""
+    import jax
+
+    from keras_resnet.training.jax.sums import sum_in_parts
+
+    shapes = [(3, 3, 4), (5,), (), (2, 1), (7,), (1, 1, 40), (6,)]
+    random = np.random.default_rng(0)
+    arrays = [random.integers(0, 99, (4, *shape)).astype("float32") for shape in shapes]
+    arrays[4] = arrays[4].astype("float16")
+    summed = jax.vmap(lambda *each: sum_in_parts(each, "data", part_bytes), axis_name="data")
+    found = summed(*arrays)
+    for one, array in zip(found, arrays, strict=True):
+        assert one.dtype == array.dtype
+        np.testing.assert_array_equal(one, np.broadcast_to(array.sum(0), array.shape))
 
 
 @pytest.mark.ci

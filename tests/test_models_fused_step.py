@@ -196,6 +196,7 @@ def test_frozen_parts_stay_plain():
     assert gradient < 5e-5
     model.trainable = False
     assert fused_in(model) == []
+    assert form_for(model, "always", "TPU", BACKEND) is None
 
 
 def test_what_is_read_elsewhere_stays():

@@ -72,7 +72,8 @@ def form_for(model: Any, choice: str, device_kind: str, engine: str) -> Form | N
         choice, device_kind, engine: as for `form_of`.
 
     Raises:
-        UsageError: the choice is "always", and nothing in the network can be rewritten.
+        UsageError: the choice is "always", and nothing in the network can be rewritten, though its
+            normalizations are trained.
     """
     # That of the model itself says nothing: its layers have policies of their own.
     dtypes = {layer.compute_dtype for layer in model.layers if type(layer) in _CONVOLUTIONS}
@@ -81,7 +82,9 @@ def form_for(model: Any, choice: str, device_kind: str, engine: str) -> Form | N
     nodes = [] if form is None else fused_nodes(nodes_in_running_order(model), model.outputs, form)
     if any(isinstance(node, FusedNode) for node in nodes):
         return form
-    if choice == "always":
+    norms = [layer for layer in model.layers if isinstance(layer, BatchNormalization)]
+    frozen = norms and not any(norm.trainable for norm in norms)  # in the first stage, perhaps
+    if choice == "always" and not frozen:
         raise UsageError(
             f"config.fused_step='always', but {model.name} in {dtype} has nothing "
             "that can be fused: no 1×1 convolution to at least twice as many channels before a "
