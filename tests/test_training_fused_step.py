@@ -25,8 +25,8 @@ NETWORK = {
 def fused_config(variant, choice, **model):
     """A variant of test_training_equality.py, of a network in which everything can be rewritten.
 
-    With smaller steps and mixed images: where all pixels of a background are one value, the smallest
-    rounding moves all of them over ReLU's edge, in any two forms.
+    With smaller steps and mixed images: where all pixels of a background are one value, the
+    smallest rounding moves all of them over ReLU's edge, in any two forms.
     """
     groups = {**VARIANTS[variant], "fused_step": choice}
     data = {"augment": {"mixup": 0.2}, **groups.get("data", {}), **NETWORK["data"]}

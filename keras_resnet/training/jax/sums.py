@@ -8,9 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-# libtpu sums single arrays of up to some megabytes behind computation. Larger ones, and what it puts
-# together itself, are waited for: 85 of the 102 MB of ResNet-50's gradients, summed as they come
-# (docs/tpu.md). A kernel of 512 times 2,048 is one part.
+# libtpu sums single arrays of up to some megabytes behind computation. Larger ones, and what it
+# puts together itself, are waited for: 85 of the 102 MB of ResNet-50's gradients, summed as they
+# come (docs/tpu.md). A kernel of 512 times 2,048 is one part.
 PART_BYTES = 4 << 20
 
 # Without these libtpu sums everything at the end, and waits. The last one keeps it from putting
