@@ -249,6 +249,7 @@ LATER = {
     "distributed.num_processes": 0,
     "distributed.process_id": -1,
     "log_gradient_norms": "off",
+    "fused_step": "never",
     "data.exclude": "",
     "model.classifier_initializer": "normal",
     "model.padding": None,
@@ -279,7 +280,7 @@ def test_defaults_are_those_of_the_first_version_but_for_what_the_table_says():
     assert {name: KEYS[name].absent[1] for name in LATER} == LATER
     assert {name: KEYS[name].formerly[1] for name in OTHER_DEFAULTS} == OTHER_DEFAULTS
     today = {**_plain(LATER), "model.classifier_initializer": None, "data.exif": "auto"}
-    today["log_gradient_norms"] = today["engine"] = "auto"
+    today["log_gradient_norms"] = today["engine"] = today["fused_step"] = "auto"
     today["data.scaled_decoding"] = "auto"
     assert {**now, **OTHER_DEFAULTS} == {**recorded, **today}
     assert now["model.zero_init_last_gamma"] is None
