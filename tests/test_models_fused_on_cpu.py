@@ -56,7 +56,12 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+IN_EVERY_RUN = ("identity and projection", "SE ends the pattern")
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in IN_EVERY_RUN else pytest.param(n, marks=pytest.mark.ci) for n in NETWORKS]
+)
 def test_it_computes_what_the_plain_step_computes(name):
     variant, options, ends, products = NETWORKS[name]
     model = randomize(small(variant, **{**SIZES, **options}))
@@ -79,6 +84,7 @@ def test_biases_of_products():
         np.testing.assert_allclose(fused[1][name], expected, rtol=0, atol=atol)
 
 
+@pytest.mark.ci
 def test_twenty_steps_end_where_those_of_the_plain_step_end():
     """Without ReLU: what rounding moves over zero would be seen in the losses steps later."""
     start = randomize(small("ResNet50", activation="silu", **SIZES)).get_weights()
@@ -117,6 +123,7 @@ BFLOAT16 = {
 }
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", BFLOAT16)
 def test_bfloat16_is_as_near_to_float32_as_the_plain_step(name):
     """Gradients of both in bfloat16 against those in float32, over all of them together."""

@@ -137,7 +137,12 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+IN_EVERY_RUN = ("ResNet50", "deep stem, stochastic depth", "SE ends the pattern")
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in IN_EVERY_RUN else pytest.param(n, marks=pytest.mark.ci) for n in NETWORKS]
+)
 def test_it_computes_what_the_plain_step_computes(name):
     """Loss, every gradient, every moving statistic and seed, gammas of either sign."""
     variant, options, count = NETWORKS[name]
@@ -182,6 +187,7 @@ def test_elsewhere_nothing_changes(variant, options):
         form_for(model, "always", "TPU", BACKEND)
 
 
+@pytest.mark.ci
 def test_frozen_parts_stay_plain():
     model = small("ResNet50", classifier_activation=None)
     whole = len(fused_in(model))

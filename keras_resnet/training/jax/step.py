@@ -174,15 +174,20 @@ class Steps:
         sums = jax.lax.psum(sums, AXIS)
         if self.mesh.size > 1:
             gradients = sum_in_parts(gradients, AXIS)
-        # Averaged once for all layers; the random state advances alike everywhere.
-        rest = [
-            jax.lax.pmean(value, AXIS) if moves else value
-            for value, moves in zip(rest, self._moving, strict=True)
-        ]
+            rest = self._mean_statistics(rest)
         norms = self._norms(gradients, scale, log_norms)
         trained, optimizer = self._update(state, gradients, rate)
         averages = self._average(state.averages, trained, rest, optimizer)
         return State(trained, rest, optimizer, averages), sums, norms
+
+    def _mean_statistics(self, rest: list) -> list:
+        """Averages what moves apart, once for all layers; the random state advances alike."""
+        moving = [value for value, moves in zip(rest, self._moving, strict=True) if moves]
+        sums = iter(sum_in_parts(moving, AXIS))
+        return [
+            next(sums) / self.mesh.size if moves else value
+            for value, moves in zip(rest, self._moving, strict=True)
+        ]
 
     def _accumulate(self, state: State, batch: dict[str, Any], scale: Any) -> tuple:
         """Goes over the parts of a batch, one after the other; sums gradients and counts."""
