@@ -26,7 +26,7 @@ from keras_resnet.training.jax.evaluation import IN_FLIGHT
 from keras_resnet.training.jax.loss_scale import update_scaled
 from keras_resnet.training.jax.mesh import AXIS, EVERYWHERE, device_kind, on_all, over_examples
 from keras_resnet.training.jax.normalization import normalization_of
-from keras_resnet.training.jax.sums import OVERLAP_ON_TPU, sum_in_parts
+from keras_resnet.training.jax.sums import OVERLAP, sum_in_parts
 from keras_resnet.training.losses import example_losses, example_weights
 
 
@@ -97,13 +97,13 @@ class Steps:
         self._blocks = [block_of(variable.path) for variable in self.trained if logs_norms]
         self.norm_names = block_names(self._blocks)
         specs = (EVERYWHERE, EVERYWHERE, over_examples(config.accumulate_steps), EVERYWHERE)
-        overlaps = device_kind(mesh) == "TPU" and mesh.size > 1
+        options = OVERLAP.get(mesh.devices.flat[0].device_kind) if mesh.size > 1 else None
         self._train = on_all(
             self.mesh,
             self.train_step,
             specs,
             donate_argnums=0,
-            compiler_options=OVERLAP_ON_TPU if overlaps else None,
+            compiler_options=options,
         )
 
     # ---- Training -----------------------------------------------------------------------------

@@ -13,13 +13,16 @@ import jax.numpy as jnp
 # come (docs/tpu.md). A kernel of 512 times 2,048 is one part.
 PART_BYTES = 4 << 20
 
-# Without these libtpu sums everything at the end, and waits. The last one keeps it from putting
-# parts together.
-OVERLAP_ON_TPU = {
-    "xla_tpu_enable_async_collective_fusion": True,
-    "xla_tpu_enable_async_collective_fusion_fuse_all_reduce": True,
-    "xla_enable_async_all_reduce": True,
-    "xla_jf_crs_combiner_threshold_in_bytes": 1 << 20,
+# Options of the compiler by JAX's name of a device. Without these libtpu sums everything at the end,
+# and waits. The last one keeps it from putting parts together. Libtpu refuses them for v4, v5p, v6e
+# and TPU7x ("not supported/recommended on platforms other than TPU v5e").
+OVERLAP = {
+    "TPU v5 lite": {
+        "xla_tpu_enable_async_collective_fusion": True,
+        "xla_tpu_enable_async_collective_fusion_fuse_all_reduce": True,
+        "xla_enable_async_all_reduce": True,
+        "xla_jf_crs_combiner_threshold_in_bytes": 1 << 20,
+    }
 }
 
 
