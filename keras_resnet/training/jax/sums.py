@@ -13,8 +13,8 @@ import jax.numpy as jnp
 # come (docs/tpu.md). A kernel of 512 times 2,048 is one part.
 PART_BYTES = 4 << 20
 
-# Options of the compiler by JAX's name of a device. Without these libtpu sums everything at the end,
-# and waits. The last one keeps it from putting parts together. Libtpu refuses them for v4, v5p, v6e
+# Options of the compiler by JAX's name of a device. Without these libtpu sums everything at the
+# end, and waits. The last one keeps it from putting parts together. Libtpu refuses them for v4, v5p
 # and TPU7x ("not supported/recommended on platforms other than TPU v5e").
 OVERLAP = {
     "TPU v5 lite": {
