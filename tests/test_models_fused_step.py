@@ -1,5 +1,6 @@
 """The rewritten training call against the plain one, on every backend: the same numbers."""
 
+import concurrent.futures
 import contextlib
 
 import keras
@@ -231,6 +232,22 @@ def test_it_is_no_part_of_the_model(tmp_path):
         assert keras.models.clone_model(model).training_form is None
     assert model.training_form is None
     assert keras.models.load_model(tmp_path / "model.keras").training_form is None
+
+
+def test_threads_that_take_turns_leave_no_form():
+    """As tf.distribute traces replicas: the first one leaves while the second is inside."""
+    model = small("ResNet50", depths=(1,), widths=(16,))
+    first, second = training_as(model, EVERYTHING), training_as(model, EVERYTHING)
+    pool = concurrent.futures.ThreadPoolExecutor
+    with pool(1) as one, pool(1) as other:
+        one.submit(first.__enter__).result()
+        other.submit(second.__enter__).result()
+        one.submit(first.__exit__, None, None, None).result()
+        assert other.submit(lambda: model.training_form).result() == EVERYTHING
+        other.submit(second.__exit__, None, None, None).result()
+        assert one.submit(lambda: model.training_form).result() is None
+        assert other.submit(lambda: model.training_form).result() is None
+    assert model.training_form is None
 
 
 @pytest.mark.parametrize("prologue", [True, False])
