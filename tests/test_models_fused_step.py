@@ -289,13 +289,12 @@ def test_variances_where_means_are_large(prologue):
     np.testing.assert_allclose(output, np.maximum(normalized, 0), atol=2e-3)
 
 
-def test_bfloat16_is_as_near_to_float32_as_the_plain_step():
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "bfloat16"])
+def test_bfloat16_is_as_near_to_float32_as_the_plain_step(dtype):
     """Gradients of both in bfloat16 against those in float32, over all of them together."""
     options = {"classifier_activation": None, "depths": (1, 1), "widths": (16, 32)}
     exact = randomize(create_model("ResNet50", input_shape=(32, 32, 3), classes=5, **options))
-    model = create_model(
-        "ResNet50", input_shape=(32, 32, 3), classes=5, dtype="mixed_bfloat16", **options
-    )
+    model = create_model("ResNet50", input_shape=(32, 32, 3), classes=5, dtype=dtype, **options)
     model.set_weights(exact.get_weights())
     images = images_for(model, 0, batch=16)
     expected = step_of(exact, images, None)[1]
