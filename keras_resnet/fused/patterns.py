@@ -34,7 +34,8 @@ def fused_nodes(nodes: Iterable[Any], outputs: Sequence[Any], form: Form) -> lis
 
     Returns:
         Nodes in running order. Where a normalization is frozen, shared, grouped, of another class
-        or data format, or something reads what lies between, the nodes stay as they are.
+        or data format, something reads what lies between, or layers compute in different types, the
+        nodes stay as they are.
     """
     graph = _Graph(list(nodes), outputs)
     found: dict[int, FusedNode] = {}  # id of the last node that it stands for
@@ -43,7 +44,9 @@ def fused_nodes(nodes: Iterable[Any], outputs: Sequence[Any], form: Form) -> lis
         if id(node) in gone:
             continue
         match = _stem(graph, node, form) or (_widening(graph, node, form) if form.gram else None)
-        if match is not None and not gone.intersection(map(id, match[0])):
+        if match is None or not _of_one_type(match[0]):
+            continue
+        if not gone.intersection(map(id, match[0])):
             inside, made = match
             found[id(inside[-1])] = made
             gone.update(map(id, inside))
@@ -54,7 +57,9 @@ def fused_nodes(nodes: Iterable[Any], outputs: Sequence[Any], form: Form) -> lis
     if form.joins_relu:  # of what the others have left
         for norm in graph.nodes:
             act = graph.only_reader(norm) if _trains(norm.operation) else None
-            if act is not None and _is_relu(act.operation) and id(norm) not in gone:
+            if act is None or not _is_relu(act.operation) or not _of_one_type((norm, act)):
+                continue
+            if id(norm) not in gone:
                 found[id(act)] = _normalized_relu(norm, act)
                 gone.update(map(id, (norm, act)))
     return [
@@ -286,6 +291,11 @@ def _pads(layer: Any) -> bool:
     it for the border of the convolution's input, and the process ends (TensorFlow 2.21).
     """
     return type(layer) is PadChannels or type(layer).__name__.startswith("ZeroPadding")
+
+
+def _of_one_type(nodes: Iterable[Any]) -> bool:
+    """Whether layers round what they give alike, as one operation for all of them does."""
+    return len({node.operation.compute_dtype for node in nodes}) == 1
 
 
 def _is_relu(layer: Any) -> bool:
