@@ -244,6 +244,16 @@ def test_it_is_no_part_of_the_model(tmp_path):
     assert keras.models.load_model(tmp_path / "model.keras").training_form is None
 
 
+def test_a_model_around_the_network_has_no_form():
+    """Its call is Keras' own, which knows of none."""
+    inner = small("ResNet50", include_top=False, depths=(1,), widths=(16,))
+    model = keras.Model(inner.input, keras.layers.Flatten()(inner.output))
+    with training_as(model, None):
+        assert form_for(model, "auto", "CPU", BACKEND) is None
+    with pytest.raises(UsageError, match="has nothing that can be fused"):
+        form_for(model, "always", "CPU", BACKEND)
+
+
 def test_threads_that_take_turns_leave_no_form():
     """As tf.distribute traces replicas: the first one leaves while the second is inside."""
     model = small("ResNet50", depths=(1,), widths=(16,))

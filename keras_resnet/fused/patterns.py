@@ -73,7 +73,7 @@ def form_for(model: Any, choice: str, device_kind: str, engine: str) -> Form | N
     """Returns the form in which a network trains, `None` for the plain one.
 
     Args:
-        model: functional.
+        model: functional; but for a `ResNet` itself, not one in another model, it is `None`.
         choice, device_kind, engine: as for `form_of`.
 
     Raises:
@@ -82,8 +82,8 @@ def form_for(model: Any, choice: str, device_kind: str, engine: str) -> Form | N
     """
     # That of the model itself says nothing: its layers have policies of their own.
     dtypes = {layer.compute_dtype for layer in model.layers if type(layer) in _CONVOLUTIONS}
-    dtype = dtypes.pop() if len(dtypes) == 1 else "several types"
-    form = form_of(choice, device_kind, dtype, engine)
+    dtype = " and ".join(sorted(dtypes))  # of several there is no form
+    form = form_of(choice, device_kind, dtype, engine) if hasattr(model, "training_form") else None
     nodes = [] if form is None else fused_nodes(nodes_in_running_order(model), model.outputs, form)
     if any(isinstance(node, FusedNode) for node in nodes):
         return form
@@ -91,7 +91,7 @@ def form_for(model: Any, choice: str, device_kind: str, engine: str) -> Form | N
     frozen = norms and not any(norm.trainable for norm in norms)  # in the first stage, perhaps
     if choice == "always" and not frozen:
         raise UsageError(
-            f"config.fused_step='always', but {model.name} in {dtype} has nothing "
+            f"config.fused_step='always', but {model.name} in {dtype or 'no type'} has nothing "
             "that can be fused: no 1×1 convolution to at least twice as many channels before a "
             "trained batch normalization, and no stem with a pool, in float32 or bfloat16 and "
             "channels_last. Take fused_step=auto"
