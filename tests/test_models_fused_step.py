@@ -1,5 +1,6 @@
 """The rewritten training call against the plain one, on every backend: the same numbers."""
 
+import concurrent.futures
 import contextlib
 
 import keras
@@ -187,6 +188,16 @@ def test_elsewhere_nothing_changes(variant, options):
         form_for(model, "always", "TPU", BACKEND)
 
 
+def test_layers_of_different_types_stay_plain():
+    model = small("ResNet50", dtype="mixed_bfloat16", depths=(1, 1), widths=(16, 32))
+    before = fused_in(model)
+    for name in ("stem_act", "stage1_block1_norm3", "stage2_block1_add"):
+        model.get_layer(name).dtype_policy = keras.DTypePolicy("float32")
+        (group,) = (group for group in before if name in group)
+        before.remove(group)
+        assert fused_in(model) == before
+
+
 @pytest.mark.ci
 def test_frozen_parts_stay_plain():
     model = small("ResNet50", classifier_activation=None)
@@ -239,6 +250,32 @@ def test_it_is_no_part_of_the_model(tmp_path):
     assert keras.models.load_model(tmp_path / "model.keras").training_form is None
 
 
+def test_a_model_around_the_network_has_no_form():
+    """Its call is Keras' own, which knows of none."""
+    inner = small("ResNet50", include_top=False, depths=(1,), widths=(16,))
+    model = keras.Model(inner.input, keras.layers.Flatten()(inner.output))
+    with training_as(model, None):
+        assert form_for(model, "auto", "CPU", BACKEND) is None
+    with pytest.raises(UsageError, match="has nothing that can be fused"):
+        form_for(model, "always", "CPU", BACKEND)
+
+
+def test_threads_that_take_turns_leave_no_form():
+    """As tf.distribute traces replicas: the first one leaves while the second is inside."""
+    model = small("ResNet50", depths=(1,), widths=(16,))
+    first, second = training_as(model, EVERYTHING), training_as(model, EVERYTHING)
+    pool = concurrent.futures.ThreadPoolExecutor
+    with pool(1) as one, pool(1) as other:
+        one.submit(first.__enter__).result()
+        other.submit(second.__enter__).result()
+        one.submit(first.__exit__, None, None, None).result()
+        assert other.submit(lambda: model.training_form).result() == EVERYTHING
+        other.submit(second.__exit__, None, None, None).result()
+        assert one.submit(lambda: model.training_form).result() is None
+        assert other.submit(lambda: model.training_form).result() is None
+    assert model.training_form is None
+
+
 @pytest.mark.parametrize("prologue", [True, False])
 def test_variances_where_means_are_large(prologue):
     """Means of 100 deviations: the squares of the means are 10,000 times the variances."""
@@ -278,13 +315,14 @@ def test_variances_where_means_are_large(prologue):
     np.testing.assert_allclose(output, np.maximum(normalized, 0), atol=2e-3)
 
 
-def test_bfloat16_is_as_near_to_float32_as_the_plain_step():
+@pytest.mark.parametrize(
+    "dtype", ["mixed_bfloat16", pytest.param("bfloat16", marks=pytest.mark.ci)]
+)
+def test_bfloat16_is_as_near_to_float32_as_the_plain_step(dtype):
     """Gradients of both in bfloat16 against those in float32, over all of them together."""
     options = {"classifier_activation": None, "depths": (1, 1), "widths": (16, 32)}
     exact = randomize(create_model("ResNet50", input_shape=(32, 32, 3), classes=5, **options))
-    model = create_model(
-        "ResNet50", input_shape=(32, 32, 3), classes=5, dtype="mixed_bfloat16", **options
-    )
+    model = create_model("ResNet50", input_shape=(32, 32, 3), classes=5, dtype=dtype, **options)
     model.set_weights(exact.get_weights())
     images = images_for(model, 0, batch=16)
     expected = step_of(exact, images, None)[1]

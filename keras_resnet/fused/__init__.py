@@ -7,7 +7,7 @@ which of them a device is better off with. docs/training.md, "A leaner step", ex
 """
 
 from keras_resnet.fused.forms import Form, describe
-from keras_resnet.fused.nodes import FusedNode, operations_of, run_nodes, training_as
+from keras_resnet.fused.nodes import FusedNode, form_now, operations_of, run_nodes, training_as
 from keras_resnet.fused.patterns import form_for, fused_nodes
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "FusedNode",
     "describe",
     "form_for",
+    "form_now",
     "fused_nodes",
     "operations_of",
     "run_nodes",

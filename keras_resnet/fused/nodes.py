@@ -5,9 +5,14 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import keras
+
+# Forms by the id of their model, of this thread only: those of replicas under tf.distribute trace
+# by turns, and would otherwise put back what another one had set.
+_FORMS: ContextVar[tuple[tuple[int, Any], ...]] = ContextVar("_FORMS", default=())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,11 +62,16 @@ def run_nodes(nodes: Iterable[Any], values: dict[int, Any], training: bool) -> N
 @contextlib.contextmanager
 def training_as(model: Any, form: Any) -> Iterator[None]:
     """What is traced inside trains in a form; outside the model is called as it is written down."""
-    before, model.training_form = model.training_form, form
+    token = _FORMS.set((*_FORMS.get(), (id(model), form)))
     try:
         yield
     finally:
-        model.training_form = before
+        _FORMS.reset(token)
+
+
+def form_now(model: Any, otherwise: Any) -> Any:
+    """The form that `training_as` gives a model here and now, or `otherwise`."""
+    return dict(_FORMS.get()).get(id(model), otherwise)
 
 
 @functools.cache

@@ -34,7 +34,8 @@ def fused_nodes(nodes: Iterable[Any], outputs: Sequence[Any], form: Form) -> lis
 
     Returns:
         Nodes in running order. Where a normalization is frozen, shared, grouped, of another class
-        or data format, or something reads what lies between, the nodes stay as they are.
+        or data format, something reads what lies between, or layers compute in different types, the
+        nodes stay as they are.
     """
     graph = _Graph(list(nodes), outputs)
     found: dict[int, FusedNode] = {}  # id of the last node that it stands for
@@ -43,7 +44,9 @@ def fused_nodes(nodes: Iterable[Any], outputs: Sequence[Any], form: Form) -> lis
         if id(node) in gone:
             continue
         match = _stem(graph, node, form) or (_widening(graph, node, form) if form.gram else None)
-        if match is not None and not gone.intersection(map(id, match[0])):
+        if match is None or not _of_one_type(match[0]):
+            continue
+        if not gone.intersection(map(id, match[0])):
             inside, made = match
             found[id(inside[-1])] = made
             gone.update(map(id, inside))
@@ -54,7 +57,9 @@ def fused_nodes(nodes: Iterable[Any], outputs: Sequence[Any], form: Form) -> lis
     if form.joins_relu:  # of what the others have left
         for norm in graph.nodes:
             act = graph.only_reader(norm) if _trains(norm.operation) else None
-            if act is not None and _is_relu(act.operation) and id(norm) not in gone:
+            if act is None or not _is_relu(act.operation) or not _of_one_type((norm, act)):
+                continue
+            if id(norm) not in gone:
                 found[id(act)] = _normalized_relu(norm, act)
                 gone.update(map(id, (norm, act)))
     return [
@@ -68,7 +73,7 @@ def form_for(model: Any, choice: str, device_kind: str, engine: str) -> Form | N
     """Returns the form in which a network trains, `None` for the plain one.
 
     Args:
-        model: functional.
+        model: functional; but for a `ResNet` itself, not one in another model, it is `None`.
         choice, device_kind, engine: as for `form_of`.
 
     Raises:
@@ -77,8 +82,8 @@ def form_for(model: Any, choice: str, device_kind: str, engine: str) -> Form | N
     """
     # That of the model itself says nothing: its layers have policies of their own.
     dtypes = {layer.compute_dtype for layer in model.layers if type(layer) in _CONVOLUTIONS}
-    dtype = dtypes.pop() if len(dtypes) == 1 else "several types"
-    form = form_of(choice, device_kind, dtype, engine)
+    dtype = " and ".join(sorted(dtypes))  # of several there is no form
+    form = form_of(choice, device_kind, dtype, engine) if hasattr(model, "training_form") else None
     nodes = [] if form is None else fused_nodes(nodes_in_running_order(model), model.outputs, form)
     if any(isinstance(node, FusedNode) for node in nodes):
         return form
@@ -86,7 +91,7 @@ def form_for(model: Any, choice: str, device_kind: str, engine: str) -> Form | N
     frozen = norms and not any(norm.trainable for norm in norms)  # in the first stage, perhaps
     if choice == "always" and not frozen:
         raise UsageError(
-            f"config.fused_step='always', but {model.name} in {dtype} has nothing "
+            f"config.fused_step='always', but {model.name} in {dtype or 'no type'} has nothing "
             "that can be fused: no 1×1 convolution to at least twice as many channels before a "
             "trained batch normalization, and no stem with a pool, in float32 or bfloat16 and "
             "channels_last. Take fused_step=auto"
@@ -286,6 +291,11 @@ def _pads(layer: Any) -> bool:
     it for the border of the convolution's input, and the process ends (TensorFlow 2.21).
     """
     return type(layer) is PadChannels or type(layer).__name__.startswith("ZeroPadding")
+
+
+def _of_one_type(nodes: Iterable[Any]) -> bool:
+    """Whether layers round what they give alike, as one operation for all of them does."""
+    return len({node.operation.compute_dtype for node in nodes}) == 1
 
 
 def _is_relu(layer: Any) -> bool:

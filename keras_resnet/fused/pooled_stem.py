@@ -36,7 +36,7 @@ class PooledStem:
         gamma, beta = self.norm.scale_and_offset()
         sign = ops.stop_gradient(ops.where(gamma >= 0, 1.0, -1.0))
         raw = self._convolve(x, ops.cast(self.conv.kernel, "float32") * sign)
-        shift = ops.convert_to_tensor(self.norm.moving_mean) * sign
+        shift = ops.cast(self.norm.moving_mean, "float32") * sign
         mean, variance, count = self.norm.batch_moments(raw, shift)
         self.norm.take_batch_statistics(mean * sign, variance, count)
         scale = gamma * sign * ops.rsqrt(variance + self.norm.epsilon)

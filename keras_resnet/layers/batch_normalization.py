@@ -210,7 +210,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         Returns:
             Two float32 vectors, of all replicas if `synchronized`, and an int or a tensor.
         """
-        shift = ops.convert_to_tensor(self.moving_mean) if shift is None else shift
+        shift = ops.cast(self.moving_mean, "float32") if shift is None else shift
         replicas = self.replicas_to_sum_over()
         if keras.backend.backend() == "jax":
             from keras_resnet.layers import jax_batch_norm

@@ -149,7 +149,7 @@ class ResNet(keras.Model):
         A way to run, which is set by what trains: it is no part of the configuration, is not saved,
         and copies do not have it.
         """
-        return self.__dict__.get("_training_form")
+        return fused.form_now(self, self.__dict__.get("_training_form"))
 
     @training_form.setter
     def training_form(self, form: fused.Form | None) -> None:
