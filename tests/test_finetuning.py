@@ -100,6 +100,7 @@ def test_resuming_does_not_read_the_weights_again(pretrained, photos, tmp_path):
     assert again["top1"] == first["top1"]
 
 
+@pytest.mark.ci
 def test_the_same_classes_keep_their_classifier(pretrained, tmp_path, capsys):
     config = tiny_config(
         deterministic=False, epochs=1, model__weights=str(pretrained), model__freeze="norm"

@@ -70,7 +70,13 @@ def truth(model, data):
     return [row["path"] for row in rows], np.array(labels), probabilities
 
 
-@pytest.fixture(scope="module", params=["keras", "tflite", "saved_model"])
+EXPORTS = (
+    "keras",
+    *(pytest.param(kind, marks=pytest.mark.ci) for kind in ("tflite", "saved_model")),
+)
+
+
+@pytest.fixture(scope="module", params=EXPORTS)
 def written(request, model, tmp_path_factory):
     path = tmp_path_factory.mktemp("export") / f"model.{request.param}"
     if request.param == "keras":
@@ -133,6 +139,7 @@ def test_the_evaluation_of_a_model_and_its_exports(written, truth, data):
     assert json.loads(json.dumps(found.to_dict()))["classes"][0]["class"] == "ant"
 
 
+@pytest.mark.ci
 def test_what_cannot_be_answered_is_said(model, data, tmp_path):
     with pytest.raises(UserError, match="the model gives one class"):
         keras_resnet.evaluate(
@@ -150,6 +157,7 @@ def test_what_cannot_be_answered_is_said(model, data, tmp_path):
         input_pipeline.train_batches(source, sampler="balanced", **batches)
 
 
+@pytest.mark.ci
 def test_photos_without_labels_are_explained(model, data):
     photos = sorted(data.parent.glob("1*.png"))
     found = explain.gallery(model, photos, neighbors=0)
@@ -166,6 +174,7 @@ def test_inspect_counts_each_class(data):
     assert not found["unknown_class"].groups
 
 
+@pytest.mark.ci
 def test_the_commands(model, data, tmp_path, capsys):
     model.save(tmp_path / "m.keras")
     files = [str(data.parent / f"{number}.png") for number in range(5)]

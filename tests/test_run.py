@@ -270,6 +270,7 @@ def test_a_run_that_skips_broken_images(tmp_path, capsys):
         assert again[key] == result[key]
 
 
+@pytest.mark.ci
 def test_mixed_precision_trains_and_saves_float32(smoke, tmp_path):
     config = smoke.copy_and_resolve_references()
     config.precision, config.epochs = "mixed_bfloat16", 1

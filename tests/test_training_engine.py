@@ -62,6 +62,7 @@ def test_state_of_another_network_is_refused():
         engine.load_state({**state, "model/another": np.zeros(3)})
 
 
+@pytest.mark.ci
 def test_a_step_is_three_frames_below_the_command(tmp_path, monkeypatch):
     """The run's `train`, the engine's `train`, the compiled loop; then `strategy.run`."""
     stacks = []

@@ -104,7 +104,7 @@ class _Graph:
 
     def __init__(self, nodes: list[Any], outputs: Sequence[Any]):
         self.nodes = nodes
-        self._outputs = {id(tensor) for tensor in outputs}
+        self._results = {id(tensor) for tensor in outputs}
         self._makers = {id(tensor): node for node in nodes for tensor in node.outputs}
         self._readers: dict[int, list[Any]] = {}
         for node in nodes:
@@ -118,7 +118,7 @@ class _Graph:
         """The one node that reads what a node gives; None where others do, or the model's user."""
         (output,) = node.outputs
         readers = self._readers.get(id(output), [])
-        return readers[0] if len(readers) == 1 and id(output) not in self._outputs else None
+        return readers[0] if len(readers) == 1 and id(output) not in self._results else None
 
     def only_maker(self, node: Any) -> Any:
         """The maker of what a node reads, if nobody else reads it."""
