@@ -172,8 +172,7 @@ def keras_resnet(options: argparse.Namespace) -> Iterator[dict]:
     def answer(images):
         return infer(weights, images)
 
-    if not options.only_training:
-        yield from inference("keras_resnet", options, batch["image"], answer, device)
+    yield from inference("keras_resnet", options, batch["image"], answer, device)
 
 
 def flax(options: argparse.Namespace) -> Iterator[dict]:
@@ -258,8 +257,7 @@ def flax(options: argparse.Namespace) -> Iterator[dict]:
         values = {"params": state[0], "batch_stats": state[1]}
         return network.apply(values, images.astype(dtype) / 255, False)
 
-    if not options.only_training:
-        yield from inference("flax", options, batch["image"], lambda x: infer(state, x), device)
+    yield from inference("flax", options, batch["image"], lambda x: infer(state, x), device)
 
 
 def torch_compile(options: argparse.Namespace) -> Iterator[dict]:
@@ -319,6 +317,8 @@ def torch_compile(options: argparse.Namespace) -> Iterator[dict]:
 
 def inference(name, options, images, infer, device) -> Iterator[dict]:
     """Rows for batch 1 and the batch of training, of a function of images on JAX."""
+    if options.only_training:
+        return
     for size in dict.fromkeys((1, options.batch_size)):
 
         def run(count: int, pixels=images[:size]) -> None:

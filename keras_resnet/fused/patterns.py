@@ -191,7 +191,7 @@ def _stem(graph: _Graph, node: Any, form: Form) -> tuple[list[Any], FusedNode] |
         return None
     inside = [node, norm, act, pool]
     border = graph.only_maker(node) if form.blocks_stem else None
-    if border is not None and type(border.operation).__name__.startswith("ZeroPadding"):
+    if border is not None and _is_zero_padding(border.operation):
         inside = [border, *inside]
     else:
         border = None
@@ -290,7 +290,11 @@ def _pads(layer: Any) -> bool:
     Where a sum behind a 1×1 convolution and a bias reads that, oneDNN's pass over the graph takes
     it for the border of the convolution's input, and the process ends (TensorFlow 2.21).
     """
-    return type(layer) is PadChannels or type(layer).__name__.startswith("ZeroPadding")
+    return type(layer) is PadChannels or _is_zero_padding(layer)
+
+
+def _is_zero_padding(layer: Any) -> bool:
+    return type(layer).__name__.startswith("ZeroPadding")
 
 
 def _of_one_type(nodes: Iterable[Any]) -> bool:
