@@ -334,7 +334,7 @@ def test_a_difference_beyond_tolerance_leaves_nothing(model, tmp_path, monkeypat
         return {}, np.zeros([len(images), len(CLASSES)])
 
     monkeypatch.setattr(
-        saved_model, "write_saved_model", lambda folder, *_: (folder / "saved_model.pb").touch()
+        saved_model, "write_saved_model", lambda folder, *_, **__: (folder / "saved_model.pb").touch()
     )
     monkeypatch.setattr(saved_model, "verify_saved_model", wrong_answers)
     with pytest.raises(UserError, match="what TensorFlow's C\\+\\+ loader runs differs"):
