@@ -201,10 +201,10 @@ _NO_TEXT = ("true", "false", "yes", "no", "on", "off", "null", "y", "n")
 
 
 def to_yaml(value: Any, indent: int = 0) -> str:
-    """Returns an object of JSON as block YAML, with a newline at its end.
+    """Returns a mapping or list of JSON as block YAML, with a newline at its end.
 
-    Texts that are no plain words are quoted as in JSON, whose strings are YAML's as well (YAML 1.2,
-    section 1.3).
+    Texts that are no plain words are in double quotes, which hold anything (YAML 1.2, section
+    7.3.1).
     """
     space = " " * indent
     if isinstance(value, Mapping):
@@ -231,4 +231,12 @@ def _is_block(value: Any) -> bool:
 def _scalar(value: Any) -> str:
     if isinstance(value, str) and _PLAIN.fullmatch(value) and value.lower() not in _NO_TEXT:
         return value
-    return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str):
+        return f'"{"".join(map(_escaped, value))}"'
+    return json.dumps(value)
+
+
+def _escaped(letter: str) -> str:
+    if letter in '"\\':
+        return f"\\{letter}"
+    return letter if letter.isprintable() else f"\\U{ord(letter):08x}"
