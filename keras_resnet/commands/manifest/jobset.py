@@ -8,10 +8,11 @@ TPU_WORKER_HOSTNAMES, by which `jax.distributed.initialize` finds the other host
 """
 
 import dataclasses
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import yaml
 
 from keras_resnet.errors import UsageError
 from keras_resnet.preflight.topologies import Topology
@@ -195,48 +196,17 @@ def _pod(training: Training, where: Slice) -> dict[str, Any]:
     return pod
 
 
-# Words of a YAML file that are texts under every version of YAML, quoted or not.
-_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9]*([-./][A-Za-z0-9]+)*")
-_NO_TEXT = ("true", "false", "yes", "no", "on", "off", "null", "y", "n")
+class _Dumper(yaml.SafeDumper):
+    """Quotes every text that is no plain word: what is a number or true differs between readers."""
+
+    def represent_text(self, text: str) -> yaml.Node:
+        style = None if re.fullmatch(r"[A-Za-z][\w./-]{2,}", text, re.ASCII) else '"'
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
-def to_yaml(value: Any, indent: int = 0) -> str:
-    """Returns a mapping or list of JSON as block YAML, with a newline at its end.
-
-    Texts that are no plain words are in double quotes, which hold anything (YAML 1.2, section
-    7.3.1).
-    """
-    space = " " * indent
-    if isinstance(value, Mapping):
-        return "".join(
-            f"{space}{_scalar(key)}:{_below(item, indent)}" for key, item in value.items()
-        )
-    lines = []
-    for item in value:
-        text = to_yaml(item, indent + 2) if _is_block(item) else f"{space}  {_scalar(item)}\n"
-        lines.append(f"{space}- {text[indent + 2 :]}")
-    return "".join(lines)
+_Dumper.add_representer(str, _Dumper.represent_text)
 
 
-def _below(item: Any, indent: int) -> str:
-    if not _is_block(item):
-        return f" {_scalar(item)}\n"
-    return f"\n{to_yaml(item, indent + 2 if isinstance(item, Mapping) else indent)}"
-
-
-def _is_block(value: Any) -> bool:
-    return isinstance(value, (Mapping, list)) and bool(value)
-
-
-def _scalar(value: Any) -> str:
-    if isinstance(value, str) and _PLAIN.fullmatch(value) and value.lower() not in _NO_TEXT:
-        return value
-    if isinstance(value, str):
-        return f'"{"".join(map(_escaped, value))}"'
-    return json.dumps(value)
-
-
-def _escaped(letter: str) -> str:
-    if letter in '"\\':
-        return f"\\{letter}"
-    return letter if letter.isprintable() else f"\\U{ord(letter):08x}"
+def to_yaml(manifest: Mapping[str, Any]) -> str:
+    """Returns an object of JSON as YAML for `kubectl`."""
+    return yaml.dump(manifest, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=2**20)
