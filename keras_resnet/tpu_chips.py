@@ -10,7 +10,7 @@ from pathlib import Path
 from keras_resnet.errors import UserError
 
 _ROOT = Path("/")
-# What JAX looks for on the PCI bus (jax/_src/hardware_utils.py); Google's vendor number is on
+# What JAX 0.12 looks for on the PCI bus (jax/_src/hardware_utils.py); Google's vendor number is on
 # network cards and disks of its other machines, too. v2 has the number of v3.
 _GOOGLE = "0x1ae0"
 _CHIPS = {
@@ -21,6 +21,8 @@ _CHIPS = {
     "0x0063": "v5e",
     "0x006f": "v6e",
     "0x0076": "tpu7x",
+    "0x007c": "tpu8t",
+    "0x0083": "tpu8i",
 }
 
 
@@ -74,7 +76,7 @@ def refuse_idle(strategy: str) -> None:
     """
     if strategy == "auto" and (chips := idle_chips()):
         takes = "--config.engine=jax"
-        if "tpu7x" not in chips:
+        if "of tpu" not in chips:  # TensorFlow ends with v6e
             takes = f"./run_tpu.sh train … (in a checkout), or {takes}"
         raise UserError(
             f"this machine has a TPU ({chips}), which costs money, and engine=tensorflow would "

@@ -95,8 +95,9 @@ def test_a_tpu_that_is_named_is_not_idle(tpu_vm, monkeypatch):
     tpu_chips.refuse_idle("auto")
 
 
-def test_tpu7x_leads_to_jax(tmp_path, monkeypatch):
-    monkeypatch.setattr(tpu_chips, "_ROOT", machine(tmp_path, ("0x1ae0", "0x0076")))
+@pytest.mark.parametrize("device", ["0x0076", "0x007c"])
+def test_from_tpu7x_on_it_leads_to_jax(device, tmp_path, monkeypatch):
+    monkeypatch.setattr(tpu_chips, "_ROOT", machine(tmp_path, ("0x1ae0", device)))
     monkeypatch.delenv("TPU_NAME", raising=False)
     with pytest.raises(UserError, match="engine=jax") as error:
         tpu_chips.refuse_idle("auto")
