@@ -15,7 +15,7 @@ _ROOT = Path("/")
 _GOOGLE = "0x1ae0"
 _CHIPS = {
     "0x0027": "v3",
-    "0x0056": "of an unnamed generation",
+    "0x0056": "an unnamed generation",
     "0x005e": "v4",
     "0x0062": "v5p",
     "0x0063": "v5e",
