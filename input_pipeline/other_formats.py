@@ -46,10 +46,8 @@ def suffixes_read() -> tuple[str, ...]:
     return (*((".avif",) if features.check("avif") else ()), ".tif", ".tiff")
 
 
-def as_png(
-    encoded: bytes, max_pixels: int = MAX_PIXELS, also: Collection[str] = ()
-) -> bytes:
-    """A HEIC, AVIF or TIFF file, or of a kind in `also`, as a PNG with its EXIF; others as they are.
+def as_png(encoded: bytes, max_pixels: int = MAX_PIXELS, also: Collection[str] = ()) -> bytes:
+    """A HEIC, AVIF or TIFF file, or one of `also`, as a PNG with its EXIF, others as they are.
 
     Of several pictures in a file the first, or the one that it names as primary, is taken.
 

@@ -333,9 +333,10 @@ def test_a_difference_beyond_tolerance_leaves_nothing(model, tmp_path, monkeypat
         seen.extend(item.name for item in folder.iterdir())
         return {}, np.zeros([len(images), len(CLASSES)])
 
-    monkeypatch.setattr(
-        saved_model, "write_saved_model", lambda folder, *_, **__: (folder / "saved_model.pb").touch()
-    )
+    def touch(folder, *_, **__):
+        (folder / "saved_model.pb").touch()
+
+    monkeypatch.setattr(saved_model, "write_saved_model", touch)
     monkeypatch.setattr(saved_model, "verify_saved_model", wrong_answers)
     with pytest.raises(UserError, match="what TensorFlow's C\\+\\+ loader runs differs"):
         export_saved_model(model, tmp_path / "out")

@@ -47,8 +47,10 @@ def validate(manifest):
 
     Both refuse fields that they do not know.
     """
-    models = pytest.importorskip("kubeflow_trainer_api.models", reason="pip install -e '.[test]'")
-    kubernetes = pytest.importorskip("kubernetes_validate", reason="pip install -e '.[test]'")
+    models = pytest.importorskip(
+        "kubeflow_trainer_api.models", reason="pip install -e '.[schemas]'"
+    )
+    kubernetes = pytest.importorskip("kubernetes_validate", reason="pip install -e '.[schemas]'")
     read = models.JobsetV1alpha2JobSet.from_dict(manifest)
     assert json.loads(read.to_json()) == manifest  # which leaves out what it does not know
     for version in ("1.31", "1.34"):  # since when pod failure policies are stable; TPU7x's
@@ -149,7 +151,7 @@ def test_the_schemas_refuse_what_they_do_not_know(path, field):
     for step in path:
         place = place[step]
     place[field] = "x"
-    kubernetes = pytest.importorskip("kubernetes_validate")
+    kubernetes = pytest.importorskip("kubernetes_validate", reason="pip install -e '.[schemas]'")
     with pytest.raises((AssertionError, kubernetes.ValidationError), match=f"{field}|assert"):
         validate(wrong)
 

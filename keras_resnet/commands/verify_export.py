@@ -1,7 +1,8 @@
-"""usage: keras-resnet verify-export [--runtime=2.15] [--tensorflow=DIR] [--json] [--trusted] EXPORT
+"""usage: keras-resnet verify-export [--runtime=2.15] [--tensorflow=DIR] [--json] [--trusted]
+                                  EXPORT
 
-EXPORT is a SavedModel or a folder of numbered versions, of which the newest is taken. It is loaded and
-run by TensorFlow's C++ loader, the one inside TF Serving, in a process that has neither TensorFlow
+EXPORT is a SavedModel or a folder of numbered versions, of which the newest is taken. It is loaded
+and run by TensorFlow's C++ loader, the one inside TF Serving, in a process that has neither TensorFlow
 nor Keras in Python: every signature with single and batched requests, a truncated image, and the
 warm-up records; of a calibrated export also that `unknown` stands where it says. --runtime says
 which TensorFlow the server has: an export with operations that it does not know fails the check.

@@ -19,12 +19,11 @@ Version = tuple[int, int]
 
 # The oldest version whose operations were looked at.
 OLDEST: Version = (2, 15)
-_BAD_INDICES = (
-    "ResourceScatterNdAdd ResourceScatterNdMax ResourceScatterNdMin ResourceScatterNdSub "
-    "ResourceScatterNdUpdate ScatterNd ScatterNdAdd ScatterNdMax ScatterNdMin "
-    "ScatterNdNonAliasingAdd ScatterNdSub ScatterNdUpdate TensorScatterAdd TensorScatterMax "
-    "TensorScatterMin TensorScatterSub TensorScatterUpdate"
-).split()
+_SCATTER = [
+    *(f"ResourceScatterNd{kind}" for kind in ("Add", "Max", "Min", "Sub", "Update")),
+    *(f"ScatterNd{kind}" for kind in ("", "Add", "Max", "Min", "NonAliasingAdd", "Sub", "Update")),
+    *(f"TensorScatter{kind}" for kind in ("Add", "Max", "Min", "Sub", "Update")),
+]
 # Operation or operation.attribute -> the version that brought it.
 SINCE: dict[str, Version] = {
     "ConvertToCooTensor": (2, 16),
@@ -53,7 +52,7 @@ SINCE: dict[str, Version] = {
     "ExperimentalMapDataset.force_synchronous": (2, 18),
     "MapDataset.force_synchronous": (2, 18),
     "ParallelMapDatasetV2.use_unbounded_threadpool": (2, 18),
-    **dict.fromkeys((f"{name}.bad_indices_policy" for name in _BAD_INDICES), (2, 18)),
+    **dict.fromkeys((f"{name}.bad_indices_policy" for name in _SCATTER), (2, 18)),
     "DecodeWebP": (2, 20),
     "XlaCallModule.use_shardy_partitioner": (2, 20),
     "DecodeJxl": (2, 21),

@@ -145,9 +145,7 @@ def _explain_write_errors(output: Path) -> Iterator[None]:
         ) from error
 
 
-def write_saved_model(
-    folder: Path, network: Network, signatures: dict, *, has_webp: bool
-) -> None:
+def write_saved_model(folder: Path, network: Network, signatures: dict, *, has_webp: bool) -> None:
     """Writes saved_model.pb and the labels, one a line (see `write_labels`), as an asset."""
     labels = folder / LABELS
     write_labels(labels, network.class_names)
