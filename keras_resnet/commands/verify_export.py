@@ -2,12 +2,12 @@
                                   EXPORT
 
 EXPORT is a SavedModel or a folder of numbered versions, of which the newest is taken. It is loaded
-and run by TensorFlow's C++ loader, the one inside TF Serving, in a process that has neither TensorFlow
-nor Keras in Python: every signature with single and batched requests, a truncated image, and the
-warm-up records; of a calibrated export also that `unknown` stands where it says. --runtime says
-which TensorFlow the server has: an export with operations that it does not know fails the check.
---tensorflow runs all of it in the loader of another TensorFlow, which DIR holds after
-`pip install --no-deps --target=DIR tensorflow-cpu==2.15.1`. Exit code 1 and one line if anything is
+and run by TensorFlow's C++ loader, the one inside TF Serving, in a process that has neither
+TensorFlow nor Keras in Python: every signature with single and batched requests, a truncated image,
+and the warm-up records; of a calibrated export also that `unknown` stands where it says. --runtime
+says which TensorFlow the server has: an export with operations that it does not know fails the
+check. --tensorflow runs all of it in the loader of another TensorFlow, which DIR holds after `pip
+install --no-deps --target=DIR tensorflow-cpu==2.15.1`. Exit code 1 and one line if anything is
 wrong; made for continuous integration."""
 
 import json
