@@ -1,0 +1,215 @@
+"""The loop: look, decide, act, until training is done or there is a reason to stop."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from . import gcloud
+from .commands import Commands, shell
+from .decide import Memory, Step, decide
+from .observe import NONE, UNREACHABLE, Seen, look
+from .options import Plan
+
+LONG = 20  # the longest wait, in looks: ten minutes at one in 30 s
+
+
+class Launcher:
+    """One launch.
+
+    Args:
+        plan: what is launched.
+        here: the checkout.
+        archive: the checkout as an archive, as it was at the start: a restart days later runs the
+            code that was launched.
+        run: runs a command, as `gcloud.run`.
+        say: prints a line for the user.
+        sleep, clock: `time.sleep` and `time.monotonic`.
+        wait: seconds between two looks.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        here: Path,
+        archive: Path,
+        run: Callable[..., gcloud.Result] = gcloud.run,
+        say: Callable[[str], None] = print,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+        wait: float = float(os.environ.get("RUN_TPU_WAIT", 30)),
+    ):
+        self.plan, self.archive, self.run, self.say = plan, archive, run, say
+        self.sleep, self.clock, self.wait = sleep, clock, wait
+        self.commands = Commands(plan, here)
+        self.memory = Memory()
+        self.since: float | None = None  # when the waiting began
+        self.pauses = 0
+        self.said = ""
+        self.followed = False
+        self.creating = False  # a call that creates has begun, and nobody knows what came of it
+
+    def go(self) -> int:
+        """Runs the launch; returns its exit code, which is training's where that ended."""
+        while True:
+            seen = look(self.run, self.commands)
+            self._note(seen)
+            step = decide(seen, self.plan, self.memory)
+            if step.loss:
+                self._count_loss()
+            if step.why and (step.why != self.said or step.do != "wait"):
+                self._tell(step)
+            if step.do == "fail":
+                return 1
+            if step.do == "done":
+                return step.code or 0
+            getattr(self, "_" + step.do.replace("-", "_"))(step, seen)
+
+    def _note(self, seen: Seen) -> None:
+        """Keeps of a look what later ones need."""
+        memory = self.memory
+        if (seen.tpu, seen.request) == (NONE, NONE):
+            memory.deletes = 0
+        if UNREACHABLE not in (seen.tpu, seen.request):
+            self.creating = False
+        trainers = seen.workers if self.plan.engine == "jax" else seen.workers[:1]
+        if seen.tpu == "READY":
+            memory.was_ready = True
+            memory.silent = 0 if seen.workers else memory.silent + 1
+            memory.answered = memory.answered or bool(seen.workers)
+        elif seen.tpu == NONE:
+            memory.answered, memory.silent = False, 0
+        if any(worker.train == "running" for worker in trainers):
+            memory.ran, memory.starts, memory.deploys = True, 0, 0
+            memory.cannot_start = False
+            missing = any(worker.is_missing for worker in trainers)
+            memory.ragged = memory.ragged + 1 if missing else 0
+        if seen.workers:  # it went forward: waiting begins anew
+            self.since, self.pauses = None, 0
+        memory.waited = 0.0 if self.since is None else self.clock() - self.since
+
+    def _count_loss(self) -> None:
+        memory = self.memory
+        memory.restarts += 1
+        memory.was_ready = memory.ran = memory.answered = False
+        memory.deploys = memory.starts = memory.ragged = 0
+
+    def _tell(self, step: Step) -> None:
+        self.said = step.why
+        count = f"; restart {self.memory.restarts} of {self.plan.restarts}" if step.loss else ""
+        self.say(f"run_tpu.sh: {step.why}{count}")
+
+    def _pause(self, slow: bool) -> None:
+        if self.since is None:
+            self.since = self.clock()
+        self.sleep(self.wait * min(2**self.pauses if slow else 1, LONG))
+        self.pauses = min(self.pauses + slow, 10)
+
+    def _failed(self, result: gcloud.Result) -> bool:
+        """Says what a command that failed printed."""
+        if result.code and (result.error.strip() or result.out.strip()):
+            self.say((result.error.strip() or result.out.strip())[-2000:])
+        return bool(result.code)
+
+    def _wait(self, step: Step, seen: Seen) -> None:
+        self._pause(step.slow)
+
+    def _create(self, step: Step, seen: Seen) -> None:
+        plan, self.creating = self.plan, True
+        result = self.run(self.commands.create(), timeout=2 * 3600)
+        self.creating = result.kind == "network"
+        if not self._failed(result):
+            self.memory.asked, self.memory.was_ready = plan.queued, not plan.queued
+            return
+        # A quota that an earlier TPU of this launch used is free again soon.
+        soon = result.kind == "quota" and (self.memory.started or self.memory.restarts)
+        if result.kind in ("capacity", "network") or soon:
+            kind = "Google Cloud does not answer" if result.kind == "network" else "no free TPU"
+            self.say(f"run_tpu.sh: {kind} in {plan.zone}; trying on")
+            self._pause(slow=True)
+        elif result.kind == "exists":  # it came between the look and the call
+            self._pause(slow=False)
+        else:
+            raise Stopped(_advice(result.kind, plan))
+
+    def _delete(self, step: Step, seen: Seen) -> None:
+        self.memory.deletes += 1
+        result = self.run(self.commands.delete(seen.request != NONE), timeout=3600)
+        if self._failed(result) or seen.request == "FAILED":
+            self._pause(slow=seen.request == "FAILED")
+
+    def _start_tpu(self, step: Step, seen: Seen) -> None:
+        self.memory.cannot_start = True  # a second time, before it trains
+        self._failed(self.run(self.commands.start_tpu(), timeout=3600))
+
+    def _deploy(self, step: Step, seen: Seen) -> None:
+        self.memory.deploys += 1
+        self.say(f"run_tpu.sh: copying the checkout {self.plan.code} and installing it")
+        result = self.run(self.commands.copy(str(self.archive)), timeout=1800)
+        if result.code == 0:
+            result = self.run(self.commands.deploy(), timeout=3600)
+        if self._failed(result):
+            self._pause(slow=False)
+
+    def _start(self, step: Step, seen: Seen) -> None:
+        self.memory.starts += 1
+        self.memory.ran = False
+        if self._failed(self.run(self.commands.start(), timeout=600)):
+            self._pause(slow=False)
+        else:
+            self.memory.started = True
+            self._follow(step, seen)
+
+    def _follow(self, step: Step, seen: Seen) -> None:
+        self.followed = True
+        # The connection ends for many reasons; whether training did, the next look says.
+        if self.run(self.commands.follow(step.worker), stream=True).code:
+            self.say("run_tpu.sh: the connection broke; looking what became of training")
+            self.sleep(self.wait)
+
+    def _stop(self, step: Step, seen: Seen) -> None:
+        failed = self._failed(self.run(self.commands.stop(), timeout=600))
+        if failed:
+            self._pause(slow=False)
+        elif step.code is not None:
+            self.memory.ended = step.code
+        else:
+            self.memory.replaced, self.memory.ran, self.memory.ragged = True, False, 0
+
+    def _ended(self, step: Step, seen: Seen) -> None:
+        if step.worker or not self.followed:  # its log was not seen yet
+            self.run(self.commands.follow(step.worker), stream=True, timeout=120)
+        self.memory.ended = step.code
+        if step.code:
+            self.say(f"run_tpu.sh: training ended with exit code {step.code}; its log is above")
+
+    def say_what_costs(self) -> None:
+        """Says at an exit what may still cost money, and the command that deletes it."""
+        plan, seen = self.plan, look(self.run, self.commands, at_workers=False)
+        if (seen.tpu, seen.request) == (NONE, NONE) and not self.creating:
+            return
+        self.say(
+            f"run_tpu.sh: {plan.name} in {plan.zone} may still run, and costs money until you "
+            f"delete it:\n  {shell(self.commands.delete(plan.queued or seen.request != NONE))}"
+        )
+        if plan.self_delete:
+            self.say(
+                f"It deletes itself {plan.self_delete} minutes after training has ended, if its "
+                "service account may (docs/tpu.md)."
+            )
+        self.say("Training that has started goes on; the same launch command follows it again.")
+
+
+class Stopped(Exception):
+    """The launch cannot go on; the message says why."""
+
+
+def _advice(kind: str, plan: Plan) -> str:
+    spot = "spot TPUs have a quota of their own" if plan.spot else "so is that of --spot"
+    return {
+        "quota": f"the project's quota for {plan.type} in {plan.zone} is used up or 0 ({spot}): "
+        "https://console.cloud.google.com/iam-admin/quotas",
+        "permission": "gcloud may not do that; its message is above",
+    }.get(kind, "gcloud failed; its message is above")
