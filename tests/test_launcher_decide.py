@@ -195,7 +195,8 @@ def test_rules_that_hold_for_every_state():
         ("gcloud crashed (ConnectionError): ('Connection aborted.', RemoteDisconnected())",
          "network"),
         ("Connection to 10.142.0.57 closed by remote host.\nERROR: "
-         "(gcloud.compute.tpus.tpu-vm.ssh) [/usr/bin/ssh] exited with return code [255].", "network"),
+         "(gcloud.compute.tpus.tpu-vm.ssh) [/usr/bin/ssh] exited with return code [255].",
+         "network"),
         ("gcloud timed out after 120 s", "network"),
         ("something else", "other"),
     ],

@@ -49,6 +49,7 @@ class Launcher:
         self.pauses = 0
         self.said = ""
         self.followed = False
+        self.by_request = plan.queued  # what is there came by a queued request
         self.creating = False  # a call that creates has begun, and nobody knows what came of it
 
     def go(self) -> int:
@@ -74,6 +75,7 @@ class Launcher:
             memory.deletes = 0
         if UNREACHABLE not in (seen.tpu, seen.request):
             self.creating = False
+            self._is_request(seen)
         trainers = seen.workers if self.plan.engine == "jax" else seen.workers[:1]
         if seen.tpu == "READY":
             memory.was_ready = True
@@ -89,6 +91,12 @@ class Launcher:
         if seen.workers:  # it went forward: waiting begins anew
             self.since, self.pauses = None, 0
         memory.waited = 0.0 if self.since is None else self.clock() - self.since
+
+    def _is_request(self, seen: Seen) -> bool:
+        """Whether what is there came by a queued request, and is deleted with it."""
+        if seen.request != UNREACHABLE and (seen.tpu, seen.request) != (NONE, NONE):
+            self.by_request = seen.request != NONE
+        return self.by_request
 
     def _count_loss(self) -> None:
         memory = self.memory
@@ -136,7 +144,7 @@ class Launcher:
 
     def _delete(self, step: Step, seen: Seen) -> None:
         self.memory.deletes += 1
-        result = self.run(self.commands.delete(seen.request != NONE), timeout=3600)
+        result = self.run(self.commands.delete(self._is_request(seen)), timeout=3600)
         if self._failed(result) or seen.request == "FAILED":
             self._pause(slow=seen.request == "FAILED")
 
@@ -192,7 +200,7 @@ class Launcher:
             return
         self.say(
             f"run_tpu.sh: {plan.name} in {plan.zone} may still run, and costs money until you "
-            f"delete it:\n  {shell(self.commands.delete(plan.queued or seen.request != NONE))}"
+            f"delete it:\n  {shell(self.commands.delete(self._is_request(seen)))}"
         )
         if plan.self_delete:
             self.say(
