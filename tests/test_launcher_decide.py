@@ -5,10 +5,11 @@ import itertools
 import pytest
 from launches import OPTIONS, TRAIN
 
-from keras_resnet.launcher.decide import NODE, REQUEST, Memory, decide
+from keras_resnet.launcher.decide import NODE, REQUEST, decide
 from keras_resnet.launcher.gcloud import Result
 from keras_resnet.launcher.observe import NONE, UNREACHABLE, Seen, Worker, read_workers
 from keras_resnet.launcher.options import parse
+from keras_resnet.launcher.steps import Memory
 
 PLAN = parse([*OPTIONS, *TRAIN])
 SPOT = parse([*OPTIONS, "--spot", *TRAIN])
@@ -91,6 +92,7 @@ ROWS = [
     (ready(worker("running", code="old")), REPLACE, {"replaced": True}, "follow", False),
     (ready(worker("running", job="other")), PLAN, {}, "fail", False),
     (ready(worker("running", job="other")), REPLACE, {}, "stop", False),
+    (ready(worker("running", job="other")), REPLACE, {"stops": 5}, "fail", False),
     (ready(worker("lost", rebooted=True)), PLAN, {}, "start", True),
     (ready(worker("lost")), PLAN, {"restarts": 20}, "fail", True),
     (ready(worker("lost", code="old")), PLAN, {}, "deploy", True),

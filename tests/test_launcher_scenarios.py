@@ -176,7 +176,8 @@ def test_a_queued_request_that_fails(cloud, checkout, reason, code, said):
     assert done == code, text
     assert said in text
     assert reason in text
-    assert (COSTS in text) == bool(code)
+    assert COSTS not in text
+    assert cloud.state["request"] is None
 
 
 def test_restarts_count_losses_and_nothing_else(cloud, checkout):
@@ -189,8 +190,8 @@ def test_restarts_count_losses_and_nothing_else(cloud, checkout):
     assert "restart 2 of 2" in text
     assert "net is PREEMPTED; it is deleted and created again, and --restarts=2 are used" in text
     assert cloud.verbs().count("create") == 9 + 3
-    assert COSTS in text
-    assert "gcloud compute tpus tpu-vm delete net --zone=us-west4-a --quiet" in text
+    assert cloud.state["node"] is None
+    assert COSTS not in text
 
 
 def test_a_changed_checkout_is_copied_before_it_trains(cloud, checkout):
@@ -281,10 +282,16 @@ def test_a_tpu_of_another_type_is_not_touched(cloud, checkout):
                              "'tpu.nodes.get' denied on 'projects/p/locations/us-west4-a'"),
             "gcloud refuses:\nERROR: PERMISSION_DENIED", 1,
         ),
-        (lambda c: c.rule("tpu-vm scp", times=99, error="disk full"), "disk full", 1),
-        (lambda c: c.rule("tpu_vm.sh deploy", times=99, error="pip: no"), "pip: no", 1),
-        (lambda c: c.rule("run_tpu.sh start", times=99, error="no start"), "no start", 1),
-        (lambda c: c.rule("keras-resnet-vm", times=99, error=NO_SSH), "is port 22 open", 1),
+        # The TPU that was created for it does not train: it is deleted.
+        (lambda c: c.rule("tpu-vm scp", times=99, error="disk full"), "disk full", 0),
+        (lambda c: c.rule("tpu_vm.sh deploy", times=99, error="pip: no"), "pip: no", 0),
+        (lambda c: c.rule("run_tpu.sh start", times=99, error="no start"), "no start", 0),
+        (lambda c: c.rule("keras-resnet-vm", times=99, error=NO_SSH), "is port 22 open", 0),
+        # One that was there before is not.
+        (
+            lambda c: [c.add_node(), c.rule("tpu-vm scp", times=99, error="disk full")],
+            "could not be copied or installed", 1,
+        ),
     ],
 )  # fmt: skip
 def test_what_waiting_does_not_mend_ends_the_launch(cloud, checkout, tell, said, costs):
@@ -294,7 +301,20 @@ def test_what_waiting_does_not_mend_ends_the_launch(cloud, checkout, tell, said,
     assert code == 1
     assert said in text
     assert (COSTS in text) == bool(costs)
-    assert "delete" not in cloud.verbs()
+    if costs:
+        assert "gcloud compute tpus tpu-vm delete net --zone=us-west4-a --quiet" in text
+        assert "delete" not in cloud.verbs()
+    else:
+        assert cloud.state["node"] is None
+
+
+def test_keep_keeps_what_does_not_train(cloud, checkout):
+    with cloud.change():
+        cloud.rule("tpu_vm.sh deploy", times=99, error="pip: no")
+    code, text = launch(cloud, checkout, *OPTIONS, "--keep", *TRAIN)
+    assert code == 1
+    assert COSTS in text
+    assert cloud.verbs() == ["create", *["scp"] * 5]
 
 
 def test_a_pod_trains_with_jax_on_every_worker(cloud, checkout):

@@ -1,15 +1,11 @@
-"""From what was seen to the next step: a pure function, whose tests are a table.
-
-`Memory` is what one launch knows beyond that: how often it restarted, what it waits for.
-"""
+"""From what was seen to the next step: a pure function, whose tests are a table."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from .gcloud import Result
-from .observe import NONE, UNREACHABLE, Seen, Worker
+from .observe import NONE, UNREACHABLE, Seen, Worker, trainers
 from .options import Plan
+from .steps import Memory, Step
 
 # What a node's state asks for. Everything that is on its way is waited for.
 NODE = {
@@ -28,65 +24,7 @@ REQUEST = {
 }
 GOING = ("SUSPENDING", "DELETING")  # a request that takes its node along
 SIGNALS = (129, 130, 143)  # codes of a training that was ended from outside, and saved
-DEPLOYS, STARTS, DELETES, FIRST_LOOKS, RAGGED_LOOKS = 5, 5, 5, 20, 10
-
-
-@dataclass
-class Memory:
-    """What this launch has gone through.
-
-    Attributes:
-        restarts: how often a TPU or its training was lost.
-        was_ready: a TPU was there, whose loss would count.
-        ran: training was seen running since its last start, whose loss would count.
-        answered: the workers of this TPU have answered.
-        deploys, starts, deletes: attempts in a row that came to nothing so far.
-        started: this launch has started training.
-        silent, ragged: looks in a row at which workers did not answer; at which some trained and
-            some did not.
-        cannot_start: a stopped TPU could not be started.
-        asked: this launch has made a queued request.
-        waited: seconds since the last thing that went forward.
-        replaced: --replace has ended an older training.
-        ended: the exit code of training.
-    """
-
-    restarts: int = 0
-    was_ready: bool = False
-    ran: bool = False
-    answered: bool = False
-    deploys: int = 0
-    starts: int = 0
-    deletes: int = 0
-    started: bool = False
-    silent: int = 0
-    ragged: int = 0
-    cannot_start: bool = False
-    asked: bool = False
-    waited: float = 0.0
-    replaced: bool = False
-    ended: int | None = None
-
-
-@dataclass(frozen=True)
-class Step:
-    """What to do next.
-
-    Attributes:
-        do: create, delete, start-tpu, wait, deploy, start, follow, stop, ended, done or fail.
-        why: a sentence for the user; empty where nothing is worth saying.
-        loss: it follows the loss of a TPU or a training, and counts as a restart.
-        slow: wait longer from time to time.
-        code: training's exit code, for ended and stop.
-        worker: whose log is worth reading.
-    """
-
-    do: str
-    why: str = ""
-    loss: bool = False
-    slow: bool = False
-    code: int | None = None
-    worker: int = 0
+ATTEMPTS, FIRST_LOOKS, RAGGED_LOOKS = 5, 20, 10
 
 
 def decide(seen: Seen, plan: Plan, memory: Memory) -> Step:
@@ -104,11 +42,14 @@ def decide(seen: Seen, plan: Plan, memory: Memory) -> Step:
     else:
         step = _with_node(seen, plan, memory)
     if step.do in ("wait", "create") and memory.waited > plan.capacity_timeout:
-        return Step("fail", f"--capacity-timeout is over: {step.why or 'no TPU came'}")
-    if step.do == "delete" and memory.deletes >= DELETES:
+        why = f"--capacity-timeout is over: {step.why or 'no TPU came'}"
+        return Step("fail", why, drop=memory.ended is None)
+    if step.do == "delete" and memory.deletes >= ATTEMPTS:
         return Step("fail", f"{plan.name} could not be deleted")
+    if step.do == "stop" and memory.stops >= ATTEMPTS:
+        return Step("fail", f"training on {plan.name} could not be ended")
     if step.loss and memory.restarts >= plan.restarts:
-        return Step("fail", f"{step.why}, and --restarts={plan.restarts} are used up")
+        return Step("fail", f"{step.why}, and --restarts={plan.restarts} are used up", drop=True)
     return step
 
 
@@ -122,7 +63,7 @@ def _last(seen: Seen) -> str:
 
 
 def _after_training(seen: Seen, plan: Plan, memory: Memory) -> Step:
-    if memory.ended or plan.keep or (seen.tpu, seen.request) == (NONE, NONE):
+    if (memory.ended and not memory.drops) or plan.keep or (seen.tpu, seen.request) == (NONE, NONE):
         return Step("done", code=memory.ended)
     if seen.refused:
         return _refused(seen)
@@ -131,7 +72,7 @@ def _after_training(seen: Seen, plan: Plan, memory: Memory) -> Step:
         return Step("wait", why, slow=True)
     if seen.tpu == "DELETING" or seen.request in GOING:
         return Step("wait", "the TPU is being deleted")
-    return Step("delete", "training is done")
+    return Step("delete", "it is deleted" if memory.drops else "training is done")
 
 
 def _without_node(seen: Seen, plan: Plan, memory: Memory) -> Step:
@@ -141,7 +82,7 @@ def _without_node(seen: Seen, plan: Plan, memory: Memory) -> Step:
     if seen.request == "FAILED" and memory.asked:
         kind = Result(1, "", seen.reason).kind
         if kind not in ("capacity", "network", "other"):
-            return Step("fail", f"the queued request failed: {seen.reason}")
+            return Step("fail", f"the queued request failed: {seen.reason}", drop=True)
         return Step("delete", f"the queued request failed, and is made again: {seen.reason}")
     if do == "delete":
         why = f"the queued request is {seen.request} and has no TPU; it is deleted and made again"
@@ -177,17 +118,18 @@ def _ready(seen: Seen, plan: Plan, memory: Memory) -> Step:
                 "fail",
                 f"{plan.name} is READY, but ssh does not reach its workers: is port 22 open in its "
                 "network? --tunnel-through-iap goes through Google's proxy. " + _last(seen),
+                drop=True,
             )
         why = f"{plan.name} does not answer by ssh; waiting. {_last(seen)}"
         return Step("wait", why, slow=memory.answered)
-    trainers = workers if plan.engine == "jax" else workers[:1]
-    running = [worker for worker in trainers if worker.train == "running"]
+    training = trainers(workers, plan.engine)
+    running = [worker for worker in training if worker.train == "running"]
     if running:
-        return _running(trainers, running, plan, memory)
-    return _standing(workers, trainers, plan, memory)
+        return _running(training, running, plan, memory)
+    return _standing(workers, training, plan, memory)
 
 
-def _running(trainers, running, plan: Plan, memory: Memory) -> Step:
+def _running(training, running, plan: Plan, memory: Memory) -> Step:
     if any(worker.job != plan.job for worker in running):
         if plan.replace:
             return Step("stop", "another training runs there; --replace ends it")
@@ -204,7 +146,7 @@ def _running(trainers, running, plan: Plan, memory: Memory) -> Step:
             "training runs with another checkout than this one, and goes on; --replace starts it "
             "again with this one"
         )
-    others = [worker for worker in trainers if worker.is_missing]
+    others = [worker for worker in training if worker.is_missing]
     if not others:  # those that are through wait for the one that writes the results
         return Step("follow", why, worker=running[0].number)
     which = ", ".join(str(worker.number) for worker in others)
@@ -216,9 +158,9 @@ def _running(trainers, running, plan: Plan, memory: Memory) -> Step:
     return Step("stop", f"training is gone on worker {which}", loss=True)
 
 
-def _standing(workers, trainers, plan: Plan, memory: Memory) -> Step:
-    mine = [worker for worker in trainers if worker.job == plan.job and worker.train != "none"]
-    if len(mine) == len(trainers) and all(worker.train == "ended" for worker in mine):
+def _standing(workers, training, plan: Plan, memory: Memory) -> Step:
+    mine = [worker for worker in training if worker.job == plan.job and worker.train != "none"]
+    if len(mine) == len(training) and all(worker.train == "ended" for worker in mine):
         if all(worker.exit == 0 for worker in mine):
             return Step("ended", code=0)
         failed = _failed(mine)
@@ -233,11 +175,12 @@ def _standing(workers, trainers, plan: Plan, memory: Memory) -> Step:
     elif mine:
         why = "training had ended with an error; it is started again"
     if not all((worker.code, worker.engine) == (plan.code, plan.engine) for worker in workers):
-        if memory.deploys >= DEPLOYS:
-            return Step("fail", "the checkout could not be copied or installed; see above")
+        if memory.deploys >= ATTEMPTS:
+            why = "the checkout could not be copied or installed; see above"
+            return Step("fail", why, drop=True)
         return Step("deploy", why, loss=loss)
-    if memory.starts >= STARTS:
-        return Step("fail", "training does not start; see above")
+    if memory.starts >= ATTEMPTS:
+        return Step("fail", "training does not start; see above", drop=True)
     return Step("start", why, loss=loss)
 
 

@@ -8,12 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from . import gcloud
-from .commands import Commands, shell
-from .decide import Memory, Step, decide
-from .observe import NONE, UNREACHABLE, Seen, look
+from .commands import Commands
+from .decide import decide
+from .observe import NONE, UNREACHABLE, Seen, look, trainers
 from .options import Plan
+from .sentences import advice, what_costs
+from .steps import Memory, Step
 
 LONG = 20  # the longest wait, in looks: ten minutes at one in 30 s
+
+
+class Stopped(Exception):
+    """The launch cannot go on; the message says why."""
 
 
 class Launcher:
@@ -48,6 +54,7 @@ class Launcher:
         self.since: float | None = None  # when the waiting began
         self.pauses = 0
         self.said = ""
+        self.created = False  # this launch has created something
         self.followed = False
         self.by_request = plan.queued  # what is there came by a queued request
         self.creating = False  # a call that creates has begun, and nobody knows what came of it
@@ -59,38 +66,27 @@ class Launcher:
             self._note(seen)
             step = decide(seen, self.plan, self.memory)
             if step.loss:
-                self._count_loss()
+                self.memory.count_loss()
             if step.why and (step.why != self.said or step.do != "wait"):
                 self._tell(step)
-            if step.do == "fail":
-                return 1
             if step.do == "done":
                 return step.code or 0
-            getattr(self, "_" + step.do.replace("-", "_"))(step, seen)
+            if step.do != "fail":
+                getattr(self, "_" + step.do.replace("-", "_"))(step, seen)
+            elif step.drop and self.created:
+                self.memory.ended, self.memory.drops = 1, True
+            else:
+                return 1
 
     def _note(self, seen: Seen) -> None:
         """Keeps of a look what later ones need."""
-        memory = self.memory
-        if (seen.tpu, seen.request) == (NONE, NONE):
-            memory.deletes = 0
         if UNREACHABLE not in (seen.tpu, seen.request):
             self.creating = False
             self._is_request(seen)
-        trainers = seen.workers if self.plan.engine == "jax" else seen.workers[:1]
-        if seen.tpu == "READY":
-            memory.was_ready = True
-            memory.silent = 0 if seen.workers else memory.silent + 1
-            memory.answered = memory.answered or bool(seen.workers)
-        elif seen.tpu == NONE:
-            memory.answered, memory.silent = False, 0
-        if any(worker.train == "running" for worker in trainers):
-            memory.ran, memory.starts, memory.deploys = True, 0, 0
-            memory.cannot_start = False
-            missing = any(worker.is_missing for worker in trainers)
-            memory.ragged = memory.ragged + 1 if missing else 0
+        self.memory.note(seen, trainers(seen.workers, self.plan.engine))
         if seen.workers:  # it went forward: waiting begins anew
             self.since, self.pauses = None, 0
-        memory.waited = 0.0 if self.since is None else self.clock() - self.since
+        self.memory.waited = 0.0 if self.since is None else self.clock() - self.since
 
     def _is_request(self, seen: Seen) -> bool:
         """Whether what is there came by a queued request, and is deleted with it."""
@@ -98,22 +94,20 @@ class Launcher:
             self.by_request = seen.request != NONE
         return self.by_request
 
-    def _count_loss(self) -> None:
-        memory = self.memory
-        memory.restarts += 1
-        memory.was_ready = memory.ran = memory.answered = False
-        memory.deploys = memory.starts = memory.ragged = 0
-
     def _tell(self, step: Step) -> None:
         self.said = step.why
         count = f"; restart {self.memory.restarts} of {self.plan.restarts}" if step.loss else ""
         self.say(f"run_tpu.sh: {step.why}{count}")
 
-    def _pause(self, slow: bool) -> None:
+    def _pause(self, times: int = 0) -> None:
+        """Waits, each time twice as long."""
         if self.since is None:
             self.since = self.clock()
-        self.sleep(self.wait * min(2**self.pauses if slow else 1, LONG))
-        self.pauses = min(self.pauses + slow, 10)
+        self.sleep(self.wait * min(2**times, LONG))
+
+    def _pause_longer(self) -> None:
+        self._pause(self.pauses)
+        self.pauses = min(self.pauses + 1, LONG)
 
     def _failed(self, result: gcloud.Result) -> bool:
         """Says what a command that failed printed."""
@@ -122,12 +116,16 @@ class Launcher:
         return bool(result.code)
 
     def _wait(self, step: Step, seen: Seen) -> None:
-        self._pause(step.slow)
+        if step.slow:
+            self._pause_longer()
+        else:
+            self._pause()
 
     def _create(self, step: Step, seen: Seen) -> None:
         plan, self.creating = self.plan, True
         result = self.run(self.commands.create(), timeout=2 * 3600)
         self.creating = result.kind == "network"
+        self.created = self.created or self.creating or result.code == 0
         if not self._failed(result):
             self.memory.asked, self.memory.was_ready = plan.queued, not plan.queued
             return
@@ -136,17 +134,19 @@ class Launcher:
         if result.kind in ("capacity", "network") or soon:
             kind = "Google Cloud does not answer" if result.kind == "network" else "no free TPU"
             self.say(f"run_tpu.sh: {kind} in {plan.zone}; trying on")
-            self._pause(slow=True)
+            self._pause_longer()
         elif result.kind == "exists":  # it came between the look and the call
-            self._pause(slow=False)
+            self._pause()
         else:
-            raise Stopped(_advice(result.kind, plan))
+            raise Stopped(advice(result.kind, plan))
 
     def _delete(self, step: Step, seen: Seen) -> None:
         self.memory.deletes += 1
         result = self.run(self.commands.delete(self._is_request(seen)), timeout=3600)
-        if self._failed(result) or seen.request == "FAILED":
-            self._pause(slow=seen.request == "FAILED")
+        if seen.request == "FAILED" and not self.memory.drops:
+            self._pause_longer()
+        elif self._failed(result):
+            self._pause()
 
     def _start_tpu(self, step: Step, seen: Seen) -> None:
         self.memory.cannot_start = True  # a second time, before it trains
@@ -159,13 +159,13 @@ class Launcher:
         if result.code == 0:
             result = self.run(self.commands.deploy(), timeout=3600)
         if self._failed(result):
-            self._pause(slow=False)
+            self._pause(self.memory.deploys)
 
     def _start(self, step: Step, seen: Seen) -> None:
         self.memory.starts += 1
         self.memory.ran = False
         if self._failed(self.run(self.commands.start(), timeout=600)):
-            self._pause(slow=False)
+            self._pause(self.memory.starts)
         else:
             self.memory.started = True
             self._follow(step, seen)
@@ -178,9 +178,9 @@ class Launcher:
             self.sleep(self.wait)
 
     def _stop(self, step: Step, seen: Seen) -> None:
-        failed = self._failed(self.run(self.commands.stop(), timeout=600))
-        if failed:
-            self._pause(slow=False)
+        self.memory.stops += 1
+        if self._failed(self.run(self.commands.stop(), timeout=600)):
+            self._pause()
         elif step.code is not None:
             self.memory.ended = step.code
         else:
@@ -195,29 +195,7 @@ class Launcher:
 
     def say_what_costs(self) -> None:
         """Says at an exit what may still cost money, and the command that deletes it."""
-        plan, seen = self.plan, look(self.run, self.commands, at_workers=False)
-        if (seen.tpu, seen.request) == (NONE, NONE) and not self.creating:
-            return
-        self.say(
-            f"run_tpu.sh: {plan.name} in {plan.zone} may still run, and costs money until you "
-            f"delete it:\n  {shell(self.commands.delete(self._is_request(seen)))}"
-        )
-        if plan.self_delete:
-            self.say(
-                f"It deletes itself {plan.self_delete} minutes after training has ended, if its "
-                "service account may (docs/tpu.md)."
-            )
-        self.say("Training that has started goes on; the same launch command follows it again.")
-
-
-class Stopped(Exception):
-    """The launch cannot go on; the message says why."""
-
-
-def _advice(kind: str, plan: Plan) -> str:
-    spot = "spot TPUs have a quota of their own" if plan.spot else "so is that of --spot"
-    return {
-        "quota": f"the project's quota for {plan.type} in {plan.zone} is used up or 0 ({spot}): "
-        "https://console.cloud.google.com/iam-admin/quotas",
-        "permission": "gcloud may not do that; its message is above",
-    }.get(kind, "gcloud failed; its message is above")
+        seen = look(self.run, self.commands, at_workers=False)
+        if (seen.tpu, seen.request) != (NONE, NONE) or self.creating:
+            delete = self.commands.delete(self._is_request(seen))
+            self.say(what_costs(self.plan, delete))

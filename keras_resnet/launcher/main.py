@@ -11,9 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from . import pack
+from .additions import Refused
 from .commands import Commands, shell
 from .loop import Launcher, Stopped
-from .options import Plan, Refused, parse
+from .options import Plan, parse
 
 HERE = Path(__file__).resolve().parent.parent.parent
 

@@ -119,3 +119,8 @@ def read_workers(text: str, hosts: int) -> tuple[Worker, ...]:
     if len(found) < hosts:
         return ()
     return tuple(found[number] for number in sorted(found))
+
+
+def trainers(workers: tuple[Worker, ...], engine: str) -> tuple[Worker, ...]:
+    """Returns the workers that train: all of JAX's, the first of TensorFlow's."""
+    return workers if engine == "jax" else workers[:1]

@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass, fields
 
 from . import images
+from .additions import Refused, additions, choose_engine, for_self_delete
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 # Each option that has a value: what it must look like, and the same in words.
@@ -40,10 +41,6 @@ FLAGS = (
 )
 DEFAULTS = {"restarts": "20", "capacity-timeout": "24h"}
 SELF_DELETE = "30"  # minutes, of --self-delete without a number
-
-
-class Refused(Exception):
-    """The command line cannot work; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -101,11 +98,11 @@ def parse(words: list[str]) -> Plan:
     family, size, problem = images.find_type(given["type"])
     if family is None:
         raise Refused(f"--type={given['type']}: {problem}")
-    engine = _engine(given["engine"], arguments)
+    engine = choose_engine(given["engine"], arguments)
     engine, version, problem = images.choose(family, size, engine, given["version"])
     if problem:
         raise Refused(f"--type={given['type']}: {problem}")
-    arguments += _additions(given, arguments, engine)
+    arguments += additions(given, arguments, engine)
     plan = {key.replace("-", "_"): value for key, value in given.items()}
     plan.update(
         engine=engine,
@@ -115,7 +112,7 @@ def parse(words: list[str]) -> Plan:
         capacity_timeout=seconds(given["capacity-timeout"]),
         self_delete=int(given["self-delete"] or 0),
         arguments=tuple(arguments),
-        **_for_self_delete(given),
+        **for_self_delete(given),
     )
     return Plan(**{field.name: plan[field.name] for field in fields(Plan) if field.name in plan})
 
@@ -145,63 +142,3 @@ def _nearest(key: str) -> str:
         return f"it needs a value, --{key}=VALUE; "
     near = difflib.get_close_matches(key, [*VALUES, *FLAGS], 1)
     return f"did you mean --{near[0]}? " if near else ""
-
-
-def _value(arguments: list[str], option: str) -> str:
-    """Returns the last value of an option of the training command, as absl reads it."""
-    found = ""
-    for index, word in enumerate(arguments):
-        if word.startswith(f"{option}="):
-            found = word.partition("=")[2]
-        elif word == option and index + 1 < len(arguments):
-            found = arguments[index + 1]
-    return found
-
-
-def _engine(given: str, arguments: list[str]) -> str:
-    asked = _value(arguments, "--config.engine")
-    if asked not in ("", "auto", "tensorflow", "jax"):
-        raise Refused(f"--config.engine={asked}: tensorflow or jax")
-    asked = "" if asked == "auto" else asked
-    if given and asked and given != asked:
-        raise Refused(
-            f"--engine={given} installs what --config.engine={asked} cannot train with; "
-            "leave one of them out"
-        )
-    return given or asked
-
-
-def _additions(given: dict, arguments: list[str], engine: str) -> list[str]:
-    """Returns what the training command lacks: its engine, its work directory."""
-    added = []
-    if engine == "jax" and _value(arguments, "--config.engine") != "jax":
-        added.append("--config.engine=jax")
-    workdir = _value(arguments, "--workdir")
-    if not workdir and given["bucket"]:
-        workdir = f"{given['bucket'].rstrip('/')}/{given['name']}"
-        added.append(f"--workdir={workdir}")
-    if not workdir.startswith("gs://"):
-        raise Refused(
-            f"--workdir={workdir} would be deleted with the TPU; give --bucket=gs://BUCKET"
-        )
-    return added
-
-
-def _for_self_delete(given: dict) -> dict:
-    """Returns the scopes and metadata that a VM needs to delete itself."""
-    if not given["self-delete"]:
-        return {}
-    scopes = given["scopes"] or "cloud-platform"
-    if "cloud-platform" not in scopes:
-        raise Refused(
-            f"--self-delete --scopes={scopes}: to delete itself the VM needs the scope "
-            "cloud-platform; add it"
-        )
-    if given["metadata"].startswith("^") or "startup-script" in given["metadata"]:
-        raise Refused(
-            f"--self-delete --metadata={given['metadata']}: the VM deletes itself by a startup "
-            "script; give plain KEY=VALUE pairs with commas between them, without startup-script"
-        )
-    kind = "queuedResources" if given["queued"] else "nodes"
-    own = f"keras-resnet-self-delete={kind}/{given['self-delete']}"
-    return {"scopes": scopes, "metadata": ",".join(filter(None, [given["metadata"], own]))}
