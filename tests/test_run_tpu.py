@@ -36,7 +36,7 @@ class Launches:
             timeout=60,
         )
 
-    def begin(self, *arguments: str) -> subprocess.Popen:
+    def begin(self, *arguments: str, hang_up=signal.SIG_DFL) -> subprocess.Popen:
         """Starts a launch and waits until it trains, which it does until `release`."""
         self.cloud.hold()
         process = subprocess.Popen(
@@ -47,7 +47,7 @@ class Launches:
             text=True,
             start_new_session=True,
             # libtpu, loaded by tensorflow-tpu, ignores it in this process; children inherit that.
-            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, hang_up),
         )
         wait_for(lambda: any("follow" in call[-6] for call in self.cloud.calls()))
         return process
@@ -207,6 +207,16 @@ def test_a_signal_ends_the_launcher_and_leaves_training_running(launch, number):
     launch.cloud.release()
     wait_for((home / "train.exit").exists)
     assert (home / "train.exit").read_text() == "0\n"
+
+
+def test_nohup_is_meant(launch):
+    process = launch.begin(*OPTIONS, *TRAIN, hang_up=signal.SIG_IGN)
+    os.kill(process.pid, signal.SIGHUP)
+    time.sleep(0.2)
+    launch.cloud.release()
+    assert "costs money" not in process.communicate(timeout=30)[1]
+    assert process.returncode == 0
+    assert launch.cloud.verbs() == ["create", "scp", "delete"]
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,7 @@ class Launcher:
     Args:
         plan: what is launched.
         here: the checkout.
-        archive: the checkout as an archive, as it was at the start: a restart days later runs the
-            code that was launched.
+        archive: the checkout at the start: a restart days later runs the code that was launched.
         run: runs a command, as `gcloud.run`.
         say: prints a line for the user.
         sleep, clock: `time.sleep` and `time.monotonic`.
@@ -111,34 +110,33 @@ class Launcher:
 
     def _failed(self, result: gcloud.Result) -> bool:
         """Says what a command that failed printed."""
-        if result.code and (result.error.strip() or result.out.strip()):
-            self.say((result.error.strip() or result.out.strip())[-2000:])
-        return bool(result.code)
+        text = result.error.strip() or result.out.strip()
+        if result.code and text:
+            self.say(text[-2000:])
+        return result.code != 0
 
     def _wait(self, step: Step, seen: Seen) -> None:
-        if step.slow:
-            self._pause_longer()
-        else:
-            self._pause()
+        self._pause_longer() if step.slow else self._pause()
 
     def _create(self, step: Step, seen: Seen) -> None:
-        plan, self.creating = self.plan, True
+        self.creating = True
         result = self.run(self.commands.create(), timeout=2 * 3600)
         self.creating = result.kind == "network"
         self.created = self.created or self.creating or result.code == 0
         if not self._failed(result):
-            self.memory.asked, self.memory.was_ready = plan.queued, not plan.queued
+            self.memory.asked = self.plan.queued
+            self.memory.was_ready = not self.plan.queued
             return
         # A quota that an earlier TPU of this launch used is free again soon.
         soon = result.kind == "quota" and (self.memory.started or self.memory.restarts)
         if result.kind in ("capacity", "network") or soon:
             kind = "Google Cloud does not answer" if result.kind == "network" else "no free TPU"
-            self.say(f"run_tpu.sh: {kind} in {plan.zone}; trying on")
+            self.say(f"run_tpu.sh: {kind} in {self.plan.zone}; trying on")
             self._pause_longer()
         elif result.kind == "exists":  # it came between the look and the call
             self._pause()
         else:
-            raise Stopped(advice(result.kind, plan))
+            raise Stopped(advice(result.kind, self.plan))
 
     def _delete(self, step: Step, seen: Seen) -> None:
         self.memory.deletes += 1
@@ -188,6 +186,7 @@ class Launcher:
 
     def _ended(self, step: Step, seen: Seen) -> None:
         if step.worker or not self.followed:  # its log was not seen yet
+            self.say("run_tpu.sh: training has ended; the end of its log:")
             self.run(self.commands.follow(step.worker), stream=True, timeout=120)
         self.memory.ended = step.code
         if step.code:

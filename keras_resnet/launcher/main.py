@@ -61,7 +61,9 @@ def fresh_run(plan: Plan) -> list[list[str]]:
 def launch(plan: Plan, archive: Path) -> int:
     """Runs the loop; every way out says what may still cost money."""
     launcher = Launcher(plan, HERE, archive, say=say)
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    # What is ignored stays so: nohup is meant.
+    every = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    numbers = [number for number in every if signal.getsignal(number) != signal.SIG_IGN]
     for number in numbers:
         signal.signal(number, _raise)
     code = 1

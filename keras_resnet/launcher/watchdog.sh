@@ -63,4 +63,8 @@ if [[ ! $what =~ ^(nodes|queuedResources)/([0-9]+)$ ]]; then
   echo "watchdog.sh: nodes/MINUTES, not ${what@Q}" >&2
   exit 2
 fi
-main "${BASH_REMATCH[1]}" "${BASH_REMATCH[2]}"
+if (($#)); then
+  main "${BASH_REMATCH[1]}" "${BASH_REMATCH[2]}"
+else # the startup script, whose end the VM waits for
+  main "${BASH_REMATCH[1]}" "${BASH_REMATCH[2]}" </dev/null >>"$lock.log" 2>&1 &
+fi
