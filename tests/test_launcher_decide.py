@@ -1,0 +1,216 @@
+"""The table of the launcher: what is there → the next step."""
+
+import itertools
+
+import pytest
+from launches import OPTIONS, TRAIN
+
+from keras_resnet.launcher.decide import NODE, REQUEST, decide
+from keras_resnet.launcher.gcloud import Result
+from keras_resnet.launcher.observe import NONE, UNREACHABLE, Seen, Worker, read_workers
+from keras_resnet.launcher.options import parse
+from keras_resnet.launcher.steps import Memory
+
+PLAN = parse([*OPTIONS, *TRAIN])
+SPOT = parse([*OPTIONS, "--spot", *TRAIN])
+REPLACE = parse([*OPTIONS, "--replace", *TRAIN])
+KEEP = parse([*OPTIONS, "--keep", *TRAIN])
+POD = parse([*OPTIONS[:2], "--type=v6e-16", OPTIONS[3], *TRAIN])
+
+
+def worker(train="none", exit=None, number=0, plan=PLAN, **options) -> Worker:
+    """A worker with everything installed."""
+    known = {"code": plan.code, "engine": plan.engine, "job": "-" if train == "none" else plan.job}
+    return Worker(number, train=train, exit=exit, **{**known, **options})
+
+
+def pod(*workers: tuple) -> tuple[Worker, ...]:
+    return tuple(worker(*of_one, number=number, plan=POD) for number, of_one in enumerate(workers))
+
+
+def ready(*workers: Worker) -> Seen:
+    return Seen("READY", workers=workers)
+
+
+# (what is seen, the plan, what the launch has gone through, the step, whether it is a loss)
+ROWS = [
+    # No TPU.
+    (Seen(), PLAN, {}, "create", False),
+    (Seen(), PLAN, {"was_ready": True}, "create", True),
+    (Seen(), PLAN, {"waited": 86401}, "fail", False),
+    (Seen(), PLAN, {"was_ready": True, "restarts": 20}, "fail", True),
+    # Nobody answers: nothing is deleted, nothing is created.
+    (Seen(UNREACHABLE), PLAN, {}, "wait", False),
+    (Seen(NONE, UNREACHABLE), PLAN, {"was_ready": True}, "wait", False),
+    (Seen(UNREACHABLE), PLAN, {"waited": 86401}, "fail", False),
+    (Seen(UNREACHABLE, refused="PERMISSION_DENIED"), PLAN, {}, "fail", False),
+    # Nodes.
+    *((Seen(state), PLAN, {}, "wait", False) for state, do in NODE.items() if do == "wait"),
+    *((Seen(state), PLAN, {}, "delete", False) for state, do in NODE.items() if do == "delete"),
+    (Seen("PREEMPTED"), SPOT, {"was_ready": True}, "delete", True),
+    (Seen("PREEMPTED"), SPOT, {"deletes": 5}, "fail", False),
+    (Seen("STOPPED"), PLAN, {}, "start-tpu", False),
+    (Seen("STOPPED"), PLAN, {"was_ready": True}, "start-tpu", True),
+    (Seen("STOPPED"), PLAN, {"cannot_start": True}, "delete", False),
+    (Seen("STOPPED"), SPOT, {}, "delete", False),
+    (Seen("STOPPED"), POD, {}, "delete", False),
+    (Seen("STOPPED", "ACTIVE"), PLAN, {}, "delete", False),
+    (Seen("REPAIRING"), PLAN, {"waited": 86401}, "fail", False),
+    (Seen("A_NEW_STATE"), PLAN, {}, "wait", False),
+    (Seen("READY", type="v4-8"), PLAN, {}, "fail", False),
+    (Seen("PREEMPTED", type="v4-8"), PLAN, {}, "fail", False),
+    # Queued requests.
+    *(
+        (Seen(NONE, state), PLAN, {}, do, False)
+        for state, do in REQUEST.items()
+        if state != NONE
+    ),
+    (Seen("PREEMPTED", "SUSPENDING"), SPOT, {"was_ready": True}, "wait", False),
+    (Seen(NONE, "SUSPENDED"), SPOT, {"was_ready": True}, "delete", True),
+    (Seen(NONE, "FAILED", "no more capacity"), PLAN, {"asked": True}, "delete", False),
+    (Seen(NONE, "FAILED", "Quota limit exceeded"), PLAN, {"asked": True}, "fail", False),
+    (Seen(NONE, "FAILED", "INVALID_ARGUMENT"), PLAN, {"asked": True}, "fail", False),
+    (Seen(NONE, "FAILED", "INVALID_ARGUMENT"), PLAN, {}, "delete", False),
+    (Seen("CREATING", "PROVISIONING"), PLAN, {}, "wait", False),
+    # A READY TPU whose workers do not answer.
+    (ready(), PLAN, {"silent": 3}, "wait", False),
+    (ready(), PLAN, {"silent": 20}, "fail", False),
+    (ready(), PLAN, {"silent": 20, "answered": True}, "wait", False),
+    # Installing.
+    (ready(Worker(0)), PLAN, {}, "deploy", False),
+    (ready(worker(code="old")), PLAN, {}, "deploy", False),
+    (ready(worker(engine="jax")), PLAN, {}, "deploy", False),
+    (ready(worker(code="old")), PLAN, {"deploys": 5}, "fail", False),
+    (ready(worker("ended", 2, code="old")), PLAN, {}, "deploy", False),
+    # Training.
+    (ready(worker()), PLAN, {}, "start", False),
+    (ready(worker()), PLAN, {"ran": True}, "start", True),
+    (ready(worker()), PLAN, {"starts": 5}, "fail", False),
+    (ready(worker("running")), PLAN, {}, "follow", False),
+    (ready(worker("running", code="old")), PLAN, {}, "follow", False),
+    (ready(worker("running", code="old")), REPLACE, {}, "stop", False),
+    (ready(worker("running", code="old")), REPLACE, {"replaced": True}, "follow", False),
+    (ready(worker("running", job="other")), PLAN, {}, "fail", False),
+    (ready(worker("running", job="other")), REPLACE, {}, "stop", False),
+    (ready(worker("running", job="other")), REPLACE, {"stops": 5}, "fail", False),
+    (ready(worker("lost", rebooted=True)), PLAN, {}, "start", True),
+    (ready(worker("lost")), PLAN, {"restarts": 20}, "fail", True),
+    (ready(worker("lost", code="old")), PLAN, {}, "deploy", True),
+    (ready(worker("ended", 0)), PLAN, {}, "ended", False),
+    (ready(worker("ended", 0, code="old")), PLAN, {}, "ended", False),
+    (ready(worker("ended", 0, job="other")), PLAN, {}, "start", False),
+    (ready(worker("ended", 2)), PLAN, {"started": True, "ran": True}, "ended", False),
+    (ready(worker("ended", 2)), PLAN, {}, "start", False),  # the user calls again: he means it
+    (ready(worker("ended", 143)), PLAN, {"started": True, "ran": True}, "start", True),
+    # Several hosts.
+    (ready(*pod(["running"], ["running"])), POD, {}, "follow", False),
+    (ready(*pod(["running"], ["ended", 0])), POD, {"ragged": 99}, "follow", False),
+    (ready(*pod(["running"], ["lost"])), POD, {"ragged": 3}, "wait", False),
+    (ready(*pod(["running"], ["lost"])), POD, {"ragged": 10}, "stop", True),
+    (ready(*pod(["running"], ["ended", 3])), POD, {"ragged": 10}, "stop", False),
+    (ready(*pod(["ended", 0], ["ended", 0])), POD, {}, "ended", False),
+    (ready(*pod(["ended", 1], ["lost"])), POD, {"started": True}, "start", True),
+    (ready(*pod(["ended", 1], ["ended", 143])), POD, {"started": True}, "start", True),
+    (ready(*pod(["ended", 0], ["ended", 3])), POD, {"started": True}, "ended", False),
+    (ready(*pod(["none"], ["none"])), POD, {}, "start", False),
+    # Of TensorFlow's workers the first one trains.
+    (ready(worker("running"), worker(number=1)), PLAN, {}, "follow", False),
+    # After training.
+    (ready(worker("ended", 0)), PLAN, {"ended": 0}, "delete", False),
+    (Seen("DELETING"), PLAN, {"ended": 0}, "wait", False),
+    (Seen(UNREACHABLE), PLAN, {"ended": 0}, "wait", False),
+    (Seen(UNREACHABLE, refused="reauth"), PLAN, {"ended": 0}, "fail", False),
+    (Seen(), PLAN, {"ended": 0}, "done", False),
+    (Seen("READY"), PLAN, {"ended": 0, "deletes": 5}, "fail", False),
+    (Seen("READY"), PLAN, {"ended": 2}, "done", False),
+    (Seen("READY"), KEEP, {"ended": 0}, "done", False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("seen", "plan", "memory", "do", "loss"), ROWS)
+def test_row(seen, plan, memory, do, loss):
+    step = decide(seen, plan, Memory(**memory))
+    if do == "fail" and loss:  # the loss that is one too many
+        assert "are used up" in step.why
+        loss = False
+    assert (step.do, step.loss) == (do, loss)
+    assert step.why or do in ("create", "deploy", "start", "follow", "ended", "done")
+
+
+def test_the_code_and_the_worker_that_failed_are_said():
+    step = decide(ready(*pod(["ended", 0], ["ended", 3])), POD, Memory(started=True))
+    assert (step.do, step.code, step.worker) == ("ended", 3, 1)
+    step = decide(ready(*pod(["ended", 3], ["running"])), POD, Memory(ragged=10))
+    assert (step.do, step.code) == ("stop", 3)
+
+
+def every_seen():
+    """Every node's state with every request's and a few machines."""
+    machines = [(), (Worker(0),), (worker("running"),), (worker("lost"),), (worker("ended", 0),)]
+    for tpu, request in itertools.product([*NODE, NONE, UNREACHABLE], [*REQUEST, UNREACHABLE]):
+        for workers in machines if tpu == "READY" else [()]:
+            yield Seen(tpu, request, workers=workers)
+
+
+def test_rules_that_hold_for_every_state():
+    for seen, plan in itertools.product(every_seen(), (PLAN, SPOT, POD, KEEP)):
+        for memory in (Memory(), Memory(was_ready=True, started=True), Memory(ended=0)):
+            step = decide(seen, plan, memory)
+            there = (seen.tpu, seen.request) != (NONE, NONE)
+            assert not (step.do == "create" and there), "ALREADY_EXISTS"
+            running = any(one.train == "running" for one in seen.workers)
+            assert not (step.do in ("delete", "deploy", "start") and running and not memory.ended
+                        and memory.ended is None), seen  # fmt: skip
+            assert step.do != "done" or memory.ended is not None
+            if UNREACHABLE in (seen.tpu, seen.request) and not (memory.ended == 0 and plan.keep):
+                assert step.do == "wait"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        # As they were printed; where a name was, it is another.
+        ('There is no more capacity in the zone "europe-west4-a"; you can try in another zone '
+         "where Cloud TPU Nodes are offered (see https://cloud.google.com/tpu/docs/regions) "
+         "[EID: 0xba393c906974e61]", "capacity"),
+        ("Insufficient reserved capacity. Contact customer support to increase your reservation. "
+         "[EID: 0x7adf6d58c08b0aa4]", "capacity"),
+        ("Insufficient capacity.", "capacity"),
+        ('"code": 429, "message": "Quota limit \'TPUV6EPreemptiblePerProjectPerRegionForTPUAPI\' '
+         'has been exceeded. Limit: 0 in region us-east5.", "status": "RESOURCE_EXHAUSTED"',
+         "quota"),
+        ("Quota 'TPUV4sPreemptiblePodPerProjectPerRegionForTPUAPI' exhausted. Limit 20800 in "
+         "region us-central2. This may be due to network connectivity issues.", "quota"),
+        ("RESOURCE_EXHAUSTED: Quota exceeded for quota metric 'Read requests' and limit 'Read "
+         "requests per minute' of service 'tpu.googleapis.com'", "network"),
+        ("ERROR: (gcloud.compute.tpus.tpu-vm.describe) NOT_FOUND: Resource "
+         "'projects/p/locations/us-west4-a/nodes/net' was not found", "missing"),
+        ("ERROR: (gcloud.compute.tpus.tpu-vm.create) ALREADY_EXISTS: Resource "
+         "'projects/p/locations/us-west4-a/nodes/net' already exists", "exists"),
+        ("PERMISSION_DENIED: Permission 'tpu.nodes.create' denied on "
+         "'projects/p/locations/us-west4-a'", "permission"),
+        ("Cloud TPU API has not been used in project 1 before or it is disabled.", "permission"),
+        ("There was a problem refreshing your current auth tokens: Reauthentication failed.",
+         "permission"),
+        ("INVALID_ARGUMENT: Cloud TPU received a bad request", "invalid"),
+        ("UNAVAILABLE: The service is currently unavailable.", "network"),
+        ("gcloud crashed (ConnectionError): ('Connection aborted.', RemoteDisconnected())",
+         "network"),
+        ("Connection to 10.142.0.57 closed by remote host.\nERROR: "
+         "(gcloud.compute.tpus.tpu-vm.ssh) [/usr/bin/ssh] exited with return code [255].",
+         "network"),
+        ("gcloud timed out after 120 s", "network"),
+        ("something else", "other"),
+    ],
+)  # fmt: skip
+def test_what_gcloud_says_is_understood(error, kind):
+    assert Result(1, "", error).kind == kind
+    assert Result(0, "", error).kind == "ok"
+
+
+def test_a_pod_answers_when_all_of_its_workers_do():
+    line = "keras-resnet-vm worker={} code=ab engine=jax train=ended exit=3 job=cd reboot=no\n"
+    text = "SSH: Attempting to connect to worker 0...\n" + line.format(1) + line.format(0)
+    assert read_workers(text, 2) == tuple(Worker(n, "ab", "jax", "ended", 3, "cd") for n in (0, 1))
+    assert read_workers(text, 3) == ()
+    assert read_workers("", 1) == ()
