@@ -357,11 +357,18 @@ def test_tuning_tries_other_batches_with_the_best_flags():
     assert "no such flag" in tune.describe(trials[2])
 
 
-def test_picture(tmp_path):
+def test_picture(tmp_path, monkeypatch):
+    from matplotlib.axes import Axes
     from PIL import Image
 
+    titles = []
+    set_all = Axes.set
+    monkeypatch.setattr(
+        Axes, "set", lambda axes, **said: titles.append(said["title"]) or set_all(axes, **said)
+    )
     path = tmp_path / "cycles.png"
     draw(Report(parse_topology("v5e:2x2"), lowered(), Compiled(text=PROGRAM)), path, "ResNet")
+    assert titles == ["ResNet: estimate of the compiler, not measured"]
     image = Image.open(path)
     assert image.size[0] == 1080
     # Convolutions have two thirds of the cycles: theirs is the color most seen after the white.

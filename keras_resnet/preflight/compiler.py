@@ -39,8 +39,6 @@ class Compiled:
         temporary_bytes: the part of it that is no argument, result or code: activations and all
             else that lives within a step.
         flops, bytes_accessed: the compiler's own count.
-        optimal_seconds: its bound for a chip that wastes nothing: of each instruction the longer of
-            its bytes and its operations, at peak rates that the compiler has noted. 0 if unknown.
         compile_seconds: what the compilation took.
         text: the optimized program, "" without one.
     """
@@ -52,7 +50,6 @@ class Compiled:
     temporary_bytes: int = 0
     flops: float = 0.0
     bytes_accessed: float = 0.0
-    optimal_seconds: float = 0.0
     compile_seconds: float = 0.0
     text: str = ""
 
@@ -106,18 +103,7 @@ def run_compiler(
     """
     with tempfile.TemporaryDirectory() as folder:
         result, text = (Path(folder) / name for name in ("result", "text"))
-        environment = {
-            **os.environ,
-            "JAX_PLATFORMS": "cpu",
-            "TPU_ACCELERATOR_TYPE": chip.accelerator_type(sides),
-            "TPU_SKIP_MDS_QUERY": "1",
-            "TPU_WORKER_HOSTNAMES": "localhost",
-            # Its lock (/tmp/libtpu_lockfile) guards a TPU; compilations may run side by side.
-            "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-            "LIBTPU_INIT_ARGS": flags,
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-            **variables,
-        }
+        environment = process_variables(chip, sides, flags) | variables
         command = keras_resnet_cli.module_command(module, *arguments, result, text)
         try:
             done = subprocess.run(
@@ -137,6 +123,21 @@ def run_compiler(
         if refused := values.get("refused"):
             raise UserError(refused)
         return values, text.read_text() if text.exists() else ""
+
+
+def process_variables(chip: Chip, sides: str, flags: str) -> dict[str, str]:
+    """Returns the environment of a process that compiles for a slice of `chip`."""
+    return {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "TPU_ACCELERATOR_TYPE": chip.accelerator_type(sides),
+        "TPU_SKIP_MDS_QUERY": "1",
+        "TPU_WORKER_HOSTNAMES": "localhost",
+        # Its lock (/tmp/libtpu_lockfile) guards a TPU; compilations may run side by side.
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+        "LIBTPU_INIT_ARGS": flags,
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
 
 
 def write_results(result: str, text: str, compile_it: Callable[[], tuple[dict, str]]) -> None:
@@ -194,7 +195,6 @@ def read_costs(memory: Any, costs: Any) -> dict[str, Any]:
         "temporary_bytes": memory.temp_size_in_bytes,
         "flops": costs.get("flops", 0.0),
         "bytes_accessed": costs.get("bytes accessed", 0.0),
-        "optimal_seconds": max(costs.get("optimal_seconds", 0.0), 0.0),
     }
 
 

@@ -74,9 +74,12 @@ def _speed(report: Report, figures: dict[str, Any], measured_input: float | None
 
 
 def _corrected(figures: dict[str, Any]) -> str:
-    if figures["step_seconds"] == figures["compiler_seconds"]:
-        return ""
-    return f"; {1000 * figures['step_seconds']:.1f} ms calibrated"
+    """What the correction comes to, and whether the speeds below are by it."""
+    seconds = figures["corrected_seconds"]
+    if seconds is None:
+        return "; no correction fits this program"
+    use = "corrected" if figures["calibrated"] else "corrected as on other chips, not used below"
+    return f"; {1000 * seconds:.1f} ms {use}"
 
 
 def _roofline(limits: dict[str, Any] | None) -> list[str]:

@@ -10,7 +10,7 @@ from keras_resnet.preflight.compiler import Compiled
 from keras_resnet.preflight.cost import Run
 from keras_resnet.preflight.hlo import Instruction, estimated_cycles, instructions
 from keras_resnet.preflight.lowering import Lowered
-from keras_resnet.preflight.roofline import hbm_traffic, roofline
+from keras_resnet.preflight.roofline import Roofline, hbm_traffic, roofline
 from keras_resnet.preflight.topologies import Topology
 
 FITS, DOES_NOT_FIT, DOES_NOT_COMPILE = 0, 3, 4  # exit codes
@@ -92,19 +92,11 @@ class Report:
         Bytes, seconds, and images a second. `images_per_second_per_chip` is the computation alone,
         `images_per_second` of the whole slice adds the sum over its chips by formula: of all of it
         with the TensorFlow engine, whose program has none, and with JAX of what the chips wait for.
-        Where the chip is calibrated, times and speeds are; `compiler_seconds` is the step before.
+        `step_seconds` and what follows from it is the corrected time where the chip is calibrated
+        and the correction fits the program, otherwise the compiler's.
         """
-        topology, chip, lowered = self.topology, self.topology.chip, self.lowered
-        compiled = self.compiled
-        cycles = estimated_cycles(self.instructions()) * self.parts or None
-        seconds = cycles and cycles / chip.clock * self.calibration.time_factor
-        sums = self.all_reduces()
-        summed = sum(one.size for one in sums) if sums else lowered.gradient_bytes
-        hidden = sum(self._hidden_bytes(one) for one in sums)
-        reduce = topology.all_reduce_seconds(summed - hidden)
-        images = lowered.batch * self.parts
-        rate = seconds and images / (seconds + reduce) * topology.replicas
-        code = self.exit_code
+        topology, compiled, code = self.topology, self.compiled, self.exit_code
+        images = self.lowered.batch * self.parts
         return {
             "engine": self.engine,
             "topology": topology.name,
@@ -122,44 +114,69 @@ class Report:
             "hbm_limit_bytes": self.hbm_limit_bytes,
             "hbm_limit_from": "compiler" if compiled.hbm_limit_bytes else "chip",
             "memory": self.memory(),
-            "variable_bytes": lowered.variable_bytes,
-            "parameters": lowered.parameters,
-            "model_flops": lowered.model_flops * self.parts,
+            "variable_bytes": self.lowered.variable_bytes,
+            "parameters": self.lowered.parameters,
+            "model_flops": self.lowered.model_flops * self.parts,
             "flops": compiled.flops * self.parts or None,
             "bytes_accessed": compiled.bytes_accessed * self.parts or None,
             "arithmetic_intensity": compiled.flops / compiled.bytes_accessed
             if compiled.bytes_accessed
             else None,
-            "estimated_cycles": cycles,
-            "compiler_seconds": cycles and cycles / chip.clock,
-            "compiler_optimal_seconds": compiled.optimal_seconds * self.parts or None,
-            "step_seconds": seconds,
-            "images_per_second_per_chip": seconds and images / seconds * chip.cores,
-            "images_per_second": rate,
-            "images_per_second_per_host": rate and rate / topology.hosts,
-            "model_flop_utilisation": seconds
-            and lowered.model_flops * self.parts / seconds / (chip.flops / chip.cores),
-            "all_reduce_bytes": summed,
-            "all_reduces": len(sums) or None,
-            "all_reduce_hidden_bytes": hidden if sums else None,
-            "all_reduce_seconds_by_formula": reduce,
-            "roofline": self._roofline(seconds),
+            **self._speed(),
             "calibration": self.calibration.figures(),
-            "run": self.run.figures(rate, topology.chips) if self.run and rate else None,
             "cycles_by_kind": self.cycles_by("kind"),
             "cycles_by_stage": self.cycles_by("stage"),
             "instructions": [
                 dataclasses.asdict(instruction) for instruction in self.instructions()[:TOP]
             ],
-            "note": chip.note if self.engine == "tensorflow" else "",  # which it is about
+            # What it is about is TensorFlow.
+            "note": topology.chip.note if self.engine == "tensorflow" else "",
         }
 
-    def _roofline(self, seconds: float | None) -> dict[str, Any] | None:
-        if not seconds:
-            return None
+    def _speed(self) -> dict[str, Any]:
+        """The part of the figures that is about time."""
+        topology, chip = self.topology, self.topology.chip
+        cycles = estimated_cycles(self.instructions()) * self.parts or None
+        by_compiler = cycles and cycles / chip.clock
+        limits = self._limits() if cycles else None
+        corrected = by_compiler and self.calibration.seconds(limits, by_compiler)
+        calibrated = self.calibration.calibrated and bool(corrected)
+        seconds = corrected if calibrated else by_compiler
+        sums = self._sums()
+        images = self.lowered.batch * self.parts
+        step = seconds and seconds + sums["all_reduce_seconds_by_formula"]
+        rate = step and images / step * topology.replicas
+        model_flops = self.lowered.model_flops * self.parts
+        return {
+            "estimated_cycles": cycles,
+            "compiler_seconds": by_compiler,
+            "corrected_seconds": corrected,
+            "calibrated": calibrated,
+            "step_seconds": seconds,
+            "images_per_second_per_chip": seconds and images / seconds * chip.cores,
+            "images_per_second": rate,
+            "images_per_second_per_host": rate and rate / topology.hosts,
+            "model_flop_utilisation": seconds and model_flops / seconds / (chip.flops / chip.cores),
+            "roofline": limits.figures(seconds) if limits and seconds else None,
+            **sums,
+            "run": self.run.figures(rate, topology.chips) if self.run and rate else None,
+        }
+
+    def _sums(self) -> dict[str, Any]:
+        """The part of the figures that is about the sums over the chips."""
+        sums = self.all_reduces()
+        summed = sum(one.size for one in sums) if sums else self.lowered.gradient_bytes
+        hidden = sum(self._hidden_bytes(one) for one in sums)
+        return {
+            "all_reduce_bytes": summed,
+            "all_reduces": len(sums) or None,
+            "all_reduce_hidden_bytes": hidden if sums else None,
+            "all_reduce_seconds_by_formula": self.topology.all_reduce_seconds(summed - hidden),
+        }
+
+    def _limits(self) -> Roofline | None:
         moved = hbm_traffic(self.compiled.text) * self.parts
-        limits = roofline(self.topology.chip, moved, self.compiled.flops * self.parts, seconds)
-        return limits.figures() if limits else None
+        return roofline(self.topology.chip, moved, self.compiled.flops * self.parts)
 
     def cycles_by(self, attribute: str) -> dict[str, int]:
         """Returns the estimated cycles by "kind" or "stage" of the instructions."""

@@ -35,32 +35,30 @@ class Roofline:
         hbm_bytes: read and written in the main memory.
         bytes_seconds: these at the memory's peak rate.
         flops_seconds: the compiler's operations at the peak rate of the matrix units.
-        step_seconds: the estimate of the step.
     """
 
     hbm_bytes: float
     bytes_seconds: float
     flops_seconds: float
-    step_seconds: float
 
     @property
     def bound(self) -> str:
         """ "bytes" or "flops": the limit that is nearer."""
         return "bytes" if self.bytes_seconds >= self.flops_seconds else "flops"
 
-    def figures(self) -> dict[str, float | str]:
+    def figures(self, step_seconds: float) -> dict[str, float | str]:
         """Returns what the JSON has; the last two are how often each limit fits into the step."""
         return {
             "bound": self.bound,
             "hbm_bytes": self.hbm_bytes,
             "bytes_seconds": self.bytes_seconds,
             "flops_seconds": self.flops_seconds,
-            "step_over_bytes": self.step_seconds / self.bytes_seconds,
-            "step_over_flops": self.step_seconds / self.flops_seconds,
+            "step_over_bytes": step_seconds / self.bytes_seconds,
+            "step_over_flops": step_seconds / self.flops_seconds,
         }
 
 
-def roofline(chip: Chip, hbm_bytes: float, flops: float, step_seconds: float) -> Roofline | None:
+def roofline(chip: Chip, hbm_bytes: float, flops: float) -> Roofline | None:
     """Returns the limits of one replica's step on `chip`; None without bytes or operations."""
     if not hbm_bytes or not flops:
         return None
@@ -68,7 +66,6 @@ def roofline(chip: Chip, hbm_bytes: float, flops: float, step_seconds: float) ->
         hbm_bytes=hbm_bytes,
         bytes_seconds=hbm_bytes / (chip.hbm_bandwidth / chip.cores),
         flops_seconds=flops / (chip.flops / chip.cores),
-        step_seconds=step_seconds,
     )
 
 
