@@ -54,7 +54,7 @@ def test_the_fit_is_that_of_numpy_and_takes_both_at_their_peak():
     shares = np.array(limits) / seconds[:, None]
     expected, *_ = np.linalg.lstsq(shares, np.ones(len(seconds)))
     assert fit(PUBLISHED) == pytest.approx(tuple(expected))
-    assert fit(PUBLISHED) == pytest.approx((1, 1), abs=0.05)
+    assert fit(PUBLISHED) == pytest.approx((1, 1), abs=0.1)
 
 
 def test_the_fit_finds_the_weights_that_made_the_figures():

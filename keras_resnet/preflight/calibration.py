@@ -4,7 +4,7 @@ The compiler's cycles charge bfloat16 that is read and written as if it were flo
 that are bound by memory come out too slow, on v4 by 30 %. What published speeds of ResNet-50 do
 agree with, on three generations of chips, is that a step takes the time of its bytes and that of
 its operations, both at the chip's peak rates, one after the other. The weights of the two are
-fitted to the published figures and come out as 1.0; each figure, and each generation, is predicted
+fitted to the published figures and come out near 1; each figure, and each generation, is predicted
 from the others.
 """
 
