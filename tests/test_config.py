@@ -253,6 +253,7 @@ LATER = {
     "data.exclude": "",
     "model.classifier_initializer": "normal",
     "model.padding": None,
+    "model.antialias": None,
     "data.resize": "round",
     "data.sampler": "shuffle",
     "data.test_split": "",

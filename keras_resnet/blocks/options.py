@@ -14,6 +14,9 @@ Activation = str | Callable[..., Any] | type[keras.layers.Layer]
 # What strided kernels and pools find around their input.
 PADDINGS = ("symmetric", "same")
 
+# What a network does against aliasing where it strides.
+ANTIALIASES = ("off", "blur", "average")
+
 
 @dataclasses.dataclass(frozen=True)
 class LayerOptions:
@@ -40,6 +43,11 @@ class LayerOptions:
             name, which has one more at the end where the number is odd.
         weight_standardization: convolve with kernels of zero mean and unit variance for each
             filter (Qiao et al. 2019), except in squeeze-and-excitation gates.
+        antialias: what takes over the stride of a block's branch, after the activation of the
+            convolution that would have it, and of the stem's pool: "off", nothing; "blur", a
+            `keras_resnet.layers.BlurPool` (Zhang 2019), in the stem after a max pool of stride 1;
+            "average", an average pool of the stride's size, in the stem instead of the max pool.
+            As in timm; the stem's first convolution and shortcuts keep their strides.
     """
 
     norm: Mapping[str, Any] | None = None
@@ -49,12 +57,19 @@ class LayerOptions:
     dtype: Any = None
     padding: str = "symmetric"
     weight_standardization: bool = False
+    antialias: str = "off"
 
     def __post_init__(self) -> None:
         if self.padding not in PADDINGS:
             raise ValueError(
                 "`padding` is 'symmetric' (PyTorch's) or 'same' (Keras' for strides: more at the "
                 f"end); received {self.padding!r}."
+            )
+        if self.antialias not in ANTIALIASES:
+            raise ValueError(
+                "`antialias` is 'off', 'blur' (a low-pass filter where the network strides) or "
+                "'average' (an average pool there); received "
+                f"{self.antialias!r}{nearest(self.antialias, ANTIALIASES)}"
             )
         check_norm(self.norm_layer, self.norm or {})
         data_format = self.data_format or keras.config.image_data_format()
