@@ -36,7 +36,8 @@ def profile(model: keras.Model, input_shape: Sequence[int] | None = None) -> Pro
     """Count the parameters and multiply-adds of a functional model.
 
     Multiply-adds are counted as torchvision and the papers do (ResNet-50 at 224 pixels:
-    4.09e9): convolutions, blur pools and dense layers, no biases, normalizations, poolings and activations.
+    4.09e9): convolutions, blur pools and dense layers, no biases, normalizations, other pools and
+    activations.
 
     Args:
         model: a functional or sequential Keras model with one input; layers, nested models and
