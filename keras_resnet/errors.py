@@ -59,6 +59,8 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "n_classes": ("classes",),
     "nb_classes": ("classes",),
     "class_count": ("classes",),
+    "aa_layer": ("model.antialias", "antialias"),
+    "anti_alias": ("model.antialias", "antialias"),
     "drop_rate": ("model.dropout_rate", "dropout_rate"),
     "dropout": ("model.dropout_rate", "dropout_rate"),
     "drop_path": ("model.drop_path_rate", "drop_path_rate"),

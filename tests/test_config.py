@@ -254,6 +254,7 @@ LATER = {
     "model.classifier_initializer": "normal",
     "model.kernel_initializer": None,
     "model.padding": None,
+    "model.antialias": None,
     "data.resize": "round",
     "data.sampler": "shuffle",
     "data.test_split": "",

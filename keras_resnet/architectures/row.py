@@ -53,7 +53,7 @@ class Architecture:
             follows directly.
         epsilon: epsilon of the normalizations.
         norm_groups: groups of group normalization; the most that divide the channels, too.
-        weight_standardization: see `keras_resnet.blocks.options.LayerOptions`.
+        weight_standardization, antialias: see `keras_resnet.blocks.options.LayerOptions`.
         projection: "auto" or "shape", see `keras_resnet.blocks.basic_block` and
             `preact_basic_block`, or "first": "always" in the first block of each stage.
         shortcut_norm: normalize the projections of post-activation blocks.
@@ -105,6 +105,7 @@ class Architecture:
     epsilon: float = 1e-5
     norm_groups: int = 32
     weight_standardization: bool = False
+    antialias: str = "off"
     projection: str = "auto"
     shortcut_norm: bool = True
     residual: bool = True
@@ -187,6 +188,7 @@ class Architecture:
         epsilon: float | None = None,
         norm_groups: int | None = None,
         weight_standardization: bool | None = None,
+        antialias: str | None = None,
         projection: str | None = None,
         shortcut_norm: bool | None = None,
         residual: bool | None = None,
@@ -276,6 +278,9 @@ class Architecture:
                 divide the channels, too.
             weight_standardization: convolve with kernels of zero mean and unit variance for each
                 filter (Qiao et al. 2019), as Big Transfer does.
+            antialias: what strides in the place of a block's branch and of the stem's pool:
+                "off", those themselves; "blur", a low-pass filter (Zhang 2019; timm's
+                `resnetblur`); "average", an average pool (timm's `resnetaa`).
             projection: where shortcuts are projections. "auto": where the shape changes, in
                 pre-activation networks only where the number of channels does. "shape": where
                 channels or stride change. "first": the same, and in the first block of each stage.

@@ -22,6 +22,8 @@ KERNEL_INITIALIZERS: dict[str, Callable[[], keras.Initializer]] = {
     # PyTorch's torch.nn.Conv2d: uniform between ±1 / sqrt(taps * channels of the input).
     "fan_in": lambda: keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform"),
 }
+# What a network does against aliasing where it strides.
+ANTIALIASES = ("off", "blur", "average")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +54,11 @@ class LayerOptions:
         kernel_initializer: how the kernels of convolutions start: a name of
             `KERNEL_INITIALIZERS`, "fan_out" (He et al. 2015) or "fan_in" (PyTorch's default), or
             an initializer of Keras, each convolution drawing numbers of its own.
+        antialias: what takes over the stride of a block's branch, after the activation of the
+            convolution that would have it, and of the stem's pool: "off", nothing; "blur", a
+            `keras_resnet.layers.BlurPool` (Zhang 2019), in the stem after a max pool of stride 1;
+            "average", an average pool of the stride's size, in the stem instead of the max pool.
+            As in timm; the stem's first convolution and shortcuts keep their strides.
     """
 
     norm: Mapping[str, Any] | None = None
@@ -62,12 +69,19 @@ class LayerOptions:
     padding: str = "symmetric"
     weight_standardization: bool = False
     kernel_initializer: Any = "fan_out"
+    antialias: str = "off"
 
     def __post_init__(self) -> None:
         if self.padding not in PADDINGS:
             raise ValueError(
                 "`padding` is 'symmetric' (PyTorch's) or 'same' (Keras' for strides: more at the "
                 f"end); received {self.padding!r}."
+            )
+        if self.antialias not in ANTIALIASES:
+            raise ValueError(
+                "`antialias` is 'off', 'blur' (a low-pass filter where the network strides) or "
+                "'average' (an average pool there); received "
+                f"{self.antialias!r}{nearest(self.antialias, ANTIALIASES)}"
             )
         check_norm(self.norm_layer, self.norm or {})
         data_format = self.data_format or keras.config.image_data_format()

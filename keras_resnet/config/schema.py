@@ -144,6 +144,9 @@ _ROWS = (
     Key("model.padding", None, kind=str, example="same", since=3, absent={1: None, 2: None},
         choices=Registry("blocks.options", "PADDINGS"),
         help="Padding of what has strides: symmetric (PyTorch) or same (Keras); none: its own."),
+    Key("model.antialias", None, kind=str, example="blur", since=3, absent={1: None, 2: None},
+        choices=Registry("blocks.options", "ANTIALIASES"),
+        help="What strides against aliasing: off, blur or average (docs/blocks); none: its own."),
     Key("model.rematerialize", False, resume=NOTED,
         help="Computes activations again in the backward pass: less memory, more time."),
 

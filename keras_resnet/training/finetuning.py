@@ -29,7 +29,7 @@ from keras_resnet.weights import (
 from keras_resnet.weights.network import OF_TRAINING
 
 # Of a network, what a config can say.
-_NETWORK_KEYS = ("depths", "widths", "shortcut", "residual", "padding")
+_NETWORK_KEYS = ("depths", "widths", "shortcut", "residual", "padding", "antialias")
 _CLASSIFIER = "predictions"
 # Flags that messages on weights name, and what they are of a run.
 _OF_A_RUN = {
@@ -174,7 +174,7 @@ def load_pretrained(
         say(f"note: {weights.origin} names its network, {config.model.name}, which is trained.")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        given = [key for key in ("shortcut", "padding") if config.model[key]]
+        given = [key for key in ("shortcut", "padding", "antialias") if config.model[key]]
         with _as_a_run_says():
             apply_weights(model, weights, variant=config.model.name, given=given)
     for warning in caught:
