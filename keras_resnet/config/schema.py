@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from keras_resnet.architectures import ARCHITECTURES
+from keras_resnet.config.keras_optimizers import OptimizerNames
 from keras_resnet.config.key import FREELY, NO, NOTED, Key, Range
 from keras_resnet.config.registries import Registry
 from keras_resnet.input_pipeline.augment.settings import AUGMENTATIONS
@@ -178,8 +179,11 @@ _ROWS = (
     *(Key(f"data.augment.{name}", row.default, help=row.help, accepted=row.accepted)
       for name, row in AUGMENTATIONS.items()),
 
-    Key("optimizer.name", "sgd", choices=Registry("training.optimizers", "OPTIMIZERS"),
-        help="The optimizer (docs/training.md)."),
+    Key("optimizer.name", "sgd", choices=OptimizerNames("training.optimizers", "OPTIMIZERS"),
+        help="The optimizer: one of ours, or any other of Keras by name (docs/training.md)."),
+    Key("optimizer.arguments", (), texts=True, example=("rho=0.95",), since=3,
+        absent={1: (), 2: ()},
+        help="NAME=VALUE for arguments of an optimizer of Keras, with its own defaults."),
     Key("optimizer.learning_rate", 0.1, range=NOT_NEGATIVE,
         help="The highest learning rate, after the warm-up."),
     Key("optimizer.scale_with_batch", False,
@@ -189,7 +193,7 @@ _ROWS = (
     Key("optimizer.nesterov", True,
         help="Nesterov momentum in sgd and lars; MLPerf's LARS is without."),
     Key("optimizer.weight_decay", 1e-4, range=NOT_NEGATIVE,
-        help="On kernels only: L2 in sgd and lars, decoupled in adamw, in lamb's trust ratio."),
+        help="On kernels only: L2 in sgd and lars, in lamb's trust ratio, in others decoupled."),
     Key("optimizer.trust_coefficient", 0.001, range=NOT_NEGATIVE,
         help="Factor of the rate of each layer in lars."),
     Key("optimizer.beta_1", 0.9, range=BELOW_ONE,
