@@ -323,6 +323,7 @@ LATER = {
     "model.weights_match": "names",
     "model.weights_rename": (),
     "optimizer.arguments": (),
+    "evaluation.tta": "none",
     "schedule.patience": 10,
     "early_stopping.patience": 0,
     "checkpoint.model": "newest",

@@ -19,6 +19,7 @@ from keras_resnet.architectures import ARCHITECTURES
 from keras_resnet.config.keras_optimizers import OptimizerNames
 from keras_resnet.config.key import FREELY, NO, NOTED, Key, Range
 from keras_resnet.config.registries import Registry
+from keras_resnet.flips import TTA
 from keras_resnet.input_pipeline.augment.settings import AUGMENTATIONS
 from keras_resnet.input_pipeline.settings import SAMPLERS
 from keras_resnet.input_pipeline.sources import SETTINGS
@@ -236,6 +237,11 @@ _ROWS = (
         help="For binary: sums over the classes instead of taking the mean."),
     Key("loss.class_weights", (), example=(1.0, 3.0), words=("balanced",),
         help="A weight for each class; balanced: by its share of the images (docs/training.md)."),
+
+    Key("evaluation.tta", "none", choices=TTA, resume=NOTED, since=3,
+        absent={1: "none", 2: "none"},
+        help="Whether each image is evaluated with its mirror image as well (docs/training.md): "
+        "flip takes the mean of the logits, flip_probabilities that of the probabilities."),
 
     # To train on, or to end earlier, as with epochs.
     Key("early_stopping.patience", 0, range=NOT_NEGATIVE, resume=NOTED, since=3,

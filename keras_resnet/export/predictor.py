@@ -18,7 +18,7 @@ from keras_resnet.calibration import Unknown
 from keras_resnet.errors import UserError
 from keras_resnet.export import file_predictors, signatures
 from keras_resnet.export.calibrating import calibration_of_export
-from keras_resnet.export.description import read_calibration_note
+from keras_resnet.export.description import read_calibration_note, read_tta_note
 from keras_resnet.export.labels import LABELS, lines_of
 from keras_resnet.export.origin import read_origin, warn_if_foreign
 from keras_resnet.export.signatures import TOP
@@ -75,12 +75,13 @@ class Predictor:
             predicted; () for a half everywhere. None: it has one label.
         top: where it may have several, how many at most; None: all above their thresholds.
         threshold: the probability below which the answer is unknown; None without such an answer.
+        tta: whether it answers with mirror images, one of `flips.TTA`.
 
     Attributes:
         class_names: as given.
         is_multilabel: whether an image may have several labels or none.
         thresholds: one for each class where it may; else ().
-        threshold: as given.
+        threshold, tta: as given.
     """
 
     def __init__(
@@ -91,13 +92,14 @@ class Predictor:
         thresholds: Sequence[float] | None = None,
         top: int | None = None,
         threshold: float | None = None,
+        tta: str = "none",
     ):
         self._answer, self._max_pixels, self._top = answer, max_pixels, top
         self.class_names = tuple(class_names)
         self.is_multilabel = thresholds is not None
         halves = (THRESHOLD,) * len(self.class_names) if self.is_multilabel else ()
         self.thresholds = tuple(thresholds or halves)
-        self.threshold = threshold
+        self.threshold, self.tta = threshold, tta
 
     @classmethod
     def of_model(
@@ -108,13 +110,19 @@ class Predictor:
         *,
         calibrated: bool = False,
         unknown: Unknown | str | float | None = None,
+        tta: str | None = None,
     ) -> "Predictor":
         """Predicts with a Keras model, through the functions that its export would have.
 
         The arguments are those of `load_predictor`.
         """
         network = signatures.make_network(
-            model, fold=False, class_names=class_names, calibrated=calibrated, unknown=unknown
+            model,
+            fold=False,
+            class_names=class_names,
+            calibrated=calibrated,
+            unknown=unknown,
+            tta=tta,
         )
         several = network.is_multilabel
         made = signatures.make_signatures(
@@ -127,6 +135,7 @@ class Predictor:
             network.thresholds if several else None,
             top,
             network.threshold,
+            network.tta,
         )
 
     def with_threshold(self, value: float) -> "Predictor":
@@ -141,7 +150,9 @@ class Predictor:
                 "one class (softmax)"
             )
         limits = (value,) * len(self.class_names)
-        return Predictor(self._answer, self.class_names, self._max_pixels, limits, self._top)
+        return Predictor(
+            self._answer, self.class_names, self._max_pixels, limits, self._top, tta=self.tta
+        )
 
     def predict(
         self,
@@ -248,6 +259,7 @@ def load_predictor(
     trusted: bool = False,
     calibrated: bool = False,
     unknown: Unknown | str | float | None = None,
+    tta: str | None = None,
 ) -> Predictor:
     """A predictor from whatever this package writes or reads.
 
@@ -266,6 +278,8 @@ def load_predictor(
             by the temperature that the model carries. Exports do so by themselves, or not at all.
         unknown: say that the answer is unknown below a calibrated probability, such as 0.7, or so
             often that a share of the images is answered, such as "90%"; makes them calibrated, too.
+        tta: answer with mirror images, one of `flips.TTA`; None: as the model says. Exports do so
+            by themselves, or not at all.
 
     Raises:
         UserError: there is nothing at `path` that predicts, or `class_names` are not one for each
@@ -274,14 +288,16 @@ def load_predictor(
     """
     network = load_network(path)
     if network is not None:
-        return Predictor.of_model(network, top, class_names, calibrated=calibrated, unknown=unknown)
+        return Predictor.of_model(
+            network, top, class_names, calibrated=calibrated, unknown=unknown, tta=tta
+        )
     name, file = os.fspath(path), Path(path).expanduser()
     names: Sequence[str]
     if file.suffix in file_predictors.SUFFIXES:
         answer, said = file_predictors.load(file, top or TOP)
         names, calibration = said.class_names, said.calibration
         limits = said.thresholds if said.is_multilabel else None
-        max_pixels = said.preprocessing.max_pixels
+        max_pixels, flips = said.preprocessing.max_pixels, said.tta
     else:
         folder = newest_version(file)
         if not trusted:
@@ -292,11 +308,18 @@ def load_predictor(
         several = bool((origin or {}).get("is_multilabel"))
         limits = tuple((origin or {}).get("thresholds") or ()) if several else None
         answer, max_pixels = _served(folder, None if several else top), MAX_PIXELS
+        flips = read_tta_note(origin or {})
+    if tta not in (None, flips):
+        raise UserError(
+            f"tta={tta!r}: {name} was exported with tta={flips!r}, which is in its graph; leave "
+            f"tta out, or export it again with --tta={tta}"
+        )
     threshold = None
     if calibrated or unknown is not None:
         calibration = calibration_of_export(calibration, name)
         threshold = None if unknown is None else Unknown.parse(unknown).threshold(calibration)
-    return Predictor(answer, _checked(class_names, names, name), max_pixels, limits, top, threshold)
+    names = _checked(class_names, names, name)
+    return Predictor(answer, names, max_pixels, limits, top, threshold, flips)
 
 
 def load_network(path: str | os.PathLike, checkpoint: Which | None = None) -> keras.Model | None:

@@ -9,6 +9,7 @@ import keras
 from keras_resnet import calibration
 from keras_resnet.calibration import Calibration, CalibrationError
 from keras_resnet.errors import UserError
+from keras_resnet.flips import tta_note
 from keras_resnet.storage import find_damage_of_keras_file, remove_folder, replacing, write_text
 from keras_resnet.training.evaluation import (
     AnyEvaluation,
@@ -72,6 +73,7 @@ def finish(run: Run) -> dict[str, float]:
         assert tested is not None  # nothing asked it to stop
         result |= _test_figures(run, evaluation, tested, thresholds)
         used["test"] = run.test_source
+    result |= tta_note(run.config.evaluation.tta)
     for split, source in used.items():
         if source.skipped is not None:
             result[f"skipped_{split}_images"] = len(source.skipped)
