@@ -10,10 +10,11 @@ import tensorflow as tf
 from conftest import mirrored_strategy
 from export_helpers import CLASSES, serve, tiny_classifier
 from input_helpers import encode, smooth_image
+from run_helpers import tiny_config
 
 import keras_resnet
 from keras_resnet import config as configs
-from keras_resnet import flips
+from keras_resnet import flips, reports
 from keras_resnet.calibration import softmax
 from keras_resnet.commands import main
 from keras_resnet.errors import UserError
@@ -23,7 +24,9 @@ from keras_resnet.export.predictor import Predictor, load_predictor
 from keras_resnet.export.verify import verify_saved_model
 from keras_resnet.models import create_model
 from keras_resnet.models.loading import load_model
+from keras_resnet.training import run
 from keras_resnet.training.tensorflow.step import Steps
+from keras_resnet.training.workdir import WorkDir
 
 KINDS = flips.TTA[1:]
 
@@ -301,3 +304,35 @@ def test_commands(photos, tmp_path, capsys):
     assert main([*predict, "--calibrated", "--tta=none"]) == 1
     assert "was fitted with tta='flip'" in capsys.readouterr().err
     assert main([*predict, "--tta=turn"]) == 2
+
+
+@pytest.mark.ci
+def test_a_run(tmp_path, capsys):
+    """It says so, model.keras carries it, and a finished run may change its mind."""
+    folder = WorkDir(tmp_path)
+    plain = run.train(tiny_config(epochs=1), tmp_path)
+    assert "tta" not in plain
+    assert load_model(folder.model).tta == "none"
+    flipped = run.train(tiny_config(epochs=1, evaluation__tta="flip"), tmp_path)
+    assert "Evaluated each image together with its mirror" in capsys.readouterr().out
+    assert flipped["tta"] == json.loads(folder.result.read_text())["tta"] == "flip"
+    assert flipped["loss"] != plain["loss"]
+    model = load_model(folder.model)
+    assert model.tta == "flip"
+    assert model.calibration.images == flipped["examples"] == plain["examples"]
+    changed = folder.read_history()[-1]["changed"]
+    assert changed == {"evaluation.tta": ["none", "flip"]}
+    evaluate = ["evaluate", f"--workdir={tmp_path}", "--json"]
+    for arguments, wanted in (([], flipped), (["--tta=none"], plain)):
+        assert main([*evaluate, *arguments]) == 0
+        found = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert found["loss"] == pytest.approx(wanted["loss"], rel=1e-6)
+        assert found.get("tta") == wanted.get("tta")
+    assert main([*evaluate[:2], "--tta=flip_probabilities"]) == 0
+    assert "with its mirror image, mean of the probabilities" in capsys.readouterr().out
+    source = keras_resnet.input_pipeline.open_source("tfds", name="digits", path="", split="test")
+    result = keras_resnet.evaluate(tmp_path, source)
+    assert (result.tta, result.loss) == ("flip", pytest.approx(flipped["loss"], rel=1e-4))
+    report = reports.gather(folder, folder.read_config(), model, source, None)
+    assert report.source.endswith("with its mirror image, mean of the logits")
+    assert report.top1 == pytest.approx(flipped["top1"])

@@ -51,6 +51,7 @@ VARIANTS = {
     "nadam": {
         "optimizer": {"name": "Nadam", "learning_rate": 1e-3, "arguments": ("beta_2=0.99",)},
         "accumulate_steps": 2,
+        "evaluation": {"tta": "flip_probabilities"},
     },
 }
 

@@ -84,8 +84,8 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     else:
         assert isinstance(judged, LabelSetDataEvaluation)
         lines = _thresholds(judged)
-    source = with_flips(judged.source, judged.tta)
-    print("\n".join(map(printable, [source, *lines, f"{output}"])))
+    judged_on = with_flips(judged.source, judged.tta)
+    print("\n".join(map(printable, [judged_on, *lines, f"{output}"])))
     return 0
 
 

@@ -50,8 +50,9 @@ def finish(run: Run) -> dict[str, float]:
         result = {**kept, **evaluation.means}
         used = {"eval": run.eval_source}
     else:
+        recorded = None if _flips_changed(run) else reporter.evaluation_at(model_step)
         result = {
-            **(reporter.evaluation_at(model_step) or evaluation.means),
+            **(recorded or evaluation.means),
             "step": step,
             "model_step": model_step,
             "best_step": progress.best_step,
@@ -192,12 +193,18 @@ def _result_so_far(run: Run, step: int) -> dict[str, Any] | None:
     if before is None or before["step"] != step:
         return None
     wanted = progress.best_step if run.config.checkpoint.model == "best" else progress.step
-    if before.get("model_step", step) != wanted:
+    if before.get("model_step", step) != wanted or _flips_changed(run):
         return None
     if damage := find_damage_of_keras_file(outputs.model):
         run.say(f"warning: {outputs.model} is not whole ({damage}); writing it again")
         return None
     return before
+
+
+def _flips_changed(run: Run) -> bool:
+    """Whether the run was finished with other test-time flips, which model.keras says as well."""
+    before = run.outputs.read_result() or {}
+    return bool(before) and before.get("tta", "none") != run.config.evaluation.tta
 
 
 def _take_weights(run: Run) -> int:
