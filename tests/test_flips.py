@@ -1,6 +1,7 @@
 """Test-time flips: against NumPy, in evaluation, prediction and exports."""
 
 import importlib
+import itertools
 import json
 
 import keras
@@ -18,6 +19,8 @@ from keras_resnet import flips, reports
 from keras_resnet.calibration import softmax
 from keras_resnet.commands import main
 from keras_resnet.errors import UserError
+from keras_resnet.evaluation import open_labelled
+from keras_resnet.explain.predictions import predict_source
 from keras_resnet.export import export_file, export_saved_model
 from keras_resnet.export.origin import read_origin
 from keras_resnet.export.predictor import Predictor, load_predictor
@@ -88,7 +91,7 @@ def test_a_model_carries_it(tmp_path):
 def logits_of(model):
     """uint8 pixels -> logits of a model that gives softmax or sigmoid, up to a constant."""
     head = model.layers[-1]
-    body = keras.Model(model.inputs, head.input)
+    body = keras.Model(model.inputs[0], head.input)
     kernel, bias = (np.asarray(weight, "float64") for weight in head.get_weights())
 
     def run(pixels):
@@ -99,9 +102,14 @@ def logits_of(model):
     return run
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
-@pytest.mark.parametrize("tta", flips.TTA)
-@pytest.mark.parametrize("several", [False, True])
+QUICK = {(False, "flip", 1), (True, "flip_probabilities", 1)}
+ALL = set(itertools.product((False, True), flips.TTA, (1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("several", "tta", "replicas"),
+    [*sorted(QUICK), *(pytest.param(*one, marks=pytest.mark.ci) for one in sorted(ALL - QUICK))],
+)
 def test_evaluation_steps(several, tta, replicas):
     """Sums, rows and logits of all but the padding, on one replica and on two."""
     config = configs.default_config()
@@ -148,8 +156,15 @@ def photos(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
-@pytest.mark.parametrize("tta", KINDS)
+@pytest.mark.parametrize(
+    ("tta", "activation"),
+    [
+        ("flip", "softmax"),
+        ("flip_probabilities", "sigmoid"),
+        pytest.param("flip", "sigmoid", marks=pytest.mark.ci),
+        pytest.param("flip_probabilities", "softmax", marks=pytest.mark.ci),
+    ],
+)
 def test_predictions(tta, activation, photos):
     model = tiny_classifier(classifier_activation=activation)
     files = sorted(photos.rglob("*.png"))[:4]
@@ -277,6 +292,11 @@ def test_a_keras_file_says_that_it_is_to_be_flipped(tmp_path):
 # ---- Commands ------------------------------------------------------------------------------------
 
 
+def model_with(model, tta):
+    model.tta = tta
+    return model
+
+
 @pytest.mark.ci
 def test_commands(photos, tmp_path, capsys):
     model = tiny_classifier()
@@ -290,6 +310,9 @@ def test_commands(photos, tmp_path, capsys):
     assert flipped["tta"] == "flip"
     result = keras_resnet.evaluate(file, photos, tta="flip")
     assert (flipped["top1"], flipped["loss"]) == (result.top1, result.loss)
+    shown = predict_source(model_with(model, "flip"), open_labelled(photos, None, "stop", 0.0))
+    assert shown.top1 == result.top1
+    assert shown.source.endswith("each image together with its mirror image, mean of the logits")
     assert main([*evaluate, "--tta=flip"]) == 0
     assert "flips      each image together with its mirror" in capsys.readouterr().out
     copy = tmp_path / "copy.keras"
