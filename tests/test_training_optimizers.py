@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import mirrored_strategy
+from training_runs import built_engine, first_state, tiny_config
 
+from keras_resnet import input_pipeline
 from keras_resnet.config import default_config
 from keras_resnet.config.keras_optimizers import KEYS_OF_OURS, keras_optimizers
 from keras_resnet.errors import UsageError
 from keras_resnet.layers import BatchNormalization
 from keras_resnet.training import checkpoint_file, optimizers, state
+from keras_resnet.training.tensorflow.strategy import make_strategy
 
 STEPS = 3
 
@@ -403,3 +406,26 @@ def test_decay_is_applied_once_and_clipping_goes_by_the_norm_of_all():
     for variable in variables:
         decay = 0.25 * 2.0 if variable.name == "kernel" else 0.0
         np.testing.assert_allclose(variable, 2.0 - decay - 3.0 / np.sqrt(size), rtol=1e-6)
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize(
+    ("name", "arguments"), [("Muon", ("exclude_layers=stem",)), ("ScheduleFreeAdamW", ())]
+)
+def test_a_run_goes_on_with_the_same_bits(name, arguments):
+    """Ten steps, the state handed to a new engine, ten more, in parts; against twenty in a row."""
+    options = {"name": name, "arguments": arguments, "learning_rate": 1e-3, "clip_norm": 1.0}
+    config = tiny_config(
+        optimizer={**options, "layer_decay": 0.8},
+        accumulate_steps=2,
+        deterministic=True,
+        ema={"decay": 0.9},
+    )
+    source = input_pipeline.open_source("tfds", name="digits", path="", split="train")
+    engine = built_engine(config, make_strategy("cpu"), source.class_names, 20 * config.batch_size)
+    engine.load_state(first_state(config, make_strategy("cpu"), 10))
+    engine.train(engine.train_batches(source, 10, 20), 10)
+    found, wanted = engine.state(), first_state(config, make_strategy("cpu"), 20)
+    assert int(wanted["optimizer/iteration"]) == 20
+    assert [*found] == [*wanted]
+    assert [key for key in wanted if found[key].tobytes() != wanted[key].tobytes()] == []
