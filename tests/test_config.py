@@ -315,6 +315,7 @@ LATER = {
     "fused_step": "never",
     "data.exclude": "",
     "model.classifier_initializer": "normal",
+    "model.kernel_initializer": None,
     "model.padding": None,
     "data.resize": "round",
     "data.sampler": "shuffle",

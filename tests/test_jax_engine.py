@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from jax_runs import read_state, write_state
 from run_helpers import TINY
+from run_helpers import start as start_here
 from test_training_equality import VARIANTS as TWO_VARIANTS
 from test_training_equality import assert_same, free_ports
 from test_training_fused_step import fused_config, of_any_seed
@@ -290,6 +291,35 @@ def test_what_cannot_be_is_one_line(changes, said, tmp_path):
 
 
 @pytest.mark.ci
+@pytest.mark.parametrize(
+    ("hosts", "said"),
+    [
+        ("localhost", "this machine has a TPU (1 chip of v6e), but JAX has started on the proc"),
+        # One of two hosts of a slice trains with the other, never alone.
+        ("resnet-train-0-0.resnet,resnet-train-0-1.resnet", "JAX finds no TPU here, only cpu"),
+    ],
+)
+def test_a_tpu_is_not_passed_over(hosts, said, tmp_path, monkeypatch):
+    chip = tmp_path / "root/sys/bus/pci/devices/0000:00:05.0"
+    chip.mkdir(parents=True)
+    (chip / "vendor").write_text("0x1ae0\n")
+    (chip / "device").write_text("0x006f\n")
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    monkeypatch.setenv("TPU_WORKER_HOSTNAMES", hosts)
+    process = start_here(
+        tmp_path / "run",
+        f"from pathlib import Path\nfrom keras_resnet import tpu_chips\n"
+        f"tpu_chips._ROOT = Path({str(tmp_path / 'root')!r})",
+        engine="jax",
+        strategy="auto",
+    )
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1, output
+    assert said in output
+    assert not any((tmp_path / "run").glob("*"))
+
+
+@pytest.mark.ci
 def test_processes_with_different_configs_do_not_begin(tmp_path):
     address = f"127.0.0.1:{free_ports(1)[0]}"
     options = {"distributed__coordinator": address, "distributed__num_processes": 2}
@@ -322,7 +352,7 @@ def test_a_lost_process_ends_the_others_in_a_line(killed, tmp_path):
     processes[killed].kill()
     output, _ = processes[1 - killed].communicate(timeout=60)
     processes[killed].communicate()
-    assert processes[1 - killed].returncode == 1, output
+    assert processes[1 - killed].returncode == 75, output
     assert "is lost" in output
     assert "start the same command in every process again" in output
     assert "Check failure stack trace" not in output

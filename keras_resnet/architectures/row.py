@@ -60,6 +60,7 @@ class Architecture:
         residual: False for the plain twin of the network.
         zero_init_last_gamma: start each post-activation block as the identity (Goyal et al. 2017,
             section 5.1, for batches of thousands); He et al. 2015 do not.
+        kernel_initializer: see `keras_resnet.blocks.options.KERNEL_INITIALIZERS`.
         classifier_initializer: see `keras_resnet.models.head.CLASSIFIER_INITIALIZERS`.
         se_ratio: relative width of the squeeze-and-excitation gate, 0 for none.
         dropout_rate: dropout before the classifier.
@@ -108,6 +109,7 @@ class Architecture:
     shortcut_norm: bool = True
     residual: bool = True
     zero_init_last_gamma: bool = True
+    kernel_initializer: Any = "fan_out"
     classifier_initializer: Any = "fan_in"
     se_ratio: float = 0.0
     dropout_rate: float = 0.0
@@ -159,6 +161,7 @@ class Architecture:
         name: str | None = None,
         output_stride: int | None = None,
         zero_init_last_gamma: bool | None = None,
+        kernel_initializer: str | Callable[..., Any] | None = None,
         classifier_initializer: str | Callable[..., Any] | None = None,
         norm: Mapping[str, Any] | None = None,
         norm_layer: str | Callable[..., Any] | None = None,
@@ -230,6 +233,10 @@ class Architecture:
                 `replace_stride_with_dilation`.
             zero_init_last_gamma: start each post-activation block as the identity (Goyal et al.
                 2017, section 5.1). The ImageNet networks do, the CIFAR networks do not.
+            kernel_initializer: "fan_out", He et al. 2015 ("Delving Deep into Rectifiers"),
+                normal with the variance 2 / (taps * output channels); "fan_in", uniform with the
+                variance 1 / (3 * taps * input channels), as PyTorch starts a convolution; or what
+                Keras takes.
             classifier_initializer: "fan_in", uniform with the standard deviation
                 1 / sqrt(3 * features), as PyTorch starts a linear layer; "normal", the standard
                 deviation 0.01 of Goyal et al. 2017 for 2,048 features; or what Keras takes.

@@ -7,7 +7,7 @@ import keras
 
 from keras_resnet.axes import PerAxis, compact, per_axis
 from keras_resnet.blocks.normalization import class_of, make_layer, make_normalization
-from keras_resnet.blocks.options import LayerOptions
+from keras_resnet.blocks.options import KERNEL_INITIALIZERS, LayerOptions, initializer
 from keras_resnet.layers import PadChannels, StochasticDepth
 from keras_resnet.layers.standardized_conv import STANDARDIZED_CONVOLUTIONS
 from keras_resnet.layers.subsampling_conv import SUBSAMPLING_CONVOLUTIONS, corrupts_memory
@@ -62,9 +62,8 @@ class Builder:
         Keras' "same" pads an even size with stride 2 on one side only, which shifts the grid by
         a pixel against every weight file that comes from PyTorch; for "symmetric", PyTorch's
         `padding=dilation*(k//2)`, a strided kernel is padded by a layer of its own. Kernels are
-        drawn as in He et al., "Delving Deep into Rectifiers" (2015), section 2.2, backward form
-        (fan out), as torchvision does. They are standardized if the options say so, unless
-        `standardized` is False.
+        drawn as `LayerOptions.kernel_initializer` says, and standardized if the options say so,
+        unless `standardized` is False.
         """
         options = self.options
         kernel = self.per_axis(kernel_size, "kernel_size")
@@ -89,8 +88,8 @@ class Builder:
             dilation_rate=dilations,
             groups=groups,
             use_bias=use_bias,
-            kernel_initializer=keras.initializers.VarianceScaling(
-                2.0, "fan_out", "untruncated_normal"
+            kernel_initializer=initializer(
+                options.kernel_initializer, KERNEL_INITIALIZERS, "kernel_initializer"
             ),
             dtype=options.dtype,
             name=name,

@@ -1,6 +1,6 @@
 """usage: keras-resnet export (--workdir=DIR | --model=FILE.keras) --output=PATH [--format=FORMAT]
                            [--precision=PRECISION] [--on-error=flag] [--top=5] [--max-batch=64]
-                           [--images=PATHS] [--calibrated] [--unknown=90%] [--tta=none]
+                           [--images=PATHS] [--calibrated] [--unknown=90%] [--tta=none] [--webp]
 
 Formats: saved_model (the default; PATH is a folder, in which the next free number becomes a version
 for TF Serving, beside serving_config/) and others, for which PATH is a file. Every export is run
@@ -82,12 +82,11 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
         flags, "Export what says where no class is probable enough to be the answer, as well."
     )
     define_tta(flags, "as the model says")
-    absl_flags.DEFINE_boolean(
-        "fold",
-        True,
-        "Keep batch normalization, instead of folding it into the convolutions, which is faster.",
-        flag_values=flags,
-    )
+    for name, value, meaning in (
+        ("fold", True, "Keep batch normalization, instead of folding it, which is faster."),
+        ("webp", False, "Let a SavedModel decode WebP files; servers before 2.20 refuse it then."),
+    ):
+        absl_flags.DEFINE_boolean(name, value, meaning, flag_values=flags)
     absl_flags.DEFINE_list(
         "images",
         [],
@@ -227,6 +226,7 @@ def _write_saved_model(
         top=flags.top,
         on_error=str(flags["on-error"].value),
         max_batch=int(str(flags["max-batch"].value)),
+        webp=flags.webp,
         class_names=labels,
         samples=samples,
         name=flags.name,
@@ -242,6 +242,8 @@ def _write_saved_model(
         f"{written.report['warmup_records']} warm-up records answered"
     )
     print(f"{written.path}: {', '.join(written.report['signatures'])}, {flags.precision}")
+    webp = "" if flags.webp else "; it refuses WebP files (--webp)"
+    print(f"server: needs {written.runtime}{webp}")
     print(f"Next: {written.serving_config}/docker.sh, then {written.serving_config}/curl.sh IMAGE")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_resnet.bounds import parse_json
+from keras_resnet.export import runtime
 from keras_resnet.export.description import (
     Description,
     calibration_note,
@@ -25,11 +26,12 @@ class ForeignModelWarning(UserWarning):
     """A SavedModel that this package did not write is about to be run."""
 
 
-def write_origin(folder: Path, description: Description) -> None:
+def write_origin(folder: Path, description: Description, *, has_webp: bool) -> None:
     """Notes in a SavedModel that this package wrote it, and what cannot be asked of its graph.
 
     That is the exact names of the classes, whether an image may have several, above which
-    probabilities it has them, the calibration, and whether mirror images have a say.
+    probabilities it has them, the calibration, and whether mirror images have a say; and what no
+    client can see: which image files it reads, and the oldest TensorFlow that runs it.
     """
     (folder / FILE).parent.mkdir(exist_ok=True)
     origin = {
@@ -38,6 +40,8 @@ def write_origin(folder: Path, description: Description) -> None:
         "class_names": list(description.class_names),
         "is_multilabel": description.is_multilabel,
         "thresholds": list(description.thresholds),
+        "image_formats": ["JPEG", "PNG", "GIF", "BMP", *(["WebP"] if has_webp else [])],
+        "minimum_tensorflow": runtime.to_text(runtime.runtime_of(folder).version),
         **calibration_note(description.calibration, description.threshold),
         **tta_note(description.tta),
     }

@@ -75,6 +75,7 @@ class Predictor:
             predicted; () for a half everywhere. None: it has one label.
         top: where it may have several, how many at most; None: all above their thresholds.
         threshold: the probability below which the answer is unknown; None without such an answer.
+        as_png: further kinds of image files (see `other_formats`) that are handed on as PNG.
         tta: whether it answers with mirror images, one of `flips.TTA`.
 
     Attributes:
@@ -92,8 +93,10 @@ class Predictor:
         thresholds: Sequence[float] | None = None,
         top: int | None = None,
         threshold: float | None = None,
+        as_png: Sequence[str] = (),
         tta: str = "none",
     ):
+        self._as_png = as_png
         self._answer, self._max_pixels, self._top = answer, max_pixels, top
         self.class_names = tuple(class_names)
         self.is_multilabel = thresholds is not None
@@ -135,7 +138,7 @@ class Predictor:
             network.thresholds if several else None,
             top,
             network.threshold,
-            network.tta,
+            tta=network.tta,
         )
 
     def with_threshold(self, value: float) -> "Predictor":
@@ -151,7 +154,13 @@ class Predictor:
             )
         limits = (value,) * len(self.class_names)
         return Predictor(
-            self._answer, self.class_names, self._max_pixels, limits, self._top, tta=self.tta
+            self._answer,
+            self.class_names,
+            self._max_pixels,
+            limits,
+            self._top,
+            as_png=self._as_png,
+            tta=self.tta,
         )
 
     def predict(
@@ -182,7 +191,7 @@ class Predictor:
         """As `predict`, for files alone; one that is not there any more gets an answer, too."""
         files = iter(files)
         while chunk := list(itertools.islice(files, batch_size)):
-            contents, problems = _read(chunk, self._max_pixels)
+            contents, problems = _read(chunk, self._max_pixels, self._as_png)
             answers = self._answers(contents)
             for file in chunk:
                 yield str(file), problems.get(file) or answers[file]
@@ -293,6 +302,7 @@ def load_predictor(
         )
     name, file = os.fspath(path), Path(path).expanduser()
     names: Sequence[str]
+    converted: Sequence[str] = ()
     if file.suffix in file_predictors.SUFFIXES:
         answer, said = file_predictors.load(file, top or TOP)
         names, calibration = said.class_names, said.calibration
@@ -305,21 +315,19 @@ def load_predictor(
         origin = read_origin(folder)
         names = _served_names(folder) if origin is None else origin["class_names"]
         calibration, _ = read_calibration_note(origin or {})
+        if "WebP" not in (origin or {}).get("image_formats", ["WebP"]):
+            converted = ("WebP",)
         several = bool((origin or {}).get("is_multilabel"))
         limits = tuple((origin or {}).get("thresholds") or ()) if several else None
         answer, max_pixels = _served(folder, None if several else top), MAX_PIXELS
         flips = read_tta_note(origin or {})
-    if tta not in (None, flips):
-        raise UserError(
-            f"tta={tta!r}: {name} was exported with tta={flips!r}, which is in its graph; leave "
-            f"tta out, or export it again with --tta={tta}"
-        )
+    _check_flips(tta, flips, name)
     threshold = None
     if calibrated or unknown is not None:
         calibration = calibration_of_export(calibration, name)
         threshold = None if unknown is None else Unknown.parse(unknown).threshold(calibration)
     names = _checked(class_names, names, name)
-    return Predictor(answer, names, max_pixels, limits, top, threshold, flips)
+    return Predictor(answer, names, max_pixels, limits, top, threshold, converted, flips)
 
 
 def load_network(path: str | os.PathLike, checkpoint: Which | None = None) -> keras.Model | None:
@@ -361,6 +369,14 @@ def _checked(given: list[str] | None, own: Sequence[str], path: str) -> Sequence
     if given is not None and len(given) != len(own):
         raise UserError(f"{len(given)} class names for the {len(own)} classes of {path}")
     return own if given is None else given
+
+
+def _check_flips(asked: str | None, own: str, name: str) -> None:
+    if asked not in (None, own):
+        raise UserError(
+            f"tta={asked!r}: {name} was exported with tta={own!r}, which is in its graph; leave "
+            f"tta out, or export it again with --tta={asked}"
+        )
 
 
 def _is_workdir(path: str | os.PathLike) -> bool:
@@ -413,14 +429,16 @@ def _served_names(folder: Path) -> list[str]:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from error
 
 
-def _read(files: list[Path], max_pixels: int) -> tuple[dict[Path, bytes], dict[Path, str]]:
+def _read(
+    files: list[Path], max_pixels: int, also: Sequence[str]
+) -> tuple[dict[Path, bytes], dict[Path, str]]:
     contents, problems = {}, {}
     for file in files:
         try:
             if found := unfit(file.stat()):  # to read a pipe may take for ever
                 problems[file] = found
                 continue
-            contents[file] = as_png(file.read_bytes(), max_pixels)
+            contents[file] = as_png(file.read_bytes(), max_pixels, also)
         except OSError as error:
             problems[file] = f"cannot be read: {error.strerror or error}"
         except DataError as error:

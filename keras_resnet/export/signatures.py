@@ -237,11 +237,14 @@ def gives_label_sets(model: keras.Model) -> bool:
     return isinstance(head, keras.layers.Dense) and is_multilabel(head, model.name)
 
 
-def decode_batch(encoded: tf.Tensor, preprocessing: Preprocessing) -> tuple[tf.Tensor, tf.Tensor]:
+def decode_batch(
+    encoded: tf.Tensor, preprocessing: Preprocessing, has_webp: bool = True
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Evaluation preprocessing of a batch of image files, in parallel, inside the graph.
 
     Args:
         encoded: string [batch].
+        has_webp: see `input_pipeline.decoding.decode_window`.
 
     Returns:
         uint8 [batch, size, size, 3] and bool [batch], false where a file cannot be decoded (its
@@ -254,7 +257,7 @@ def decode_batch(encoded: tf.Tensor, preprocessing: Preprocessing) -> tuple[tf.T
         return index, file, claimed_pixels(file)
 
     def decode(index, file, _):
-        return index, input_pipeline.evaluation_image(file, preprocessing)
+        return index, input_pipeline.evaluation_image(file, preprocessing, has_webp=has_webp)
 
     files = tf.data.Dataset.from_tensor_slices((tf.range(count), encoded)).map(measure)
     decoded, above = [], -1.0
@@ -320,6 +323,7 @@ def make_signatures(
     top: int | None = None,
     on_error: str = "fail",
     max_batch: int = MAX_BATCH,
+    has_webp: bool = True,
 ) -> dict[str, tf.types.experimental.PolymorphicFunction]:
     """The signatures by name, each a `tf.function` with a fixed input signature.
 
@@ -331,6 +335,7 @@ def make_signatures(
             the others and says which in an output `valid`.
         max_batch: how many images a request may hold; more are refused with InvalidArgument, before
             they take memory. ResNet-50 needs about 15 MB for each at 224 pixels.
+        has_webp: whether WebP files are decoded, which servers before TensorFlow 2.20 cannot.
     """
     names = tf.constant(list(map(to_bytes, network.class_names)))
     if top is None:
@@ -338,9 +343,10 @@ def make_signatures(
     top = min(top, len(network.class_names))
 
     def decode(image_bytes):
-        pixels, valid = decode_batch(image_bytes, network.preprocessing)
+        pixels, valid = decode_batch(image_bytes, network.preprocessing, has_webp)
         if on_error == "fail":
-            pixels = _refuse_unreadable(pixels, valid, network.preprocessing.max_pixels)
+            limit = network.preprocessing.max_pixels
+            pixels = _refuse_unreadable(pixels, valid, limit, has_webp)
         return tf.cast(pixels, tf.float32), valid
 
     def with_validity(outputs, valid):
@@ -386,11 +392,14 @@ def make_signatures(
     }
 
 
-def _refuse_unreadable(pixels: tf.Tensor, valid: tf.Tensor, max_pixels: int) -> tf.Tensor:
+def _refuse_unreadable(
+    pixels: tf.Tensor, valid: tf.Tensor, max_pixels: int, has_webp: bool
+) -> tf.Tensor:
     """`pixels`, in a graph that fails with InvalidArgument where an image is not valid."""
     bad = tf.where(~valid)[:, 0]
+    kinds = "GIF, BMP or WebP file" if has_webp else "GIF or BMP file (WebP: export --webp)"
     words = (
-        f"{UNREADABLE}: no JPEG, PNG, GIF, BMP or WebP file, damaged, or more than {max_pixels:,} "
+        f"{UNREADABLE}: no JPEG, PNG, {kinds}, damaged, or more than {max_pixels:,} "
         "pixels (data.max_pixels), of which some kinds of files count each several times. "
         "Positions in the batch:"
     )

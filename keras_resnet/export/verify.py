@@ -25,6 +25,7 @@ from keras_resnet.export import warmup, wire
 from keras_resnet.export.c_api import INVALID_ARGUMENT, LoaderError, Session
 from keras_resnet.export.description import read_calibration_note, read_tta_note
 from keras_resnet.export.origin import read_origin
+from keras_resnet.export.runtime import OLDEST, parse_version, runtime_of, to_text
 
 # Single and batched requests take other paths through the kernels; bfloat16 has 8 bits.
 BATCH_TOLERANCE = 0.03
@@ -37,6 +38,8 @@ class Report(TypedDict):
     """What a check found.
 
     Attributes:
+        tensorflow: version of the loader that ran it.
+        needs_tensorflow: the oldest version whose operations it uses.
         signatures: the signatures by name.
         requests: how many were answered.
         warmup_records: how many were answered.
@@ -50,6 +53,8 @@ class Report(TypedDict):
             checked to be the same.
     """
 
+    tensorflow: str
+    needs_tensorflow: str
     signatures: dict[str, wire.Signature]
     requests: int
     warmup_records: int
@@ -60,12 +65,19 @@ class Report(TypedDict):
     tta: str
 
 
-def verify_saved_model(folder: Path, images: np.ndarray | None = None) -> tuple[Report, np.ndarray]:
+def verify_saved_model(
+    folder: Path,
+    images: np.ndarray | None = None,
+    *,
+    site_packages: str | os.PathLike | None = None,
+) -> tuple[Report, np.ndarray]:
     """Loads and runs a SavedModel in a process without TensorFlow or Keras in Python.
 
     Args:
         folder: holds saved_model.pb.
         images: uint8 [n, height, width, 3], to be answered by `predict_images_uint8`.
+        site_packages: where another TensorFlow lies, whose loader is taken: see
+            `c_api.load_library`.
 
     Returns:
         A report and float32 [n, classes], the logits of `images`.
@@ -75,7 +87,8 @@ def verify_saved_model(folder: Path, images: np.ndarray | None = None) -> tuple[
     """
     with tempfile.TemporaryDirectory() as scratch:
         pixels, logits = Path(scratch, "images.npy"), Path(scratch, "logits.npy")
-        arguments = [str(Path(folder).resolve())]
+        place = "" if site_packages is None else str(Path(site_packages).expanduser().resolve())
+        arguments = [str(Path(folder).resolve()), place]
         if images is not None:
             np.save(pixels, images)
             arguments += [str(pixels), str(logits)]
@@ -101,13 +114,13 @@ def verify_saved_model(folder: Path, images: np.ndarray | None = None) -> tuple[
 
 
 def main(arguments: list[str]) -> NoReturn:
-    """The process: a folder, and optionally a file of images and one for their logits."""
+    """The process: a folder, one of TensorFlow or "", and perhaps files of images and logits."""
     report: Report | dict[str, str]
     try:
-        session = Session(arguments[0])
+        session = Session(arguments[0], arguments[1] or None)
         report = check_saved_model(session, Path(arguments[0]))
-        if len(arguments) > 1:
-            np.save(arguments[2], _logits(session, np.load(arguments[1])))
+        if len(arguments) > 2:
+            np.save(arguments[3], _logits(session, np.load(arguments[2])))
         imported = sorted({"tensorflow", "keras"} & sys.modules.keys())
         if imported:
             raise UserError(f"the check itself imported {', '.join(imported)}")
@@ -129,7 +142,12 @@ def check_saved_model(session: Session, folder: Path) -> Report:
         raise UserError("it has no signatures")
     origin = read_origin(folder) or {}
     calibration, threshold = read_calibration_note(origin)
+    needs, runs = runtime_of(folder), parse_version(session.version)
+    if runs >= OLDEST:
+        needs.check(runs)
     report: Report = {
+        "tensorflow": session.version,
+        "needs_tensorflow": to_text(needs.version),
         "signatures": signatures,
         "requests": 0,
         "warmup_records": _replay(session, folder / warmup.FILE),

@@ -34,6 +34,7 @@ def create_model(
     model_name: str | None = None,
     output_stride: int | None = None,
     zero_init_last_gamma: bool | None = None,
+    kernel_initializer: str | Callable[..., Any] | None = None,
     classifier_initializer: str | Callable[..., Any] | None = None,
     norm: Mapping[str, Any] | None = None,
     norm_layer: str | Callable[..., Any] | None = None,
@@ -205,6 +206,8 @@ def _layer_options(row: Architecture, norm, data_format: str, dtype) -> dict[str
         options["padding"] = row.padding
     if row.weight_standardization:
         options["weight_standardization"] = True
+    if row.kernel_initializer != "fan_out":
+        options["kernel_initializer"] = row.kernel_initializer
     return options
 
 

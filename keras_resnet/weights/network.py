@@ -22,7 +22,10 @@ from keras_resnet.weights.timm_networks import TIMM_NETWORKS
 
 FIELDS = CHANGEABLE - {"bottleneck"}  # which is another way to say `block`
 # Fields without effect on trained weights: a network keeps its own.
-OF_TRAINING = {"dropout_rate", "block_dropout_rate", "drop_path_rate"}
+OF_TRAINING = {
+    *("dropout_rate", "block_dropout_rate", "drop_path_rate"),
+    *("kernel_initializer", "classifier_initializer", "zero_init_last_gamma"),
+}
 # Fields that say what trained weights mean.
 _MEANING = FIELDS - {"classes", *OF_TRAINING, *Preprocessing.names()}
 _OTHERWISE_NAMED = (

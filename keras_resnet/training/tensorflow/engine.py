@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-from keras_resnet import storage
+from keras_resnet import storage, tpu_chips
 from keras_resnet.training import state
 from keras_resnet.training.broken_images import explain_broken_images
 from keras_resnet.training.checkpoints import Checkpoints
@@ -66,6 +66,7 @@ class TensorFlowEngine(Engine):
 
     @staticmethod
     def check(config: ConfigDict, workdir: str | os.PathLike) -> None:
+        tpu_chips.refuse_idle(config.strategy)
         check_pod(config, workdir)
         check_told_as_tensorflow_is(config, workdir)
 
