@@ -49,6 +49,11 @@ VARIANTS = {
         "schedule": {"name": "plateau"},
         "model": {"rematerialize": True, "synchronized_norm": False},
     },
+    "nadam": {
+        "optimizer": {"name": "Nadam", "learning_rate": 1e-3, "arguments": ("beta_2=0.99",)},
+        "accumulate_steps": 2,
+        "evaluation": {"tta": "flip_probabilities"},
+    },
 }
 
 
@@ -90,6 +95,21 @@ def test_it_trains_what_tensorflow_trains(variant, tmp_path):
     assert len(results) == len(counts)
     for found in results:
         assert_same(found, expected)
+
+
+@pytest.mark.ci
+def test_optimizers_of_keras_are_those_of_keras():
+    done = subprocess.run(
+        [sys.executable, TESTS / "jax_optimizers.py"],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = dict(results_in(done.stdout))
+    assert {"Adafactor", "Lion", "Nadam", "RMSprop"} < set(found)
+    assert max(found.values()) < 1e-6, found
 
 
 @pytest.mark.ci

@@ -26,6 +26,7 @@ from keras_resnet.export.origin import warn_if_foreign
 from keras_resnet.export.runtime import parse_version, runtime_of
 from keras_resnet.export.verify import verify_saved_model
 from keras_resnet.export.versions import newest_version
+from keras_resnet.flips import in_words
 
 SUMMARY = "Check a SavedModel with TensorFlow's C++ loader, as it is served."
 
@@ -69,6 +70,8 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
         below = report["unknown_below"]
         unknown = "" if below is None else f"; unknown below {below:.4g}, where it says so"
         print(f"calibrated: its probabilities are the softmax of calibrated logits{unknown}")
+    if words := in_words(report["tta"]):
+        print(f"flips: {words}, as its answers to mirror images showed")
     print(
         f"{folder}: {report['warmup_records']} warm-up records and {report['requests']} requests "
         f"answered by the C++ loader of TensorFlow {report['tensorflow']}; needs "

@@ -4,6 +4,11 @@ import re
 
 from ml_collections import ConfigDict
 
+from keras_resnet.config.keras_optimizers import (
+    KEYS_OF_OURS,
+    parse_arguments,
+    refuse_keys_of_ours,
+)
 from keras_resnet.config.renamings import parse_renamings
 from keras_resnet.config.schema import KEYS, flatten
 from keras_resnet.errors import UsageError
@@ -26,6 +31,8 @@ def check(config: ConfigDict) -> ConfigDict:
     _check_profile_steps(config.tensorboard.profile_steps)
     _check_callbacks(config.training.callbacks)
     parse_renamings(config.model.weights_rename, "config.model.weights_rename")
+    refuse_keys_of_ours(config, {key: KEYS[f"optimizer.{key}"].default for key in KEYS_OF_OURS})
+    parse_arguments(config)
     if config.model.unfreeze_epoch and not config.model.freeze:
         raise UsageError(
             f"config.model.unfreeze_epoch={config.model.unfreeze_epoch} has nothing to unfreeze; "

@@ -16,8 +16,10 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from keras_resnet.architectures import ARCHITECTURES
+from keras_resnet.config.keras_optimizers import OptimizerNames
 from keras_resnet.config.key import FREELY, NO, NOTED, Key, Range
 from keras_resnet.config.registries import Registry
+from keras_resnet.flips import TTA
 from keras_resnet.input_pipeline.augment.settings import AUGMENTATIONS
 from keras_resnet.input_pipeline.settings import SAMPLERS
 from keras_resnet.input_pipeline.sources import SETTINGS
@@ -184,8 +186,11 @@ _ROWS = (
     *(Key(f"data.augment.{name}", row.default, help=row.help, accepted=row.accepted)
       for name, row in AUGMENTATIONS.items()),
 
-    Key("optimizer.name", "sgd", choices=Registry("training.optimizers", "OPTIMIZERS"),
-        help="The optimizer (docs/training.md)."),
+    Key("optimizer.name", "sgd", choices=OptimizerNames("training.optimizers", "OPTIMIZERS"),
+        help="The optimizer: one of ours, or any other of Keras by name (docs/training.md)."),
+    Key("optimizer.arguments", (), texts=True, example=("rho=0.95",), since=3,
+        absent={1: (), 2: ()},
+        help="NAME=VALUE for arguments of an optimizer of Keras, with its own defaults."),
     Key("optimizer.learning_rate", 0.1, range=NOT_NEGATIVE,
         help="The highest learning rate, after the warm-up."),
     Key("optimizer.scale_with_batch", False,
@@ -195,7 +200,7 @@ _ROWS = (
     Key("optimizer.nesterov", True,
         help="Nesterov momentum in sgd and lars; MLPerf's LARS is without."),
     Key("optimizer.weight_decay", 1e-4, range=NOT_NEGATIVE,
-        help="On kernels only: L2 in sgd and lars, decoupled in adamw, in lamb's trust ratio."),
+        help="On kernels only: L2 in sgd and lars, in lamb's trust ratio, in others decoupled."),
     Key("optimizer.trust_coefficient", 0.001, range=NOT_NEGATIVE,
         help="Factor of the rate of each layer in lars."),
     Key("optimizer.beta_1", 0.9, range=BELOW_ONE,
@@ -238,6 +243,11 @@ _ROWS = (
         help="For binary: sums over the classes instead of taking the mean."),
     Key("loss.class_weights", (), example=(1.0, 3.0), words=("balanced",),
         help="A weight for each class; balanced: by its share of the images (docs/training.md)."),
+
+    Key("evaluation.tta", "none", choices=TTA, resume=NOTED, since=3,
+        absent={1: "none", 2: "none"},
+        help="Whether each image is evaluated with its mirror image as well (docs/training.md): "
+        "flip takes the mean of the logits, flip_probabilities that of the probabilities."),
 
     # To train on, or to end earlier, as with epochs.
     Key("early_stopping.patience", 0, range=NOT_NEGATIVE, resume=NOTED, since=3,

@@ -72,6 +72,7 @@ def export_saved_model(
     name: str | None = None,
     calibrated: bool = False,
     unknown: Unknown | str | float | None = None,
+    tta: str | None = None,
 ) -> Export:
     """Writes the next version of a model for TF Serving, once it has passed every check.
 
@@ -90,7 +91,7 @@ def export_saved_model(
         class_names: see `make_network`.
         samples: images to compare model and export on; default: random ones.
         name: what clients call the model; default: the name of `output`.
-        calibrated, unknown: see `make_network`.
+        calibrated, unknown, tta: see `make_network`.
 
     Raises:
         UserError: the model cannot be exported, `output` not be written, or the export differs
@@ -101,7 +102,7 @@ def export_saved_model(
     name = name or output.resolve().name
     if not re.fullmatch(r"[\w.-]+", name):
         raise UserError(f"{name!r} is no name for a model: take letters, digits, '.', '_' and '-'")
-    reference = make_network(model, fold=False, class_names=class_names)
+    reference = make_network(model, fold=False, class_names=class_names, tta=tta)
     network = make_network(
         model,
         fold=fold,
@@ -109,6 +110,7 @@ def export_saved_model(
         class_names=class_names,
         calibrated=calibrated,
         unknown=unknown,
+        tta=tta,
     )
     _check_size(network)
     if samples is None:

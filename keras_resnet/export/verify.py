@@ -23,7 +23,7 @@ from keras_resnet.calibration import UNKNOWN, softmax
 from keras_resnet.errors import UserError
 from keras_resnet.export import warmup, wire
 from keras_resnet.export.c_api import INVALID_ARGUMENT, LoaderError, Session
-from keras_resnet.export.description import read_calibration_note
+from keras_resnet.export.description import read_calibration_note, read_tta_note
 from keras_resnet.export.origin import read_origin
 from keras_resnet.export.runtime import OLDEST, parse_version, runtime_of, to_text
 
@@ -49,6 +49,8 @@ class Report(TypedDict):
             its probabilities then are the softmax of.
         unknown_below: the probability below which it says unknown, which was checked; None of one
             that does not.
+        tta: whether it says that mirror images have a say; then what it answers to them was
+            checked to be the same.
     """
 
     tensorflow: str
@@ -60,6 +62,7 @@ class Report(TypedDict):
     steady_ms: dict[str, float]
     calibrated: bool
     unknown_below: float | None
+    tta: str
 
 
 def verify_saved_model(
@@ -137,7 +140,8 @@ def check_saved_model(session: Session, folder: Path) -> Report:
     signatures = {k: v for k, v in session.signatures.items() if not k.startswith("__")}
     if not signatures:
         raise UserError("it has no signatures")
-    calibration, threshold = read_calibration_note(read_origin(folder) or {})
+    origin = read_origin(folder) or {}
+    calibration, threshold = read_calibration_note(origin)
     needs, runs = runtime_of(folder), parse_version(session.version)
     if runs >= OLDEST:
         needs.check(runs)
@@ -151,6 +155,7 @@ def check_saved_model(session: Session, folder: Path) -> Report:
         "steady_ms": {},
         "calibrated": calibration is not None,
         "unknown_below": threshold,
+        "tta": read_tta_note(origin),
     }
     for name, infos in signatures.items():
         inputs = {key: _example(info, 3) for key, info in infos["inputs"].items()}
@@ -162,6 +167,9 @@ def check_saved_model(session: Session, folder: Path) -> Report:
         _check_outputs(name, infos["outputs"], answers, together)
         if calibration is not None:
             _check_calibrated(name, together, threshold)
+        if report["tta"] != "none" and "images" in inputs:
+            _check_flips(name, together, _run(session, name, _mirrored(inputs)))
+            report["requests"] += 1
         steady = sorted(_timed(session, name, singles[0])[0] for _ in range(5))
         report["steady_ms"][name] = steady[2]
         report["requests"] += 9
@@ -236,6 +244,20 @@ def _check_calibrated(name: str, outputs: dict, threshold: float | None) -> None
         expected = np.where(unknown, UNKNOWN.encode(), outputs["classes"][:, 0])
         if (outputs["answers"] != expected).any():
             raise UserError(f"{name}: `answers` are neither the first class nor {UNKNOWN}")
+
+
+def _mirrored(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {key: np.ascontiguousarray(value[..., ::-1, :]) for key, value in inputs.items()}
+
+
+def _check_flips(name: str, outputs: dict, mirrored: dict) -> None:
+    """With both images in every answer, that to the mirror image is the same."""
+    for key, values in outputs.items():
+        if values.dtype.kind != "f":
+            continue
+        distance = np.abs(values - mirrored[key]).max()
+        if not distance <= BATCH_TOLERANCE * np.abs(values).max():
+            raise UserError(f"{name}: {key} of mirror images differ, and it says that both count")
 
 
 def _check_broken_image(session: Session, name: str, infos: wire.Signature, inputs: dict) -> int:

@@ -18,8 +18,8 @@ def build_model(
 ) -> keras.Model:
     """Returns the network of `model.*` with random weights; by default it gives logits.
 
-    Its `preprocessing` (from `data.*`) and `class_names` are what evaluation, prediction and saved
-    models use.
+    Its `preprocessing` (from `data.*`), `class_names` and `tta` are what evaluation, prediction and
+    saved models use.
     """
     from keras_resnet.models import create_model
 
@@ -47,4 +47,5 @@ def build_model(
         raise UsageError(f"config.model: {error}") from error
     model.class_names = list(class_names)
     model.preprocessing = preprocessing(config)
+    model.tta = config.evaluation.tta
     return model
