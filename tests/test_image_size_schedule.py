@@ -1,28 +1,35 @@
-"""Training images whose size changes over the run: the schedule, its steps, exactness, bad input."""
+"""Training images whose size changes over the run: schedule, steps, exactness, bad input."""
 
 import json
+import random
+import signal
+import subprocess
 
+import keras
 import numpy as np
 import pytest
 from conftest import mirrored_strategy
-from run_helpers import tiny_config
+from run_helpers import final_weights, kill, start, tiny_config, wait_for
 from training_runs import built_engine
 from training_runs import tiny_config as engine_config
 
 from keras_resnet import config as configs
-from keras_resnet import input_pipeline
+from keras_resnet import input_pipeline, training
 from keras_resnet.commands import main
 from keras_resnet.config.image_sizes import image_sizes, parse_image_sizes
-from keras_resnet.errors import UsageError
+from keras_resnet.errors import Interrupted, UsageError
 from keras_resnet.input_pipeline import train_batches
 from keras_resnet.input_pipeline.sources.noise import Synthetic
 from keras_resnet.training import run
 from keras_resnet.training.network import build_model
+from keras_resnet.training.planning.device import Device
 from keras_resnet.training.planning.recipe import Photos, choose
 from keras_resnet.training.progress import Timeline
 from keras_resnet.training.resumption import describe_resumption
 from keras_resnet.training.sizes import compile_sizes, describe_sizes
+from keras_resnet.training.tensorflow import TensorFlowEngine
 from keras_resnet.training.tensorflow.strategy import make_strategy
+from keras_resnet.training.workdir import WorkDir
 
 SCHEDULE = "8@0.25,12@0.5,16"
 # One block each of few channels, so that three sizes compile in a moment.
@@ -128,7 +135,7 @@ def test_the_key_takes_a_number_or_a_schedule():
     alone = configs.with_training_image_size(again, 8)
     assert (configs.training_image_size(alone), configs.evaluation_image_size(alone)) == (8, 16)
     for value in (1.5, None, ("8", "9"), True):
-        with pytest.raises(UsageError, match="data.image_size"):
+        with pytest.raises(UsageError, match=r"data\.image_size="):
             configs.merge(config, {"data.image_size": value}, "test")
     for value in (0, -8):
         with pytest.raises(UsageError, match="must be at least 1"):
@@ -200,8 +207,6 @@ def test_a_run_too_short_for_its_last_size(tmp_path):
 
 
 def test_a_plan_for_a_folder_takes_a_schedule():
-    from keras_resnet.training.planning.device import Device
-
     photos = Photos(count=2000, validation=200, height=400, width=500, jpegs=1.0)
     device = Device("CPU", 1, 1e11, 2)
     chosen, plain = (
@@ -260,6 +265,11 @@ def test_a_resumption_with_other_epochs_says_what_becomes_of_the_size():
     assert "sizes      in step 44 images have 8 px instead of 12 px" in lines
 
 
+def _noise():
+    names = tuple(str(number) for number in range(10))
+    return Synthetic(title="noise", num_examples=640, class_names=names)
+
+
 def _source():
     """Digits to train on."""
     return input_pipeline.open_source("tfds", name="digits", path="", split="train")
@@ -275,7 +285,7 @@ def _source():
 )
 def test_an_engine_steps_through_sizes_and_compiles_none_twice(replicas, data):
     """State put back after compiling, one trace a size, and any place to go on from."""
-    source = _source() if data == "digits" else Synthetic("noise", 640, ("a", "b"))
+    source = _source() if data == "digits" else _noise()
     config = engine_config(
         data={"image_size": "8@0.5,12"}, model={"depths": (1,), "widths": (16,)}, ema={"decay": 0.9}
     )
@@ -347,3 +357,129 @@ def test_the_trained_network_takes_the_size_of_its_evaluation():
     assert model.preprocessing.image_size == 20
     one = tiny_config(**{**SMALL, "data__image_size": "16@0.5,16"})
     assert build_model(one, names).input_shape == (None, 16, 16, 3)
+
+
+# ---- Runs ----------------------------------------------------------------------------------------
+
+
+RUN = {**SMALL, "model__drop_path_rate": 0.0, "ema__decay": 0.9, "evaluation__image_size": 12}
+RUN |= {"epochs": 2, "evaluate_every_epochs": 2, "checkpoint__every_epochs": 2}
+SIZES = {**dict.fromkeys(range(1, 12), 8), **dict.fromkeys(range(12, 23), 12)}
+SIZES |= dict.fromkeys(range(23, 45), 16)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    result = run.train(tiny_config(**RUN), folder)
+    return folder, result
+
+
+def _rows(folder, kind):
+    return [row for row in WorkDir(folder).read_metrics() if row["kind"] == kind]
+
+
+@pytest.mark.ci
+def test_metrics_say_the_size_of_each_step(uninterrupted):
+    folder, result = uninterrupted
+    rows = _rows(folder, "train")
+    found, before = {}, 0
+    for row in rows:
+        found |= dict.fromkeys(range(before + 1, row["step"] + 1), row["image_size"])
+        before = row["step"]
+    assert found == SIZES
+    log = WorkDir(folder).log.read_text()
+    assert "sizes      8 px until step 11, 12 px until step 22, then 16 px; evaluated at 12" in log
+    assert log.count("compiling  the training step for 8, 12 and 16 px") == 1
+    assert keras.saving.load_model(WorkDir(folder).model).preprocessing.image_size == 12
+    again = training.evaluate(folder)
+    assert {key: again[key] for key in ("top1", "loss")} == pytest.approx(
+        {key: result[key] for key in ("top1", "loss")}, rel=1e-6
+    )
+
+
+@pytest.mark.ci
+def test_stopped_in_each_size_it_ends_in_the_same_bits(uninterrupted, tmp_path, monkeypatch):
+    """Saved in the middle of each size, at a border, and begun again there."""
+    train = TensorFlowEngine.train
+    for stop in (5, 11, 17, 30):
+
+        def stopping(self, batches, steps, frozen=False, stop=stop):
+            if batches.position >= stop:
+                signal.raise_signal(signal.SIGTERM)
+            return train(self, batches, steps, frozen)
+
+        monkeypatch.setattr(TensorFlowEngine, "train", stopping)
+        with pytest.raises(Interrupted):
+            run.train(tiny_config(**RUN), tmp_path)
+    monkeypatch.undo()
+    result = run.train(tiny_config(**RUN), tmp_path)
+    whole, expected = uninterrupted
+    assert final_weights(tmp_path) == final_weights(whole)
+    figures = ("top1", "top5", "loss", "step")
+    assert [result[name] for name in figures] == [expected[name] for name in figures]
+    lines = WorkDir(tmp_path).log.read_text()
+    assert "compiling  the training step for 12 and 16 px" in lines  # what is over is left out
+
+
+@pytest.mark.ci
+def test_one_size_is_a_run_without_a_schedule(tmp_path):
+    changes = {**RUN, "evaluation__image_size": 0, "epochs": 1}
+    for name, size in (("schedule", "8@0.5,8"), ("number", 8)):
+        run.train(tiny_config(**{**changes, "data__image_size": size}), tmp_path / name)
+    weights = [final_weights(tmp_path / name) for name in ("schedule", "number")]
+    assert weights[0] == weights[1]
+    rows = [
+        [(row["step"], row["loss"], row["image_size"]) for row in _rows(tmp_path / name, "train")]
+        for name in ("schedule", "number")
+    ]
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.ci
+def test_what_is_frozen_first_is_compiled_at_its_sizes(tmp_path, capsys):
+    """Two stages of fine-tuning over three sizes, in parts of a batch and recomputed."""
+    config = tiny_config(
+        **{**RUN, "ema__decay": 0.0},
+        model__freeze="body",
+        model__unfreeze_epoch=1,
+        model__rematerialize=True,
+        accumulate_steps=2,
+        data__augment__mixup=0.2,
+        deterministic=False,
+    )
+    run.train(config, tmp_path)
+    assert [row["image_size"] for row in _rows(tmp_path, "train")][-1] == 16
+    assert "compiled   8 px in " in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_ten_kills_at_random_moments(tmp_path):
+    """SIGKILL anywhere from the start of TensorFlow to the last file; then to the end."""
+    changes = {"data__image_size": SCHEDULE, "evaluation__image_size": 12}
+    changes |= {"checkpoint__every_epochs": 1, "epochs": 6}
+    output, _ = start(tmp_path / "whole", **changes).communicate()
+    assert "Done" in output, output
+    moments, kills, folder = random.Random(0), 0, tmp_path / "killed"
+    for _ in range(40):
+        process = start(folder, **changes)
+        metrics = WorkDir(folder).metrics
+        size = metrics.stat().st_size if metrics.exists() else 0
+        if moments.random() < 0.5:
+            wait_for(lambda: metrics.exists() and metrics.stat().st_size > size, process)  # noqa: B023
+        try:
+            process.communicate(timeout=moments.uniform(0.0, 12.0))
+        except subprocess.TimeoutExpired:
+            kill(process)
+            kills += 1
+        if kills == 10 or (folder / "result.json").exists():
+            break
+    output, _ = start(folder, **changes).communicate()
+    assert "Done" in output, output
+    assert final_weights(folder) == final_weights(tmp_path / "whole")
+    figures = ("step", "loss", "top1")
+    whole, killed = (
+        [[row[name] for name in figures] for row in _rows(tmp_path / name, "eval")]
+        for name in ("whole", "killed")
+    )
+    assert whole == killed
