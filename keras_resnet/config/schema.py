@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from keras_resnet.architectures import ARCHITECTURES
-from keras_resnet.config.image_sizes import ACCEPTED, EXAMPLE, parse_image_sizes
+from keras_resnet.config.image_sizes import ACCEPTED, parse_image_sizes
 from keras_resnet.config.key import FREELY, NO, NOTED, Key, Range
 from keras_resnet.config.registries import Registry
 from keras_resnet.input_pipeline.augment.settings import AUGMENTATIONS
@@ -159,8 +159,8 @@ _ROWS = (
         absent={1: "shuffle", 2: "shuffle"},
         help="shuffle: every image once an epoch; balanced: every class equally often."),
     Key("data.image_size", 32, range=ONE_OR_MORE, reads=parse_image_sizes, accepted=ACCEPTED,
-        help="Height and width, in pixels, of what the network sees; a schedule of them, such as "
-        f"{EXAMPLE}, is by shares of the run (docs/training.md)."),
+        help="Height and width, in pixels, of what the network sees; a schedule is of the images "
+        "it trains on, by shares of the run (docs/training.md)."),
     Key("data.train_image_size", 0, range=NOT_NEGATIVE,
         help="Another size in training; 0 takes data.image_size."),
     Key("evaluation.image_size", 0, range=NOT_NEGATIVE, since=3, absent={1: 0, 2: 0},
