@@ -321,6 +321,7 @@ LATER = {
     "data.resize": "round",
     "data.sampler": "shuffle",
     "data.test_split": "",
+    "evaluation.image_size": 0,
     "model.unfreeze_epoch": 0,
     "model.weights_match": "names",
     "model.weights_rename": (),

@@ -227,19 +227,21 @@ def weights_of(workdir):
 
 @pytest.mark.ci
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
-def test_killed_at_random_moments_it_ends_the_same(kills, tmp_path):
-    process = start(tmp_path / "whole", checkpoint__every_epochs=1)
+@pytest.mark.parametrize("size", [8, "8@0.3,12@0.6,16"])
+def test_killed_at_random_moments_it_ends_the_same(size, kills, tmp_path):
+    changes = {"checkpoint__every_epochs": 1, "data__image_size": size}
+    process = start(tmp_path / "whole", **changes)
     begun = time.monotonic()
     output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
     seconds = time.monotonic() - begun
     random = np.random.default_rng(kills)
     for _ in range(kills):
-        process = start(tmp_path / "killed", checkpoint__every_epochs=1)
+        process = start(tmp_path / "killed", **changes)
         time.sleep(random.uniform(0.4, 1.0) * seconds)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    output, _ = start(tmp_path / "killed", checkpoint__every_epochs=1).communicate(timeout=600)
+    output, _ = start(tmp_path / "killed", **changes).communicate(timeout=600)
     assert "Done" in output, output
     for ours, theirs in zip(
         weights_of(tmp_path / "killed"), weights_of(tmp_path / "whole"), strict=True

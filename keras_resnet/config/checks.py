@@ -62,7 +62,14 @@ def _check_label_sets(config: ConfigDict) -> None:
 
 
 def _check_data(config: ConfigDict) -> None:
-    """What the pipeline says of its own settings."""
+    """The sizes of images, and what the pipeline says of its own settings."""
+    size, other = config.data.image_size, config.data.train_image_size
+    if isinstance(size, str) and other:
+        raise UsageError(
+            f"config.data.train_image_size={other} and config.data.image_size={size!r} both say "
+            "the size of training images; leave out the former, and config.evaluation.image_size "
+            "sets that of evaluation"
+        )
     try:
         for setting in SETTINGS:
             setting.check(config.data[setting.name], "config.data.")

@@ -17,6 +17,7 @@ from ml_collections.config_dict import placeholder
 
 from keras_resnet.architectures import ARCHITECTURES
 from keras_resnet.config.keras_optimizers import OptimizerNames
+from keras_resnet.config.image_sizes import ACCEPTED, parse_image_sizes
 from keras_resnet.config.key import FREELY, NO, NOTED, Key, Range
 from keras_resnet.config.registries import Registry
 from keras_resnet.flips import TTA
@@ -165,10 +166,14 @@ _ROWS = (
     Key("data.sampler", "shuffle", choices=SAMPLERS, since=3,
         absent={1: "shuffle", 2: "shuffle"},
         help="shuffle: every image once an epoch; balanced: every class equally often."),
-    Key("data.image_size", 32, range=ONE_OR_MORE,
-        help="Height and width, in pixels, of what the network sees."),
+    Key("data.image_size", 32, range=ONE_OR_MORE, reads=parse_image_sizes, accepted=ACCEPTED,
+        help="Height and width, in pixels, of what the network sees; a schedule is of the images "
+        "it trains on, by shares of the run (docs/training.md)."),
     Key("data.train_image_size", 0, range=NOT_NEGATIVE,
         help="Another size in training; 0 takes data.image_size."),
+    Key("evaluation.image_size", 0, range=NOT_NEGATIVE, since=3, absent={1: 0, 2: 0},
+        help="Another size in evaluation, predict and exports; 0 takes the last of "
+        "data.image_size."),
     Key("data.crop_ratio", 1.0, range=PART,
         help="Evaluation resizes the short side to image_size / crop_ratio, and crops the center."),
     Key("data.interpolation", "bilinear", choices=INTERPOLATIONS,

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from keras_resnet import storage
 from keras_resnet.architectures import get_architecture
 from keras_resnet.blocks.normalization import is_normalization
-from keras_resnet.config import parse_renamings, preprocessing
+from keras_resnet.config import evaluation_image_size, parse_renamings, preprocessing
 from keras_resnet.errors import UserError
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.training.workdir import WorkDir
@@ -120,7 +120,7 @@ def take_over_preprocessing(config: ConfigDict, workdir: WorkDir | None) -> Conf
         return _with_preprocessing(config, preprocessing(recorded))
     weights = read_pretrained(config)
     config = _with_network(config, weights)
-    return _with_preprocessing(config, preprocessing_of(weights, config.data.image_size))
+    return _with_preprocessing(config, preprocessing_of(weights, evaluation_image_size(config)))
 
 
 def _may_name_network(weights: str) -> bool:

@@ -121,6 +121,7 @@ class Reporter:
             "loss": means["loss"],
             **{name: means[name] for name in ("top1", "f1") if name in means},
             "learning_rate": learning_rate,
+            "image_size": self._timeline.segment_at(step - 1).image_size,
             "images_per_second": means["examples"] / means["seconds"],
             "examples": means["examples"],
         }
