@@ -73,9 +73,10 @@ def test_a_loss_that_is_not_finite_stops_naming_step_and_rate(poisoned, tmp_path
 
 
 @pytest.mark.ci
-def test_rolling_back_skips_the_batch_and_comes_to_the_end(poisoned, tmp_path, capsys):
+@pytest.mark.parametrize("size", [8, "8@0.4,12@0.8,16"])
+def test_rolling_back_skips_the_batch_and_comes_to_the_end(size, poisoned, tmp_path, capsys):
     poisoned(30)
-    result = run.train(_config(on_nonfinite="rollback"), tmp_path)
+    result = run.train(_config(on_nonfinite="rollback", data__image_size=size), tmp_path)
     assert result["step"] == 44
     assert math.isfinite(result["loss"])
     rows = WorkDir(tmp_path).read_metrics()
@@ -84,6 +85,9 @@ def test_rolling_back_skips_the_batch_and_comes_to_the_end(poisoned, tmp_path, c
     assert "back to step 22, going on with batch 31" in capsys.readouterr().out
     steps = [row["step"] for row in rows if row["kind"] == "train"]
     assert steps == sorted(set(steps))
+    if size != 8:  # the size is that of the step, whichever batch it trains on
+        sizes = {row["step"]: row["image_size"] for row in rows if row["kind"] == "train"}
+        assert [sizes[step] for step in (18, 23, 36, 40, 44)] == [8, 12, 12, 16, 16]
     weights = keras.saving.load_model(tmp_path / "model.keras").get_weights()
     assert all(np.isfinite(weight).all() for weight in weights)
 
