@@ -18,7 +18,7 @@ BASE = "cifar10"
 def get_config() -> ConfigDict:
     return ConfigDict(
         {
-            "model": {"name": "CifarResNet110V2"},
+            "model": {"name": "CifarResNet110V2", "kernel_initializer": "fan_out"},
             "optimizer": {"nesterov": False},
             "schedule": {"name": "step", "boundaries": (82, 123)},
         }

@@ -14,7 +14,7 @@ def get_config() -> ConfigDict:
     return ConfigDict(
         {
             "epochs": 200,
-            "model": {"name": "WideResNet28_10"},
+            "model": {"name": "WideResNet28_10", "kernel_initializer": "fan_out"},
             "optimizer": {"weight_decay": 5e-4},
             "schedule": {
                 "name": "step",

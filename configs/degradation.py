@@ -19,4 +19,4 @@ BASE = "cifar10"
 
 
 def get_config() -> ConfigDict:
-    return ConfigDict({"epochs": 10})
+    return ConfigDict({"epochs": 10, "model": {"kernel_initializer": "fan_out"}})

@@ -74,6 +74,7 @@ def decode_window(
     upright: bool = False,
     max_pixels: int = MAX_PIXELS,
     of_cache: bool = False,
+    has_webp: bool = True,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """Decodes a part of an image: of a JPEG no more than that, and turned as EXIF says.
 
@@ -90,6 +91,8 @@ def decode_window(
         max_pixels: see `formats.limits`.
         of_cache: whether `encoded` may be what `formats.shrunk` has written; then it is that part
             of a JPEG's pixels.
+        has_webp: whether WebP is decoded; its operation is new in TensorFlow 2.20, and a server of
+            an older one refuses a graph that holds it.
 
     Returns:
         uint8[h, w, 3]; int32[2], the part's top and left; int32, how many times shorter than they
@@ -121,7 +124,7 @@ def decode_window(
 
     @not_inlined
     def from_other(encoded):
-        image = decode_other(encoded, max_pixels)
+        image = decode_other(encoded, max_pixels, has_webp)
         size = tf.shape(image)[:2]
         return _cut(
             of_other, size, turned(encoded), lambda *_: tf.constant(1), _part_of(image, 0), 0
@@ -235,15 +238,18 @@ def claimed_pixels(encoded: tf.Tensor) -> tf.Tensor:
 
 
 @not_inlined
-def decode_other(encoded: tf.Tensor, max_pixels: int = MAX_PIXELS) -> tf.Tensor:
-    """As `decode_image`, for files that are no JPEG."""
+def decode_other(
+    encoded: tf.Tensor, max_pixels: int = MAX_PIXELS, has_webp: bool = True
+) -> tf.Tensor:
+    """As `decode_image`, for files that are no JPEG; `has_webp` as of `decode_window`."""
+    decoders = [webp.refuse if kind is webp and not has_webp else kind.decode for kind in _KINDS]
     matches = tf.stack(
         [tf.strings.substr(encoded, 0, len(kind.START)) == kind.START for kind in _KINDS] + [True]
     )
     image = tf.switch_case(
         tf.cast(tf.argmax(matches), tf.int32),
         [
-            *[lambda decode=kind.decode: decode(encoded, max_pixels) for kind in _KINDS],
+            *[lambda decode=decode: decode(encoded, max_pixels) for decode in decoders],
             lambda: _refuse(encoded),
         ],
     )

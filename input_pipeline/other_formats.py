@@ -1,5 +1,7 @@
 """HEIC, AVIF and TIFF: what TensorFlow cannot decode, through Pillow, for prediction.
 
+And WebP, for exports without its decoder.
+
 Pillow decodes outside of the graph, one image at a time and as a whole, which is several times
 slower than the graph is with a JPEG. Needs the extra `heif`: Pillow (TIFF, AVIF from 11.3 on) and
 pillow-heif (HEIC).
@@ -7,6 +9,7 @@ pillow-heif (HEIC).
 
 import importlib.util
 import io
+from collections.abc import Collection
 
 from keras_resnet.input_pipeline.errors import DataError
 from keras_resnet.preprocessing import MAX_PIXELS
@@ -21,9 +24,11 @@ _TIMES = 6
 
 
 def kind_of(encoded: bytes) -> str | None:
-    """ "TIFF", "AVIF" or "HEIC", told by the content; None for anything else."""
+    """ "TIFF", "AVIF", "HEIC" or "WebP", told by the content; None for anything else."""
     if encoded[:4] in _TIFF_STARTS:
         return "TIFF"
+    if encoded[:4] == b"RIFF" and encoded[8:12] == b"WEBP":
+        return "WebP"
     if encoded[4:8] != b"ftyp":
         return None
     brand = encoded[8:12]
@@ -41,8 +46,8 @@ def suffixes_read() -> tuple[str, ...]:
     return (*((".avif",) if features.check("avif") else ()), ".tif", ".tiff")
 
 
-def as_png(encoded: bytes, max_pixels: int = MAX_PIXELS) -> bytes:
-    """A HEIC, AVIF or TIFF file as a PNG with its EXIF, anything else as it is.
+def as_png(encoded: bytes, max_pixels: int = MAX_PIXELS, also: Collection[str] = ()) -> bytes:
+    """A HEIC, AVIF or TIFF file, or one of `also`, as a PNG with its EXIF, others as they are.
 
     Of several pictures in a file the first, or the one that it names as primary, is taken.
 
@@ -50,7 +55,7 @@ def as_png(encoded: bytes, max_pixels: int = MAX_PIXELS) -> bytes:
         DataError: it cannot be read, as "is a HEIC file, ...", to follow the file's name.
     """
     kind = kind_of(encoded)
-    if kind is None:
+    if kind is None or (kind == "WebP" and kind not in also):
         return encoded
     try:
         from PIL import Image
@@ -67,7 +72,7 @@ def as_png(encoded: bytes, max_pixels: int = MAX_PIXELS) -> bytes:
     except DataError:
         raise
     except Exception as error:  # Pillow's plugins raise what they like for damaged files
-        if f".{kind.lower()}" not in (*suffixes_read(), ".tiff"):
+        if f".{kind.lower()}" not in (*suffixes_read(), ".tiff", ".webp"):
             raise DataError(
                 f"is {'an' if kind == 'AVIF' else 'a'} {kind} file, which cannot be read with what "
                 f"is installed: {_INSTALL}"

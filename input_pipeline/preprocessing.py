@@ -51,6 +51,7 @@ def resize_and_center_crop(
     max_pixels: int = MAX_PIXELS,
     scaled_decoding: str = "never",
     of_cache: bool = False,
+    has_webp: bool = True,
 ) -> tf.Tensor:
     """Resizes to image_size / crop_ratio, then takes the central square of image_size.
 
@@ -62,7 +63,7 @@ def resize_and_center_crop(
         image_size, crop_ratio, interpolation, resize, max_pixels, scaled_decoding: see
             `Preprocessing`.
         upright: whether the image is turned as its EXIF says.
-        of_cache: see `decode_window`.
+        of_cache, has_webp: see `decode_window`.
 
     Returns:
         uint8[image_size, image_size, 3].
@@ -93,7 +94,7 @@ def resize_and_center_crop(
     image, origin, ratio, whole = decode_window(
         encoded, needed, needed_if_large,
         shrinks=shrinks, scaled_decoding=scaled_decoding, margin=_MARGIN, upright=upright,
-        max_pixels=max_pixels, of_cache=of_cache,
+        max_pixels=max_pixels, of_cache=of_cache, has_webp=has_webp,
     )  # fmt: skip
     resized, top_left = place(whole)
     return resize_window(
@@ -172,7 +173,11 @@ def _place(
 
 
 def evaluation_image(
-    encoded: tf.Tensor, preprocessing: Mapping[str, Any], *, of_cache: bool = False
+    encoded: tf.Tensor,
+    preprocessing: Mapping[str, Any],
+    *,
+    of_cache: bool = False,
+    has_webp: bool = True,
 ) -> tf.Tensor:
     """What the model sees of an image file outside training. Works inside a graph.
 
@@ -184,7 +189,7 @@ def evaluation_image(
     Args:
         encoded: scalar string, the bytes of the file.
         preprocessing: what the model expects.
-        of_cache: see `decode_window`.
+        of_cache, has_webp: see `decode_window`.
 
     Returns:
         uint8[image_size, image_size, 3], RGB whatever the channel order of the model.
@@ -203,6 +208,7 @@ def evaluation_image(
         max_pixels=checked.max_pixels,
         scaled_decoding=checked.scaled_decoding,
         of_cache=of_cache,
+        has_webp=has_webp,
     )
 
 

@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+from keras_resnet import tpu_chips
 from keras_resnet.errors import UserError
 
 NO_TENSORFLOW = (
@@ -41,8 +42,12 @@ def tensorflow_is_installed() -> bool:
 
 def engine_name(choice: str) -> str:
     """Returns the engine that the config key `engine` comes to, "tensorflow" or "jax", or whatever
-    backend KERAS_BACKEND names."""
-    return backend_name() if choice == "auto" else choice
+    backend KERAS_BACKEND names. Beside a TPU that only JAX can use here, "auto" is JAX."""
+    if choice != "auto":
+        return choice
+    if not os.environ.get("KERAS_BACKEND") and "keras" not in sys.modules and tpu_chips.takes_jax():
+        return "jax"
+    return backend_name()
 
 
 def require_engine(choice: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_resnet.errors import UserError
+from keras_resnet.flips import tta_note
 from keras_resnet.printing import csv_table
 from keras_resnet.training import confusion, label_sets, metrics
 
@@ -27,6 +28,7 @@ class LabelledEvaluation(abc.ABC):
         labels: of each image.
         probabilities: that the model gives each image.
         unreadable: a sentence on each image that cannot be read and does not count.
+        tta: whether mirror images had a say, one of `flips.TTA`.
     """
 
     layout: str
@@ -37,6 +39,7 @@ class LabelledEvaluation(abc.ABC):
     labels: np.ndarray
     probabilities: np.ndarray
     unreadable: tuple[str, ...]
+    tta: str = "none"
 
     @property
     def examples(self) -> int:
@@ -61,6 +64,7 @@ class LabelledEvaluation(abc.ABC):
             "data": self.source,
             "layout": self.layout,
             "examples": self.examples,
+            **tta_note(self.tta),
             **self.figures(),
             "notes": list(self.notes),
             "unreadable": list(self.unreadable),

@@ -35,6 +35,13 @@ class UsageError(UserError):
     code = 2
 
 
+class HostLost(UserError):
+    """Another process of the run is gone. The same command in every process resumes, so whoever
+    started them can tell by the code (EX_TEMPFAIL of BSD's sysexits.h) that it is worth trying."""
+
+    code = 75
+
+
 # What people type -> what it is called here: keys of a config and arguments of `create_model`.
 SYNONYMS: dict[str, tuple[str, ...]] = {
     **{f"resnet{depth}": (f"CifarResNet{depth}",) for depth in (20, 32, 44, 56, 110, 1202)},
@@ -52,6 +59,8 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "n_classes": ("classes",),
     "nb_classes": ("classes",),
     "class_count": ("classes",),
+    "aa_layer": ("model.antialias", "antialias"),
+    "anti_alias": ("model.antialias", "antialias"),
     "drop_rate": ("model.dropout_rate", "dropout_rate"),
     "dropout": ("model.dropout_rate", "dropout_rate"),
     "drop_path": ("model.drop_path_rate", "drop_path_rate"),

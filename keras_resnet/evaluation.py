@@ -44,6 +44,7 @@ def evaluate(
     batch_size: int = BATCH,
     on_error: str = "stop",
     max_broken_share: float = MAX_BROKEN_SHARE,
+    tta: str | None = None,
     progress: Callable[[int], Any] = lambda count: None,
 ) -> "DataEvaluation | LabelSetDataEvaluation":
     """Counts how often a model is right on labelled images, prepared as the model wants them.
@@ -71,6 +72,8 @@ def evaluate(
         batch_size: images at a time; it does not change the result.
         on_error: "stop" at an image that cannot be read, or "skip" it.
         max_broken_share: the share of the images that may be skipped.
+        tta: "flip" answers each image together with its mirror image, by the mean of the logits,
+            "flip_probabilities" by that of the probabilities; None: as the model says.
         progress: told the number of images of each batch that is done.
 
     Raises:
@@ -78,7 +81,7 @@ def evaluate(
         input_pipeline.DataError: the data cannot be used, or an image cannot be read.
     """
     require_tensorflow()
-    predictor = _predictor(model, class_names)  # it says how many labels an image may have
+    predictor = _predictor(model, class_names, tta)  # it says how many labels an image may have
     source = open_labelled(data, split, on_error, max_broken_share, predictor.is_multilabel)
     if source.is_synthetic:
         raise UserError(f"{source.description}: noise, on which nothing can be evaluated")
@@ -105,6 +108,7 @@ def evaluate(
         predictions=counted.class_ids,
         probabilities=counted.probabilities,
         unreadable=tuple(source.skipped.problems) if source.skipped else (),
+        tta=predictor.tta,
     )
 
 
@@ -190,6 +194,7 @@ def _of_label_sets(
         probabilities=scores,
         thresholds=tuple(predictor.thresholds[number] for number in kept),
         unreadable=tuple(source.skipped.problems) if source.skipped else (),
+        tta=predictor.tta,
     )
 
 
@@ -223,16 +228,20 @@ def open_labelled(
     )
 
 
-def _predictor(model: Any, class_names: Sequence[str] | None) -> "Predictor":
+def _predictor(
+    model: Any, class_names: Sequence[str] | None, tta: str | None = None
+) -> "Predictor":
     from keras_resnet.export.predictor import Predictor, load_predictor
 
     if isinstance(model, Predictor):
+        if tta not in (None, model.tta):
+            raise UserError(f"tta={tta!r}: the predictor was made with tta={model.tta!r}")
         return model
     names = None if class_names is None else list(class_names)
     everything = 2**31 - 1  # classes: as many as there are
     if isinstance(model, (str, os.PathLike)):
-        return load_predictor(model, everything, names)
-    return Predictor.of_model(model, everything, names)
+        return load_predictor(model, everything, names, tta=tta)
+    return Predictor.of_model(model, everything, names, tta=tta)
 
 
 def _absent(lacking: Sequence[str]) -> list[str]:

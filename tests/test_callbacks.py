@@ -287,7 +287,7 @@ def test_tensorboard_has_the_tags_and_points_of_the_rows(trained):
         (f"{entry['kind']}/{key}", entry["step"]): entry[key]
         for entry in rows
         for key in (
-            ("epoch", "loss", "top1", "learning_rate", "images_per_second")
+            ("epoch", "loss", "top1", "learning_rate", "images_per_second", "image_size")
             if entry["kind"] == "train"
             else ("epoch", "loss", "top1", "top5")
         )

@@ -12,6 +12,7 @@ from absl import flags as absl_flags
 from keras_resnet import config as configs
 from keras_resnet.commands import main
 from keras_resnet.config import overrides, records
+from keras_resnet.config.keras_optimizers import OptimizerNames, keras_optimizers, parse_arguments
 from keras_resnet.config.key import FREELY, NO, NOTED, Key, Range
 from keras_resnet.config.registries import Registry
 from keras_resnet.config.schema import KEYS
@@ -96,6 +97,67 @@ def test_bad_overrides_quote_the_value_and_the_nearest_key(argument, quoted):
     with pytest.raises(UsageError) as error:
         parse(configs.default_config(), argument)
     assert quoted in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "quoted"),
+    [
+        ("RMSprp", "rho=0.5", "Did you mean 'RMSprop'"),
+        ("muon", "ns_steps=3", "Did you mean 'Muon'"),
+        ("Adamw", "beta_1=0.5", "Did you mean 'adamw'"),
+        ("LossScaleOptimizer", "", "is not one of the"),
+        ("RMSprop", "roh=0.5", "rho, momentum, epsilon, centered; did you mean 'rho'"),
+        ("RMSprop", "rho", "should be NAME=VALUE, such as rho=0.9"),
+        ("RMSprop", "rho=high", "rho of RMSprop takes a number, for example rho=0.9"),
+        ("RMSprop", "rho=none", "rho of RMSprop takes a number"),
+        ("RMSprop", "rho=1e999", "rho of RMSprop takes a number"),
+        ("RMSprop", "centered=1", "takes true or false, for example centered=False"),
+        ("Muon", "ns_steps=2.5", "takes a whole number, for example ns_steps=5"),
+        ("Muon", "exclude_layers=3", "takes a list of texts or None"),
+        ("Lion", "weight_decay=0.1", "set config.optimizer.weight_decay"),
+        ("Lion", "use_ema=true", "set config.ema.decay"),
+        ("Lion", "name=x", "Lion takes beta_1, beta_2"),
+        ("Lion", "beta_1=0.5,beta_1=0.6", "has beta_1 twice"),
+        ("sgd", "momentum=0.5", "goes with optimizers of Keras by name"),
+    ],
+)
+def test_bad_arguments_of_keras_optimizers(name, argument, quoted):
+    config = configs.default_config()
+    config.optimizer.name = name
+    with pytest.raises(UsageError) as error:
+        configs.check(parse(config, f"--config.optimizer.arguments={argument}"))
+    assert quoted in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value", "quoted"),
+    [
+        ("RMSprop", "momentum", 0.5, "and write config.optimizer.arguments=momentum=0.5"),
+        ("Lion", "nesterov", False, "leave config.optimizer.nesterov at True"),
+    ],
+)
+def test_keys_that_a_keras_optimizer_does_not_hear_of(name, key, value, quoted):
+    config = configs.default_config()
+    config.optimizer.name, config.optimizer[key] = name, value
+    with pytest.raises(UsageError) as error:
+        configs.check(config)
+    assert quoted in str(error.value)
+
+
+def test_arguments_of_keras_optimizers():
+    config = configs.default_config()
+    config.optimizer.name = "Muon"
+    given = "ns_steps=3,rms_rate=none,nesterov=false,adam_lr_ratio=2,exclude_layers=predictions"
+    config = configs.check(parse(config, f"--config.optimizer.arguments={given}"))
+    assert parse_arguments(config) == {
+        "ns_steps": 3,
+        "rms_rate": None,
+        "nesterov": False,
+        "adam_lr_ratio": 2.0,
+        "exclude_layers": ["predictions"],
+    }
+    config.optimizer.arguments = ("exclude_layers=['stem', 'predictions']",)
+    assert parse_arguments(config) == {"exclude_layers": ["stem", "predictions"]}
 
 
 @pytest.mark.parametrize(
@@ -214,7 +276,8 @@ def test_every_key_says_what_it_does():
 )
 def test_names_read_from_source_are_those_of_the_imported_registry(registry):
     table = getattr(importlib.import_module(f"keras_resnet.{registry.module}"), registry.table)
-    assert registry.names() == (*registry.also, *table)
+    of_keras = keras_optimizers() if isinstance(registry, OptimizerNames) else ()
+    assert registry.names() == (*registry.also, *table, *of_keras)
 
 
 def test_a_registry_that_is_not_there_says_so():
@@ -252,13 +315,18 @@ LATER = {
     "fused_step": "never",
     "data.exclude": "",
     "model.classifier_initializer": "normal",
+    "model.kernel_initializer": None,
     "model.padding": None,
+    "model.antialias": None,
     "data.resize": "round",
     "data.sampler": "shuffle",
     "data.test_split": "",
+    "evaluation.image_size": 0,
     "model.unfreeze_epoch": 0,
     "model.weights_match": "names",
     "model.weights_rename": (),
+    "optimizer.arguments": (),
+    "evaluation.tta": "none",
     "schedule.patience": 10,
     "early_stopping.patience": 0,
     "checkpoint.model": "newest",
@@ -451,7 +519,7 @@ def test_config_lists_every_key(capsys):
         assert f"  {name} = {key.default!r}" in printed
         assert key.help in " ".join(printed.split())
     assert "\n* " not in printed
-    assert "(one of sgd, lars, adamw, lamb)" in printed
+    assert "(one of sgd, lars, adamw, lamb, Ad" in printed
     assert max(map(len, printed.splitlines())) <= 100
 
 

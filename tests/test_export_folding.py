@@ -21,6 +21,9 @@ FAMILIES = {
     "WideResNet50_2": 0,
     "SEResNet50": 0,
     "ResNetRS200": 0,
+    "ResNetBlur18": 0,
+    "ResNetBlur50": 0,
+    "ResNetAA50": 0,
     "CifarResNet20": 0,
     "CifarResNet110V2": 5,
     "CifarResNet164V2": 5,
@@ -43,6 +46,21 @@ def test_every_family_keeps_its_logits(name):
     )
     assert _norms(folded) == FAMILIES[name]
     assert (folded.preprocessing, folded.name) == (model.preprocessing, model.name)
+
+
+@pytest.mark.parametrize("antialias", ["blur", "average"])
+def test_a_filter_between_a_convolution_and_its_normalization_changes_nothing(antialias):
+    """Means of weights with the sum 1 commute with a factor and a shift of each channel."""
+    # At 38 pixels windows reach over every border.
+    size = {"input_shape": (38, 38, 3), "classifier_activation": None}
+    model = randomize(small("ResNetRS200", antialias=antialias, **size))
+    folded = fold_batch_normalization(model)
+    order = [layer.name for layer in model.layers]
+    assert order.index("stem_aa") == order.index("stem_conv4") + 1 == order.index("stem_norm4") - 1
+    expected = run(model, images(model), training=False)
+    found = run(folded, images(model), training=False)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    assert _norms(folded) == 0
 
 
 @pytest.mark.parametrize("space", [(20,), (10, 9, 8)], ids=["1-D", "3-D"])

@@ -19,6 +19,7 @@ from keras_resnet.commands import main
 from keras_resnet.errors import UserError
 from keras_resnet.export import export_saved_model, sample_images, warmup
 from keras_resnet.export.formats import FORMATS
+from keras_resnet.export.runtime import Runtime
 from keras_resnet.export.verify import verify_saved_model
 
 INVALID_ARGUMENT = 3
@@ -61,6 +62,16 @@ def _expected(model, files):
 
 def _outputs(signature):
     return {key: (info["dtype"], info["shape"]) for key, info in signature["outputs"].items()}
+
+
+def test_servers_from_tensorflow_2_15_on_run_it(exported):
+    """tests/test_export_runtime.py runs it in the loader of that version."""
+    assert exported.runtime == Runtime((2, 15), ())
+    assert b"DecodeWebP" not in (exported.path / "saved_model.pb").read_bytes()
+    noted = json.loads((exported.path / "assets.extra" / "keras_resnet.json").read_text())
+    assert noted["minimum_tensorflow"] == "2.15"
+    assert noted["image_formats"] == ["JPEG", "PNG", "GIF", "BMP"]
+    assert "tensorflow/serving:2.19.1 " in (exported.serving_config / "docker.sh").read_text()
 
 
 def test_signatures_have_the_documented_names_types_and_shapes(exported, flagging):
@@ -333,9 +344,10 @@ def test_a_difference_beyond_tolerance_leaves_nothing(model, tmp_path, monkeypat
         seen.extend(item.name for item in folder.iterdir())
         return {}, np.zeros([len(images), len(CLASSES)])
 
-    monkeypatch.setattr(
-        saved_model, "write_saved_model", lambda folder, *_: (folder / "saved_model.pb").touch()
-    )
+    def touch(folder, *_, **__):
+        (folder / "saved_model.pb").touch()
+
+    monkeypatch.setattr(saved_model, "write_saved_model", touch)
     monkeypatch.setattr(saved_model, "verify_saved_model", wrong_answers)
     with pytest.raises(UserError, match="what TensorFlow's C\\+\\+ loader runs differs"):
         export_saved_model(model, tmp_path / "out")

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from jax_runs import read_state, write_state
 from run_helpers import TINY
+from run_helpers import start as start_here
 from test_training_equality import VARIANTS as TWO_VARIANTS
 from test_training_equality import assert_same, free_ports
 from test_training_fused_step import fused_config, of_any_seed
@@ -47,6 +48,11 @@ VARIANTS = {
         "loss": {"class_weights": tuple(1.0 + 0.1 * number for number in range(10))},
         "schedule": {"name": "plateau"},
         "model": {"rematerialize": True, "synchronized_norm": False},
+    },
+    "nadam": {
+        "optimizer": {"name": "Nadam", "learning_rate": 1e-3, "arguments": ("beta_2=0.99",)},
+        "accumulate_steps": 2,
+        "evaluation": {"tta": "flip_probabilities"},
     },
 }
 
@@ -89,6 +95,21 @@ def test_it_trains_what_tensorflow_trains(variant, tmp_path):
     assert len(results) == len(counts)
     for found in results:
         assert_same(found, expected)
+
+
+@pytest.mark.ci
+def test_optimizers_of_keras_are_those_of_keras():
+    done = subprocess.run(
+        [sys.executable, TESTS / "jax_optimizers.py"],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = dict(results_in(done.stdout))
+    assert {"Adafactor", "Lion", "Nadam", "RMSprop"} < set(found)
+    assert max(found.values()) < 1e-6, found
 
 
 @pytest.mark.ci
@@ -206,19 +227,21 @@ def weights_of(workdir):
 
 @pytest.mark.ci
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
-def test_killed_at_random_moments_it_ends_the_same(kills, tmp_path):
-    process = start(tmp_path / "whole", checkpoint__every_epochs=1)
+@pytest.mark.parametrize("size", [8, "8@0.3,12@0.6,16"])
+def test_killed_at_random_moments_it_ends_the_same(size, kills, tmp_path):
+    changes = {"checkpoint__every_epochs": 1, "data__image_size": size}
+    process = start(tmp_path / "whole", **changes)
     begun = time.monotonic()
     output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
     seconds = time.monotonic() - begun
     random = np.random.default_rng(kills)
     for _ in range(kills):
-        process = start(tmp_path / "killed", checkpoint__every_epochs=1)
+        process = start(tmp_path / "killed", **changes)
         time.sleep(random.uniform(0.4, 1.0) * seconds)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    output, _ = start(tmp_path / "killed", checkpoint__every_epochs=1).communicate(timeout=600)
+    output, _ = start(tmp_path / "killed", **changes).communicate(timeout=600)
     assert "Done" in output, output
     for ours, theirs in zip(
         weights_of(tmp_path / "killed"), weights_of(tmp_path / "whole"), strict=True
@@ -270,6 +293,35 @@ def test_what_cannot_be_is_one_line(changes, said, tmp_path):
 
 
 @pytest.mark.ci
+@pytest.mark.parametrize(
+    ("hosts", "said"),
+    [
+        ("localhost", "this machine has a TPU (1 chip of v6e), but JAX has started on the proc"),
+        # One of two hosts of a slice trains with the other, never alone.
+        ("resnet-train-0-0.resnet,resnet-train-0-1.resnet", "JAX finds no TPU here, only cpu"),
+    ],
+)
+def test_a_tpu_is_not_passed_over(hosts, said, tmp_path, monkeypatch):
+    chip = tmp_path / "root/sys/bus/pci/devices/0000:00:05.0"
+    chip.mkdir(parents=True)
+    (chip / "vendor").write_text("0x1ae0\n")
+    (chip / "device").write_text("0x006f\n")
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    monkeypatch.setenv("TPU_WORKER_HOSTNAMES", hosts)
+    process = start_here(
+        tmp_path / "run",
+        f"from pathlib import Path\nfrom keras_resnet import tpu_chips\n"
+        f"tpu_chips._ROOT = Path({str(tmp_path / 'root')!r})",
+        engine="jax",
+        strategy="auto",
+    )
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1, output
+    assert said in output
+    assert not any((tmp_path / "run").glob("*"))
+
+
+@pytest.mark.ci
 def test_processes_with_different_configs_do_not_begin(tmp_path):
     address = f"127.0.0.1:{free_ports(1)[0]}"
     options = {"distributed__coordinator": address, "distributed__num_processes": 2}
@@ -302,7 +354,7 @@ def test_a_lost_process_ends_the_others_in_a_line(killed, tmp_path):
     processes[killed].kill()
     output, _ = processes[1 - killed].communicate(timeout=60)
     processes[killed].communicate()
-    assert processes[1 - killed].returncode == 1, output
+    assert processes[1 - killed].returncode == 75, output
     assert "is lost" in output
     assert "start the same command in every process again" in output
     assert "Check failure stack trace" not in output

@@ -147,6 +147,28 @@ def test_keras_calls_what_our_optimizers_override(kind, name, variable, monkeypa
     assert len(passed) >= 2
 
 
+def test_what_muon_trains_by_adam(variable):
+    """`_should_use_adamw`: all but matrices."""
+    optimizer = keras.optimizers.Muon(exclude_layers=["head"])
+    matrix = keras.Variable(np.ones((2, 2), "float32"), name="kernel")
+    head = keras.Variable(np.ones((2, 2), "float32"), name="head")
+    by_adam = [keras_internals.trains_by_adam(optimizer, v) for v in (variable, matrix, head)]
+    assert by_adam == [True, False, True]
+
+
+def test_product_of_nadam_has_a_name_and_one_place(variable):
+    """`_u_product` and `_untrack_variable`."""
+    plain, ours = keras.optimizers.Nadam(0.1), keras.optimizers.Nadam(0.1)
+    for optimizer in (plain, ours):
+        optimizer.build([variable])
+    keras_internals.share_product_of_nadam(ours)
+    assert len(plain.variables) == len(ours.variables)
+    named = [v for v in ours.variables if v.path.endswith("/u_product")]
+    assert len(named) == 1
+    ours.apply([tf.ones(2)], [variable])
+    np.testing.assert_allclose(named[0], 0.9 * (1 - 0.5 * 0.96), rtol=1e-6)
+
+
 def test_nothing_else_overrides_a_private_method_of_an_optimizer():
     private = [name for name in vars(optimizers.DecayMixin) if re.match("_[a-z]", name)]
     of_keras = [name for name in private if hasattr(keras.optimizers.Optimizer, name)]
@@ -156,7 +178,7 @@ def test_nothing_else_overrides_a_private_method_of_an_optimizer():
 KERAS_NAMES = re.compile(
     r"\._(run_through_graph|nodes_by_depth|inbound_nodes|flatten_layers|standardize_inputs"
     r"|inputs|outputs|inputs_struct|outputs_struct|var_key|use_weight_decay|get_variable_index"
-    r"|momentums|velocities|keras_history)\b|keras\.src"
+    r"|momentums|velocities|keras_history|should_use_adamw|u_product|untrack_variable)\b|keras\.src"
 )
 
 

@@ -1,6 +1,7 @@
 """Models: names, signature, ranks, dilation, plain twins, bad input."""
 
 import inspect
+import math
 
 import keras
 import numpy as np
@@ -240,6 +241,25 @@ def test_classifiers_start_by_fan_in(name, features):
     assert not np.any(np.asarray(zeros))
     with pytest.raises(ValueError, match=r"received 'fanin'; did you mean 'fan_in'\?"):
         small(name, classifier_initializer="fanin")
+
+
+def test_convolutions_start_as_he_et_al_or_as_pytorch():
+    """Deviations by the formulas of the two; the numbers of each convolution are its own."""
+    he = small("CifarResNet20")
+    pytorch = small("CifarResNet20", kernel_initializer="fan_in")
+    given = small("CifarResNet20", kernel_initializer=keras.initializers.RandomNormal(stddev=0.1))
+    for name in ("stage1_block1_conv1", "stage3_block1_conv1"):
+        kernel = np.asarray(he.get_layer(name).kernel)
+        *taps, inputs, outputs = kernel.shape
+        assert kernel.std() == pytest.approx((2 / math.prod(taps) / outputs) ** 0.5, rel=0.05)
+        bound = (math.prod(taps) * inputs) ** -0.5
+        kernel = np.abs(pytorch.get_layer(name).kernel)
+        assert 0.99 * bound <= kernel.max() <= bound
+        assert np.std(given.get_layer(name).kernel) == pytest.approx(0.1, rel=0.05)
+    first, second = (given.get_layer(f"stage1_block1_conv{n}").kernel for n in (1, 2))
+    assert not np.any(np.asarray(first) == np.asarray(second))
+    with pytest.raises(ValueError, match=r"`kernel_initializer` .* received 'fanin'; did you mean"):
+        small("CifarResNet20", kernel_initializer="fanin")
 
 
 def test_seed_fixes_the_weights():

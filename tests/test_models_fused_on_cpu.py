@@ -49,6 +49,7 @@ NETWORKS = {
     "rematerialized": ("ResNet50", {"rematerialize": True, "drop_path_rate": 0.2}, 3, 3),
     "few channels": ("ResNet50", {"widths": (4, 8)}, 3, 4),
     "many channels": ("ResNet50", {"widths": (16, 136)}, 2, 5),
+    "blurred": ("ResNetBlur50", {}, 3, 3),
     "sound": ("ResNet50", {"input_shape": (64, 2)}, 3, 0),
     "video": ("ResNet50", {"input_shape": (32, 32, 32, 1)}, 3, 0),
     "zeros as channels": ("CifarResNet20", {"block": "bottleneck"}, 1, 5),

@@ -131,6 +131,8 @@ NETWORKS = {
     "no shortcut": ("ResNet50", {"residual": False}, 4),
     "other activation": ("ResNet50", {"activation": "silu"}, 3),
     "rematerialized": ("ResNet50", {"rematerialize": True, "drop_path_rate": 0.2}, 4),
+    "blurred": ("ResNetBlur50", {}, 3),
+    "averaged": ("ResNet50", {"antialias": "average"}, 3),
     "sound": ("ResNet50", {"input_shape": (64, 2)}, 4),
     "video": ("ResNet50", {"input_shape": (32, 32, 32, 1)}, 4),
     "epsilon, momentum": ("ResNet50", {"norm": {"epsilon": 1e-3, "momentum": 0.5}}, 4),

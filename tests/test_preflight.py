@@ -6,9 +6,10 @@ import sys
 import pytest
 
 from keras_resnet.commands import main
-from keras_resnet.preflight import compiler, hlo, search, tune
+from keras_resnet.preflight import collectives, compiler, hlo, search, tune
 from keras_resnet.preflight import report as reports
 from keras_resnet.preflight.compiler import Compiled
+from keras_resnet.preflight.describe import describe
 from keras_resnet.preflight.lowering import Lowered, lower_train_step
 from keras_resnet.preflight.plot import draw
 from keras_resnet.preflight.report import Report
@@ -167,7 +168,7 @@ ENTRY %main (g: f32[1000000], h: f32[8]) -> f32[1000000] {
 
 
 def test_a_sum_in_fusions_that_compute_is_hidden_for_as_long_as_they_take():
-    (found,) = hlo.all_reduces(ASYNCHRONOUS)
+    (found,) = collectives.all_reduces(ASYNCHRONOUS)
     assert (found.size, found.hidden_cycles) == (4_000_000, 30_000)
     compiled = Compiled("", False, 8 * GIB, 0, flops=3e12, bytes_accessed=4e10, text=ASYNCHRONOUS)
     figures = Report(parse_topology("v5e:4x4"), lowered(), compiled, engine="jax").figures()
@@ -176,7 +177,7 @@ def test_a_sum_in_fusions_that_compute_is_hidden_for_as_long_as_they_take():
 
 
 def test_sums_over_chips_and_what_hides_them():
-    found = [(one.size, one.hidden_cycles) for one in hlo.all_reduces(SLICE)]
+    found = [(one.size, one.hidden_cycles) for one in collectives.all_reduces(SLICE)]
     assert found == [(4000, 740), (400, 42), (1016, 0)]
     topology = parse_topology("v5e:4x4")
     compiled = Compiled("", False, 8 * GIB, 0, flops=3e12, bytes_accessed=4e10, text=SLICE)
@@ -186,7 +187,7 @@ def test_sums_over_chips_and_what_hides_them():
     assert figures["all_reduce_hidden_bytes"] == 4400
     waits = 2 * 15 / 16 * 1016 / 1e11
     assert figures["all_reduce_seconds_by_formula"] == pytest.approx(waits)
-    assert "in 3 sums, 81% of it behind computation" in reports.describe(report)
+    assert "in 3 sums, 81% of it behind computation" in describe(report)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +231,7 @@ def test_figures_are_the_arithmetic_of_the_program():
         **{"convolution": 1000, "reduction": 300, "pooling": 200, "copy": 50, "elementwise": 35}
     }
     assert sum(figures["cycles_by_stage"].values()) == 1585
-    text = reports.describe(Report(topology, lowered(), compiled), measured_input=1000.0)
+    text = describe(Report(topology, lowered(), compiled), measured_input=1000.0)
     for word in ("fits", "estimate", "by formula", "stage1_block1_conv1", "one was measured"):
         assert word in text
     json.dumps(figures)
@@ -299,10 +300,11 @@ def test_errors_of_the_compiler():
     assert fields["hbm_limit_bytes"] == 15.75 * GIB
     report = Report(parse_topology("v5e:2x2"), lowered(), Compiled(**fields))
     assert report.exit_code == reports.DOES_NOT_FIT
-    assert "22.50 GiB of 15.75 GiB per replica: does NOT fit" in reports.describe(report)
-    # A step that only lacks memory counts as one that compiles, in text and in JSON.
-    assert "compiles     yes, but it needs too much memory" in reports.describe(report)
-    assert (report.figures()["compiles"], report.figures()["fits"]) == (True, False)
+    assert "22.50 GiB of 15.75 GiB per replica: does NOT fit" in describe(report)
+    # The compiler has made no program, and memory is the reason.
+    assert "compiles     no: it needs too much memory" in describe(report)
+    figures = report.figures()
+    assert (figures["compiles"], figures["fits"], figures["reason"]) == (False, False, "memory")
     early = compiler.read_error(
         "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total memory "
         "required for HLO temporaries (15.87G) exceeds available HBM (15.75G). HLO module: a."
@@ -313,8 +315,10 @@ def test_errors_of_the_compiler():
     assert fields == {"error": "INTERNAL: Mosaic failed", "out_of_memory": False}
     report = Report(parse_topology("v5e:2x2"), lowered(), Compiled(**fields))
     assert report.exit_code == reports.DOES_NOT_COMPILE
-    assert "compiles     no: INTERNAL: Mosaic failed" in reports.describe(report)
-    assert report.figures()["estimated_cycles"] is None
+    assert "compiles     no: INTERNAL: Mosaic failed" in describe(report)
+    figures = report.figures()
+    assert figures["estimated_cycles"] is None
+    assert (figures["compiles"], figures["reason"]) == (False, "compiler")
 
 
 @pytest.mark.parametrize("most", [200, 8, 0, 511])
@@ -353,11 +357,18 @@ def test_tuning_tries_other_batches_with_the_best_flags():
     assert "no such flag" in tune.describe(trials[2])
 
 
-def test_picture(tmp_path):
+def test_picture(tmp_path, monkeypatch):
+    from matplotlib.axes import Axes
     from PIL import Image
 
+    titles = []
+    set_all = Axes.set
+    monkeypatch.setattr(
+        Axes, "set", lambda axes, **said: titles.append(said["title"]) or set_all(axes, **said)
+    )
     path = tmp_path / "cycles.png"
     draw(Report(parse_topology("v5e:2x2"), lowered(), Compiled(text=PROGRAM)), path, "ResNet")
+    assert titles == ["ResNet: estimate of the compiler, not measured"]
     image = Image.open(path)
     assert image.size[0] == 1080
     # Convolutions have two thirds of the cycles: theirs is the color most seen after the white.

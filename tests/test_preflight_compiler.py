@@ -2,10 +2,15 @@
 
 import importlib.util
 import json
+import subprocess
+import sys
 
 import pytest
 
 from keras_resnet.commands import main
+from keras_resnet.preflight.compiler import process_variables
+from keras_resnet.preflight.published import PROGRAMS
+from keras_resnet.preflight.topologies import parse_topology
 
 if not all(importlib.util.find_spec(name) for name in ("jax", "libtpu")):
     pytest.skip(
@@ -20,15 +25,16 @@ TINY = [
 
 
 @pytest.mark.parametrize(
-    ("engine", "topology", "hertz"),
+    ("engine", "topology", "hertz", "gibibytes"),
     [
-        ("tensorflow", "v5e:2x2", 1.5e9),
-        ("tensorflow", "v4:2x2x1", 1.05e9),
-        ("jax", "v5e:2x2", 1.5e9),
-        ("jax", "tpu7x:2x2x1", 2.2e9),
+        ("tensorflow", "v5e:2x2", 1.5e9, 15.75),
+        ("tensorflow", "v4:2x2x1", 1.05e9, 30.75),
+        ("jax", "v5e:2x2", 1.5e9, 15.75),
+        ("jax", "v4:2x2x1", 1.05e9, 30.75),
+        ("jax", "tpu7x:2x2x1", 2.2e9, 94.74),
     ],
 )
-def test_small_network(engine, topology, hertz, tmp_path, capfd):
+def test_small_network(engine, topology, hertz, gibibytes, tmp_path, capfd):
     path = tmp_path / "figures.json"
     options = [f"--config.engine={engine}", f"--topology={topology}", f"--json={path}"]
     replicas = 8 if topology.startswith("tpu7x") else 4
@@ -39,6 +45,18 @@ def test_small_network(engine, topology, hertz, tmp_path, capfd):
     assert figures["compiles"] is figures["fits"] is True
     assert figures["batch_per_replica"] == 8
     assert figures["step_seconds"] == pytest.approx(figures["estimated_cycles"] / hertz)
+    # v4 by whole chips: one of its cores by itself has half of the memory.
+    assert figures["hbm_limit_bytes"] == pytest.approx(gibibytes * 2**30, rel=1e-3)
+    assert figures["hbm_limit_from"] == "compiler"
+    assert figures["compile_seconds"] > 0
+    assert sum(figures["memory"].values()) == figures["hbm_needed_bytes"]
+    assert figures["memory"]["parameters"] == 4 * figures["parameters"]
+    # A momentum for each parameter, and what counts the steps and holds the rate.
+    assert 0 <= figures["memory"]["optimizer"] - 4 * figures["parameters"] <= 16
+    assert figures["memory"]["activations_and_temporaries"] > 0
+    # A program that small is bound by neither, and not corrected.
+    assert figures["roofline"]["step_over_bytes"] > 10
+    assert figures["corrected_seconds"] is None
     # The stem 3x3x3x16, a block of two 3x3x16x16, the classifier 16x10 with bias, three norms.
     convolutions = 3 * 3 * 3 * 16 + 2 * 3 * 3 * 16 * 16
     assert figures["parameters"] == convolutions + 16 * 10 + 10 + 3 * 2 * 16
@@ -74,6 +92,50 @@ def test_imagenet_configs_compile_with_one_block_a_stage(config, tmp_path):
     assert main(["preflight", f"--config={config}", *small, *options]) == 0
 
 
+@pytest.mark.ci  # seconds each
+@pytest.mark.parametrize(
+    ("topology", "gibibytes", "cores"),
+    [
+        ("v2:2x2", 7.48, 2),
+        ("v3:2x2", 15.48, 2),
+        ("v4:2x2x1", 30.75, 1),
+        ("v5e:2x2", 15.75, 1),
+        ("v5p:2x2x1", 95.73, 1),
+        ("v6e:2x2", 31.24, 1),
+        ("tpu7x:2x2x1", 94.74, 2),
+    ],
+)
+def test_devices_and_their_memory(topology, gibibytes, cores):
+    """A device is a replica; the compiler says how much of its memory a program may use."""
+    chip = parse_topology(topology).chip
+    code = (
+        "from keras_resnet.preflight.compiler import devices_of, hbm_limit;"
+        f"found = devices_of({topology!r});"
+        "print(len(found), hbm_limit(found[0])['hbm_limit_bytes'])"
+    )
+    variables = process_variables(chip, chip.smallest, "")
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True
+    )
+    devices, limit = map(int, done.stdout.split())
+    assert devices == 4 * cores == parse_topology(topology).replicas
+    assert limit / 2**30 == pytest.approx(gibibytes, abs=0.01)
+
+
+@pytest.mark.slow  # minutes
+def test_the_table_of_published_speeds_has_what_the_compiler_says(tmp_path):
+    path = tmp_path / "figures.json"
+    options = ["--config.engine=jax", "--config.fused_step=never", "--config.libtpu_init_args="]
+    options += ["--topology=v4:2x2x1", "--config.batch_size=512", f"--json={path}"]
+    assert main(["preflight", "--config=resnet50_imagenet_tpu", *options]) == 0
+    figures, program = json.loads(path.read_text()), PROGRAMS["v4", 128]
+    assert figures["estimated_cycles"] == pytest.approx(program.cycles, rel=0.01)
+    assert figures["roofline"]["hbm_bytes"] == pytest.approx(program.hbm_bytes, rel=0.01)
+    assert figures["flops"] == pytest.approx(program.flops, rel=0.01)
+    assert figures["calibrated"] is True
+    assert figures["images_per_second"] / 4 == pytest.approx(3400, rel=0.05)
+
+
 @pytest.mark.slow  # minutes each
 @pytest.mark.parametrize(
     ("batch", "code"),
@@ -87,7 +149,9 @@ def test_resnet50_on_a_chip_of_v5e(batch, code, tmp_path):
     options = [f"--config.batch_size={batch}", "--topology=v5e:1x1", f"--json={path}", *flags]
     assert main(["preflight", "--config=resnet50_imagenet_tpu", *options]) == code
     figures = json.loads(path.read_text())
-    assert figures["compiles"] is True
+    assert (figures["compiles"], figures["reason"]) == (
+        (True, "") if code == 0 else (False, "memory")
+    )
     # The compiler's own verdict, from its error message.
     assert ("hbm" in figures["error"].lower()) == (code == 3)
     if batch == 128:

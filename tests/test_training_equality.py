@@ -30,6 +30,12 @@ VARIANTS = {
         "data": {"augment": {"mixup": 0.2, "flip": True}},
         "loss": {"label_smoothing": 0.1},
     },
+    "sizes": {
+        "accumulate_steps": 2,
+        "ema": {"decay": 0.9},
+        "data": {"image_size": "8@0.35,12@0.7,16", "augment": {"cutmix": 1.0}},
+        "evaluation": {"image_size": 12},
+    },
 }
 
 
@@ -55,6 +61,7 @@ def assert_same(ours, theirs):
         pytest.param("sgd", 4, marks=pytest.mark.slow),
         pytest.param("everything", 2, marks=pytest.mark.ci),
         pytest.param("sgd", 2, marks=pytest.mark.ci),
+        pytest.param("sizes", 2, marks=pytest.mark.ci),
         pytest.param("everything", 4, marks=pytest.mark.slow),
     ],
 )

@@ -71,6 +71,19 @@ def test_it_trains_what_the_plain_step_trains(variant, replicas):
 
 
 @pytest.mark.ci
+def test_it_trains_what_the_plain_step_trains_where_filters_stride():
+    def check(seed):
+        def config(choice):
+            groups = fused_config("sgd", choice, seed)
+            return tiny_config(**{**groups, "model": {**groups["model"], "antialias": "blur"}})
+
+        found, expected = (run(config(c), make_strategy("cpu")) for c in ("always", "never"))
+        assert_same(found, expected)
+
+    of_any_seed(check)
+
+
+@pytest.mark.ci
 def test_auto_is_the_plain_step_on_this_cpu_in_float32():
     config = tiny_config(**fused_config("sgd", "auto"))
     assert run(config, make_strategy("cpu"))["losses"] == plain("sgd")["losses"]

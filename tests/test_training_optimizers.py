@@ -1,14 +1,21 @@
 """Optimizers against the papers' formulas in NumPy, on one and on two replicas."""
 
+import inspect
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import mirrored_strategy
+from training_runs import built_engine, first_state, tiny_config
 
+from keras_resnet import input_pipeline
 from keras_resnet.config import default_config
+from keras_resnet.config.keras_optimizers import KEYS_OF_OURS, keras_optimizers
+from keras_resnet.errors import UsageError
 from keras_resnet.layers import BatchNormalization
-from keras_resnet.training import optimizers
+from keras_resnet.training import checkpoint_file, optimizers, state
+from keras_resnet.training.tensorflow.strategy import make_strategy
 
 STEPS = 3
 
@@ -29,8 +36,8 @@ def settings(name, **options):
     return config
 
 
-def run(config, rate=0.1, replicas=1, prepare=lambda model: None):
-    """Applies three gradients; returns (initial weights, gradients, trained weights, model).
+def run(config, rate=0.1, replicas=1, prepare=lambda model: None, steps=STEPS):
+    """Applies some gradients; returns (initial weights, gradients, trained weights, model).
 
     On several replicas each has its own share of the gradients.
     """
@@ -45,7 +52,7 @@ def run(config, rate=0.1, replicas=1, prepare=lambda model: None):
     random = np.random.default_rng(1)
     shares = [
         [random.normal(size=(replicas, *v.shape)).astype("float32") for v in variables]
-        for _ in range(STEPS)
+        for _ in range(steps)
     ]
 
     @tf.function
@@ -182,6 +189,140 @@ def test_layer_decay_and_frozen_stages(name):
     assert_follows(name, config, rates, replicas=2, prepare=freeze)
 
 
+def schedule_free(w, g, state, decay, rate, t):
+    # Defazio et al. 2024, algorithm 1, with Keras' decay of y and weights 1 / t.
+    z, x = state.get("z", w), state.get("x", w)
+    y = w * (1 - rate * (decay or 0.0))
+    x = x + (y - w) / 0.9
+    v = state["v"] = 0.999 * state.get("v", 0.0) + 0.001 * g * g
+    z = state["z"] = z - rate * g / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+    x = state["x"] = (1 - 1 / t) * x + z / t
+    return 0.1 * z + 0.9 * x
+
+
+OF_KERAS = {
+    **dict.fromkeys(optimizers.KERAS_OPTIMIZERS, ()),
+    "Adam": ("amsgrad=true",),
+    "Muon": ("exclude_layers=stage", "ns_steps=3", "rms_rate=none"),
+    "RMSprop": ("rho=0.8", "momentum=0.5", "centered=True"),
+}
+THEIRS = {
+    "Adam": {"amsgrad": True},
+    "Muon": {
+        "exclude_layers": ["stage"],
+        "ns_steps": 3,
+        "rms_rate": None,
+        "adam_weight_decay": 0.05,
+    },
+    "RMSprop": {"rho": 0.8, "momentum": 0.5, "centered": True},
+}
+
+
+def plain_keras(name, initial, gradients):
+    """The weights after Keras' own optimizer, with the decay of kernels alone."""
+    model = network()
+    variables = model.trainable_variables
+    for variable, value in zip(variables, initial, strict=True):
+        variable.assign(value)
+    kind = getattr(keras.optimizers, name)
+    optimizer = kind(learning_rate=0.1, weight_decay=0.05, **THEIRS.get(name, {}))
+    optimizer.exclude_from_weight_decay([v for v in variables if v.name != "kernel"])
+    optimizer.build(variables)
+    for step in gradients:
+        optimizer.apply([tf.constant(g, tf.float32) for g in step], variables)
+    return [variable.numpy() for variable in variables]
+
+
+def test_every_optimizer_of_keras_is_there():
+    """Those with a learning rate, but for what differs from ours in its case alone."""
+    found = {
+        name
+        for name, kind in vars(keras.optimizers).items()
+        if isinstance(kind, type)
+        and issubclass(kind, keras.optimizers.Optimizer)
+        and kind is not keras.optimizers.Optimizer
+        and "learning_rate" in inspect.signature(kind).parameters
+    }
+    assert set(optimizers.KERAS_OPTIMIZERS) == found - {"SGD", "AdamW", "Lamb"}
+    assert {"Adafactor", "Adam", "Lion", "Nadam", "RMSprop"} < found
+
+
+def test_keys_of_ours_are_those_of_our_optimizers():
+    assert set(KEYS_OF_OURS) == {key for _, keys in optimizers.OPTIMIZERS.values() for key in keys}
+
+
+def test_arguments_as_the_signatures_have_them():
+    """What is read from Keras' source against Keras itself."""
+    for name, arguments in keras_optimizers().items():
+        parameters = inspect.signature(getattr(keras.optimizers, name)).parameters
+        base = inspect.signature(keras.optimizers.Lion).parameters
+        own = {key for key in parameters if key not in base or key in ("beta_1", "beta_2")}
+        assert set(arguments) == own, name
+        assert all(row.default == parameters[key].default for key, row in arguments.items())
+
+
+@pytest.mark.parametrize("name", OF_KERAS)
+@pytest.mark.parametrize("replicas", [1, pytest.param(2, marks=pytest.mark.ci)])
+def test_optimizers_of_keras_are_those_of_keras(name, replicas):
+    config = settings(name, arguments=OF_KERAS[name])
+    initial, gradients, weights, _ = run(config, replicas=replicas, steps=5)
+    if name == "ScheduleFreeAdamW":  # Keras' own is this on JAX: test_jax_engine
+        decayed = [w.ndim > 1 for w in initial]
+        wanted = expected(schedule_free, initial, gradients, decayed, [0.1] * len(initial))
+    else:
+        wanted = plain_keras(name, initial, gradients)
+    rtol = 1e-5 if name == "ScheduleFreeAdamW" else 1e-6
+    for ours, theirs in zip(weights, wanted, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=rtol, atol=1e-6)
+
+
+def test_rates_and_decay_of_layers_in_an_optimizer_of_keras():
+    """Lion moves each number by its rate, whatever the gradient is."""
+    config = settings("Lion", layer_decay=0.5, arguments=("beta_1=0.95",))
+    initial, _, weights, model = run(config, rate=0.125, steps=1)
+    depths = {"predictions": 0, "stage2": 1, "stage1": 2, "stem": 3}
+    for before, after, variable in zip(initial, weights, model.trainable_variables, strict=True):
+        rate = 0.125 * 0.5 ** depths[variable.path.split("/")[-2].split("_")[0]]
+        decayed = before * (1 - rate * 0.05) if variable.name == "kernel" else before
+        np.testing.assert_allclose(np.abs(after - decayed), rate, rtol=1e-5)
+
+
+def test_what_keras_refuses_is_one_line():
+    with pytest.raises(UsageError, match=r"arguments=\('beta_1=-0.5',\): Lion refuses them: Arg"):
+        optimizers.make_optimizer(settings("Lion", arguments=("beta_1=-0.5",)), 0.1, network())
+
+
+@pytest.mark.parametrize("name", OF_KERAS)
+def test_a_checkpoint_holds_all_that_an_optimizer_of_keras_knows(name, tmp_path):
+    """Two updates, a file, a new model and optimizer, two more: the bits of four in a row."""
+
+    def made():
+        keras.utils.set_random_seed(0)
+        x = inputs = keras.Input((2, 2, 3))
+        x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(3, 1, name="stem_conv")(x))
+        model = keras.Model(inputs, keras.layers.Dense(4, name="predictions")(x))
+        return model, optimizers.make_optimizer(config, 0.1, model)
+
+    def update(model, optimizer, steps):
+        variables = model.trainable_variables
+        for step in steps:
+            optimizer.apply([tf.sin(step + v.value) for v in variables], variables)
+
+    config = settings(name, arguments=OF_KERAS[name], clip_norm=1.0, layer_decay=0.5)
+    straight, first, second = made(), made(), made()
+    update(*straight, (0.1, 0.2, 0.3, 0.4))
+    update(*first, (0.1, 0.2))
+    arrays = state.arrays_of(state.named_variables(*first))
+    checkpoint_file.write(tmp_path / "one", arrays, {})
+    state.load(state.named_variables(*second), checkpoint_file.read(tmp_path / "one")[1])
+    update(*second, (0.3, 0.4))
+    wanted = state.arrays_of(state.named_variables(*straight))
+    found = state.arrays_of(state.named_variables(*second))
+    assert [*wanted] == [*found]
+    assert all(found[key].tobytes() == wanted[key].tobytes() for key in wanted)
+    assert all(wanted[key].tobytes() != arrays[key].tobytes() for key in ("optimizer/iteration",))
+
+
 def test_frozen_layers_have_no_slots():
     model = network()
     for layer in model.layers[:-1]:
@@ -208,7 +349,14 @@ def test_every_stage_of_a_network_has_its_rate():
             assert factor == pytest.approx(0.1 ** depth[layer.split("_")[0]]), layer
 
 
-@pytest.mark.parametrize("kind", [kind for kind, _ in optimizers.OPTIMIZERS.values()])
+def kinds():
+    return [
+        *(kind for kind, _ in optimizers.OPTIMIZERS.values()),
+        *optimizers.KERAS_OPTIMIZERS.values(),
+    ]
+
+
+@pytest.mark.parametrize("kind", kinds())
 def test_optimizers_serialize(kind):
     optimizer = kind(0.3, weight_decay=0.01, global_clipnorm=2.0)
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(optimizer))
@@ -236,7 +384,7 @@ def hooks(monkeypatch):
     return calls
 
 
-@pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
+@pytest.mark.parametrize("name", [*optimizers.OPTIMIZERS, *optimizers.KERAS_OPTIMIZERS])
 def test_keras_calls_each_hook_once_an_update(name, hooks):
     """They are private names of Keras: an override that it no longer calls would change nothing."""
     config = settings(name, clip_norm=1.0)
@@ -258,3 +406,26 @@ def test_decay_is_applied_once_and_clipping_goes_by_the_norm_of_all():
     for variable in variables:
         decay = 0.25 * 2.0 if variable.name == "kernel" else 0.0
         np.testing.assert_allclose(variable, 2.0 - decay - 3.0 / np.sqrt(size), rtol=1e-6)
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize(
+    ("name", "arguments"), [("Muon", ("exclude_layers=stem",)), ("ScheduleFreeAdamW", ())]
+)
+def test_a_run_goes_on_with_the_same_bits(name, arguments):
+    """Ten steps, the state handed to a new engine, ten more, in parts; against twenty in a row."""
+    options = {"name": name, "arguments": arguments, "learning_rate": 1e-3, "clip_norm": 1.0}
+    config = tiny_config(
+        optimizer={**options, "layer_decay": 0.8},
+        accumulate_steps=2,
+        deterministic=True,
+        ema={"decay": 0.9},
+    )
+    source = input_pipeline.open_source("tfds", name="digits", path="", split="train")
+    engine = built_engine(config, make_strategy("cpu"), source.class_names, 20 * config.batch_size)
+    engine.load_state(first_state(config, make_strategy("cpu"), 10))
+    engine.train(engine.train_batches(source, 10, 20), 10)
+    found, wanted = engine.state(), first_state(config, make_strategy("cpu"), 20)
+    assert int(wanted["optimizer/iteration"]) == 20
+    assert [*found] == [*wanted]
+    assert [key for key in wanted if found[key].tobytes() != wanted[key].tobytes()] == []

@@ -70,8 +70,8 @@ def test_weights_of_another_variant(safetensors_file, variant):
 
 
 def test_another_architecture_with_the_same_names(safetensors_file):
-    config_beside(safetensors_file, architecture="resnetblur18")
-    _refused(safetensors_file, "'resnetblur18'", "'resnet18'", "no variant here is that")
+    config_beside(safetensors_file, architecture="resnet14t")
+    _refused(safetensors_file, "'resnet14t'", "'resnet18'", "no variant here is that")
     config_beside(safetensors_file, architecture="resnet18d")
     _refused(safetensors_file, "create_model('ResNet18D') takes them")
 

@@ -195,7 +195,7 @@ def test_every_argument_of_a_model_is_a_flag():
     taken = set(inspect.signature(keras_resnet.create_model).parameters)
     # What text cannot say, what training alone needs, and what the command says otherwise.
     other = {"name", "weights", "input_tensor", "model_name", "norm", "dtype", "bottleneck"}
-    other |= {"zero_init_last_gamma", "classifier_initializer", "rematerialize", *OF_TRAINING}
+    other |= {"rematerialize", *OF_TRAINING}
     assert set(MODEL_FLAGS) == taken - other
 
 

@@ -54,13 +54,19 @@ def run(config, devices, state=None, first=0, end=STEPS):
     from keras_resnet import calibration, input_pipeline
     from keras_resnet.training.evaluation import evaluate_source
     from keras_resnet.training.metrics import SUMS
+    from keras_resnet.training.progress import Timeline
 
     source = input_pipeline.open_source("tfds", name="digits", path="", split="train")
     held_out = input_pipeline.open_source("tfds", name="digits", path="", split="test")
     engine = built_engine(config, devices, source.class_names, STEPS * BATCH)
     if state is not None:
         engine.load_state(state)
-    sums = engine.train(engine.train_batches(source, first, end), end - first)
+    parts = []
+    for begin, stop, size in Timeline(config, STEPS * BATCH).segments:
+        if (begin := max(begin, first)) < (stop := min(stop, end)):
+            batches = engine.train_batches(source, begin, stop, size)
+            parts.append(engine.train(batches, stop - begin))
+    sums = np.concatenate(parts)
     evaluation = evaluate_source(engine, held_out)
     totals = dict(zip(SUMS, sums.T.astype("float64"), strict=True))
     return {

@@ -27,7 +27,7 @@ def claimed_size(encoded: tf.Tensor) -> tf.Tensor:
 def decode(encoded: tf.Tensor, max_pixels: int) -> tf.Tensor:
     """uint8[height, width, 3], of an animation the first frame."""
     if not hasattr(tf.io, "decode_webp"):
-        return _without_webp(encoded)
+        return _refused(f"TensorFlow {tf.__version__} cannot decode it, 2.21 can")
     end = tf.strings.length(encoded)
     kind = data.bytes_at(encoded, 12, 4)
     # The simple forms hold one image; the extended one ("VP8X") more chunks, of which an
@@ -104,8 +104,12 @@ def _four_bytes(number: tf.Tensor) -> tf.Tensor:
     return tf.strings.reduce_join(tf.gather(every_byte, digits))
 
 
-def _without_webp(encoded: tf.Tensor) -> tf.Tensor:
-    refusal = f"WebP: TensorFlow {tf.__version__} cannot decode it, 2.21 can"
-    refused = tf.raw_ops.Assert(condition=False, data=[limits.UNSUPPORTED, refusal])
+def refuse(encoded: tf.Tensor, max_pixels: int) -> tf.Tensor:
+    """In the place of `decode`, for graphs that servers before TensorFlow 2.20 are to run."""
+    return _refused("this graph was made without its decoder")
+
+
+def _refused(reason: str) -> tf.Tensor:
+    refused = tf.raw_ops.Assert(condition=False, data=[limits.UNSUPPORTED, f"WebP: {reason}"])
     with tf.control_dependencies([refused]):
         return tf.zeros([1, 1, 3], tf.uint8)

@@ -53,13 +53,14 @@ class Architecture:
             follows directly.
         epsilon: epsilon of the normalizations.
         norm_groups: groups of group normalization; the most that divide the channels, too.
-        weight_standardization: see `keras_resnet.blocks.options.LayerOptions`.
+        weight_standardization, antialias: see `keras_resnet.blocks.options.LayerOptions`.
         projection: "auto" or "shape", see `keras_resnet.blocks.basic_block` and
             `preact_basic_block`, or "first": "always" in the first block of each stage.
         shortcut_norm: normalize the projections of post-activation blocks.
         residual: False for the plain twin of the network.
         zero_init_last_gamma: start each post-activation block as the identity (Goyal et al. 2017,
             section 5.1, for batches of thousands); He et al. 2015 do not.
+        kernel_initializer: see `keras_resnet.blocks.options.KERNEL_INITIALIZERS`.
         classifier_initializer: see `keras_resnet.models.head.CLASSIFIER_INITIALIZERS`.
         se_ratio: relative width of the squeeze-and-excitation gate, 0 for none.
         dropout_rate: dropout before the classifier.
@@ -104,10 +105,12 @@ class Architecture:
     epsilon: float = 1e-5
     norm_groups: int = 32
     weight_standardization: bool = False
+    antialias: str = "off"
     projection: str = "auto"
     shortcut_norm: bool = True
     residual: bool = True
     zero_init_last_gamma: bool = True
+    kernel_initializer: Any = "fan_out"
     classifier_initializer: Any = "fan_in"
     se_ratio: float = 0.0
     dropout_rate: float = 0.0
@@ -159,6 +162,7 @@ class Architecture:
         name: str | None = None,
         output_stride: int | None = None,
         zero_init_last_gamma: bool | None = None,
+        kernel_initializer: str | Callable[..., Any] | None = None,
         classifier_initializer: str | Callable[..., Any] | None = None,
         norm: Mapping[str, Any] | None = None,
         norm_layer: str | Callable[..., Any] | None = None,
@@ -184,6 +188,7 @@ class Architecture:
         epsilon: float | None = None,
         norm_groups: int | None = None,
         weight_standardization: bool | None = None,
+        antialias: str | None = None,
         projection: str | None = None,
         shortcut_norm: bool | None = None,
         residual: bool | None = None,
@@ -230,6 +235,10 @@ class Architecture:
                 `replace_stride_with_dilation`.
             zero_init_last_gamma: start each post-activation block as the identity (Goyal et al.
                 2017, section 5.1). The ImageNet networks do, the CIFAR networks do not.
+            kernel_initializer: "fan_out", He et al. 2015 ("Delving Deep into Rectifiers"),
+                normal with the variance 2 / (taps * output channels); "fan_in", uniform with the
+                variance 1 / (3 * taps * input channels), as PyTorch starts a convolution; or what
+                Keras takes.
             classifier_initializer: "fan_in", uniform with the standard deviation
                 1 / sqrt(3 * features), as PyTorch starts a linear layer; "normal", the standard
                 deviation 0.01 of Goyal et al. 2017 for 2,048 features; or what Keras takes.
@@ -269,6 +278,9 @@ class Architecture:
                 divide the channels, too.
             weight_standardization: convolve with kernels of zero mean and unit variance for each
                 filter (Qiao et al. 2019), as Big Transfer does.
+            antialias: what strides in the place of a block's branch and of the stem's pool:
+                "off", those themselves; "blur", a low-pass filter (Zhang 2019; timm's
+                `resnetblur`); "average", an average pool (timm's `resnetaa`).
             projection: where shortcuts are projections. "auto": where the shape changes, in
                 pre-activation networks only where the number of channels does. "shape": where
                 channels or stride change. "first": the same, and in the first block of each stage.

@@ -49,6 +49,9 @@ __all__ = [
     "ResNet200",
     "ResNet200D",
     "ResNet200V2",
+    "ResNetAA50",
+    "ResNetBlur18",
+    "ResNetBlur50",
     "ResNetRS50",
     "ResNetRS101",
     "ResNetRS152",
@@ -149,6 +152,7 @@ _rs = _imagenet(
     crop_ratio=1.0,
     **_AS_TIMM,
 )
+_blur = _imagenet("Zhang 2019, section 3.2", antialias="blur", **_AS_TIMM)
 _cifar_v1 = _cifar("He et al. 2015, section 4.2", shortcut="A")
 _cifar_v2 = _cifar("He et al. 2016, section 3 and appendix", preactivation=True)
 _wrn = _cifar("Zagoruyko and Komodakis 2016, section 2.3", preactivation=True)
@@ -221,6 +225,10 @@ ResNetRS350 = _rs("ResNetRS350", (4, 36, 72, 4), TIMM, "resnetrs350", image_size
     drop_path_rate=0.1, dropout_rate=0.4)
 ResNetRS420 = _rs("ResNetRS420", (4, 44, 87, 4), TIMM, "resnetrs420", image_size=320,
     drop_path_rate=0.1, dropout_rate=0.4)
+ResNetBlur18 = _blur("ResNetBlur18", (2, 2, 2, 2), TIMM, "resnetblur18", block="basic")
+ResNetBlur50 = _blur("ResNetBlur50", (3, 4, 6, 3), TIMM, "resnetblur50")
+ResNetAA50 = _blur("ResNetAA50", (3, 4, 6, 3), TIMM, "resnetaa50", antialias="average",
+    crop_ratio=0.95)
 ResNet50x1_BiT = _bit("ResNet50x1_BiT", (3, 4, 6, 3), TIMM, "resnetv2_50x1_bit")
 ResNet50x3_BiT = _bit("ResNet50x3_BiT", (3, 4, 6, 3), TIMM, "resnetv2_50x3_bit", **_X3)
 ResNet101x1_BiT = _bit("ResNet101x1_BiT", (3, 4, 23, 3), TIMM, "resnetv2_101x1_bit")

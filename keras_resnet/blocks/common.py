@@ -7,8 +7,8 @@ import keras
 
 from keras_resnet.axes import PerAxis, compact, per_axis
 from keras_resnet.blocks.normalization import class_of, make_layer, make_normalization
-from keras_resnet.blocks.options import LayerOptions
-from keras_resnet.layers import PadChannels, StochasticDepth
+from keras_resnet.blocks.options import KERNEL_INITIALIZERS, LayerOptions, initializer
+from keras_resnet.layers import BlurPool, PadChannels, StochasticDepth
 from keras_resnet.layers.standardized_conv import STANDARDIZED_CONVOLUTIONS
 from keras_resnet.layers.subsampling_conv import SUBSAMPLING_CONVOLUTIONS, corrupts_memory
 
@@ -62,9 +62,8 @@ class Builder:
         Keras' "same" pads an even size with stride 2 on one side only, which shifts the grid by
         a pixel against every weight file that comes from PyTorch; for "symmetric", PyTorch's
         `padding=dilation*(k//2)`, a strided kernel is padded by a layer of its own. Kernels are
-        drawn as in He et al., "Delving Deep into Rectifiers" (2015), section 2.2, backward form
-        (fan out), as torchvision does. They are standardized if the options say so, unless
-        `standardized` is False.
+        drawn as `LayerOptions.kernel_initializer` says, and standardized if the options say so,
+        unless `standardized` is False.
         """
         options = self.options
         kernel = self.per_axis(kernel_size, "kernel_size")
@@ -89,8 +88,8 @@ class Builder:
             dilation_rate=dilations,
             groups=groups,
             use_bias=use_bias,
-            kernel_initializer=keras.initializers.VarianceScaling(
-                2.0, "fan_out", "untruncated_normal"
+            kernel_initializer=initializer(
+                options.kernel_initializer, KERNEL_INITIALIZERS, "kernel_initializer"
             ),
             dtype=options.dtype,
             name=name,
@@ -140,15 +139,57 @@ class Builder:
         normalize=True,
         zero_gamma=False,
         activate=True,
+        antialiased=None,
         name,
         index="",
     ):
-        """Layers `{name}_conv{index}` and, if asked, `{name}_norm{index}`, `{name}_act{index}`."""
+        """Layers `{name}_conv{index}` and, if asked, `{name}_norm{index}`, `{name}_act{index}`.
+
+        Where a block strides, `antialiased` are its dilations, before and after the place of the
+        stride: with an `antialias` a layer `{name}_aa` at the end strides in the convolution's
+        place.
+        """
         conv_name = f"{name}_conv{index}"
-        x = self.conv(x, filters, kernel_size, stride, dilation, groups, use_bias, name=conv_name)
+        smooth = antialiased is not None and self.options.antialias != "off"
+        steps = 1 if smooth else stride
+        x = self.conv(x, filters, kernel_size, steps, dilation, groups, use_bias, name=conv_name)
         if normalize:
             x = self.normalize(x, zero_gamma=zero_gamma, name=f"{name}_norm{index}")
-        return self.activate(x, name=f"{name}_act{index}") if activate else x
+        if activate:
+            x = self.activate(x, name=f"{name}_act{index}")
+        return self.antialias(x, stride, antialiased, name=f"{name}_aa") if smooth else x
+
+    def antialias(self, x, stride, dilations=None, *, name):
+        """The low-pass filter of `LayerOptions.antialias` that subsamples by `stride`, as in timm.
+
+        In a block, whose `dilations` these are, windows that reach over the border average what is
+        inside, as those of shortcut D, so that sizes agree; without (in a stem) they are left out.
+        Along axes where a dilation took the place of the stride (where both differ) the blur has
+        stride 1, and nothing is averaged.
+        """
+        options = self.options
+        strides = self.per_axis(stride, "stride")
+        if options.antialias == "average":
+            if max(strides) == 1:
+                return x
+            padding = "valid" if dilations is None and options.padding == "symmetric" else "same"
+            pool = self.layer(
+                "AveragePooling", strides, strides=strides, padding=padding, name=name
+            )
+            return pool(x)
+        before, after = (self.per_axis(value, "dilation") for value in dilations or (1, 1))
+        replaced = [b // a for a, b in zip(before, after, strict=True)]
+        sizes = [2 * max(each) - 1 for each in zip(strides, replaced, strict=True)]
+        if max(sizes) == 1:
+            return x
+        return BlurPool(
+            compact(strides),
+            compact(sizes),
+            options.padding,
+            options.data_format,
+            dtype=options.dtype,
+            name=name,
+        )(x)
 
     def norm_act(self, x, *, name):
         """Layers `{name}_norm` and `{name}_act`."""

@@ -69,6 +69,7 @@ def basic_block(
     check_block(filters, stride, shortcut, residual, drop_path_rate, projection)
     name = block_name(name, "basic_block")
     first_dilation = first_dilation or dilation
+    dilations = (first_dilation, dilation)
     build = Builder(x, layer_options)
     y = build.conv_norm_act(
         x,
@@ -77,6 +78,7 @@ def basic_block(
         stride,
         dilation=first_dilation,
         use_bias=use_bias,
+        antialiased=dilations,
         name=name,
         index=1,
     )
@@ -91,7 +93,6 @@ def basic_block(
         name=name,
         index=2,
     )
-    dilations = (first_dilation, dilation)
     side = Shortcut(x, stride, dilations, shortcut, projection, use_bias, normalize=shortcut_norm)
     return join(build, y, side if residual else None, se_ratio, drop_path_rate, name, activate=True)
 
@@ -139,10 +140,14 @@ def bottleneck_block(
     check_block(filters, stride, shortcut, residual, drop_path_rate, projection)
     name = block_name(name, "bottleneck_block")
     first_dilation = first_dilation or dilation
+    dilations = (first_dilation, dilation)
     width = width or filters
     build = Builder(x, layer_options)
     strides = (stride, 1) if stride_in_1x1 else (1, stride)
-    y = build.conv_norm_act(x, width, 1, strides[0], use_bias=use_bias, name=name, index=1)
+    places = (dilations, None) if stride_in_1x1 else (None, dilations)
+    y = build.conv_norm_act(
+        x, width, 1, strides[0], use_bias=use_bias, antialiased=places[0], name=name, index=1
+    )
     y = build.conv_norm_act(
         y,
         width,
@@ -151,6 +156,7 @@ def bottleneck_block(
         dilation=dilation if stride_in_1x1 else first_dilation,
         groups=groups,
         use_bias=use_bias,
+        antialiased=places[1],
         name=name,
         index=2,
     )
@@ -164,7 +170,6 @@ def bottleneck_block(
         name=name,
         index=3,
     )
-    dilations = (first_dilation, dilation)
     side = Shortcut(x, stride, dilations, shortcut, projection, use_bias, normalize=shortcut_norm)
     return join(build, y, side if residual else None, se_ratio, drop_path_rate, name, activate=True)
 
@@ -228,16 +233,24 @@ def preact_basic_block(
     check_block(filters, stride, shortcut, residual, drop_path_rate, projection)
     name = block_name(name, "preact_basic_block")
     first_dilation = first_dilation or dilation
+    dilations = (first_dilation, dilation)
     build = Builder(x, layer_options)
     preact = build.norm_act(x, name=f"{name}_preact")
     y = build.conv_norm_act(
-        preact, filters, kernel_size, stride, dilation=first_dilation, name=name, index=1
+        preact,
+        filters,
+        kernel_size,
+        stride,
+        dilation=first_dilation,
+        antialiased=dilations,
+        name=name,
+        index=1,
     )
     y = _dropout(build, y, dropout_rate, name)
     y = build.conv(
         y, filters, kernel_size, dilation=dilation, use_bias=use_bias, name=f"{name}_conv2"
     )
-    dilations, ways = (first_dilation, dilation), (preact, preact_shortcut)
+    ways = (preact, preact_shortcut)
     side = Shortcut(x, stride, dilations, shortcut, projection, use_bias, *ways)
     return join(
         build, y, side if residual else None, se_ratio, drop_path_rate, name, activate=False
@@ -289,11 +302,13 @@ def preact_bottleneck_block(
     check_block(filters, stride, shortcut, residual, drop_path_rate, projection)
     name = block_name(name, "preact_bottleneck_block")
     first_dilation = first_dilation or dilation
+    dilations = (first_dilation, dilation)
     width = width or filters
     build = Builder(x, layer_options)
     strides = (stride, 1) if stride_in_1x1 else (1, stride)
+    places = (dilations, None) if stride_in_1x1 else (None, dilations)
     preact = build.norm_act(x, name=f"{name}_preact")
-    y = build.conv_norm_act(preact, width, 1, strides[0], name=name, index=1)
+    y = build.conv_norm_act(preact, width, 1, strides[0], antialiased=places[0], name=name, index=1)
     y = build.conv_norm_act(
         y,
         width,
@@ -301,12 +316,13 @@ def preact_bottleneck_block(
         strides[1],
         dilation=dilation if stride_in_1x1 else first_dilation,
         groups=groups,
+        antialiased=places[1],
         name=name,
         index=2,
     )
     y = _dropout(build, y, dropout_rate, name)
     y = build.conv(y, EXPANSION * filters, 1, use_bias=use_bias, name=f"{name}_conv3")
-    dilations, ways = (first_dilation, dilation), (preact, preact_shortcut)
+    ways = (preact, preact_shortcut)
     side = Shortcut(x, stride, dilations, shortcut, projection, use_bias, *ways)
     return join(
         build, y, side if residual else None, se_ratio, drop_path_rate, name, activate=False

@@ -1,5 +1,6 @@
 """Stems: the layers between the input and the first residual block."""
 
+import dataclasses
 from typing import Any
 
 import keras
@@ -79,23 +80,59 @@ def stem(
         specs = [(filters // 2, first, 1), (filters // 2, 1, 2), (filters, 1, 3)]
         if kind == "deep_strided":
             specs.append((filters, later, 4))
+    smooth = build.options.antialias != "off"
     for width, step, index in specs:
-        if preactivation and index == specs[-1][-1]:
-            x = build.conv(x, width, size, step, use_bias=use_bias, name=f"{name}_conv{index}")
-        else:
-            x = build.conv_norm_act(x, width, size, step, use_bias=use_bias, name=name, index=index)
+        bare = preactivation and index == specs[-1][-1]
+        in_place_of_pool = smooth and index == 4
+        steps = 1 if in_place_of_pool else step
+        x = build.conv(x, width, size, steps, use_bias=use_bias, name=f"{name}_conv{index}")
+        if in_place_of_pool:  # before the normalization, as in timm
+            x = build.antialias(x, step, name=f"{name}_aa")
+        if not bare:
+            x = build.activate(
+                build.normalize(x, name=f"{name}_norm{index}"), name=f"{name}_act{index}"
+            )
     if kind not in POOLED_STEMS:
         return x
-    options = build.options
-    return PaddedMaxPool(
-        zero_pad_pool,
-        options.data_format,
-        pool_size=3 if pool_size is None else pool_size,
-        strides=compact(later),
-        padding=pool_padding or options.padding,
-        dtype=options.dtype,
-        name=f"{name}_pool",
-    )(x)
+    pool = _Pool(zero_pad_pool, pool_size, later, pool_padding)
+    return pool.build(build, x, name)
+
+
+@dataclasses.dataclass
+class _Pool:
+    """The pool at a stem's end; the arguments are those of `stem`."""
+
+    zero_pad: bool
+    size: PerAxis | None
+    strides: tuple[int, ...]
+    padding: str | None
+
+    def build(self, build: Builder, x, name: str):
+        options = build.options
+        smooth = options.antialias == "blur" and max(self.strides) > 1
+        if options.antialias == "average":
+            if self.size is not None or self.padding is not None:
+                raise ValueError(
+                    "`antialias` is 'average', with which a stem has an average pool of the size "
+                    "of its stride, and no max pool: leave its size and padding out; received "
+                    f"{self.size!r} and {self.padding!r}."
+                )
+            return build.antialias(x, self.strides, name=f"{name}_aa")
+        if smooth and self.padding == "end":
+            raise ValueError(
+                "`pool_padding` of a stem is 'end', which says where a strided pool ends; with "
+                "antialias='blur' the max pool has stride 1: take 'symmetric' or 'same'."
+            )
+        x = PaddedMaxPool(
+            self.zero_pad,
+            options.data_format,
+            pool_size=3 if self.size is None else self.size,
+            strides=1 if smooth else compact(self.strides),
+            padding=self.padding or options.padding,
+            dtype=options.dtype,
+            name=f"{name}_pool",
+        )(x)
+        return build.antialias(x, self.strides, name=f"{name}_aa") if smooth else x
 
 
 def stem_strides(

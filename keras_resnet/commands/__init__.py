@@ -50,12 +50,14 @@ COMMANDS = {
     "doctor": "keras_resnet.commands.doctor",
     "preflight": "keras_resnet.commands.preflight",
     "libtpu-flags": "keras_resnet.commands.libtpu_flags",
+    "manifest": "keras_resnet.commands.manifest",
 }
 HELP = ("--help", "-h", "-help", "--helpfull")
 EXIT_CODES = """\
 exit codes: 0 success, 1 something is wrong with files, data, devices or the output, 2 usage, 130
-interrupted (SIGINT), 143 terminated (SIGTERM), 129 the terminal was closed (SIGHUP); after these
-three the same command resumes; 141 the reader of the output, such as `head`, has left"""
+interrupted (SIGINT), 143 terminated (SIGTERM), 129 the terminal was closed (SIGHUP), 75 another
+host of the run is lost; after these four the same command resumes; 141 the reader of the output,
+such as `head`, has left"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

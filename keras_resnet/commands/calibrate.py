@@ -1,5 +1,5 @@
 """usage: keras-resnet calibrate --model=FILE.keras --data=FOLDER [--split=NAME]
-                              [--output=COPY.keras]
+                              [--output=COPY.keras] [--tta=flip]
 
 Fits on labelled images how far the probabilities of a model can be believed, and writes it into the
 .keras file, or into a copy: a temperature, by which `predict` and `export` know --calibrated and
@@ -19,10 +19,16 @@ from absl import flags as absl_flags
 
 from keras_resnet import calibration
 from keras_resnet.calibration import Calibration
-from keras_resnet.commands.options import check_folder_of, define_strings, refuse_arguments
+from keras_resnet.commands.options import (
+    check_folder_of,
+    define_strings,
+    define_tta,
+    refuse_arguments,
+)
 from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.data_evaluation import DataEvaluation, LabelSetDataEvaluation
 from keras_resnet.errors import UsageError
+from keras_resnet.flips import with_flips
 from keras_resnet.printing import printable
 from keras_resnet.storage import check_keras_file, replacing
 
@@ -41,6 +47,7 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
         split="Which part of --data, such as val or train[80%:].",
         output="The .keras file to write instead of --model.",
     )
+    define_tta(flags, "as the model says; with it, the model is to say so from then on")
 
 
 def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
@@ -60,6 +67,8 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     from keras_resnet.models.loading import load_model
 
     model = load_model(file)
+    if flags.tta:
+        model.tta, model.calibration, model.thresholds = flags.tta, None, None
     source = evaluation.open_labelled(
         flags.data, flags.split, "stop", evaluation.MAX_BROKEN_SHARE, gives_label_sets(model)
     )
@@ -75,7 +84,8 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     else:
         assert isinstance(judged, LabelSetDataEvaluation)
         lines = _thresholds(judged)
-    print("\n".join(map(printable, [judged.source, *lines, f"{output}"])))
+    judged_on = with_flips(judged.source, judged.tta)
+    print("\n".join(map(printable, [judged_on, *lines, f"{output}"])))
     return 0
 
 

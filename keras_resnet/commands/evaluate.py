@@ -1,7 +1,8 @@
 """usage: keras-resnet evaluate --model=PATH --data=FOLDER [--split=NAME] [--format=FORMAT]
-                             [--output=FILE] [--class_names=FILE] [--on_error=skip]
+                             [--output=FILE] [--class_names=FILE] [--on_error=skip] [--tta=flip]
        keras-resnet evaluate --model=PATH --config.data.source=tfds --config.data.name=cifar10
-       keras-resnet evaluate --workdir=DIR [--checkpoint=best] [--json] [--config.key=value ...]
+       keras-resnet evaluate --workdir=DIR [--checkpoint=best] [--json] [--tta=flip]
+                             [--config.key=value ...]
 
 Counts every image of a labelled set once. --model is a .keras file, a SavedModel, a folder of
 exported versions, a .tflite or .onnx file, the work directory of a run, or trained weights that
@@ -10,7 +11,8 @@ class folders, alone or below train, test, val or their like, or a table (.csv, 
 paths and labels; its test images are taken, else its validation images, else all, or --split.
 Labels are matched to the classes of the model by name. A model of several labels an image gets mean
 average precision and F1 in place of top-1. Prints the accuracy of each class as well;
---format=json (short: --json) prints one object, csv a line for each class.
+--format=json (short: --json) prints one object, csv a line for each class. --tta=flip answers each
+image together with its mirror image, and =none does not, whatever the model was evaluated with.
 
 With --workdir alone a checkpoint, the newest or the best, is evaluated on the evaluation split of
 the run; overrides are then for what may have moved since, for example --config.data.path=DIR."""
@@ -33,12 +35,14 @@ from keras_resnet.commands.options import (
     define_json_switch,
     define_strings,
     define_trusted_switch,
+    define_tta,
     notes_on_stderr,
 )
 from keras_resnet.commands.startup import start_engine, start_tensorflow
 from keras_resnet.config import KEYS, check, default_config, overrides, source_options
 from keras_resnet.data_evaluation import LabelSetDataEvaluation
 from keras_resnet.errors import UsageError
+from keras_resnet.flips import in_words
 from keras_resnet.input_pipeline.sources import SETTINGS
 from keras_resnet.printing import printable
 from keras_resnet.storage import in_bucket, replacing
@@ -78,6 +82,7 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
     ):
         absl_flags.DEFINE_enum(name, default, choices, meaning, flag_values=flags)
     define_checkpoint(flags)
+    define_tta(flags, "as the model or the run says")
     define_json_switch(flags)
     define_trusted_switch(flags)
     overrides.define(flags)
@@ -106,7 +111,9 @@ def _run_workdir(flags: absl_flags.FlagValues) -> int:
     if flags.format == "csv":
         raise UsageError("--format=csv goes with --data; a run has its classes.csv")
     workdir = WorkDir(flags.workdir)
-    resolved = check(overrides.apply(workdir.read_config_for_one(), flags))
+    config = overrides.apply(workdir.read_config_for_one(), flags)
+    config.evaluation.tta = flags.tta or config.evaluation.tta
+    resolved = check(config)
     start_engine(resolved.engine if jax_is_installed() else "auto")  # either will do
     from keras_resnet.training import evaluation
 
@@ -147,6 +154,7 @@ def _run_model(flags: absl_flags.FlagValues) -> int:
             split=flags.split,
             class_names=names,
             on_error=flags.on_error,
+            tta=flags.tta,
             progress=bar.update,
         )
     text = _text(result, "json" if flags.json else flags.format, _name(flags))
@@ -207,6 +215,8 @@ def _text(result: "DataEvaluation | LabelSetDataEvaluation", kind: str, model: s
     if result.layout:
         lines.append(f"data       {result.layout}")
     lines.append(f"evaluated  {result.source}")
+    if result.tta != "none":
+        lines.append(f"flips      {in_words(result.tta)}")
     lines += [f"note       {note}" for note in result.notes]
     lines += [f"skipped    {problem}" for problem in result.unreadable]
     if isinstance(result, LabelSetDataEvaluation):

@@ -1,6 +1,6 @@
 """usage: keras-resnet export (--workdir=DIR | --model=FILE.keras) --output=PATH [--format=FORMAT]
                            [--precision=PRECISION] [--on-error=flag] [--top=5] [--max-batch=64]
-                           [--images=PATHS] [--calibrated] [--unknown=90%]
+                           [--images=PATHS] [--calibrated] [--unknown=90%] [--tta=none] [--webp]
 
 Formats: saved_model (the default; PATH is a folder, in which the next free number becomes a version
 for TF Serving, beside serving_config/) and others, for which PATH is a file. Every export is run
@@ -9,7 +9,9 @@ Model and export are compared on the images of --images, or on the evaluation sp
 directory. From a work directory the finished model is taken, or the newest checkpoint of a run that
 still goes on, or with --checkpoint=best the one with the highest top-1 or mAP. --calibrated exports
 logits divided by the model's temperature, and --unknown an output `unknown` beside them (and
-`answers` in a SavedModel): docs/calibration."""
+`answers` in a SavedModel): docs/calibration. Of a model that was evaluated with mirror images
+(config.evaluation.tta) the export answers with them, too, in twice the time, and --tta says
+otherwise; --tta=flip puts them into any export."""
 
 import re
 from pathlib import Path
@@ -23,6 +25,8 @@ from keras_resnet.commands.options import (
     check_checkpoint,
     define_calibration,
     define_checkpoint,
+    define_tta,
+    notes_on_stderr,
     unknown_of,
 )
 from keras_resnet.commands.startup import start_tensorflow
@@ -30,6 +34,7 @@ from keras_resnet.errors import UsageError, UserError
 from keras_resnet.export.formats import FORMATS, PRECISIONS
 from keras_resnet.export.labels import read_labels
 from keras_resnet.export.serving_config import BATCH_SIZES
+from keras_resnet.flips import in_words
 from keras_resnet.storage import check_keras_file
 from keras_resnet.training.say import say
 from keras_resnet.training.workdir import WorkDir
@@ -76,12 +81,12 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
     define_calibration(
         flags, "Export what says where no class is probable enough to be the answer, as well."
     )
-    absl_flags.DEFINE_boolean(
-        "fold",
-        True,
-        "Keep batch normalization, instead of folding it into the convolutions, which is faster.",
-        flag_values=flags,
-    )
+    define_tta(flags, "as the model says")
+    for name, value, meaning in (
+        ("fold", True, "Keep batch normalization, instead of folding it, which is faster."),
+        ("webp", False, "Let a SavedModel decode WebP files; servers before 2.20 refuse it then."),
+    ):
+        absl_flags.DEFINE_boolean(name, value, meaning, flag_values=flags)
     absl_flags.DEFINE_list(
         "images",
         [],
@@ -125,10 +130,13 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     else:
         model = load_model(Path(flags.model))
     samples = _samples(flags, config, model, labels)
-    if FORMATS[flags.format].writer:
-        _write_file(flags, model, samples, labels)
-    else:
-        _write_saved_model(flags, model, samples, labels)
+    with notes_on_stderr():
+        if FORMATS[flags.format].writer:
+            _write_file(flags, model, samples, labels)
+        else:
+            _write_saved_model(flags, model, samples, labels)
+    if words := in_words(flags.tta or getattr(model, "tta", "none")):
+        print(f"flips: {words}, in twice the time")
     if flags.calibrated or flags.unknown is not None:
         _print_calibration(model, unknown_of(flags))
     return 0
@@ -218,11 +226,13 @@ def _write_saved_model(
         top=flags.top,
         on_error=str(flags["on-error"].value),
         max_batch=int(str(flags["max-batch"].value)),
+        webp=flags.webp,
         class_names=labels,
         samples=samples,
         name=flags.name,
         calibrated=flags.calibrated,
         unknown=unknown_of(flags),
+        tta=flags.tta,
     )
     if flags.precision == "bfloat16" and not backend.cpu_has_bfloat16():
         print("note: this CPU has no bfloat16 arithmetic and emulates it; serve on one that has")
@@ -232,6 +242,8 @@ def _write_saved_model(
         f"{written.report['warmup_records']} warm-up records answered"
     )
     print(f"{written.path}: {', '.join(written.report['signatures'])}, {flags.precision}")
+    webp = "" if flags.webp else "; it refuses WebP files (--webp)"
+    print(f"server: needs {written.runtime}{webp}")
     print(f"Next: {written.serving_config}/docker.sh, then {written.serving_config}/curl.sh IMAGE")
 
 
@@ -253,6 +265,7 @@ def _write_file(
         samples=samples,
         calibrated=flags.calibrated,
         unknown=unknown_of(flags),
+        tta=flags.tta,
     )
     _print_difference(difference, samples)
     size = Path(flags.output).expanduser().stat().st_size

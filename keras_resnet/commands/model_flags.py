@@ -57,6 +57,7 @@ MODEL_FLAGS: dict[str, _Row] = {
     "epsilon": (float, "1e-5", "Epsilon of the normalizations."),
     "norm_groups": (int, "16", "Groups of group normalization."),
     "weight_standardization": (_truth, "true", "Convolves with standardized kernels (BiT)."),
+    "antialias": (str, "blur", "What strides against aliasing: off, blur or average."),
     "projection": (str, "first", "Where shortcuts project: auto, shape or first (docs/blocks.md)."),
     "shortcut_norm": (_truth, "false", "Normalizes the projections of the shortcuts."),
     "residual": (_truth, "false", "false makes the plain twin, without shortcuts."),

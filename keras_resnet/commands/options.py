@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags as absl_flags
 
 from keras_resnet.errors import UsageError, UserError
+from keras_resnet.flips import TTA
 from keras_resnet.printing import printable
 
 if TYPE_CHECKING:
@@ -90,6 +91,19 @@ def define_calibration(flags: absl_flags.FlagValues, unknown: str) -> None:
         None,
         f"{unknown} Either the share of the images to answer, such as 90%, or a calibrated "
         "probability, such as 0.7. It makes probabilities calibrated, too.",
+        flag_values=flags,
+    )
+
+
+def define_tta(flags: absl_flags.FlagValues, default: str) -> None:
+    """Defines --tta, of which `default` says what is without it."""
+    absl_flags.DEFINE_enum(
+        "tta",
+        None,
+        list(TTA),
+        "Whether each image is answered together with its mirror image, which takes twice as long: "
+        "flip takes the mean of the logits, flip_probabilities that of the probabilities. "
+        f"Without it, {default}.",
         flag_values=flags,
     )
 

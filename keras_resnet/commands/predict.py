@@ -1,6 +1,6 @@
 """usage: keras-resnet predict (--model=PATH | --workdir=DIR) [--top=5] [--format=FORMAT]
                             [--threshold=P] [--checkpoint=best] [--calibrated] [--unknown=90%]
-                            [--output=FILE]
+                            [--output=FILE] [--tta=flip]
                             IMAGES_OR_FOLDERS...
 
 Prints the most probable classes of each image; where an image may have several labels, all that are
@@ -39,6 +39,7 @@ from keras_resnet.commands.options import (
     define_calibration,
     define_checkpoint,
     define_trusted_switch,
+    define_tta,
     notes_on_stderr,
     unknown_of,
 )
@@ -93,6 +94,7 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
     define_calibration(
         flags, "Answer unknown where the most probable class is not probable enough."
     )
+    define_tta(flags, "as the model says, which a run sets by config.evaluation.tta")
     define_trusted_switch(flags)
 
 
@@ -169,15 +171,22 @@ def _predictor(
                 trusted=flags.trusted,
                 calibrated=flags.calibrated,
                 unknown=unknown,
+                tta=flags.tta,
             )
     from keras_resnet.training.evaluation import load_model_of_workdir
 
     model = load_model_of_workdir(
         WorkDir(flags.workdir), flags.checkpoint, say=lambda line: print(line, file=sys.stderr)
     )
-    return Predictor.of_model(
-        model, flags.top, labels, calibrated=flags.calibrated, unknown=unknown
-    )
+    with notes_on_stderr():
+        return Predictor.of_model(
+            model,
+            flags.top,
+            labels,
+            calibrated=flags.calibrated,
+            unknown=unknown,
+            tta=flags.tta,
+        )
 
 
 def _check_output(path: str) -> None:

@@ -1,6 +1,6 @@
 """usage: keras-resnet preflight --config=NAME_OR_PATH --topology=v5e:2x4
                          [--json=FILE] [--plot=FILE.png] [--search] [--tune]
-                         [--input=FILE] [--config.key=value ...]
+                         [--input=FILE] [--price=USD] [--examples=N] [--config.key=value ...]
 
 Compiles the training step of a config with the real TPU compiler, without a TPU, and says whether
 it compiles and fits, and how fast the compiler thinks it will be. Topologies are slices of v2, v3,
@@ -13,6 +13,7 @@ exit codes: 0 it fits, 3 it does not fit, 4 it does not compile"""
 import functools
 import importlib.util
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.config import overrides
 from keras_resnet.errors import UsageError, UserError
 from keras_resnet.preflight.compiler import NO_COMPILER, compile_step
+from keras_resnet.preflight.cost import Run, planned_run
+from keras_resnet.preflight.describe import describe
 from keras_resnet.preflight.jax_step import compile_slice
 from keras_resnet.preflight.lowering import lower_train_step
 from keras_resnet.preflight.plot import draw
@@ -40,7 +43,6 @@ from keras_resnet.preflight.report import (
     DOES_NOT_FIT,
     FITS,
     Report,
-    describe,
 )
 from keras_resnet.preflight.search import largest_batch
 from keras_resnet.preflight.topologies import Topology, parse_topology
@@ -73,6 +75,20 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
         "Try flags of the compiler and sizes of the batch, which takes about an hour.",
         flag_values=flags,
     )
+    absl_flags.DEFINE_float(
+        "price",
+        None,
+        "US dollars for a chip and hour: what the whole run costs is printed.",
+        flag_values=flags,
+    )
+    absl_flags.DEFINE_integer(
+        "examples",
+        None,
+        "Number of training images, for the length of the run; without it that of the data set, "
+        "where its name tells it.",
+        lower_bound=1,
+        flag_values=flags,
+    )
     absl_flags.DEFINE_integer(
         "classes",
         None,
@@ -92,11 +108,12 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     check_folder_of(flags, "json", "plot")
     measured = _measured_input(flags.input)
     batch = _batch_per_replica(resolved, topology)
+    planned = planned_run(resolved, flags.examples, _price(flags.price))
     _require_compiler()
     if engine_name(resolved.engine) != "jax":
         start_tensorflow()
 
-    step = functools.partial(_preflight, resolved, topology, flags.classes)
+    step = functools.partial(_preflight, resolved, topology, flags.classes, planned)
     report = step(batch, resolved.libtpu_init_args)
     print(describe(report, measured))
     figures = report.figures()
@@ -128,6 +145,15 @@ def _batch_per_replica(config: ConfigDict, topology: Topology) -> int:
     return config.batch_size // share
 
 
+def _price(price: float | None) -> float | None:
+    if price is not None and not 0 < price < math.inf:
+        raise UsageError(
+            f"--price={price:g} is not a price: say US dollars for a chip and hour, more than 0, "
+            "as in --price=1.2"
+        )
+    return price
+
+
 def _measured_input(path: str | None) -> float | None:
     """Images/s of the last stage, the whole pipeline, in a result of `benchmark input`."""
     if path is None:
@@ -141,7 +167,12 @@ def _measured_input(path: str | None) -> float | None:
 
 
 def _preflight(
-    config: ConfigDict, topology: Topology, classes: int | None, batch: int, libtpu_flags: str
+    config: ConfigDict,
+    topology: Topology,
+    classes: int | None,
+    run: Run | None,
+    batch: int,
+    libtpu_flags: str,
 ) -> Report:
     """Lowers and compiles; returns a Report."""
     classes = classes or get_architecture(config.model.name).classes
@@ -149,10 +180,10 @@ def _preflight(
         step, compiled = compile_slice(
             config, topology, batch=batch, classes=classes, flags=libtpu_flags
         )
-        return Report(topology, step, compiled, engine="jax")
+        return Report(topology, step, compiled, engine="jax", run=run)
     lowered = lower_train_step(config, batch=batch, classes=classes)
     compiled = compile_step(lowered.hlo, topology.chip, libtpu_flags)
-    return Report(topology, lowered, compiled, parts=config.accumulate_steps)
+    return Report(topology, lowered, compiled, parts=config.accumulate_steps, run=run)
 
 
 def _search(report: Report, step: Callable[[int, str], Report], config: ConfigDict) -> int:

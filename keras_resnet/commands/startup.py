@@ -8,7 +8,9 @@ import tempfile
 from collections.abc import Iterator
 
 from keras_resnet import backend
+from keras_resnet.commands.standard_streams import print_error
 from keras_resnet.errors import UserError
+from keras_resnet.tpu_chips import chips_here
 
 
 def start_tensorflow() -> None:
@@ -17,11 +19,19 @@ def start_tensorflow() -> None:
     They announce themselves there at import, which no log level turns off. Keras will run on it,
     whatever KERAS_BACKEND is for trainings of this shell.
 
+    What runs on TensorFlow alone computes on the processor. On a machine with a TPU, which costs
+    money meanwhile, a line on stderr says so.
+
     Raises:
         UserError: TensorFlow is not installed, or Keras runs on another backend already.
     """
     _choose_backend("tensorflow")
     backend.require_tensorflow()
+    if chips := chips_here():
+        print_error(
+            f"keras-resnet: this machine has a TPU ({chips}), which costs money; this command does "
+            "not use it and computes on the processor"
+        )
     backend.prefer_onednn()
     with _silent():
         importlib.import_module("tensorflow")

@@ -7,11 +7,14 @@ from keras_resnet.config.loading import (
     bundled_configs,
     check_key,
     configs_folder,
+    evaluation_image_size,
     load_config,
     merge,
     preprocessing,
     source_options,
     training_image_size,
+    training_image_sizes,
+    with_training_image_size,
 )
 from keras_resnet.config.records import from_json, to_json
 from keras_resnet.config.renamings import parse_renamings
@@ -26,6 +29,7 @@ __all__ = [
     "check_key",
     "configs_folder",
     "default_config",
+    "evaluation_image_size",
     "flatten",
     "from_json",
     "load_config",
@@ -35,4 +39,6 @@ __all__ = [
     "source_options",
     "to_json",
     "training_image_size",
+    "training_image_sizes",
+    "with_training_image_size",
 ]

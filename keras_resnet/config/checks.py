@@ -4,6 +4,11 @@ import re
 
 from ml_collections import ConfigDict
 
+from keras_resnet.config.keras_optimizers import (
+    KEYS_OF_OURS,
+    parse_arguments,
+    refuse_keys_of_ours,
+)
 from keras_resnet.config.renamings import parse_renamings
 from keras_resnet.config.schema import KEYS, flatten
 from keras_resnet.errors import UsageError
@@ -26,6 +31,8 @@ def check(config: ConfigDict) -> ConfigDict:
     _check_profile_steps(config.tensorboard.profile_steps)
     _check_callbacks(config.training.callbacks)
     parse_renamings(config.model.weights_rename, "config.model.weights_rename")
+    refuse_keys_of_ours(config, {key: KEYS[f"optimizer.{key}"].default for key in KEYS_OF_OURS})
+    parse_arguments(config)
     if config.model.unfreeze_epoch and not config.model.freeze:
         raise UsageError(
             f"config.model.unfreeze_epoch={config.model.unfreeze_epoch} has nothing to unfreeze; "
@@ -55,7 +62,14 @@ def _check_label_sets(config: ConfigDict) -> None:
 
 
 def _check_data(config: ConfigDict) -> None:
-    """What the pipeline says of its own settings."""
+    """The sizes of images, and what the pipeline says of its own settings."""
+    size, other = config.data.image_size, config.data.train_image_size
+    if isinstance(size, str) and other:
+        raise UsageError(
+            f"config.data.train_image_size={other} and config.data.image_size={size!r} both say "
+            "the size of training images; leave out the former, and config.evaluation.image_size "
+            "sets that of evaluation"
+        )
     try:
         for setting in SETTINGS:
             setting.check(config.data[setting.name], "config.data.")

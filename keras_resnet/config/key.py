@@ -3,7 +3,7 @@
 import ast
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from keras_resnet.config.registries import Registry
@@ -58,6 +58,8 @@ class Key:
         kind: the type, if `default` does not show it.
         texts: whether the entries of a tuple are texts, not numbers.
         words: what may stand for a value of its type, too.
+        reads: of a number that a text may stand for, such as a schedule, what reads that text, and
+            raises ValueError, which says what is wrong with it. A text that is a number is that.
         example: a value for messages, where the default is none.
         since: the first version of config.json that has the key.
         absent: for each older version what the absence of the key means in its files.
@@ -77,6 +79,7 @@ class Key:
     kind: type | None = None
     texts: bool = False
     words: tuple[str, ...] = ()
+    reads: Callable[[str], Any] | None = None
     example: Any = None
     since: int = 1
     absent: Mapping[int, Any] = dataclasses.field(default_factory=dict)
@@ -108,6 +111,8 @@ class Key:
         """
         if self.words and isinstance(value, str):
             return value  # `check` says whether it is one of them
+        if self.reads and isinstance(value, str):
+            return self._number_or_text(value)
         if self.type is tuple and isinstance(value, list):
             value = tuple(value)
         if self.type is float and type(value) is int:
@@ -134,6 +139,8 @@ class Key:
             return None
         if self.words and text.strip().isidentifier():
             return text.strip()
+        if self.reads:
+            return self._number_or_text(text)
         parse, what = (_parse_texts, "a list of texts") if self.texts else _PARSERS[self.type]
         try:
             return parse(text)
@@ -151,6 +158,9 @@ class Key:
         if isinstance(value, str) and self.words:
             self._check_word(value)
             return
+        if isinstance(value, str) and self.reads:
+            self._read(value)
+            return
         allowed = self.allowed()
         given = f"config.{self.name}={value!r}"
         if allowed and value not in allowed:
@@ -165,6 +175,21 @@ class Key:
             raise UsageError(f"{given} is not a finite number")
         if self.range is not None and value not in self.range:
             raise UsageError(f"{given} must be {self.range}")
+
+    def _number_or_text(self, text: str) -> Any:
+        try:
+            return _PARSERS[self.type][0](text)
+        except ValueError:
+            return self._read(text)
+
+    def _read(self, text: str) -> str:
+        """Returns a text that stands for a number, if it can be read."""
+        assert self.reads is not None
+        try:
+            self.reads(text)
+        except ValueError as error:
+            raise UsageError(f"config.{self.name}={text!r}: {error}") from error
+        return text
 
     def _check_word(self, value: str) -> None:
         if value not in self.words:

@@ -12,6 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from keras_resnet.config.image_sizes import ImageSizes, image_sizes
 from keras_resnet.config.key import Key
 from keras_resnet.config.schema import KEYS, default_config, flatten
 from keras_resnet.errors import UsageError, did_you_mean
@@ -127,14 +128,35 @@ def check_key(name: str, where: str) -> Key:
     raise UsageError(f"{where}: there is no key {name!r}.{hint}")
 
 
+def training_image_sizes(config: ConfigDict) -> ImageSizes:
+    """Returns the pixels along each side of a training image, over the run."""
+    return image_sizes(config.data.train_image_size or config.data.image_size)
+
+
 def training_image_size(config: ConfigDict) -> int:
-    """Returns the pixels along each side of a training image."""
-    return config.data.train_image_size or config.data.image_size
+    """Returns the pixels along each side of a training image, of a schedule the most."""
+    return max(training_image_sizes(config).sizes)
+
+
+def with_training_image_size(config: ConfigDict, size: int) -> ConfigDict:
+    """Returns a copy of `config` that trains at one size; it evaluates as before."""
+    values = {
+        "evaluation.image_size": evaluation_image_size(config),
+        "data.image_size": size,
+        "data.train_image_size": 0,
+    }
+    return merge(config.copy_and_resolve_references(), values, "")
+
+
+def evaluation_image_size(config: ConfigDict) -> int:
+    """Returns the pixels along each side of an image in evaluation, predict and exports."""
+    return config.evaluation.image_size or image_sizes(config.data.image_size).last
 
 
 def preprocessing(config: ConfigDict) -> Preprocessing:
     """Returns the preprocessing of `data.*` that evaluation and saved models use."""
     values = {name: config.data[name] for name in Preprocessing.names()}
+    values["image_size"] = evaluation_image_size(config)
     values["exif"] = exif_of(config.data.source, config.data.exif)
     return Preprocessing(**values)
 

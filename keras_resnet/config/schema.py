@@ -16,8 +16,11 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from keras_resnet.architectures import ARCHITECTURES
+from keras_resnet.config.keras_optimizers import OptimizerNames
+from keras_resnet.config.image_sizes import ACCEPTED, parse_image_sizes
 from keras_resnet.config.key import FREELY, NO, NOTED, Key, Range
 from keras_resnet.config.registries import Registry
+from keras_resnet.flips import TTA
 from keras_resnet.input_pipeline.augment.settings import AUGMENTATIONS
 from keras_resnet.input_pipeline.settings import SAMPLERS
 from keras_resnet.input_pipeline.sources import SETTINGS
@@ -135,12 +138,18 @@ _ROWS = (
         help="Takes batch norm's statistics over the global batch, not each replica's part."),
     Key("model.zero_init_last_gamma", None, kind=bool, example=True, formerly={1: True},
         help="Starts each block as the identity (Goyal et al. 2017); none: the network's own."),
+    Key("model.kernel_initializer", None, kind=str, example="fan_in", since=3,
+        absent={1: None, 2: None}, choices=Registry("blocks.options", "KERNEL_INITIALIZERS"),
+        help="How convolutions start (docs/blocks.md); none takes the network's own, fan_out."),
     Key("model.classifier_initializer", None, kind=str, example="fan_in", since=2,
         absent={1: "normal"}, choices=Registry("models.head", "CLASSIFIER_INITIALIZERS"),
         help="How the classifier starts (docs/blocks.md); none takes the network's own, fan_in."),
     Key("model.padding", None, kind=str, example="same", since=3, absent={1: None, 2: None},
         choices=Registry("blocks.options", "PADDINGS"),
         help="Padding of what has strides: symmetric (PyTorch) or same (Keras); none: its own."),
+    Key("model.antialias", None, kind=str, example="blur", since=3, absent={1: None, 2: None},
+        choices=Registry("blocks.options", "ANTIALIASES"),
+        help="What strides against aliasing: off, blur or average (docs/blocks); none: its own."),
     Key("model.rematerialize", False, resume=NOTED,
         help="Computes activations again in the backward pass: less memory, more time."),
 
@@ -157,10 +166,14 @@ _ROWS = (
     Key("data.sampler", "shuffle", choices=SAMPLERS, since=3,
         absent={1: "shuffle", 2: "shuffle"},
         help="shuffle: every image once an epoch; balanced: every class equally often."),
-    Key("data.image_size", 32, range=ONE_OR_MORE,
-        help="Height and width, in pixels, of what the network sees."),
+    Key("data.image_size", 32, range=ONE_OR_MORE, reads=parse_image_sizes, accepted=ACCEPTED,
+        help="Height and width, in pixels, of what the network sees; a schedule is of the images "
+        "it trains on, by shares of the run (docs/training.md)."),
     Key("data.train_image_size", 0, range=NOT_NEGATIVE,
         help="Another size in training; 0 takes data.image_size."),
+    Key("evaluation.image_size", 0, range=NOT_NEGATIVE, since=3, absent={1: 0, 2: 0},
+        help="Another size in evaluation, predict and exports; 0 takes the last of "
+        "data.image_size."),
     Key("data.crop_ratio", 1.0, range=PART,
         help="Evaluation resizes the short side to image_size / crop_ratio, and crops the center."),
     Key("data.interpolation", "bilinear", choices=INTERPOLATIONS,
@@ -178,8 +191,11 @@ _ROWS = (
     *(Key(f"data.augment.{name}", row.default, help=row.help, accepted=row.accepted)
       for name, row in AUGMENTATIONS.items()),
 
-    Key("optimizer.name", "sgd", choices=Registry("training.optimizers", "OPTIMIZERS"),
-        help="The optimizer (docs/training.md)."),
+    Key("optimizer.name", "sgd", choices=OptimizerNames("training.optimizers", "OPTIMIZERS"),
+        help="The optimizer: one of ours, or any other of Keras by name (docs/training.md)."),
+    Key("optimizer.arguments", (), texts=True, example=("rho=0.95",), since=3,
+        absent={1: (), 2: ()},
+        help="NAME=VALUE for arguments of an optimizer of Keras, with its own defaults."),
     Key("optimizer.learning_rate", 0.1, range=NOT_NEGATIVE,
         help="The highest learning rate, after the warm-up."),
     Key("optimizer.scale_with_batch", False,
@@ -189,7 +205,7 @@ _ROWS = (
     Key("optimizer.nesterov", True,
         help="Nesterov momentum in sgd and lars; MLPerf's LARS is without."),
     Key("optimizer.weight_decay", 1e-4, range=NOT_NEGATIVE,
-        help="On kernels only: L2 in sgd and lars, decoupled in adamw, in lamb's trust ratio."),
+        help="On kernels only: L2 in sgd and lars, in lamb's trust ratio, in others decoupled."),
     Key("optimizer.trust_coefficient", 0.001, range=NOT_NEGATIVE,
         help="Factor of the rate of each layer in lars."),
     Key("optimizer.beta_1", 0.9, range=BELOW_ONE,
@@ -232,6 +248,11 @@ _ROWS = (
         help="For binary: sums over the classes instead of taking the mean."),
     Key("loss.class_weights", (), example=(1.0, 3.0), words=("balanced",),
         help="A weight for each class; balanced: by its share of the images (docs/training.md)."),
+
+    Key("evaluation.tta", "none", choices=TTA, resume=NOTED, since=3,
+        absent={1: "none", 2: "none"},
+        help="Whether each image is evaluated with its mirror image as well (docs/training.md): "
+        "flip takes the mean of the logits, flip_probabilities that of the probabilities."),
 
     # To train on, or to end earlier, as with epochs.
     Key("early_stopping.patience", 0, range=NOT_NEGATIVE, resume=NOTED, since=3,

@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_resnet.errors import UserError
 from keras_resnet.explain.label_set_predictions import LabelSetPredictions
+from keras_resnet.flips import with_flips
 from keras_resnet.printing import csv_cell
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def predict_source(
     problems = {name: text.removeprefix(name).strip() for name, text in skipped.items()}
     if isinstance(result, DataEvaluation):
         return Predictions(
-            source=result.source,
+            source=with_flips(result.source, result.tta),
             class_names=result.class_names,
             paths=result.files,
             labels=result.labels,
@@ -105,7 +106,7 @@ def predict_source(
         )
     of_model = list(getattr(model, "class_names", None) or result.class_names)
     return LabelSetPredictions(
-        source=result.source,
+        source=with_flips(result.source, result.tta),
         class_names=result.class_names,
         numbers=tuple(map(of_model.index, result.class_names)),
         paths=result.files,
@@ -153,7 +154,7 @@ def predict_photos(
         reason = f"none can be read: {' '.join(first)}" if first else "no image files there"
         raise UserError(f"of the photos {reason}")
     known: dict[str, Any] = {
-        "source": f"{len(rows):,} photos without labels",
+        "source": with_flips(f"{len(rows):,} photos without labels", predictor.tta),
         "class_names": predictor.class_names,
         "paths": tuple(names),
         "labels": None,

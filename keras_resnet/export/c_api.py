@@ -95,17 +95,29 @@ _FUNCTIONS = {
 }
 
 
-def load_library() -> ctypes.CDLL:
+def load_library(site_packages: str | Path | None = None) -> ctypes.CDLL:
     """TensorFlow's C API, found without importing TensorFlow.
 
+    Args:
+        site_packages: the folder that holds the folder `tensorflow` of a wheel; None takes the one
+            that is installed.
+
     Raises:
-        UserError: no TensorFlow is installed, or its wheel does not ship the library.
+        UserError: no TensorFlow is there, or its wheel does not ship the library.
     """
-    spec = importlib.util.find_spec("tensorflow")
-    folders = list(spec.submodule_search_locations or []) if spec else []
+    if site_packages is not None:
+        folders = [str(Path(site_packages, "tensorflow"))]
+    else:
+        spec = importlib.util.find_spec("tensorflow")
+        folders = list(spec.submodule_search_locations or []) if spec else []
     paths = [
         path for folder in folders for path in sorted(Path(folder).glob("libtensorflow_cc.so*"))
     ]
+    if not paths and site_packages is not None:
+        raise UserError(
+            f"{site_packages}: holds no tensorflow/libtensorflow_cc.so*, as it does after pip "
+            f"install --no-deps --target={site_packages} tensorflow-cpu==2.15.1 on Linux"
+        )
     if not paths:
         raise UserError(
             "TensorFlow's C++ library (libtensorflow_cc.so) is not installed; it comes with "
@@ -123,16 +135,21 @@ class Session:
 
     Args:
         folder: holds saved_model.pb.
+        site_packages: see `load_library`.
+
+    Attributes:
+        version: of the TensorFlow that runs it.
 
     Raises:
         LoaderError: it cannot be loaded.
         UserError: there is no library, or no SavedModel.
     """
 
-    def __init__(self, folder: str | Path):
+    def __init__(self, folder: str | Path, site_packages: str | Path | None = None):
         if not (Path(folder) / "saved_model.pb").is_file():
             raise UserError(f"{folder}: no saved_model.pb, so no SavedModel")
-        self._lib = lib = load_library()
+        self._lib = lib = load_library(site_packages)
+        self.version = lib.TF_Version().decode()
         self._graph, meta_graph = lib.TF_NewGraph(), lib.TF_NewBuffer()
         tags = (_TEXT * 1)(b"serve")
         status = lib.TF_NewStatus()

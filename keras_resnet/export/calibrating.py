@@ -30,6 +30,13 @@ def calibrate_head(
     Raises:
         UserError: the model has no calibration, or is none of one class an image.
     """
+    calibration = usable_calibration(model, is_multilabel)
+    head.set_weights([weight / calibration.temperature for weight in head.get_weights()])
+    return calibration.applied()
+
+
+def usable_calibration(model: keras.Model, is_multilabel: bool) -> Calibration:
+    """The calibration of a model; raises UserError as `calibrate_head`."""
     calibration = getattr(model, "calibration", None)
     if is_multilabel:
         raise UserError(
@@ -40,8 +47,7 @@ def calibrate_head(
         raise CalibrationError(
             f"{model.name} has no calibration, which --calibrated and --unknown need: {HOW}"
         )
-    head.set_weights([weight / calibration.temperature for weight in head.get_weights()])
-    return calibration.applied()
+    return calibration
 
 
 def temperature_of(model: keras.Model, calibrated: bool, unknown: Any) -> float:

@@ -15,6 +15,7 @@ from typing import Any
 from keras_resnet.bounds import Budget, RefusedError, opened_zip, parse_json
 from keras_resnet.calibration import Calibration, CalibrationError
 from keras_resnet.errors import UserError
+from keras_resnet.flips import TTA, tta_note
 from keras_resnet.preprocessing import Preprocessing
 
 KEY = "keras_resnet"
@@ -33,6 +34,7 @@ class Description:
             everywhere.
         calibration: of logits that were divided by the temperature; None where they were not.
         threshold: the probability below which the file itself says unknown, if it does.
+        tta: whether the logits are of images and their mirror images, one of `flips.TTA`.
     """
 
     preprocessing: Preprocessing
@@ -41,6 +43,7 @@ class Description:
     thresholds: tuple[float, ...] = ()
     calibration: Calibration | None = None
     threshold: float | None = None
+    tta: str = "none"
 
     def to_json(self) -> str:
         """The text that `read` turns back."""
@@ -50,6 +53,7 @@ class Description:
             "is_multilabel": self.is_multilabel,
             "thresholds": list(self.thresholds),
             **calibration_note(self.calibration, self.threshold),
+            **tta_note(self.tta),
         }
         return json.dumps(values)
 
@@ -63,6 +67,7 @@ class Description:
             bool(values["is_multilabel"]),
             checked_thresholds(values.get("thresholds"), len(values["class_names"])),
             *read_calibration_note(values),
+            read_tta_note(values),
         )
 
 
@@ -79,6 +84,14 @@ def read_calibration_note(values: Mapping[str, Any]) -> tuple[Calibration | None
     if not (threshold is None or type(threshold) in (int, float)):
         raise CalibrationError(f"unknown_below is {threshold!r}, no number")
     return None if noted is None else Calibration.from_dict(noted), threshold
+
+
+def read_tta_note(values: Mapping[str, Any]) -> str:
+    """What `flips.tta_note` gave, among other keys; raises ValueError for anything else."""
+    tta = values.get("tta", "none")
+    if tta not in TTA:
+        raise ValueError(f"tta is {tta!r}")
+    return tta
 
 
 def checked_thresholds(values: Any, classes: int) -> tuple[float, ...]:

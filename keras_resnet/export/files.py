@@ -25,6 +25,7 @@ def export_file(
     samples: sample_images.Samples | None = None,
     calibrated: bool = False,
     unknown: Unknown | str | float | None = None,
+    tta: str | None = None,
 ) -> comparison.Difference:
     """Writes a model to a file of another format and compares it with the model.
 
@@ -38,7 +39,7 @@ def export_file(
         class_names: see `make_network`.
         samples: images to compare on, by which "int8" learns its ranges, too; default: random
             ones.
-        calibrated, unknown: see `make_network`; "keras" knows no `unknown`.
+        calibrated, unknown, tta: see `make_network`; "keras" knows no `unknown`.
 
     Raises:
         UserError: the model cannot be exported, a package is missing, or the file's answers differ
@@ -48,12 +49,14 @@ def export_file(
     if not row.writer:
         raise UserError(f"the export format {format} is no file; use export_saved_model")
     output = Path(output).expanduser().absolute()
-    reference = make_network(model, fold=False, class_names=class_names)
+    reference = make_network(model, fold=False, class_names=class_names, tta=tta)
     if samples is None:
         samples = sample_images.drawn(reference.preprocessing)
     try:
         with replacing(output) as temporary:
-            job = Job(model, temporary, precision, fold, class_names, samples, calibrated, unknown)
+            job = Job(
+                model, temporary, precision, fold, class_names, samples, calibrated, unknown, tta
+            )
             run = row.write(job)
             expected = logits_caller(reference, temperature_of(model, calibrated, unknown))
             difference = comparison.compare(samples.batches(), expected, run)

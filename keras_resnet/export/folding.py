@@ -4,10 +4,15 @@ import keras
 import numpy as np
 
 from keras_resnet.blocks.normalization import is_normalization
-from keras_resnet.layers import StochasticDepth, keras_internals
+from keras_resnet.layers import BlurPool, StochasticDepth, keras_internals
 from keras_resnet.layers.standardized_conv import PLAIN_CONVOLUTIONS
 
 _CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
+_AVERAGE_POOLS = (
+    keras.layers.AveragePooling1D,
+    keras.layers.AveragePooling2D,
+    keras.layers.AveragePooling3D,
+)
 _ONLY_IN_TRAINING = (keras.layers.Dropout, StochasticDepth)
 # 16 bits are too few for statistics and for what is averaged over the whole image.
 _FLOAT32_LAYERS = (
@@ -24,6 +29,7 @@ def fold_batch_normalization(model: keras.Model) -> keras.Model:
     A convolution and the normalization of its output are one affine map of the input:
     gamma / sqrt(variance + epsilon) goes into the kernel, the rest into a bias (Jacob et al. 2018,
     section 3.2), computed in float64. Outputs equal those of `model` in inference to rounding. A
+    low-pass filter between them leaves constants alone, and so changes nothing of this. A
     normalization that comes first, as at the start of a pre-activation block, has no convolution
     to go into and stays. Dropout and stochastic depth are left out. Convolutions with weight
     standardization become plain ones with the standardized kernel.
@@ -134,9 +140,18 @@ def _foldable_pairs(model: keras.Model) -> dict[str, keras.layers.BatchNormaliza
         if layer.activation is not keras.activations.linear or id(layer.output) in outputs:
             continue
         following = readers.get(id(layer.output), [])
+        while len(following) == 1 and _averages(following[0], outputs):
+            following = readers.get(id(following[0].output), [])
         if len(following) == 1 and _normalizes_channels(following[0], layer):
             pairs[layer.name] = following[0]
     return pairs
+
+
+def _averages(layer, outputs: set[int]) -> bool:
+    """Whether a layer gives means of its input, of weights with the sum 1, for one reader."""
+    if not isinstance(layer, (BlurPool, *_AVERAGE_POOLS)):
+        return False
+    return keras_internals.number_of_calls(layer) == 1 and id(layer.output) not in outputs
 
 
 def _readers(model: keras.Model) -> dict[int, list]:

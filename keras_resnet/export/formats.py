@@ -34,7 +34,7 @@ class Job:
         fold: whether batch normalization is folded into the convolutions.
         class_names: instead of the model's own, or None.
         samples: images to learn the ranges of "int8" on.
-        calibrated, unknown: see `signatures.make_network`.
+        calibrated, unknown, tta: see `signatures.make_network`.
     """
 
     model: "keras.Model"
@@ -45,11 +45,12 @@ class Job:
     samples: "Samples"
     calibrated: bool = False
     unknown: Unknown | str | float | None = None
+    tta: str | None = None
 
     @property
     def options(self) -> dict[str, Any]:
         """What `signatures.make_network` takes beside the model."""
-        names = ("fold", "class_names", "calibrated", "unknown")
+        names = ("fold", "class_names", "calibrated", "unknown", "tta")
         return {name: getattr(self, name) for name in names}
 
 

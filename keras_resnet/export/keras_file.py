@@ -20,6 +20,13 @@ def write(job: Job) -> Run:
             "`keras-resnet predict`, or export another format"
         )
     copy = inference_copy(job.model, fold=job.fold)
+    if job.tta is not None:
+        copy.tta = job.tta
+    if job.calibrated and getattr(copy, "tta", "none") == "flip_probabilities":
+        raise UserError(
+            "tta='flip_probabilities': a .keras file cannot take the mean before the temperature; "
+            "leave out --calibrated here, and give it to `keras-resnet predict`"
+        )
     if job.class_names is not None:
         copy.class_names = job.class_names
     if job.calibrated:

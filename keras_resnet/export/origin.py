@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from keras_resnet.bounds import parse_json
-from keras_resnet.export.description import Description, calibration_note, checked_thresholds
+from keras_resnet.export import runtime
+from keras_resnet.export.description import (
+    Description,
+    calibration_note,
+    checked_thresholds,
+    read_tta_note,
+)
+from keras_resnet.flips import tta_note
 from keras_resnet.installation import VERSION
 
 # Beside the records for warm-up, where SavedModels keep what servers do not look at.
@@ -19,11 +26,12 @@ class ForeignModelWarning(UserWarning):
     """A SavedModel that this package did not write is about to be run."""
 
 
-def write_origin(folder: Path, description: Description) -> None:
+def write_origin(folder: Path, description: Description, *, has_webp: bool) -> None:
     """Notes in a SavedModel that this package wrote it, and what cannot be asked of its graph.
 
     That is the exact names of the classes, whether an image may have several, above which
-    probabilities it has them, and the calibration.
+    probabilities it has them, the calibration, and whether mirror images have a say; and what no
+    client can see: which image files it reads, and the oldest TensorFlow that runs it.
     """
     (folder / FILE).parent.mkdir(exist_ok=True)
     origin = {
@@ -32,7 +40,10 @@ def write_origin(folder: Path, description: Description) -> None:
         "class_names": list(description.class_names),
         "is_multilabel": description.is_multilabel,
         "thresholds": list(description.thresholds),
+        "image_formats": ["JPEG", "PNG", "GIF", "BMP", *(["WebP"] if has_webp else [])],
+        "minimum_tensorflow": runtime.to_text(runtime.runtime_of(folder).version),
         **calibration_note(description.calibration, description.threshold),
+        **tta_note(description.tta),
     }
     (folder / FILE).write_text(json.dumps(origin) + "\n")
 
@@ -49,6 +60,7 @@ def read_origin(folder: Path) -> dict[str, Any] | None:
         names = origin["class_names"]
         plain = isinstance(names, list) and all(isinstance(name, str) for name in names)
         checked_thresholds(origin.get("thresholds"), len(names))
+        read_tta_note(origin)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return origin if same and plain else None

@@ -18,7 +18,7 @@ from keras_resnet.calibration import Unknown
 from keras_resnet.errors import UserError
 from keras_resnet.export import file_predictors, signatures
 from keras_resnet.export.calibrating import calibration_of_export
-from keras_resnet.export.description import read_calibration_note
+from keras_resnet.export.description import read_calibration_note, read_tta_note
 from keras_resnet.export.labels import LABELS, lines_of
 from keras_resnet.export.origin import read_origin, warn_if_foreign
 from keras_resnet.export.signatures import TOP
@@ -75,12 +75,14 @@ class Predictor:
             predicted; () for a half everywhere. None: it has one label.
         top: where it may have several, how many at most; None: all above their thresholds.
         threshold: the probability below which the answer is unknown; None without such an answer.
+        as_png: further kinds of image files (see `other_formats`) that are handed on as PNG.
+        tta: whether it answers with mirror images, one of `flips.TTA`.
 
     Attributes:
         class_names: as given.
         is_multilabel: whether an image may have several labels or none.
         thresholds: one for each class where it may; else ().
-        threshold: as given.
+        threshold, tta: as given.
     """
 
     def __init__(
@@ -91,13 +93,16 @@ class Predictor:
         thresholds: Sequence[float] | None = None,
         top: int | None = None,
         threshold: float | None = None,
+        as_png: Sequence[str] = (),
+        tta: str = "none",
     ):
+        self._as_png = as_png
         self._answer, self._max_pixels, self._top = answer, max_pixels, top
         self.class_names = tuple(class_names)
         self.is_multilabel = thresholds is not None
         halves = (THRESHOLD,) * len(self.class_names) if self.is_multilabel else ()
         self.thresholds = tuple(thresholds or halves)
-        self.threshold = threshold
+        self.threshold, self.tta = threshold, tta
 
     @classmethod
     def of_model(
@@ -108,13 +113,19 @@ class Predictor:
         *,
         calibrated: bool = False,
         unknown: Unknown | str | float | None = None,
+        tta: str | None = None,
     ) -> "Predictor":
         """Predicts with a Keras model, through the functions that its export would have.
 
         The arguments are those of `load_predictor`.
         """
         network = signatures.make_network(
-            model, fold=False, class_names=class_names, calibrated=calibrated, unknown=unknown
+            model,
+            fold=False,
+            class_names=class_names,
+            calibrated=calibrated,
+            unknown=unknown,
+            tta=tta,
         )
         several = network.is_multilabel
         made = signatures.make_signatures(
@@ -127,6 +138,7 @@ class Predictor:
             network.thresholds if several else None,
             top,
             network.threshold,
+            tta=network.tta,
         )
 
     def with_threshold(self, value: float) -> "Predictor":
@@ -141,7 +153,15 @@ class Predictor:
                 "one class (softmax)"
             )
         limits = (value,) * len(self.class_names)
-        return Predictor(self._answer, self.class_names, self._max_pixels, limits, self._top)
+        return Predictor(
+            self._answer,
+            self.class_names,
+            self._max_pixels,
+            limits,
+            self._top,
+            as_png=self._as_png,
+            tta=self.tta,
+        )
 
     def predict(
         self,
@@ -171,7 +191,7 @@ class Predictor:
         """As `predict`, for files alone; one that is not there any more gets an answer, too."""
         files = iter(files)
         while chunk := list(itertools.islice(files, batch_size)):
-            contents, problems = _read(chunk, self._max_pixels)
+            contents, problems = _read(chunk, self._max_pixels, self._as_png)
             answers = self._answers(contents)
             for file in chunk:
                 yield str(file), problems.get(file) or answers[file]
@@ -248,6 +268,7 @@ def load_predictor(
     trusted: bool = False,
     calibrated: bool = False,
     unknown: Unknown | str | float | None = None,
+    tta: str | None = None,
 ) -> Predictor:
     """A predictor from whatever this package writes or reads.
 
@@ -266,6 +287,8 @@ def load_predictor(
             by the temperature that the model carries. Exports do so by themselves, or not at all.
         unknown: say that the answer is unknown below a calibrated probability, such as 0.7, or so
             often that a share of the images is answered, such as "90%"; makes them calibrated, too.
+        tta: answer with mirror images, one of `flips.TTA`; None: as the model says. Exports do so
+            by themselves, or not at all.
 
     Raises:
         UserError: there is nothing at `path` that predicts, or `class_names` are not one for each
@@ -274,14 +297,17 @@ def load_predictor(
     """
     network = load_network(path)
     if network is not None:
-        return Predictor.of_model(network, top, class_names, calibrated=calibrated, unknown=unknown)
+        return Predictor.of_model(
+            network, top, class_names, calibrated=calibrated, unknown=unknown, tta=tta
+        )
     name, file = os.fspath(path), Path(path).expanduser()
     names: Sequence[str]
+    converted: Sequence[str] = ()
     if file.suffix in file_predictors.SUFFIXES:
         answer, said = file_predictors.load(file, top or TOP)
         names, calibration = said.class_names, said.calibration
         limits = said.thresholds if said.is_multilabel else None
-        max_pixels = said.preprocessing.max_pixels
+        max_pixels, flips = said.preprocessing.max_pixels, said.tta
     else:
         folder = newest_version(file)
         if not trusted:
@@ -289,14 +315,19 @@ def load_predictor(
         origin = read_origin(folder)
         names = _served_names(folder) if origin is None else origin["class_names"]
         calibration, _ = read_calibration_note(origin or {})
+        if "WebP" not in (origin or {}).get("image_formats", ["WebP"]):
+            converted = ("WebP",)
         several = bool((origin or {}).get("is_multilabel"))
         limits = tuple((origin or {}).get("thresholds") or ()) if several else None
         answer, max_pixels = _served(folder, None if several else top), MAX_PIXELS
+        flips = read_tta_note(origin or {})
+    _check_flips(tta, flips, name)
     threshold = None
     if calibrated or unknown is not None:
         calibration = calibration_of_export(calibration, name)
         threshold = None if unknown is None else Unknown.parse(unknown).threshold(calibration)
-    return Predictor(answer, _checked(class_names, names, name), max_pixels, limits, top, threshold)
+    names = _checked(class_names, names, name)
+    return Predictor(answer, names, max_pixels, limits, top, threshold, converted, flips)
 
 
 def load_network(path: str | os.PathLike, checkpoint: Which | None = None) -> keras.Model | None:
@@ -338,6 +369,14 @@ def _checked(given: list[str] | None, own: Sequence[str], path: str) -> Sequence
     if given is not None and len(given) != len(own):
         raise UserError(f"{len(given)} class names for the {len(own)} classes of {path}")
     return own if given is None else given
+
+
+def _check_flips(asked: str | None, own: str, name: str) -> None:
+    if asked not in (None, own):
+        raise UserError(
+            f"tta={asked!r}: {name} was exported with tta={own!r}, which is in its graph; leave "
+            f"tta out, or export it again with --tta={asked}"
+        )
 
 
 def _is_workdir(path: str | os.PathLike) -> bool:
@@ -390,14 +429,16 @@ def _served_names(folder: Path) -> list[str]:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from error
 
 
-def _read(files: list[Path], max_pixels: int) -> tuple[dict[Path, bytes], dict[Path, str]]:
+def _read(
+    files: list[Path], max_pixels: int, also: Sequence[str]
+) -> tuple[dict[Path, bytes], dict[Path, str]]:
     contents, problems = {}, {}
     for file in files:
         try:
             if found := unfit(file.stat()):  # to read a pipe may take for ever
                 problems[file] = found
                 continue
-            contents[file] = as_png(file.read_bytes(), max_pixels)
+            contents[file] = as_png(file.read_bytes(), max_pixels, also)
         except OSError as error:
             problems[file] = f"cannot be read: {error.strerror or error}"
         except DataError as error:

@@ -18,6 +18,7 @@ from keras_resnet.export.calibrating import temperature_of
 from keras_resnet.export.formats import find_format
 from keras_resnet.export.labels import LABELS, write_labels
 from keras_resnet.export.origin import write_origin
+from keras_resnet.export.runtime import Runtime, runtime_of
 from keras_resnet.export.serving_config import BATCH_SIZES, write_serving_config
 from keras_resnet.export.signatures import (
     MAX_BATCH,
@@ -46,12 +47,14 @@ class Export:
         serving_config: folder of the files for a server.
         difference: between the model and the export.
         report: of `verify_saved_model`.
+        runtime: what a server needs.
     """
 
     path: Path
     serving_config: Path
     difference: comparison.Difference
     report: Report
+    runtime: Runtime
 
 
 def export_saved_model(
@@ -63,11 +66,13 @@ def export_saved_model(
     top: int | None = None,
     on_error: str = "fail",
     max_batch: int = MAX_BATCH,
+    webp: bool = False,
     class_names: list[str] | None = None,
     samples: sample_images.Samples | None = None,
     name: str | None = None,
     calibrated: bool = False,
     unknown: Unknown | str | float | None = None,
+    tta: str | None = None,
 ) -> Export:
     """Writes the next version of a model for TF Serving, once it has passed every check.
 
@@ -81,10 +86,12 @@ def export_saved_model(
         precision: "float32" or "bfloat16".
         fold: False keeps the normalizations, and with them the model's numbers to the bit.
         top, on_error, max_batch: see `make_signatures`.
+        webp: decode WebP files, too, which a server before TensorFlow 2.20 cannot: it would refuse
+            every signature that takes image files.
         class_names: see `make_network`.
         samples: images to compare model and export on; default: random ones.
         name: what clients call the model; default: the name of `output`.
-        calibrated, unknown: see `make_network`.
+        calibrated, unknown, tta: see `make_network`.
 
     Raises:
         UserError: the model cannot be exported, `output` not be written, or the export differs
@@ -95,7 +102,7 @@ def export_saved_model(
     name = name or output.resolve().name
     if not re.fullmatch(r"[\w.-]+", name):
         raise UserError(f"{name!r} is no name for a model: take letters, digits, '.', '_' and '-'")
-    reference = make_network(model, fold=False, class_names=class_names)
+    reference = make_network(model, fold=False, class_names=class_names, tta=tta)
     network = make_network(
         model,
         fold=fold,
@@ -103,6 +110,7 @@ def export_saved_model(
         class_names=class_names,
         calibrated=calibrated,
         unknown=unknown,
+        tta=tta,
     )
     _check_size(network)
     if samples is None:
@@ -113,17 +121,18 @@ def export_saved_model(
     comparison.check(difference, tolerance, f"the export in {precision}")
     with new_version(output) as (folder, published):
         signatures = make_signatures(
-            network, frozen, top=top, on_error=on_error, max_batch=max_batch
+            network, frozen, top=top, on_error=on_error, max_batch=max_batch, has_webp=webp
         )
         with _explain_write_errors(output):
-            write_saved_model(folder, network, signatures)
+            write_saved_model(folder, network, signatures, has_webp=webp)
             warmup.write_records(folder / warmup.FILE, _warmup_records(network, name))
         images = samples.first(LOADER_IMAGES)
         report, logits = verify_saved_model(folder, images)
         served = comparison.compare([(images, None)], logits_caller(frozen), lambda _: logits)
         comparison.check(served, LOADER_TOLERANCES[precision], "what TensorFlow's C++ loader runs")
-    config = write_serving_config(output, name)
-    return Export(published[0], config, difference, report)
+    runtime = runtime_of(published[0])
+    config = write_serving_config(output, name, runtime.version)
+    return Export(published[0], config, difference, report, runtime)
 
 
 @contextlib.contextmanager
@@ -138,7 +147,7 @@ def _explain_write_errors(output: Path) -> Iterator[None]:
         ) from error
 
 
-def write_saved_model(folder: Path, network: Network, signatures: dict) -> None:
+def write_saved_model(folder: Path, network: Network, signatures: dict, *, has_webp: bool) -> None:
     """Writes saved_model.pb and the labels, one a line (see `write_labels`), as an asset."""
     labels = folder / LABELS
     write_labels(labels, network.class_names)
@@ -148,7 +157,7 @@ def write_saved_model(folder: Path, network: Network, signatures: dict) -> None:
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     tf.saved_model.save(module, str(folder), signatures=concrete, options=options)
     labels.unlink()  # the SavedModel has its own copy in assets/
-    write_origin(folder, network.description)
+    write_origin(folder, network.description, has_webp=has_webp)
 
 
 def _check_size(network: Network) -> None:

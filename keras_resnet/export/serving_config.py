@@ -3,11 +3,16 @@
 import stat
 from pathlib import Path
 
+from keras_resnet.export.runtime import Version
 from keras_resnet.storage import write_text
 
 FOLDER = "serving_config"
 # What a server pads batches to, and what the warm-up records hold.
 BATCH_SIZES = (1, 2, 4, 8, 16)
+
+# Images of TF Serving by the TensorFlow in them, the one that exports are checked with first; the
+# newest is for what needs it.
+_IMAGES: dict[Version, str] = {(2, 19): "2.19.1", (2, 20): "2.20.0"}
 
 _MODELS = """\
 # TF Serving: --model_config_file; text format of tensorflow.serving.ModelServerConfig
@@ -37,7 +42,7 @@ _DOCKER = """\
 here=$(cd "$(dirname "$0")/.." && pwd)
 exec docker run --rm -p 8500:8500 -p 8501:8501 -e TF_ENABLE_ONEDNN_OPTS=1 \\
   -v "$here:/models/{name}:ro" -v "$here/serving_config:/config:ro" \\
-  tensorflow/serving:latest \\
+  tensorflow/serving:{image} \\
   --model_config_file=/config/models.config \\
   --enable_batching=true --batching_parameters_file=/config/batching.config
 """
@@ -83,12 +88,13 @@ for file, classes, probabilities in zip(files, answer["classes"], answer["probab
 '''
 
 
-def write_serving_config(folder: Path, name: str) -> Path:
+def write_serving_config(folder: Path, name: str, needs: Version) -> Path:
     """Writes models.config, batching.config, docker.sh, curl.sh and grpc_client.py.
 
     Args:
         folder: holds the versions.
         name: what clients call the model.
+        needs: the oldest TensorFlow that runs it.
 
     Returns:
         The folder of the files, `folder/serving_config`.
@@ -97,6 +103,7 @@ def write_serving_config(folder: Path, name: str) -> Path:
     target.mkdir(exist_ok=True)
     values = {
         "name": name,
+        "image": next((tag for has, tag in _IMAGES.items() if has >= needs), "latest"),
         "largest": BATCH_SIZES[-1],
         "allowed": "\n".join(f"allowed_batch_sizes: {size}" for size in BATCH_SIZES),
     }

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import warnings
 from collections.abc import Callable
 
 import keras
@@ -14,9 +15,10 @@ from keras_resnet import input_pipeline
 from keras_resnet.backend import require_tensorflow
 from keras_resnet.calibration import UNKNOWN, Calibration, Unknown
 from keras_resnet.errors import UserError
-from keras_resnet.export.calibrating import calibrate_head
+from keras_resnet.export.calibrating import calibrate_head, usable_calibration
 from keras_resnet.export.description import Description
 from keras_resnet.export.folding import inference_copy
+from keras_resnet.flips import beside_its_flip, check_tta, merge
 from keras_resnet.input_pipeline.decoding import claimed_pixels
 from keras_resnet.input_pipeline.errors import DataError
 from keras_resnet.input_pipeline.preprocessing import check_preprocessing
@@ -50,6 +52,8 @@ class Network:
         calibration: of the logits, which are divided by the temperature already; None for logits
             as the model has them.
         threshold: the probability below which the answer is unknown; None without such an answer.
+        tta: whether it answers with mirror images, one of `flips.TTA`.
+        temperature: what the logits are divided by once those of mirror images are merged.
     """
 
     model: keras.Model
@@ -59,6 +63,8 @@ class Network:
     thresholds: tuple[float, ...] = ()
     calibration: Calibration | None = None
     threshold: float | None = None
+    tta: str = "none"
+    temperature: float = 1.0
 
     @property
     def image_shape(self) -> tuple[int | None, ...]:
@@ -75,13 +81,23 @@ class Network:
             self.thresholds,
             self.calibration,
             self.threshold,
+            self.tta,
         )
 
     def __call__(self, pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """float32 [batch, height, width, 3], RGB values 0..255 -> (features, logits)."""
+        """float32 [batch, height, width, 3], RGB values 0..255 -> (features, logits).
+
+        The features are those of the image itself, also where its mirror image has a say in the
+        logits.
+        """
         images = input_pipeline.normalize(pixels, self.preprocessing)
-        features, logits = self.model(images, training=False)
-        return tf.cast(features, tf.float32), tf.cast(logits, tf.float32)
+        if self.tta == "none":
+            features, logits = self.model(images, training=False)
+            return tf.cast(features, tf.float32), tf.cast(logits, tf.float32)
+        features, logits = self.model(beside_its_flip(images), training=False)
+        features = tf.reshape(tf.cast(features, tf.float32), [-1, 2, features.shape[-1]])
+        logits = merge(logits, self.tta, self.is_multilabel)
+        return features[:, 0], logits if self.temperature == 1 else logits / self.temperature
 
     def probabilities(self, logits: tf.Tensor) -> tf.Tensor:
         """float32 [batch, classes]."""
@@ -104,6 +120,7 @@ def make_network(
     class_names: list[str] | None = None,
     calibrated: bool = False,
     unknown: Unknown | str | float | None = None,
+    tta: str | None = None,
 ) -> Network:
     """Prepares a model of `create_model` for serving; see `inference_copy` for the options.
 
@@ -113,6 +130,7 @@ def make_network(
         calibrated: divide the logits by the temperature of the model's calibration.
         unknown: the answer is unknown below this: see `Unknown.parse`. It needs calibrated
             probabilities, and makes them.
+        tta: one of `flips.TTA`; None: as the model has it.
 
     Raises:
         UserError: the model is no such classifier, its activation gives no probabilities, the
@@ -120,6 +138,8 @@ def make_network(
             runs on another backend than TensorFlow, which serves.
     """
     require_tensorflow()
+    asked = calibrated or unknown is not None
+    tta = _check_flips(model, tta, asked)
     preprocessing = _check_servable(model)
     copy = inference_copy(model, fold=fold, precision=precision, channels_last=True)
     head = copy.get_layer(model.layers[-1].name)
@@ -127,7 +147,11 @@ def make_network(
     head.activation = keras.activations.linear
     names = class_names or getattr(model, "class_names", None) or map(str, range(head.units))
     names, calibration, threshold = tuple(names), None, None
-    if calibrated or unknown is not None:
+    temperature = 1.0
+    if asked and tta == "flip_probabilities":  # whose mean is taken before the temperature is
+        calibration = usable_calibration(model, multilabel)
+        temperature, calibration = calibration.temperature, calibration.applied()
+    elif asked:
         calibration = calibrate_head(head, model, multilabel)
     if unknown is not None and calibration is not None:
         threshold = Unknown.parse(unknown).threshold(calibration)
@@ -141,7 +165,29 @@ def make_network(
         thresholds=tuple(getattr(model, "thresholds", None) or ()) if multilabel else (),
         calibration=calibration,
         threshold=threshold,
+        tta=tta,
+        temperature=temperature,
     )
+
+
+def _check_flips(model: keras.Model, asked: str | None, calibrated: bool) -> str:
+    """What of `flips.TTA` a model answers with; UserError where it cannot, or its calibration."""
+    own = getattr(model, "tta", "none")
+    tta = check_tta(own if asked is None else asked, model.inputs[0].shape, model.name)
+    if tta == own:
+        return tta
+    if calibrated:
+        raise UserError(
+            f"tta={tta!r}: the calibration of {model.name} was fitted with tta={own!r}; leave "
+            f"tta out, or fit another: keras-resnet calibrate --tta={tta}"
+        )
+    if getattr(model, "thresholds", None):
+        warnings.warn(
+            f"the thresholds of {model.name} were fitted with tta={own!r}, and it answers with "
+            f"tta={tta!r}; `keras-resnet calibrate --tta={tta}` fits others",
+            stacklevel=3,
+        )
+    return tta
 
 
 def _check_servable(model: keras.Model) -> Preprocessing:
@@ -191,11 +237,14 @@ def gives_label_sets(model: keras.Model) -> bool:
     return isinstance(head, keras.layers.Dense) and is_multilabel(head, model.name)
 
 
-def decode_batch(encoded: tf.Tensor, preprocessing: Preprocessing) -> tuple[tf.Tensor, tf.Tensor]:
+def decode_batch(
+    encoded: tf.Tensor, preprocessing: Preprocessing, has_webp: bool = True
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Evaluation preprocessing of a batch of image files, in parallel, inside the graph.
 
     Args:
         encoded: string [batch].
+        has_webp: see `input_pipeline.decoding.decode_window`.
 
     Returns:
         uint8 [batch, size, size, 3] and bool [batch], false where a file cannot be decoded (its
@@ -208,7 +257,7 @@ def decode_batch(encoded: tf.Tensor, preprocessing: Preprocessing) -> tuple[tf.T
         return index, file, claimed_pixels(file)
 
     def decode(index, file, _):
-        return index, input_pipeline.evaluation_image(file, preprocessing)
+        return index, input_pipeline.evaluation_image(file, preprocessing, has_webp=has_webp)
 
     files = tf.data.Dataset.from_tensor_slices((tf.range(count), encoded)).map(measure)
     decoded, above = [], -1.0
@@ -274,6 +323,7 @@ def make_signatures(
     top: int | None = None,
     on_error: str = "fail",
     max_batch: int = MAX_BATCH,
+    has_webp: bool = True,
 ) -> dict[str, tf.types.experimental.PolymorphicFunction]:
     """The signatures by name, each a `tf.function` with a fixed input signature.
 
@@ -285,6 +335,7 @@ def make_signatures(
             the others and says which in an output `valid`.
         max_batch: how many images a request may hold; more are refused with InvalidArgument, before
             they take memory. ResNet-50 needs about 15 MB for each at 224 pixels.
+        has_webp: whether WebP files are decoded, which servers before TensorFlow 2.20 cannot.
     """
     names = tf.constant(list(map(to_bytes, network.class_names)))
     if top is None:
@@ -292,9 +343,10 @@ def make_signatures(
     top = min(top, len(network.class_names))
 
     def decode(image_bytes):
-        pixels, valid = decode_batch(image_bytes, network.preprocessing)
+        pixels, valid = decode_batch(image_bytes, network.preprocessing, has_webp)
         if on_error == "fail":
-            pixels = _refuse_unreadable(pixels, valid, network.preprocessing.max_pixels)
+            limit = network.preprocessing.max_pixels
+            pixels = _refuse_unreadable(pixels, valid, limit, has_webp)
         return tf.cast(pixels, tf.float32), valid
 
     def with_validity(outputs, valid):
@@ -340,11 +392,14 @@ def make_signatures(
     }
 
 
-def _refuse_unreadable(pixels: tf.Tensor, valid: tf.Tensor, max_pixels: int) -> tf.Tensor:
+def _refuse_unreadable(
+    pixels: tf.Tensor, valid: tf.Tensor, max_pixels: int, has_webp: bool
+) -> tf.Tensor:
     """`pixels`, in a graph that fails with InvalidArgument where an image is not valid."""
     bad = tf.where(~valid)[:, 0]
+    kinds = "GIF, BMP or WebP file" if has_webp else "GIF or BMP file (WebP: export --webp)"
     words = (
-        f"{UNREADABLE}: no JPEG, PNG, GIF, BMP or WebP file, damaged, or more than {max_pixels:,} "
+        f"{UNREADABLE}: no JPEG, PNG, {kinds}, damaged, or more than {max_pixels:,} "
         "pixels (data.max_pixels), of which some kinds of files count each several times. "
         "Positions in the batch:"
     )

@@ -23,8 +23,9 @@ from keras_resnet.calibration import UNKNOWN, softmax
 from keras_resnet.errors import UserError
 from keras_resnet.export import warmup, wire
 from keras_resnet.export.c_api import INVALID_ARGUMENT, LoaderError, Session
-from keras_resnet.export.description import read_calibration_note
+from keras_resnet.export.description import read_calibration_note, read_tta_note
 from keras_resnet.export.origin import read_origin
+from keras_resnet.export.runtime import OLDEST, parse_version, runtime_of, to_text
 
 # Single and batched requests take other paths through the kernels; bfloat16 has 8 bits.
 BATCH_TOLERANCE = 0.03
@@ -37,6 +38,8 @@ class Report(TypedDict):
     """What a check found.
 
     Attributes:
+        tensorflow: version of the loader that ran it.
+        needs_tensorflow: the oldest version whose operations it uses.
         signatures: the signatures by name.
         requests: how many were answered.
         warmup_records: how many were answered.
@@ -46,8 +49,12 @@ class Report(TypedDict):
             its probabilities then are the softmax of.
         unknown_below: the probability below which it says unknown, which was checked; None of one
             that does not.
+        tta: whether it says that mirror images have a say; then what it answers to them was
+            checked to be the same.
     """
 
+    tensorflow: str
+    needs_tensorflow: str
     signatures: dict[str, wire.Signature]
     requests: int
     warmup_records: int
@@ -55,14 +62,22 @@ class Report(TypedDict):
     steady_ms: dict[str, float]
     calibrated: bool
     unknown_below: float | None
+    tta: str
 
 
-def verify_saved_model(folder: Path, images: np.ndarray | None = None) -> tuple[Report, np.ndarray]:
+def verify_saved_model(
+    folder: Path,
+    images: np.ndarray | None = None,
+    *,
+    site_packages: str | os.PathLike | None = None,
+) -> tuple[Report, np.ndarray]:
     """Loads and runs a SavedModel in a process without TensorFlow or Keras in Python.
 
     Args:
         folder: holds saved_model.pb.
         images: uint8 [n, height, width, 3], to be answered by `predict_images_uint8`.
+        site_packages: where another TensorFlow lies, whose loader is taken: see
+            `c_api.load_library`.
 
     Returns:
         A report and float32 [n, classes], the logits of `images`.
@@ -72,7 +87,8 @@ def verify_saved_model(folder: Path, images: np.ndarray | None = None) -> tuple[
     """
     with tempfile.TemporaryDirectory() as scratch:
         pixels, logits = Path(scratch, "images.npy"), Path(scratch, "logits.npy")
-        arguments = [str(Path(folder).resolve())]
+        place = "" if site_packages is None else str(Path(site_packages).expanduser().resolve())
+        arguments = [str(Path(folder).resolve()), place]
         if images is not None:
             np.save(pixels, images)
             arguments += [str(pixels), str(logits)]
@@ -98,13 +114,13 @@ def verify_saved_model(folder: Path, images: np.ndarray | None = None) -> tuple[
 
 
 def main(arguments: list[str]) -> NoReturn:
-    """The process: a folder, and optionally a file of images and one for their logits."""
+    """The process: a folder, one of TensorFlow or "", and perhaps files of images and logits."""
     report: Report | dict[str, str]
     try:
-        session = Session(arguments[0])
+        session = Session(arguments[0], arguments[1] or None)
         report = check_saved_model(session, Path(arguments[0]))
-        if len(arguments) > 1:
-            np.save(arguments[2], _logits(session, np.load(arguments[1])))
+        if len(arguments) > 2:
+            np.save(arguments[3], _logits(session, np.load(arguments[2])))
         imported = sorted({"tensorflow", "keras"} & sys.modules.keys())
         if imported:
             raise UserError(f"the check itself imported {', '.join(imported)}")
@@ -124,8 +140,14 @@ def check_saved_model(session: Session, folder: Path) -> Report:
     signatures = {k: v for k, v in session.signatures.items() if not k.startswith("__")}
     if not signatures:
         raise UserError("it has no signatures")
-    calibration, threshold = read_calibration_note(read_origin(folder) or {})
+    origin = read_origin(folder) or {}
+    calibration, threshold = read_calibration_note(origin)
+    needs, runs = runtime_of(folder), parse_version(session.version)
+    if runs >= OLDEST:
+        needs.check(runs)
     report: Report = {
+        "tensorflow": session.version,
+        "needs_tensorflow": to_text(needs.version),
         "signatures": signatures,
         "requests": 0,
         "warmup_records": _replay(session, folder / warmup.FILE),
@@ -133,6 +155,7 @@ def check_saved_model(session: Session, folder: Path) -> Report:
         "steady_ms": {},
         "calibrated": calibration is not None,
         "unknown_below": threshold,
+        "tta": read_tta_note(origin),
     }
     for name, infos in signatures.items():
         inputs = {key: _example(info, 3) for key, info in infos["inputs"].items()}
@@ -144,6 +167,9 @@ def check_saved_model(session: Session, folder: Path) -> Report:
         _check_outputs(name, infos["outputs"], answers, together)
         if calibration is not None:
             _check_calibrated(name, together, threshold)
+        if report["tta"] != "none" and "images" in inputs:
+            _check_flips(name, together, _run(session, name, _mirrored(inputs)))
+            report["requests"] += 1
         steady = sorted(_timed(session, name, singles[0])[0] for _ in range(5))
         report["steady_ms"][name] = steady[2]
         report["requests"] += 9
@@ -218,6 +244,20 @@ def _check_calibrated(name: str, outputs: dict, threshold: float | None) -> None
         expected = np.where(unknown, UNKNOWN.encode(), outputs["classes"][:, 0])
         if (outputs["answers"] != expected).any():
             raise UserError(f"{name}: `answers` are neither the first class nor {UNKNOWN}")
+
+
+def _mirrored(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {key: np.ascontiguousarray(value[..., ::-1, :]) for key, value in inputs.items()}
+
+
+def _check_flips(name: str, outputs: dict, mirrored: dict) -> None:
+    """With both images in every answer, that to the mirror image is the same."""
+    for key, values in outputs.items():
+        if values.dtype.kind != "f":
+            continue
+        distance = np.abs(values - mirrored[key]).max()
+        if not distance <= BATCH_TOLERANCE * np.abs(values).max():
+            raise UserError(f"{name}: {key} of mirror images differ, and it says that both count")
 
 
 def _check_broken_image(session: Session, name: str, infos: wire.Signature, inputs: dict) -> int:

@@ -189,6 +189,8 @@ def _stem(graph: _Graph, node: Any, form: Form) -> tuple[list[Any], FusedNode] |
     pool = graph.only_reader(act) if act is not None and _is_relu(act.operation) else None
     if pool is None or type(pool.operation) is not PaddedMaxPool:
         return None
+    if not _is_strided(pool.operation):  # what is blurred after it: as many pixels to normalize
+        return None
     inside = [node, norm, act, pool]
     border = graph.only_maker(node) if form.blocks_stem else None
     if border is not None and _is_zero_padding(border.operation):
@@ -249,6 +251,11 @@ def _adds(node: Any, branch: Any) -> bool:
         and tensors[0] is branch.outputs[0]
         and tensors[0].shape == tensors[1].shape
     )
+
+
+def _is_strided(pool: PaddedMaxPool) -> bool:
+    strides = pool.strides
+    return (strides if isinstance(strides, int) else max(strides)) > 1
 
 
 def _is_plain(conv: Any) -> bool:

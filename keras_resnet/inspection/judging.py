@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_resnet.errors import UserError
+from keras_resnet.flips import with_flips
 from keras_resnet.input_pipeline import exclusion
 from keras_resnet.inspection.cross_validation import (
     predict_from_others,
@@ -57,13 +58,14 @@ def judge(
     result = evaluate(model, source)
     by_path = {file.path: file for file in images}
     listed = [by_path[file] for file in result.files]
+    asked = with_flips(result.source, result.tta)
     if not isinstance(result, DataEvaluation):
         finding, said = _doubted_sets(
             listed, result.labels, result.class_names, result.probabilities
         )
-        return finding, f"{result.source}; mAP {result.map:.4f}; {said}"
+        return finding, f"{asked}; mAP {result.map:.4f}; {said}"
     finding, said = _doubted(listed, result.labels, result.class_names, result.all_probabilities())
-    return finding, f"{result.source}; top1 {result.top1:.4f}; {said}"
+    return finding, f"{asked}; top1 {result.top1:.4f}; {said}"
 
 
 def judge_by_folds(

@@ -1,6 +1,7 @@
 """Keras layers of the residual-network family, serialized under the package `keras_resnet`."""
 
 from keras_resnet.layers.batch_normalization import BatchNormalization
+from keras_resnet.layers.blur_pool import BlurPool
 from keras_resnet.layers.group_normalization import GroupNormalization
 from keras_resnet.layers.moving_statistics import (
     average_moving_statistics,
@@ -24,6 +25,7 @@ from keras_resnet.layers.subsampling_conv import SubsamplingConv1D, SubsamplingC
 
 __all__ = [
     "BatchNormalization",
+    "BlurPool",
     "GroupNormalization",
     "NormalizeImages",
     "PadChannels",

@@ -14,7 +14,7 @@ import keras
 
 # `ResNet` marks the tensors of a new graph, from which `clone_model` makes the copy.
 OVERRIDDEN_BY_MODELS = ("_run_through_graph",)
-# `DecayMixin` of keras_resnet.training.optimizers: weight decay, clipping, the sum over replicas.
+# `DecayMixin` of keras_resnet.training.decay: weight decay, clipping, the sum over replicas.
 OVERRIDDEN_BY_OPTIMIZERS = ("_apply_weight_decay", "_clip_gradients", "_all_reduce_sum_gradients")
 
 
@@ -82,3 +82,21 @@ def adam_slots(
     """The moving averages of a variable's gradient and of its square in Adam, AdamW and Lamb."""
     index = optimizer._get_variable_index(variable)
     return optimizer._momentums[index], optimizer._velocities[index]
+
+
+def trains_by_adam(optimizer: keras.optimizers.Optimizer, variable: keras.Variable) -> bool:
+    """Whether Muon trains a variable by Adam and not by its own step."""
+    return optimizer._should_use_adamw(variable)
+
+
+def share_product_of_nadam(optimizer: keras.optimizers.Optimizer) -> None:
+    """Gives Nadam's running product a name, and an update that replicas agree on.
+
+    Keras' own has neither: its name counts up in a process, and `assign` of it fails under
+    tf.distribute, where each replica would change it.
+    """
+    own = optimizer._u_product
+    optimizer._untrack_variable(own)
+    optimizer._u_product = optimizer.add_variable(
+        (), "ones", own.dtype, aggregation="only_first_replica", name="u_product"
+    )

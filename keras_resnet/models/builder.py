@@ -34,6 +34,7 @@ def create_model(
     model_name: str | None = None,
     output_stride: int | None = None,
     zero_init_last_gamma: bool | None = None,
+    kernel_initializer: str | Callable[..., Any] | None = None,
     classifier_initializer: str | Callable[..., Any] | None = None,
     norm: Mapping[str, Any] | None = None,
     norm_layer: str | Callable[..., Any] | None = None,
@@ -59,6 +60,7 @@ def create_model(
     epsilon: float | None = None,
     norm_groups: int | None = None,
     weight_standardization: bool | None = None,
+    antialias: str | None = None,
     projection: str | None = None,
     shortcut_norm: bool | None = None,
     residual: bool | None = None,
@@ -181,9 +183,8 @@ def build_model(
         rematerialize=rematerialize,
     )
     if weights is not None:
-        apply_weights(
-            model, weights, variant=row.name, given={"shortcut", "padding", "stem_pool_padding"}
-        )
+        known = {"shortcut", "padding", "stem_pool_padding", "antialias"}
+        apply_weights(model, weights, variant=row.name, given=known)
         if input_shape is not None or input_tensor is not None:
             own.pop("image_size", None)  # the input's
         if own and model.preprocessing is not None:
@@ -205,6 +206,10 @@ def _layer_options(row: Architecture, norm, data_format: str, dtype) -> dict[str
         options["padding"] = row.padding
     if row.weight_standardization:
         options["weight_standardization"] = True
+    if row.kernel_initializer != "fan_out":
+        options["kernel_initializer"] = row.kernel_initializer
+    if row.antialias != "off":
+        options["antialias"] = row.antialias
     return options
 
 

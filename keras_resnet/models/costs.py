@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from keras_resnet.architectures import ARCHITECTURES
+from keras_resnet.layers import BlurPool
 from keras_resnet.layers.keras_internals import is_functional, run_through_graph
 from keras_resnet.models.builder import create_model
 
@@ -20,8 +21,8 @@ class Profile:
     Attributes:
         parameters: trainable numbers, what papers and other libraries count.
         moving_statistics: numbers that are not trained: means and variances of the normalizations.
-        multiply_adds: multiplications (each with its addition) of all convolutions and dense
-            layers, for one example of `input_shape`.
+        multiply_adds: multiplications (each with its addition) of all convolutions, blur pools and
+            dense layers, for one example of `input_shape`.
         input_shape: shape of that example, without the batch axis.
     """
 
@@ -35,7 +36,8 @@ def profile(model: keras.Model, input_shape: Sequence[int] | None = None) -> Pro
     """Count the parameters and multiply-adds of a functional model.
 
     Multiply-adds are counted as torchvision and the papers do (ResNet-50 at 224 pixels:
-    4.09e9): convolutions and dense layers, no biases, normalizations, poolings and activations.
+    4.09e9): convolutions, blur pools and dense layers, no biases, normalizations, other pools and
+    activations.
 
     Args:
         model: a functional or sequential Keras model with one input; layers, nested models and
@@ -114,6 +116,8 @@ def _count(operation, counts: list[int], *args, **kwargs):
     # Each output number is a sum over the kernel's taps of its filter.
     if isinstance(operation, _DEPTHWISE):
         counts.append(math.prod(outputs.shape) * math.prod(operation.kernel.shape[:-2]))
+    elif isinstance(operation, BlurPool):
+        counts.append(operation.multiply_adds(outputs.shape))
     elif isinstance(operation, (keras.layers.Dense, *_CONVOLUTIONS)):
         filters = operation.units if hasattr(operation, "units") else operation.filters
         counts.append(math.prod(outputs.shape) * math.prod(operation.kernel.shape) // filters)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import keras
 
 from keras_resnet.architectures import Architecture
-from keras_resnet.errors import nearest
+from keras_resnet.blocks.options import initializer
 
 # How the classifier starts. A fixed deviation fits one number of features only: 0.01 is right for
 # the 2,048 of ResNet-50, and a seventh of what 64 features want.
@@ -34,24 +34,12 @@ def make_head(row: Architecture, x, options, *, include_top, pooling, activation
     return keras.layers.Dense(
         row.classes,
         activation=activation,
-        kernel_initializer=_classifier_initializer(row),
+        kernel_initializer=initializer(
+            row.classifier_initializer, CLASSIFIER_INITIALIZERS, "classifier_initializer"
+        ),
         dtype=_classifier_dtype(dtype),
         name="predictions",
     )(x)
-
-
-def _classifier_initializer(row: Architecture):
-    wanted = row.classifier_initializer
-    if isinstance(wanted, str) and wanted in CLASSIFIER_INITIALIZERS:
-        return CLASSIFIER_INITIALIZERS[wanted]()
-    try:
-        return keras.initializers.get(wanted)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"`classifier_initializer` is {', '.join(map(repr, CLASSIFIER_INITIALIZERS))} or an "
-            f"initializer of Keras; received {wanted!r}"
-            f"{nearest(wanted, CLASSIFIER_INITIALIZERS)}"
-        ) from error
 
 
 def _classifier_dtype(dtype):

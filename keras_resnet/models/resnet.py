@@ -13,6 +13,8 @@ import keras
 
 from keras_resnet import fused
 from keras_resnet.calibration import Calibration, CalibrationError
+from keras_resnet.errors import UserError
+from keras_resnet.flips import check_tta
 from keras_resnet.layers import keras_internals
 from keras_resnet.models import rematerialization as remat
 from keras_resnet.models.weight_files import describing
@@ -35,7 +37,7 @@ class ResNet(keras.Model):
             recompute each residual block in the backward pass instead of keeping its activations;
             `architecture` (what `keras_resnet.architectures.description.describe` gives, or None):
             which network of the table it is; `calibration` (a `Calibration`, what its `to_dict`
-            gives, or None); and `trainable`, as for `keras.Model`.
+            gives, or None); `tta` (see the property); and `trainable`, as for `keras.Model`.
     """
 
     # Replaced as a whole, never changed in place.
@@ -52,6 +54,7 @@ class ResNet(keras.Model):
         rematerialize = kwargs.pop("rematerialize", metadata.get("rematerialize", False))
         architecture = kwargs.pop("architecture", metadata.get("architecture"))
         calibration = kwargs.pop("calibration", metadata.get("calibration"))
+        tta = kwargs.pop("tta", metadata.get("tta", "none"))
         with _deep_recursion():
             super().__init__(inputs, outputs, name=name, **kwargs)
         self.preprocessing = preprocessing
@@ -60,6 +63,7 @@ class ResNet(keras.Model):
         self.rematerialize = rematerialize
         self._set_metadata("architecture", architecture)
         self.calibration = calibration
+        self.tta = tta
 
     @property
     def preprocessing(self) -> Preprocessing | None:
@@ -178,6 +182,25 @@ class ResNet(keras.Model):
             value = Calibration.from_dict(value)
         self._set_metadata("calibration", value)
 
+    @property
+    def tta(self) -> str:
+        """Whether predictions, evaluations and exports answer with mirror images (`flips.TTA`).
+
+        "none", or "flip" and "flip_probabilities" for the mean of both logits or probabilities.
+        What calls the model gets the answer to the image alone. Calibration and thresholds belong
+        to answers of this kind.
+
+        Raises:
+            UserError: when it is set to something else, or the model is 1-D.
+        """
+        return self._metadata.get("tta", "none")
+
+    @tta.setter
+    def tta(self, value: str) -> None:
+        check_tta(value, tuple(keras.tree.flatten(self.inputs)[0].shape), self.name)
+        if value != "none" or "tta" in self._metadata:
+            self._set_metadata("tta", value)
+
     def _set_metadata(self, key: str, value: Any) -> None:
         # Out of Keras' attribute tracking, which would wrap dicts and lists of its own.
         object.__setattr__(self, "_metadata", {**self._metadata, key: value})
@@ -188,6 +211,8 @@ class ResNet(keras.Model):
             config["preprocessing"] = self.preprocessing.to_dict()
         # Not even a null where there is none, which older versions of this package do not know.
         calibration = config.pop("calibration", None)
+        if config.get("tta") == "none":
+            del config["tta"]
         return config if calibration is None else {**config, "calibration": calibration.to_dict()}
 
     @classmethod
@@ -198,6 +223,7 @@ class ResNet(keras.Model):
         names, calibration = config.get("class_names"), config.get("calibration")
         config = {**config, "preprocessing": preprocessing, "class_names": None}
         config.pop("calibration", None)
+        tta = config.pop("tta", "none")
         model = super().from_config(config, custom_objects)
         try:
             model.class_names = names
@@ -207,6 +233,10 @@ class ResNet(keras.Model):
             model.calibration = calibration
         except CalibrationError as error:
             warnings.warn(f"{model.name} comes without calibration: {error}", stacklevel=2)
+        try:
+            model.tta = tta
+        except UserError as error:
+            warnings.warn(f"{model.name} comes without test-time flips: {error}", stacklevel=2)
         return model
 
     def save_weights(self, filepath: str | os.PathLike, *args: Any, **kwargs: Any) -> None:

@@ -10,13 +10,14 @@ import os
 import re
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras_resnet_cli
 from keras_resnet.errors import UserError
-from keras_resnet.preflight.topologies import Chip
+from keras_resnet.preflight.topologies import Chip, parse_topology
 
 NO_COMPILER = (
     "preflight needs jax and libtpu: pip install 'keras-resnet-tpu[preflight]' "
@@ -35,7 +36,10 @@ class Compiled:
         out_of_memory: the error is that it does not fit into the chip's memory.
         hbm_needed_bytes: memory of arguments, results and everything between; 0 if unknown.
         hbm_limit_bytes: what the compiler may use of the chip's memory; 0 if it did not say.
+        temporary_bytes: the part of it that is no argument, result or code: activations and all
+            else that lives within a step.
         flops, bytes_accessed: the compiler's own count.
+        compile_seconds: what the compilation took.
         text: the optimized program, "" without one.
     """
 
@@ -43,8 +47,10 @@ class Compiled:
     out_of_memory: bool = False
     hbm_needed_bytes: int = 0
     hbm_limit_bytes: int = 0
+    temporary_bytes: int = 0
     flops: float = 0.0
     bytes_accessed: float = 0.0
+    compile_seconds: float = 0.0
     text: str = ""
 
 
@@ -97,18 +103,7 @@ def run_compiler(
     """
     with tempfile.TemporaryDirectory() as folder:
         result, text = (Path(folder) / name for name in ("result", "text"))
-        environment = {
-            **os.environ,
-            "JAX_PLATFORMS": "cpu",
-            "TPU_ACCELERATOR_TYPE": chip.accelerator_type(sides),
-            "TPU_SKIP_MDS_QUERY": "1",
-            "TPU_WORKER_HOSTNAMES": "localhost",
-            # Its lock (/tmp/libtpu_lockfile) guards a TPU; compilations may run side by side.
-            "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-            "LIBTPU_INIT_ARGS": flags,
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-            **variables,
-        }
+        environment = process_variables(chip, sides, flags) | variables
         command = keras_resnet_cli.module_command(module, *arguments, result, text)
         try:
             done = subprocess.run(
@@ -128,6 +123,21 @@ def run_compiler(
         if refused := values.get("refused"):
             raise UserError(refused)
         return values, text.read_text() if text.exists() else ""
+
+
+def process_variables(chip: Chip, sides: str, flags: str) -> dict[str, str]:
+    """Returns the environment of a process that compiles for a slice of `chip`."""
+    return {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "TPU_ACCELERATOR_TYPE": chip.accelerator_type(sides),
+        "TPU_SKIP_MDS_QUERY": "1",
+        "TPU_WORKER_HOSTNAMES": "localhost",
+        # Its lock (/tmp/libtpu_lockfile) guards a TPU; compilations may run side by side.
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+        "LIBTPU_INIT_ARGS": flags,
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
 
 
 def write_results(result: str, text: str, compile_it: Callable[[], tuple[dict, str]]) -> None:
@@ -182,26 +192,57 @@ def read_costs(memory: Any, costs: Any) -> dict[str, Any]:
     )
     return {
         "hbm_needed_bytes": needed,
+        "temporary_bytes": memory.temp_size_in_bytes,
         "flops": costs.get("flops", 0.0),
         "bytes_accessed": costs.get("bytes accessed", 0.0),
     }
 
 
+def devices_of(topology: str) -> list[Any]:
+    """Returns libtpu's devices of a slice, one for each replica. In the process of its own."""
+    from jax.experimental import topologies
+
+    config = parse_topology(topology).chip.config
+    return topologies.get_topology_desc(
+        platform="tpu", topology_name=topology, chip_config_name=config
+    ).devices
+
+
 def _compile(hlo: bytes, topology: str) -> tuple[dict[str, Any], str]:
     """Returns the fields of `Compiled` and the optimized program. In the process of its own."""
-    from jax.experimental import topologies
     from jaxlib import _jax, xla_client
 
-    device = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices[0]
+    device = devices_of(topology)[0]
     module = _without_copies(_jax.mlir.hlo_to_stablehlo(hlo))
     options = xla_client.CompileOptions()
     options.num_replicas = options.num_partitions = 1
+    started = time.monotonic()
     try:
         compiled = device.client.compile(module, xla_client.DeviceList((device,)), options)
     except Exception as error:
-        return read_error(str(error)), ""
+        return hbm_limit(device) | read_error(str(error)), ""
     values = read_costs(compiled.get_compiled_memory_stats(), compiled.cost_analysis())
+    values |= hbm_limit(device) | {"compile_seconds": time.monotonic() - started}
     return values, compiled.hlo_modules()[0].to_string()
+
+
+def hbm_limit(device: Any) -> dict[str, int]:
+    """Returns what the compiler may use of a device's memory, {} if it does not say.
+
+    It says so only where a program does not fit: here one that adds 1 to a terabyte, which is
+    refused at once. In the process of its own.
+    """
+    import jax
+    from jax.sharding import SingleDeviceSharding
+
+    shape = (1 << 20, 1 << 18)
+    huge = jax.ShapeDtypeStruct(shape, "float32", sharding=SingleDeviceSharding(device))
+    try:
+        jax.jit(lambda x: x + 1).lower(huge).compile()
+    except Exception as error:
+        limit = read_error(str(error)).get("hbm_limit_bytes", 0)
+        return {"hbm_limit_bytes": limit} if limit else {}
+    return {}
 
 
 def _without_copies(module: bytes) -> Any:

@@ -8,11 +8,10 @@ from collections.abc import Collection, Iterator
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^  (?:ROOT )?%?([\w.\-]+) = (.*)$")
 _OPCODE = re.compile(r"([a-z][\w\-]*)\(")
-_CALLED = re.compile(r"(?:calls|to_apply|body|called_computations)=\{?%?([\w.\-]+)")
+CALLED = re.compile(r"(?:calls|to_apply|body|called_computations)=\{?%?([\w.\-]+)")
 _SHAPE = re.compile(r"\b(pred|bf16|f8\w*|[suf]\d+)\[([\d,]*)\](\{[^}]*\})?")
-_CYCLES = re.compile(r'"estimated_cycles":"?(\d+)')
-_TRIPS = re.compile(r'"known_trip_count":\{"n":"?(\d+)')
-_CHAIN = re.compile(r'chain_id="(\d+)"')
+CYCLES = re.compile(r'"estimated_cycles":"?(\d+)')
+TRIPS = re.compile(r'"known_trip_count":\{"n":"?(\d+)')
 _OP_NAME = re.compile(r'op_name="([^"]*)"')
 # Of each computation the (name, rest of the line) of its instructions.
 Bodies = dict[str, list[tuple[str, str]]]
@@ -63,7 +62,7 @@ def instructions(text: str, layers: Collection[str] = ()) -> list[Instruction]:
         text: a compiled HLO module as text.
         layers: names of the layers of the model.
     """
-    entry, bodies = _computations(text)
+    entry, bodies = computations(text)
     layers = frozenset(layers)
     found = [
         _instruction(name, rest, cycles * trips, bodies, sizes, layers)
@@ -72,81 +71,16 @@ def instructions(text: str, layers: Collection[str] = ()) -> list[Instruction]:
     return sorted(found, key=lambda instruction: -instruction.cycles)
 
 
-@dataclasses.dataclass(frozen=True)
-class AllReduce:
-    """One sum over the chips.
-
-    Attributes:
-        name: in the program.
-        size: bytes that are summed.
-        hidden_cycles: the compiler's estimate of what a chip computes while it goes on; 0 where the
-            chip waits for it.
-    """
-
-    name: str
-    size: int
-    hidden_cycles: int
-
-
-def all_reduces(text: str) -> list[AllReduce]:
-    """Returns the sums over chips of a compiled HLO module, in the order in which they begin.
-
-    The compiler has no estimate of how long they take. One that it has split into a beginning and
-    an end goes on behind what is scheduled between the two. Its "async collective fusions" are
-    such a beginning and end as well, and between them fusions that move a part while they compute.
-    """
-    entry, bodies = _computations(text)
-    found: dict[str, AllReduce] = {}
-    running: dict[str, int] = {}  # name of the beginning -> cycles since
-    for name, rest in bodies.get(entry, ()):
-        kind, operands = _opcode(rest), re.findall(r"%([\w.\-]+)", rest.partition("), ")[0])
-        if kind == "all-reduce":
-            found[name] = AllReduce(name, _all_bytes(_result_of(rest)), 0)
-        elif kind == "all-reduce-start":
-            found[name] = AllReduce(name, _all_bytes(_result_of(rest)), 0)
-            running[name] = 0
-        elif kind == "async-start" and (size := _summed_bytes(rest, bodies)):
-            found[name] = AllReduce(name, size, 0)
-            running[name] = 0
-        elif kind == "fusion" and (begins := _in_fusions(rest, bodies, "AsyncCollectiveStart")):
-            found[begins] = AllReduce(name, _summed_bytes(rest, bodies), 0)
-            running[begins] = 0
-        elif kind == "fusion" and (ends := _in_fusions(rest, bodies, "AsyncCollectiveDone")):
-            found[ends] = dataclasses.replace(found[ends], hidden_cycles=running.pop(ends))
-        elif kind in ("all-reduce-done", "async-done") and operands and operands[0] in running:
-            begun = operands[0]
-            found[begun] = dataclasses.replace(found[begun], hidden_cycles=running.pop(begun))
-        elif cycles := _CYCLES.search(rest):
-            running = {begun: since + int(cycles[1]) for begun, since in running.items()}
-    return list(found.values())
-
-
-def _in_fusions(rest: str, bodies: Bodies, target: str) -> str:
-    """The chain of an all-reduce that a fusion begins or ends with a call of `target`, or ""."""
-    for called in _CALLED.findall(rest):
-        lines = [inner for _, inner in bodies.get(called, ())]
-        if any(f'custom_call_target="{target}"' in line for line in lines):
-            chains = [_CHAIN.search(line) for line in lines if _opcode(line) == "all-reduce"]
-            return next((f"chain {chain[1]}" for chain in chains if chain), "")
-    return ""
-
-
-def _summed_bytes(rest: str, bodies: Bodies) -> int:
-    """Bytes that are summed over chips in a computation that an instruction calls."""
-    return sum(
-        _all_bytes(_result_of(inner))
-        for called in _CALLED.findall(rest)
-        for _, inner in bodies.get(called, ())
-        if _opcode(inner) == "all-reduce"
-    )
-
-
 def estimated_cycles(found: Collection[Instruction]) -> int:
-    """The sum of the compiler's estimates. What overlaps in time counts twice in it."""
+    """The sum of the compiler's estimates.
+
+    Copies that go on behind computation (copy-start, slice-start) have none, so that nothing is
+    counted twice.
+    """
     return sum(instruction.cycles for instruction in found)
 
 
-def _computations(text: str) -> tuple[str, Bodies]:
+def computations(text: str) -> tuple[str, Bodies]:
     """Returns the name of the entry, and of each computation the (name, rest of the line)."""
     entry = ""
     bodies: Bodies = {}
@@ -164,14 +98,14 @@ def _costly(
     computation: str, bodies: Bodies, trips: int
 ) -> Iterator[tuple[str, str, int, int, dict[str, int]]]:
     """Yields (name, rest of its line, cycles, trips, bytes by name) of what has an estimate."""
-    sizes = {name: _hbm_bytes(_result_of(rest)) for name, rest in bodies.get(computation, ())}
+    sizes = {name: hbm_bytes_of(result_of(rest)) for name, rest in bodies.get(computation, ())}
     for name, rest in bodies.get(computation, ()):
-        opcode = _opcode(rest)
+        opcode = opcode_of(rest)
         if opcode in ("while", "call", "conditional"):
-            count = _TRIPS.search(rest)
-            for called in _CALLED.findall(rest):
+            count = TRIPS.search(rest)
+            for called in CALLED.findall(rest):
                 yield from _costly(called, bodies, trips * int(count[1] if count else 1))
-        elif cycles := _CYCLES.search(rest):
+        elif cycles := CYCLES.search(rest):
             yield name, rest, int(cycles[1]), trips, sizes
 
 
@@ -193,7 +127,7 @@ def _instruction(
         backward=bool(re.search(r"gradient_tape|transpose\(|Grad\b|Backprop", op_name)),
         op_name=op_name,
         layer=_layer(op_name, layers),
-        hbm_bytes=_hbm_bytes(_result_of(rest))
+        hbm_bytes=hbm_bytes_of(result_of(rest))
         + sum(sizes.get(operand, 0) for operand in dict.fromkeys(operands)),
     )
 
@@ -209,38 +143,38 @@ def _layer(op_name: str, layers: Collection[str]) -> str:
     return ""
 
 
-def _result_of(rest: str) -> str:
+def result_of(rest: str) -> str:
     """The part of an instruction that says its shape: what is before the opcode."""
     opcode = _OPCODE.search(re.sub(r"\{[^}]*\}", lambda found: " " * len(found[0]), rest))
     return rest[: opcode.start()] if opcode else rest
 
 
-def _opcode(rest: str) -> str:
+def opcode_of(rest: str) -> str:
     blank = re.sub(r"\{[^}]*\}", "", rest)
     opcode = _OPCODE.search(blank)
     return opcode[1] if opcode else ""
 
 
 def _kind(rest: str, bodies: Bodies) -> str:
-    opcodes = {_opcode(rest)}
-    pending = _CALLED.findall(rest)
+    opcodes = {opcode_of(rest)}
+    pending = CALLED.findall(rest)
     while pending:
         for _, inner in bodies.get(pending.pop(), ()):
-            opcodes.add(_opcode(inner))
+            opcodes.add(opcode_of(inner))
             if "fusion(" in inner or "call(" in inner:
-                pending += _CALLED.findall(inner)
+                pending += CALLED.findall(inner)
     for kind, telling in _KINDS[:-1]:
         if opcodes & set(telling):
             return kind
-    return "copy" if _opcode(rest) in _KINDS[-1][1] else "elementwise"
+    return "copy" if opcode_of(rest) in _KINDS[-1][1] else "elementwise"
 
 
-def _hbm_bytes(shapes: str) -> int:
+def hbm_bytes_of(shapes: str) -> int:
     """Bytes of the shapes in a text, without those in other memory than HBM, "S(1)" and so on."""
-    return _all_bytes(shapes, ignored=re.compile(r"S\([1-9]"))
+    return all_bytes(shapes, ignored=re.compile(r"S\([1-9]"))
 
 
-def _all_bytes(shapes: str, ignored: re.Pattern[str] | None = None) -> int:
+def all_bytes(shapes: str, ignored: re.Pattern[str] | None = None) -> int:
     """Bytes of the shapes in a text, but for those whose layout matches `ignored`."""
     total = 0
     for dtype, sizes, layout in _SHAPE.findall(shapes):

@@ -7,6 +7,7 @@ nothing lies on a device. `compile_slice` is the caller's side.
 
 import json
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from ml_collections import ConfigDict
 from keras_resnet.config import check, default_config, merge, training_image_size
 from keras_resnet.preflight.compiler import (
     Compiled,
+    devices_of,
+    hbm_limit,
     read_costs,
     read_error,
     run_compiler,
@@ -69,14 +72,13 @@ def compile_slice(
 def _compile(config: ConfigDict, topology: str, batch: int, classes: int) -> tuple[dict, str]:
     """Returns the fields of `Compiled` with those of the step, and the optimized program."""
     import numpy as np
-    from jax.experimental import topologies
     from jax.sharding import Mesh
 
     from keras_resnet.models.costs import profile
     from keras_resnet.training.jax.mesh import AXIS
     from keras_resnet.training.jax.step import Steps
 
-    devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+    devices = devices_of(topology)
     mesh = Mesh(np.array(devices), (AXIS,))
     config.batch_size = batch * config.accumulate_steps * len(devices)
     if config.precision == "auto":
@@ -89,14 +91,18 @@ def _compile(config: ConfigDict, topology: str, batch: int, classes: int) -> tup
             "model_flops": 3 * 2 * costs.multiply_adds * batch * config.accumulate_steps,
             "gradient_bytes": 4 * costs.parameters,
             "variable_bytes": sum(variable.value.nbytes for variable in variables),
+            "optimizer_bytes": sum(variable.value.nbytes for variable in steps.optimizer.variables),
             "parameters": costs.parameters,
             "layers": [layer.name for layer in steps.model.layers],
         }
     }
+    values |= hbm_limit(devices[0])
+    started = time.monotonic()
     try:
         compiled = steps.lower(_example(config, classes)).compile()
     except Exception as error:
         return values | read_error(str(error)), ""
+    values["compile_seconds"] = time.monotonic() - started
     found = read_costs(compiled.memory_analysis(), compiled.cost_analysis())
     try:
         return values | found, compiled.as_text()

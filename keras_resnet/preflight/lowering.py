@@ -29,6 +29,7 @@ class Lowered:
             updates them in place.
         parameters: trainable numbers.
         layers: names of the layers of the model.
+        optimizer_bytes: the optimizer's part of the variables.
     """
 
     hlo: bytes
@@ -38,6 +39,7 @@ class Lowered:
     variable_bytes: int
     parameters: int
     layers: tuple[str, ...]
+    optimizer_bytes: int = 0
 
 
 def lower_train_step(config: ConfigDict, *, batch: int, classes: int) -> Lowered:
@@ -54,6 +56,7 @@ def lower_train_step(config: ConfigDict, *, batch: int, classes: int) -> Lowered
     Raises:
         UserError: the engine refuses the config.
     """
+    import numpy as np
     import tensorflow as tf
 
     from keras_resnet.layers import compiled_for_tpu
@@ -83,7 +86,8 @@ def lower_train_step(config: ConfigDict, *, batch: int, classes: int) -> Lowered
     example = _example(config, batch, classes)
     with compiled_for_tpu():
         hlo = step.experimental_get_compiler_ir(example)(stage="hlo_serialized")
-    model = engine.model
+    model, optimizer = engine.model, engine.optimizer
+    assert optimizer is not None  # there is a schedule
     costs = profile(model, (training_image_size(config),) * 2 + (3,))
     # Those that the step captured are those that it reads or writes.
     captured = step.get_concrete_function(example).variables
@@ -97,6 +101,10 @@ def lower_train_step(config: ConfigDict, *, batch: int, classes: int) -> Lowered
         ),
         parameters=costs.parameters,
         layers=tuple(layer.name for layer in model.layers),
+        optimizer_bytes=sum(
+            math.prod(variable.shape) * np.dtype(variable.dtype).itemsize
+            for variable in optimizer.variables
+        ),
     )
 
 

@@ -14,6 +14,11 @@ COLORS = ("#4477aa", "#ccbb44", "#ee6677", "#228833", "#bbbbbb")  # Tol's bright
 def draw(report: Report, path: Path, title: str) -> None:
     """Draws a bar for each stage and pass, in millions of estimated cycles, to a PNG.
 
+    Args:
+        report: whose instructions.
+        path: of the picture.
+        title: what was compiled; that it is an estimate is added.
+
     Raises:
         UserError: matplotlib is not installed, or the report has no cycles to draw.
     """
@@ -40,7 +45,10 @@ def draw(report: Report, path: Path, title: str) -> None:
     total = sum(left.values())
     for row in rows:
         axes.annotate(f" {left[row] / total:.0%}", (left[row], row), va="center", fontsize="small")
-    axes.set(xlabel="millions of estimated cycles", title=title)
+    axes.set(
+        xlabel="millions of estimated cycles",
+        title=f"{title}: estimate of the compiler, not measured",
+    )
     axes.margins(x=0.08)
     axes.legend(fontsize="small", frameon=False)
     axes.spines[["top", "right"]].set_visible(False)

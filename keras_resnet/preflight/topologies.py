@@ -24,6 +24,8 @@ class Chip:
         clock: cycles a second; follows from `flops` and the size of the matrix units.
         chips_per_host: in a slice of several hosts.
         most_chips_on_a_host: the largest slice that is one host.
+        config: libtpu's name for how the chip runs. v4 compiles for one of its two cores by itself
+            alone unless asked for "megacore", which is how Cloud TPU runs it; v5p needs no asking.
         note: what a user of TensorFlow must know.
     """
 
@@ -39,6 +41,7 @@ class Chip:
     clock: float
     chips_per_host: int = 4
     most_chips_on_a_host: int = 4
+    config: str = "default"
     note: str = ""
 
     @property
@@ -63,7 +66,10 @@ _UNPROVEN = "TensorFlow on several chips of v6e is unproven"
 _ROWS = (
     Chip("v2", "v2", "2x2", 2, 2, 46e12, 16 << 30, 700e9, 4 * 62e9 / 2, 0.70e9),
     Chip("v3", "v3", "2x2", 2, 2, 123e12, 32 << 30, 900e9, 4 * 82e9 / 2, 0.94e9),
-    Chip("v4", "v4", "2x2x1", 1, 3, 275e12, 32 << 30, 1228e9, 150e9, 1.05e9),
+    Chip(
+        *("v4", "v4", "2x2x1", 1, 3, 275e12, 32 << 30, 1228e9, 150e9, 1.05e9),
+        config="megacore",
+    ),
     Chip(
         *("v5e", "v5litepod", "2x2", 1, 2, 197e12, 16 << 30, 819e9, 100e9, 1.50e9),
         most_chips_on_a_host=8,

@@ -27,9 +27,15 @@ class Trial:
 
     @property
     def images_per_second(self) -> float:
-        """Of a chip, by estimate; 0 if it does not fit or compile."""
+        """Of a chip, by the compiler's cycles; 0 if it does not fit or compile.
+
+        Without the correction, which may fit one trial and not another.
+        """
         figures = self.report.figures()
-        return (figures["images_per_second_per_chip"] or 0.0) if figures["fits"] else 0.0
+        if not figures["fits"] or not figures["compiler_seconds"]:
+            return 0.0
+        cores = self.report.topology.chip.cores
+        return cores * figures["batch_per_replica"] / figures["compiler_seconds"]
 
 
 def tune(

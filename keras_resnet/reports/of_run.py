@@ -16,6 +16,7 @@ from keras_resnet.config import check, merge
 from keras_resnet.explain.gallery import MISTAKES
 from keras_resnet.explain.label_set_gallery import explain_mistakes
 from keras_resnet.explain.predictions import Predictions
+from keras_resnet.flips import with_flips
 from keras_resnet.installation import VERSION
 from keras_resnet.models.costs import Profile, profile
 from keras_resnet.reports.contents import Report
@@ -157,7 +158,7 @@ def _without_images(
         rows=tuple(folder.read_metrics()),
         step=result.get("model_step", result.get("step", -1)),
         split=config.data.test_split or config.data.eval_split,
-        source=source.description,
+        source=with_flips(source.description, model.tta),
         class_names=tuple(model.class_names),
         matrix=_matrix(predictions, evaluation, len(model.class_names)),
         label_sets=evaluation if isinstance(evaluation, LabelSetEvaluation) else None,

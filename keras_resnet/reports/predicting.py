@@ -9,6 +9,7 @@ import numpy as np
 from keras_resnet.calibration import softmax
 from keras_resnet.explain.label_set_predictions import LabelSetPredictions
 from keras_resnet.explain.predictions import Predictions, predict_source
+from keras_resnet.flips import answer_with_flips, with_flips
 from keras_resnet.training.label_sets import THRESHOLD
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def predictions_of(
     names = tuple(model.class_names)
     if evaluation is not None and len(evaluation.logits) == len(evaluation.labels_and_predictions):
         return Predictions(
-            source=source.description,
+            source=with_flips(source.description, model.tta),
             class_names=names,
             paths=(),
             labels=evaluation.logit_labels,
@@ -88,7 +89,7 @@ def label_sets_of(
         assert isinstance(found, LabelSetPredictions)  # as the images have several labels
         return found
     return LabelSetPredictions(
-        source=source.description,
+        source=with_flips(source.description, model.tta),
         class_names=tuple(model.class_names),
         numbers=tuple(range(len(model.class_names))),
         paths=tuple(paths),
@@ -110,17 +111,27 @@ def _predict_part(
     problems: dict[str, str] = {}
     for batch, of_batch in batches_of(source, model, _BATCH, limit):
         if batch.good:
-            answers = model.predict_on_batch(batch.inputs)
-            rows.append(keras.ops.convert_to_numpy(answers).astype("float32"))
+            rows.append(_probabilities(model, batch.inputs))
         paths += batch.good
         labels += of_batch
         problems |= batch.problems
         progress(len(batch.names))
     return Predictions(
-        source=source.description,
+        source=with_flips(source.description, model.tta),
         class_names=tuple(model.class_names),
         paths=tuple(paths),
         labels=np.array(labels, "int32"),
         probabilities=np.concatenate(rows) if rows else np.zeros((0, len(model.class_names))),
         problems=problems,
     )
+
+
+def _probabilities(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    def answer(images):
+        return keras.ops.convert_to_numpy(model.predict_on_batch(images)).astype("float32")
+
+    if model.tta == "none":
+        return answer(images)
+    tiny = np.finfo("float32").tiny
+    logits = answer_with_flips(lambda x: np.log(np.maximum(answer(x), tiny)), images, model.tta)
+    return softmax(keras.ops.convert_to_numpy(logits))

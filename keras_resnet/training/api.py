@@ -162,6 +162,7 @@ def predict(
     *,
     calibrated: bool = False,
     unknown: str | float | None = None,
+    tta: str | None = None,
 ) -> Iterator[tuple[str, list[dict[str, Any]] | str]]:
     """Yields (path, answer) for each image with the network of a run.
 
@@ -174,7 +175,7 @@ def predict(
         paths: one path or several: image files, and folders of which every image file is taken.
         top: number of classes.
         checkpoint: "newest" or "best", to take that one.
-        calibrated, unknown: see `keras_resnet.export.load_predictor`.
+        calibrated, unknown, tta: see `keras_resnet.export.load_predictor`.
 
     Yields:
         The path and a list of {"class": name, "class_id": index, "probability": 0..1}, the most
@@ -191,7 +192,7 @@ def predict(
     from keras_resnet.training.evaluation import load_model_of_workdir
 
     model = load_model_of_workdir(folder, checkpoint)
-    predictor = Predictor.of_model(model, top, calibrated=calibrated, unknown=unknown)
+    predictor = Predictor.of_model(model, top, calibrated=calibrated, unknown=unknown, tta=tta)
     return predictor.predict(paths)
 
 

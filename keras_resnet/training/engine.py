@@ -118,8 +118,20 @@ class Engine(Protocol):
                 of which "balanced" is none without the images.
         """
 
-    def train_batches(self, source: Any, first: int, end: int) -> Any:
-        """Returns the training batches of number `first` to `end - 1`, for `train` to take."""
+    def train_batches(
+        self, source: Any, first: int, end: int, image_size: int | None = None
+    ) -> Any:
+        """Returns the training batches of number `first` to `end - 1`, for `train` to take.
+
+        Args:
+            source: of the images.
+            first: number of the first batch.
+            end: number after the last one.
+            image_size: pixels of both sides; None takes the most that the config has.
+        """
+
+    def blank_batches(self, source: Any, image_size: int) -> Any:
+        """Returns one batch of zeros shaped as those of `source`, to compile `train` with."""
 
     def train(self, batches: Any, steps: int, frozen: bool = False) -> np.ndarray:
         """Trains on the next `steps` batches; returns SUMS of each, float32[steps, 4].

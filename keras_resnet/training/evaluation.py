@@ -10,6 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from keras_resnet.errors import UserError
+from keras_resnet.flips import in_words, tta_note
 from keras_resnet.models.loading import load_model
 from keras_resnet.storage import find_damage_of_keras_file, local_copy
 from keras_resnet.training import metrics
@@ -145,17 +146,18 @@ def evaluate(config: ConfigDict, workdir: WorkDir, checkpoint: Which | None = No
     thresholds = fitted_thresholds(config, workdir)
     if isinstance(evaluation, LabelSetEvaluation) and thresholds is not None:
         result |= evaluation.at_thresholds(thresholds)
-    return {**result, "step": step}
+    return {**result, **tta_note(config.evaluation.tta), "step": step}
 
 
-def describe_result(result: dict[str, float], classes: int) -> str:
+def describe_result(result: dict[str, Any], classes: int) -> str:
     """Returns the line of figures that ends evaluation."""
+    flips = f", {in_words(result['tta'])}" if "tta" in result else ""
     fitted = ""
     if "f1_at_thresholds" in result:
         fitted = f" ({result['f1_at_thresholds']:.4f} at the thresholds of the run)"
     return (
         f"{metrics.describe_accuracy(result, classes)}{fitted}  loss {result['loss']:.4f}  "
-        f"on {result['examples']:,} examples at step {result['step']:,}"
+        f"on {result['examples']:,} examples at step {result['step']:,}{flips}"
     )
 
 

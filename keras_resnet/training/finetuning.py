@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from keras_resnet import storage
 from keras_resnet.architectures import get_architecture
 from keras_resnet.blocks.normalization import is_normalization
-from keras_resnet.config import parse_renamings, preprocessing
+from keras_resnet.config import evaluation_image_size, parse_renamings, preprocessing
 from keras_resnet.errors import UserError
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.training.workdir import WorkDir
@@ -29,7 +29,7 @@ from keras_resnet.weights import (
 from keras_resnet.weights.network import OF_TRAINING
 
 # Of a network, what a config can say.
-_NETWORK_KEYS = ("depths", "widths", "shortcut", "residual", "padding")
+_NETWORK_KEYS = ("depths", "widths", "shortcut", "residual", "padding", "antialias")
 _CLASSIFIER = "predictions"
 # Flags that messages on weights name, and what they are of a run.
 _OF_A_RUN = {
@@ -120,7 +120,7 @@ def take_over_preprocessing(config: ConfigDict, workdir: WorkDir | None) -> Conf
         return _with_preprocessing(config, preprocessing(recorded))
     weights = read_pretrained(config)
     config = _with_network(config, weights)
-    return _with_preprocessing(config, preprocessing_of(weights, config.data.image_size))
+    return _with_preprocessing(config, preprocessing_of(weights, evaluation_image_size(config)))
 
 
 def _may_name_network(weights: str) -> bool:
@@ -174,7 +174,7 @@ def load_pretrained(
         say(f"note: {weights.origin} names its network, {config.model.name}, which is trained.")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        given = [key for key in ("shortcut", "padding") if config.model[key]]
+        given = [key for key in ("shortcut", "padding", "antialias") if config.model[key]]
         with _as_a_run_says():
             apply_weights(model, weights, variant=config.model.name, given=given)
     for warning in caught:

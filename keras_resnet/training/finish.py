@@ -9,6 +9,7 @@ import keras
 from keras_resnet import calibration
 from keras_resnet.calibration import Calibration, CalibrationError
 from keras_resnet.errors import UserError
+from keras_resnet.flips import tta_note
 from keras_resnet.storage import find_damage_of_keras_file, remove_folder, replacing, write_text
 from keras_resnet.training.evaluation import (
     AnyEvaluation,
@@ -49,8 +50,9 @@ def finish(run: Run) -> dict[str, float]:
         result = {**kept, **evaluation.means}
         used = {"eval": run.eval_source}
     else:
+        recorded = None if _flips_changed(run) else reporter.evaluation_at(model_step)
         result = {
-            **(reporter.evaluation_at(model_step) or evaluation.means),
+            **(recorded or evaluation.means),
             "step": step,
             "model_step": model_step,
             "best_step": progress.best_step,
@@ -72,6 +74,7 @@ def finish(run: Run) -> dict[str, float]:
         assert tested is not None  # nothing asked it to stop
         result |= _test_figures(run, evaluation, tested, thresholds)
         used["test"] = run.test_source
+    result |= tta_note(run.config.evaluation.tta)
     for split, source in used.items():
         if source.skipped is not None:
             result[f"skipped_{split}_images"] = len(source.skipped)
@@ -190,12 +193,18 @@ def _result_so_far(run: Run, step: int) -> dict[str, Any] | None:
     if before is None or before["step"] != step:
         return None
     wanted = progress.best_step if run.config.checkpoint.model == "best" else progress.step
-    if before.get("model_step", step) != wanted:
+    if before.get("model_step", step) != wanted or _flips_changed(run):
         return None
     if damage := find_damage_of_keras_file(outputs.model):
         run.say(f"warning: {outputs.model} is not whole ({damage}); writing it again")
         return None
     return before
+
+
+def _flips_changed(run: Run) -> bool:
+    """Whether the run was finished with other test-time flips, which model.keras says as well."""
+    before = run.outputs.read_result() or {}
+    return bool(before) and before.get("tta", "none") != run.config.evaluation.tta
 
 
 def _take_weights(run: Run) -> int:

@@ -63,8 +63,18 @@ class HostBatches:
         )
 
 
-def batches_to_train_on(config: ConfigDict, source: Any, first: int, end: int) -> HostBatches:
-    """Returns the training batches of number `first` to `end - 1`."""
+def batches_to_train_on(
+    config: ConfigDict, source: Any, first: int, end: int, image_size: int | None = None
+) -> HostBatches:
+    """Returns the training batches of number `first` to `end - 1`.
+
+    Args:
+        config: of the run.
+        source: of the images.
+        first: number of the first batch.
+        end: number after the last one.
+        image_size: pixels of both sides; None takes the most that the config has.
+    """
     return HostBatches(
         input_pipeline.train_batches,
         source,
@@ -74,11 +84,24 @@ def batches_to_train_on(config: ConfigDict, source: Any, first: int, end: int) -
             "seed": config.seed,
             "start_step": first,
             "num_steps": end,
-            "image_size": training_image_size(config),
+            "image_size": image_size or training_image_size(config),
             "augment": config.data.augment.to_dict(),
             "sampler": config.data.sampler,
         },
     )
+
+
+def blank_batches(config: ConfigDict, source: Any, image_size: int) -> HostBatches:
+    """Returns one training batch of zeros, of the shapes and types that `source` gives."""
+    batches = batches_to_train_on(config, source, 0, 1, image_size)
+    return dataclasses.replace(batches, make_batches=_blank)
+
+
+def _blank(source: Any, **options: Any) -> tf.data.Dataset:
+    of_source = input_pipeline.train_batches(source, **options)
+    blank = {name: tf.zeros(of.shape, of.dtype) for name, of in of_source.element_spec.items()}
+    # The options are a part of what the step is compiled for.
+    return tf.data.Dataset.from_tensors(blank).with_options(of_source.options())
 
 
 def batches_to_evaluate(

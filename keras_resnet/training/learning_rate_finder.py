@@ -14,10 +14,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 from keras.optimizers import schedules
 from ml_collections import ConfigDict
 
+from keras_resnet import tpu_chips
 from keras_resnet.errors import UsageError, UserError
 from keras_resnet.storage import replacing
 from keras_resnet.training.class_balance import class_weights
@@ -136,7 +138,10 @@ def find_learning_rate(
     if steps < 2 * _FEWEST:
         raise UsageError(f"{steps} steps are too few; take {2 * _FEWEST} or more")
     config = take_over_preprocessing(config, workdir)
-    engine = find_engine(config)(config)
+    engine_type = find_engine(config)
+    if keras.backend.backend() == "tensorflow":  # JAX takes the chips, or says why it cannot
+        tpu_chips.refuse_idle(config.strategy)
+    engine = engine_type(config)
     with engine.explain_lost_hosts():
         source = open_source(config, config.data.train_split)
         weights = read_pretrained(config) if config.model.weights else None

@@ -1,87 +1,21 @@
-"""Optimizers: Keras' own, with the decay, clipping and rates per layer that recipes ask for.
-
-What `DecayMixin` adds works inside Keras' update of one variable, after the gradients have been
-summed over the replicas, so that one replica and many compute the same.
-"""
+"""Optimizers: Keras' own, with the decay, clipping and rates per layer that recipes ask for."""
 
 import math
 import re
-import threading
+from typing import Any
 
 import keras
 from keras import ops
 from ml_collections import ConfigDict
 
+from keras_resnet.config.keras_optimizers import WHERE, parse_arguments
+from keras_resnet.errors import UsageError
 from keras_resnet.layers import keras_internals
+from keras_resnet.training.decay import DecayMixin, DecoupledMixin
+from keras_resnet.training.keras_optimizers import KERAS_OPTIMIZERS
 from keras_resnet.training.schedules import plateau_of
 
 DECAYED_LAYERS = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
-
-# Under several replicas `apply` runs in a thread for each, of which the last would win elsewhere.
-_kept = threading.local()
-
-
-class DecayMixin(keras.optimizers.Optimizer):
-    """What the optimizers here share, to be inherited before the Keras optimizer.
-
-    - `weight_decay` is left to `update_step` of the class; Keras' own pass over all variables,
-      decoupled and blind to the rates of layers, does not run.
-    - `global_clipnorm` bounds the norm of the gradient of the *global* batch (Keras clips each
-      replica's part). As in PyTorch recipes the gradient is the loss's, without weight decay.
-    - `scale_learning_rate` multiplies the rate of single variables.
-    - `take_gradients` gives what `apply` has summed over the replicas, with `keeps_gradients`.
-    """
-
-    keeps_gradients = False
-
-    def scale_learning_rate(self, factors) -> None:
-        """Multiplies the learning rate of variables; `factors` is pairs (variable, float)."""
-        self._rate_factors = {
-            keras_internals.variable_key(self, variable): factor for variable, factor in factors
-        }
-
-    def _rate_of(self, variable, learning_rate):
-        """The learning rate of one variable, in its dtype."""
-        factor = getattr(self, "_rate_factors", {}).get(
-            keras_internals.variable_key(self, variable), 1.0
-        )
-        return ops.cast(learning_rate, variable.dtype) * factor
-
-    def _decay_of(self, variable) -> float:
-        return self.weight_decay if keras_internals.uses_weight_decay(self, variable) else 0.0
-
-    def _apply_weight_decay(self, variables):
-        pass  # update_step does it
-
-    def _clip_gradients(self, gradients):
-        # On TensorFlow too early: they are not summed over the replicas yet.
-        return gradients if keras.backend.backend() == "tensorflow" else self._clipped(gradients)
-
-    def _all_reduce_sum_gradients(self, grads_and_vars):  # Keras calls it on TensorFlow only
-        gradients, variables = zip(*super()._all_reduce_sum_gradients(grads_and_vars), strict=True)
-        if self.keeps_gradients:
-            _kept.gradients = gradients
-        return list(zip(self._clipped(gradients), variables, strict=True))
-
-    @staticmethod
-    def take_gradients() -> tuple:
-        """Returns the gradients of the last `apply` in this thread, and forgets them.
-
-        Summed over the replicas and not clipped, in the order of the variables. Needs
-        `keeps_gradients`, on TensorFlow; AttributeError without an `apply` before.
-        """
-        gradients = _kept.gradients
-        del _kept.gradients
-        return gradients
-
-    def _clipped(self, gradients):
-        if not self.global_clipnorm:
-            return gradients
-        squares = [ops.sum(ops.square(gradient)) for gradient in gradients]
-        norm = ops.sqrt(ops.sum(ops.stack(squares)))
-        # A norm that is no number is no reason to hide it: where() would, a product does not.
-        factor = self.global_clipnorm / ops.maximum(norm, self.global_clipnorm)
-        return [gradient * factor for gradient in gradients]
 
 
 @keras.saving.register_keras_serializable("keras_resnet")
@@ -132,15 +66,8 @@ class LARS(DecayMixin, keras.optimizers.SGD):
 
 
 @keras.saving.register_keras_serializable("keras_resnet")
-class AdamW(DecayMixin, keras.optimizers.AdamW):
+class AdamW(DecoupledMixin, keras.optimizers.AdamW):
     """Keras' AdamW (Loshchilov and Hutter 2019, algorithm 2): decay decoupled, times the rate."""
-
-    def update_step(self, gradient, variable, learning_rate):
-        rate = self._rate_of(variable, learning_rate)
-        decay = self._decay_of(variable)
-        if decay:
-            self.assign_sub(variable, rate * decay * variable)
-        super().update_step(gradient, variable, rate)
 
 
 @keras.saving.register_keras_serializable("keras_resnet")
@@ -170,7 +97,8 @@ class LAMB(DecayMixin, keras.optimizers.Lamb):
         self.assign_sub(variable, self._rate_of(variable, learning_rate) * update)
 
 
-# Name -> (class, the keys of `optimizer.*` that it takes as arguments of the same names).
+# Name -> (class, the keys of `optimizer.*` that it takes as arguments of the same names). Others
+# of Keras are in `keras_optimizers`.
 OPTIMIZERS = {
     "sgd": (SGD, ("momentum", "nesterov")),
     "lars": (LARS, ("momentum", "nesterov", "trust_coefficient")),
@@ -189,17 +117,14 @@ def make_optimizer(config: ConfigDict, schedule, model: keras.Model) -> keras.op
         config: reads `optimizer.*` and `precision`.
         schedule: learning rate, a float or a schedule.
         model: what it will train.
+
+    Raises:
+        UsageError: Keras refuses a value of `optimizer.arguments`.
     """
     if plateau := plateau_of(schedule):
         plateau.build()
     options = config.optimizer
-    kind, keys = OPTIMIZERS[options.name]
-    optimizer = kind(
-        schedule,
-        weight_decay=options.weight_decay,
-        global_clipnorm=options.clip_norm or None,
-        **{key: options[key] for key in keys},
-    )
+    optimizer = _make(config, schedule)
     decayed = {id(variable) for variable in decayed_variables(model)}
     variables = model.trainable_variables
     optimizer.exclude_from_weight_decay([v for v in variables if id(v) not in decayed])
@@ -209,6 +134,22 @@ def make_optimizer(config: ConfigDict, schedule, model: keras.Model) -> keras.op
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     optimizer.build(variables)
     return optimizer
+
+
+def _make(config: ConfigDict, schedule) -> Any:
+    """The optimizer with its arguments, not built."""
+    options = config.optimizer
+    of_all = {"weight_decay": options.weight_decay, "global_clipnorm": options.clip_norm or None}
+    if options.name in OPTIMIZERS:
+        kind, keys = OPTIMIZERS[options.name]
+        return kind(schedule, **of_all, **{key: options[key] for key in keys})
+    try:
+        return KERAS_OPTIMIZERS[options.name](schedule, **of_all, **parse_arguments(config))
+    except ValueError as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(
+            f"{WHERE}={options.arguments!r}: {options.name} refuses them: {reason}"
+        ) from error
 
 
 def decayed_variables(model: keras.Model) -> list:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from keras_resnet.config import merge
+from keras_resnet.config import evaluation_image_size, merge
 from keras_resnet.config.schema import flatten
 from keras_resnet.errors import UserError
 from keras_resnet.training import callbacks
@@ -31,6 +31,7 @@ from keras_resnet.training.reporting import Reporter
 from keras_resnet.training.resumption import describe_resumption
 from keras_resnet.training.say import Say
 from keras_resnet.training.schedules import make_schedule, plateau_of
+from keras_resnet.training.sizes import describe_sizes
 from keras_resnet.training.split_lists import remember_splits
 from keras_resnet.training.steps_per_call import StepsPerCall
 from keras_resnet.training.workdir import WorkDir
@@ -173,6 +174,8 @@ def _introduce(run: Run, resolved_precision: bool) -> None:
     run.reporter.introduce(run.engine.description, *sources)
     if resolved_precision:
         run.say(_describe_precision(run.config.precision))
+    if line := describe_sizes(run.timeline, evaluation_image_size(run.config)):
+        run.say(line)
     for line in describe_balance(run.config, run.train_source):
         run.say(line)
 

@@ -4,6 +4,8 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
+from keras_resnet.config import training_image_sizes
+from keras_resnet.config.image_sizes import Segment
 from keras_resnet.errors import UsageError
 
 
@@ -61,7 +63,8 @@ class Timeline:
 
     Args:
         config: reads `epochs`, `batch_size`, `log_every_steps`, `evaluate_every_epochs`,
-            `model.unfreeze_epoch`, `checkpoint.every_epochs` and `tensorboard.profile_steps`.
+            `model.unfreeze_epoch`, `checkpoint.every_epochs`, `tensorboard.profile_steps`,
+            `data.image_size` and `data.train_image_size`.
         train_examples: size of the training split.
 
     Attributes:
@@ -72,9 +75,10 @@ class Timeline:
         save_at: steps after which there is a checkpoint.
         unfreeze_at: steps that train without what `model.freeze` names, if it is unfrozen then.
         profile_at: (first, last + 1) of the steps to profile, or ().
+        segments: the steps that have images of one size, one after the other.
 
     Raises:
-        UsageError: the run has not one whole step.
+        UsageError: the run has not one whole step, or none for the last size of its images.
     """
 
     def __init__(self, config: ConfigDict, train_examples: int):
@@ -91,6 +95,12 @@ class Timeline:
         self.save_at = self._steps_every(config.checkpoint.every_epochs)
         self.unfreeze_at = self.step_at_epoch(config.model.unfreeze_epoch)
         self.profile_at: tuple[int, ...] = tuple(config.tensorboard.profile_steps)
+        try:
+            self.segments = training_image_sizes(config).segments(self.total_steps)
+        except ValueError as error:
+            raise UsageError(
+                f"config.data.image_size={config.data.image_size!r}: {error}"
+            ) from error
 
     def step_at_epoch(self, epoch: int) -> int:
         """Returns the number of whole batches in the first `epoch` epochs."""
@@ -100,6 +110,26 @@ class Timeline:
         """Returns how many times the training split has been seen after `step` steps."""
         return step * self._config.batch_size / self.train_examples
 
+    def segment_at(self, step: int) -> Segment:
+        """Returns the steps of one image size to which step number `step`, from 0, belongs."""
+        return next(segment for segment in reversed(self.segments) if segment.first <= step)
+
+    def changes_size_at(self, step: int) -> bool:
+        """Returns whether step number `step` has images of another size than the one before."""
+        return any(segment.first == step for segment in self.segments[1:])
+
+    def steps_to_compile(self, step: int) -> list[tuple[int, bool]]:
+        """Returns of the steps that come after `step` each (image size, whether part is frozen)."""
+        found: list[tuple[int, bool]] = []
+        for segment in self.segments:
+            first = max(segment.first, step)
+            stages = (
+                (True, first < min(segment.end, self.unfreeze_at)),
+                (False, max(first, self.unfreeze_at) < segment.end),
+            )
+            found += [(segment.image_size, frozen) for frozen, comes in stages if comes]
+        return list(dict.fromkeys(found))
+
     def next_stop(self, step: int, start: int) -> int:
         """Returns where the loop next stops to report, and perhaps to evaluate and save.
 
@@ -107,7 +137,7 @@ class Timeline:
         others), at every multiple of `log_every_steps`, and wherever there is more to be done.
         """
         stops = (*self.evaluate_at, *self.save_at, *self.profile_at, start + 1, self.total_steps)
-        stops += (self.unfreeze_at,)
+        stops += (self.unfreeze_at, *(segment.first for segment in self.segments))
         log = self._config.log_every_steps
         return min((step // log + 1) * log, *(stop for stop in stops if stop > step))
 

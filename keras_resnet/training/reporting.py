@@ -11,6 +11,7 @@ import numpy as np
 import tqdm
 from ml_collections import ConfigDict
 
+from keras_resnet.flips import in_words
 from keras_resnet.training import confusion, curves, label_sets, reliability
 from keras_resnet.training.callbacks import Callbacks
 from keras_resnet.training.metrics import (
@@ -120,6 +121,7 @@ class Reporter:
             "loss": means["loss"],
             **{name: means[name] for name in ("top1", "f1") if name in means},
             "learning_rate": learning_rate,
+            "image_size": self._timeline.segment_at(step - 1).image_size,
             "images_per_second": means["examples"] / means["seconds"],
             "examples": means["examples"],
         }
@@ -246,6 +248,8 @@ class Reporter:
             f"Done: {describe_accuracy(result, len(self._model.class_names))}  "
             f"loss {result['loss']:.4f}  on {result['examples']:,} held-out examples{speed}"
         )
+        if "tta" in result:
+            self._say(f"Evaluated {in_words(result['tta'])}.")
         if (model_step := result.get("model_step")) not in (None, result.get("step")):
             self._say(f"model.keras has the weights of step {model_step:,}, the best evaluated.")
         prefix = "test_"

@@ -37,12 +37,15 @@ def describe_resumption(
     if step >= total:
         yield f"schedule   {ends}; it is at step {step:,}, so it ends here"
         return
+    now, was = (each.segment_at(step).image_size for each in (timeline, former))
+    if now != was:
+        yield f"sizes      in step {step:,} images have {now} px instead of {was} px"
     if config.schedule.name == "plateau":  # the evaluations decide
         yield f"schedule   {ends}"
         return
-    now = learning_rate_at(make_schedule(config, timeline), step)
-    was = learning_rate_at(make_schedule(before, former), step)
+    rate = learning_rate_at(make_schedule(config, timeline), step)
+    before_rate = learning_rate_at(make_schedule(before, former), step)
     yield (
-        f"schedule   {ends}, and the learning rate follows: in step {step:,} it is {now:.6g} "
-        f"instead of {was:.6g}"
+        f"schedule   {ends}, and the learning rate follows: in step {step:,} it is {rate:.6g} "
+        f"instead of {before_rate:.6g}"
     )

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from keras_resnet.errors import Interrupted
 from keras_resnet.training.callbacks import Callback, name_given
 from keras_resnet.training.checkpoints import NonFiniteWeights
-from keras_resnet.training.evaluation import evaluate_source
+from keras_resnet.training.evaluation import evaluate_source, make_steps_per_call
 from keras_resnet.training.finish import finish
 from keras_resnet.training.interruption import exit_code
 from keras_resnet.training.metrics import Window, score_of
@@ -26,6 +26,7 @@ from keras_resnet.training.preparation import Run, prepare
 from keras_resnet.training.rollback import NonFinite, roll_back
 from keras_resnet.training.say import Say
 from keras_resnet.training.schedules import learning_rate_at
+from keras_resnet.training.sizes import compile_sizes
 
 
 def train(
@@ -49,6 +50,7 @@ def train(
         with run.reporter, run.interruption, contextlib.ExitStack() as recording:
             if run.timeline.profile_at:
                 recording.callback(engine.stop_profile)
+            _compile_sizes(run)
             batches = None
             while not run.is_over or _evaluation_is_missing(run):
                 try:
@@ -72,6 +74,9 @@ def train(
                         _evaluate_and_save(run)
                         _stop_if_asked_to(run)
                         window = Window(window.step, run.sums)
+                        if run.timeline.changes_size_at(window.step) and not run.is_over:
+                            batches = _open_batches(run)
+                            run.train_steps_per_call = make_steps_per_call(engine)
                 except NonFinite as failure:
                     roll_back(run, failure)
                     batches = None
@@ -90,6 +95,13 @@ def _evaluation_is_missing(run: Run) -> bool:
     return step in run.timeline.evaluate_at and not run.reporter.has_evaluation(step)
 
 
+def _compile_sizes(run: Run) -> None:
+    """Compiles what a schedule of image sizes needs, if there is something left to train."""
+    if not run.is_over:
+        parts = (run.engine, run.train_source, run.timeline, run.progress.step)
+        compile_sizes(*parts, run.say, lambda: _asked_to_stop(run))
+
+
 def _make_up_for_evaluation(run: Run) -> None:
     """Evaluates where that is missing, before training goes on from there."""
     _stop_if_asked_to(run)
@@ -101,10 +113,11 @@ def _make_up_for_evaluation(run: Run) -> None:
 
 
 def _open_batches(run: Run) -> Any:
-    """Returns the training batches from where the run stands to its end."""
-    first, end = run.progress.step, run.timeline.total_steps
+    """Returns the training batches from where the run stands, as far as they have one size."""
+    segment = run.timeline.segment_at(run.progress.step)
     skipped = run.progress.skipped
-    return run.engine.train_batches(run.train_source, first + skipped, end + skipped)
+    first, end = run.progress.step + skipped, segment.end + skipped
+    return run.engine.train_batches(run.train_source, first, end, segment.image_size)
 
 
 def _report(run: Run, window: Window) -> None:

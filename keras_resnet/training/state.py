@@ -181,7 +181,8 @@ def _optimizer_variables(
 def _without_first_part(prefix: str, variables: Iterable[Any]) -> Iterator[tuple[str, Any]]:
     """The first part of a path is the optimizer's own name, counted up in a process."""
     for variable in variables:
-        yield prefix + variable.path.partition("/")[2], variable
+        # Adafactor has placeholders without a first part.
+        yield prefix + (variable.path.partition("/")[2] or "variable"), variable
 
 
 def _add(named: dict[str, Any], name: str, variable: Any) -> None:

@@ -20,6 +20,7 @@ from keras_resnet.weights.hub import read_hub, read_keras_default
 from keras_resnet.weights.keras_settings import check_padding
 from keras_resnet.weights.naming import renamed
 from keras_resnet.weights.network import (
+    check_antialias,
     check_architecture,
     check_zero_channels,
     network_for,
@@ -67,7 +68,7 @@ def apply_weights(
         include_top: whether the model has its classifier.
         given: arguments of `create_model` that the model was built with on purpose. With
             "shortcut" among them, option A's zero channels are taken to be where they should be;
-            "padding" and "stem_pool_padding" likewise.
+            "padding", "stem_pool_padding" and "antialias" likewise.
         names, match: as for `read_weights`, if `weights` are read here.
 
     Raises:
@@ -84,6 +85,7 @@ def apply_weights(
     check_architecture(weights, variant)
     check_zero_channels(model, weights, given, variant)
     check_padding(model, weights, given, variant)
+    check_antialias(model, weights, given, variant)
     load_into(model, weights, variant)
 
 

@@ -26,6 +26,8 @@ HUB: dict[str, str] = {
     "WideResNet50_2": "timm/wide_resnet50_2.racm_in1k",
     "WideResNet101_2": "timm/wide_resnet101_2.tv2_in1k",
     "SEResNet50": "timm/seresnet50.a1_in1k",
+    "ResNetBlur50": "timm/resnetblur50.bt_in1k",
+    "ResNetAA50": "timm/resnetaa50.a1h_in1k",
     **{
         f"ResNet{n}_BiT": f"timm/resnetv2_{n}_bit.goog_in21k_ft_in1k"
         for n in ("50x1", "50x3", "101x1", "101x3", "152x2", "152x4")

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from keras_resnet.architectures import ARCHITECTURES, Architecture
+from keras_resnet.architectures.description import fields_of
 from keras_resnet.architectures.row import CHANGEABLE
 from keras_resnet.blocks.shortcuts import ZERO_SHORTCUTS
 from keras_resnet.blocks.stems import POOLED_STEMS
@@ -22,7 +23,10 @@ from keras_resnet.weights.timm_networks import TIMM_NETWORKS
 
 FIELDS = CHANGEABLE - {"bottleneck"}  # which is another way to say `block`
 # Fields without effect on trained weights: a network keeps its own.
-OF_TRAINING = {"dropout_rate", "block_dropout_rate", "drop_path_rate"}
+OF_TRAINING = {
+    *("dropout_rate", "block_dropout_rate", "drop_path_rate"),
+    *("kernel_initializer", "classifier_initializer", "zero_init_last_gamma"),
+}
 # Fields that say what trained weights mean.
 _MEANING = FIELDS - {"classes", *OF_TRAINING, *Preprocessing.names()}
 _OTHERWISE_NAMED = (
@@ -208,6 +212,28 @@ def check_zero_channels(
             f"{label} has shortcut={kind!r}, the weights in {checkpoint.origin} were trained with "
             f"{shortcut!r}: build the model with shortcut={shortcut!r} "
             f"(--config.model.shortcut={shortcut} for a run). The model is unchanged."
+        )
+
+
+def check_antialias(
+    model: keras.Model, checkpoint: Checkpoint, given: Collection[str], label: str
+) -> None:
+    """Refuses weights that were trained with another `antialias`, which has no variables.
+
+    Raises:
+        WeightsError: if the file says so.
+    """
+    described = fields_of(getattr(model, "architecture", None))
+    told, name = checkpoint.network, checkpoint.network.get("name")
+    if not described or "antialias" in given or name not in ARCHITECTURES:
+        return
+    own = described.get("antialias", ARCHITECTURES[described["name"]].antialias)
+    theirs = told.get("antialias", ARCHITECTURES[name].antialias)
+    if own != theirs:
+        raise WeightsError(
+            f"{label} has antialias={own!r}, the weights in {checkpoint.origin} were trained with "
+            f"{theirs!r}: build the model with antialias={theirs!r} "
+            f"(--config.model.antialias={theirs} for a run). The model is unchanged."
         )
 
 

@@ -109,6 +109,7 @@ TORCHVISION = NameScheme(
         # ResNet-RS: a convolution where the max pool was.
         "stem_conv4": "maxpool.0",
         "stem_norm4": "maxpool.1",
+        "stem_norm4_after_aa": "maxpool.2",
         "predictions": "fc",
     },
     block="layer{stage}.{block0}.",

@@ -51,7 +51,11 @@ def slots(model: keras.Model, scheme: NameScheme) -> list[Slot]:
         for layer in layers
     )
     found = []
+    smooth = any(layer.name == "stem_aa" for layer in layers)
     for layer in layers:
+        # What follows in the same sequence of PyTorch's is counted on.
+        counted = f"{layer.name}_after_aa"
+        place = counted if smooth and counted in scheme.whole else layer.name
         in_classifier = layer.name == "predictions"
         for variable in layer.weights:  # without the seeds of random layers
             from_torch = scheme.torch_layout and variable.name == "kernel"
@@ -60,7 +64,7 @@ def slots(model: keras.Model, scheme: NameScheme) -> list[Slot]:
                 shape = (1,) * (len(model.input_shape) - 2) + shape
             if from_torch:
                 shape = (*shape[:-3:-1], *shape[:-2])
-            name = scheme.variable(layer.name, variable.name, pooled)
+            name = scheme.variable(place, variable.name, pooled)
             ours = f"{layer.name}/{variable.name}"
             takes_images = ours in ("stem_conv/kernel", "stem_conv1/kernel")
             found.append(Slot(variable, name, shape, ours, in_classifier, from_torch, takes_images))

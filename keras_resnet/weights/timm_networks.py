@@ -6,6 +6,8 @@ _DEEP: dict[str, Any] = {"stem": "deep"}
 _WIDE_DEEP: dict[str, Any] = {"stem": "deep", "stem_width": 128}
 _D: dict[str, Any] = {"stem": "deep", "shortcut": "D"}
 _SE: dict[str, Any] = {"se_ratio": 1 / 16}
+_BLUR: dict[str, Any] = {"antialias": "blur"}
+_AVERAGE: dict[str, Any] = {"antialias": "average"}
 _TWO: dict[str, Any] = {"depths": (2, 2, 2, 2)}
 _GROUP: dict[str, Any] = {"norm_layer": "group"}
 # As in all of its ResNetV2; our rows of these depths are keras.applications'.
@@ -40,6 +42,17 @@ TIMM_NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "seresnext101_32x8d": ("ResNeXt101_32x8d", _SE),
     "seresnext101_64x4d": ("ResNeXt101_64x4d", _SE),
     "seresnext101d_32x8d": ("ResNeXt101_32x8d", {**_D, **_SE}),
+    "resnetblur50d": ("ResNet50D", _BLUR),
+    "resnetblur101d": ("ResNet101D", _BLUR),
+    "resnetaa34d": ("ResNet34D", _AVERAGE),
+    "resnetaa50d": ("ResNet50D", _AVERAGE),
+    "resnetaa101d": ("ResNet101D", _AVERAGE),
+    "seresnetaa50d": ("SEResNet50", {**_D, **_AVERAGE}),
+    "seresnextaa101d_32x8d": ("ResNeXt101_32x8d", {**_D, **_SE, **_AVERAGE}),
+    "seresnextaa201d_32x8d": (
+        "ResNeXt101_32x8d",
+        {**_WIDE_DEEP, **_D, **_SE, **_AVERAGE, "depths": (3, 24, 36, 4)},
+    ),
     "resnetv2_18d": ("ResNet18V2", _D),
     "resnetv2_34d": ("ResNet34V2", _D),
     "resnetv2_50": ("ResNet50V2", _V2),

@@ -52,12 +52,17 @@ COUNTERPARTS: dict[str, tuple[str, str]] = {
     **{f"WideResNet{n}_2": ("torchvision", f"wide_resnet{n}_2") for n in (50, 101)},
     **{f"SEResNet{n}": ("timm", f"seresnet{n}") for n in (18, 34, 50, 101, 152)},
     **{f"ResNetRS{n}": ("timm", f"resnetrs{n}") for n in (50, 101, 152, 200, 270, 350, 420)},
+    "ResNetBlur18": ("timm", "resnetblur18"),
+    "ResNetBlur50": ("timm", "resnetblur50"),
+    "ResNetAA50": ("timm", "resnetaa50"),
 }
 
 FAST = {
     *("ResNet18", "ResNet34", "ResNet50", "ResNet101", "ResNet50V1", "ResNet50V2", "ResNet18V2"),
     *("ResNet34D", "ResNet50D", "ResNeXt50_32x4d", "WideResNet50_2", "SEResNet18", "SEResNet50"),
     "ResNetRS50",
+    "ResNetBlur18",
+    "ResNetAA50",
     "ResNet50x1_BiT",
 }
 # 0.9 billion parameters, several times over in one process.
@@ -79,6 +84,8 @@ TIMM_CHANGED = (
     *("resnext50d_32x4d", "resnext101_32x4d", "resnext101_32x16d"),
     *("seresnet152d", "seresnet200d", "seresnet269d", "seresnext50_32x4d", "seresnext101_32x4d"),
     *("seresnext101_32x8d", "seresnext101_64x4d", "seresnext101d_32x8d"),
+    *("resnetblur50d", "resnetblur101d", "resnetaa34d", "resnetaa50d", "resnetaa101d"),
+    *("seresnetaa50d", "seresnextaa101d_32x8d", "seresnextaa201d_32x8d"),
     *("resnetv2_34d", "resnetv2_50", "resnetv2_101", "resnetv2_152"),
     *("resnetv2_50d", "resnetv2_101d", "resnetv2_152d", "resnetv2_50d_gn"),
 )  # all but one of half a billion parameters
@@ -118,6 +125,26 @@ CASES: dict[str, Case] = {
             "resnet50d",
             arguments={"output_stride": 8},
             library_arguments={"output_stride": 8},
+        ),
+        *(
+            Case(
+                f"{name}-output_stride_8",
+                name,
+                *COUNTERPARTS[name],
+                arguments={"output_stride": 8},
+                library_arguments={"output_stride": 8},
+                slow=name == "ResNetAA50",
+            )
+            for name in ("ResNetBlur18", "ResNetBlur50", "ResNetAA50")
+        ),
+        # The blur of a stem whose pool is a convolution comes before that one's normalization.
+        Case(
+            "ResNetRS50-blur",
+            "ResNetRS50",
+            "timm",
+            "resnetrs50",
+            arguments={"antialias": "blur"},
+            library_arguments={"aa_layer": "blur"},
         ),
         Case("ResNet50V2-timm", "ResNet50V2", "timm", "resnetv2_50", arguments=TIMM_V2),
         Case(

@@ -4,7 +4,6 @@ Says which versions are installed, which devices TensorFlow and JAX see and whic
 what is wrong with them and what to do. Paste it into a bug report. Exit code 0: nothing is wrong,
 1: something is."""
 
-import glob
 import json
 import os
 import platform
@@ -25,6 +24,7 @@ from keras_resnet.commands.doctor.probes import (
 )
 from keras_resnet.commands.options import define_json_switch
 from keras_resnet.errors import UsageError
+from keras_resnet.tpu_chips import chips_here
 
 SUMMARY = "Say what is installed, which devices are seen, and what is wrong."
 
@@ -66,8 +66,10 @@ def examine(timeout: float = 180) -> dict[str, Any]:
         "versions": installed_versions(),
         "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
         "hardware": {
-            "nvidia": bool(glob.glob("/proc/driver/nvidia/version") or shutil.which("nvidia-smi")),
-            "tpu": bool(glob.glob("/dev/accel*")) or _is_tpu_vm(),
+            "nvidia": bool(
+                os.path.exists("/proc/driver/nvidia/version") or shutil.which("nvidia-smi")
+            ),
+            "tpu": bool(chips_here()) or "TPU_ACCELERATOR_TYPE" in os.environ,
         },
     }
     flavors = [name for name in FLAVORS if name in facts["versions"]]
@@ -85,15 +87,6 @@ def _memory() -> str:
     except (ValueError, OSError):
         return "unknown"
     return f"{size / 2**30:.1f} GiB"
-
-
-def _is_tpu_vm() -> bool:
-    # /dev/vfio alone is no sign of a TPU; that the images write its type here is.
-    try:
-        with open("/etc/environment") as file:
-            return "TPU_ACCELERATOR_TYPE" in file.read() or "TPU_ACCELERATOR_TYPE" in os.environ
-    except OSError:
-        return "TPU_ACCELERATOR_TYPE" in os.environ
 
 
 def _devices_of_jax(seen: Mapping[str, Any]) -> dict[str, str]:

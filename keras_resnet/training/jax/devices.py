@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from keras_resnet.backend import FIRST_BFLOAT16_GPU, cpu_multiplies_bfloat16
 from keras_resnet.errors import UsageError, UserError
+from keras_resnet.tpu_chips import chips_here
 from keras_resnet.training.jax import processes
 from keras_resnet.training.jax.mesh import AXIS, device_kind
 
@@ -46,7 +47,7 @@ def make_mesh(config: ConfigDict) -> Mesh:
     processes.check_told_as_jax_is(config)
     name = config.strategy
     if name == "auto":
-        name = "multi_worker" if processes.announced(config) else "all"
+        name = "multi_worker" if processes.announced(config) else _automatic()
     make, used = _MESHES[name]
     if config.devices > 1 and used:
         raise UsageError(
@@ -63,15 +64,27 @@ def make_mesh(config: ConfigDict) -> Mesh:
             f"config.strategy={config.strategy!r}: JAX cannot start its devices ({reason[0]}). "
             "keras-resnet doctor says more; strategy=cpu trains on the processor"
         ) from error
-    if name == "all" and devices[0].platform == "cpu" and glob.glob("/dev/accel*"):
+    if name == "all" and devices[0].platform == "cpu" and (chips := chips_here()):
         raise UserError(
-            "this machine has a TPU, but JAX has started on the processor: another process may "
-            "hold the TPU (sudo lsof /dev/accel*), or libtpu is missing (pip install "
-            "'keras-resnet-tpu[jax-tpu]'); config.strategy=cpu trains on the processor"
+            f"this machine has a TPU ({chips}), but JAX has started on the processor: another "
+            "process may hold the TPU (sudo lsof /dev/accel* /dev/vfio/*), or libtpu is missing "
+            "(pip install 'keras-resnet-tpu[jax-tpu]'); config.strategy=cpu trains on the processor"
+        )
+    if name == "all" and jax.process_count() > 1:
+        raise UserError(
+            f"this is one of the {jax.process_count()} hosts of a TPU slice, which strategy=auto "
+            "would let train alone: take config.strategy=tpu, in the same command on every host"
         )
     # The devices of a process are neighbors, as the parts of the global batch are.
     devices = sorted(devices, key=lambda device: (device.process_index, device.id))
     return Mesh(np.array(devices), (AXIS,))
+
+
+def _automatic() -> str:
+    """One host of several in a slice of GKE trains with the others, which it is told of."""
+    names = ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES")
+    several = any("," in os.environ.get(name, "") for name in names)
+    return "tpu" if several and chips_here() else "all"
 
 
 def resolve_precision(config: ConfigDict, mesh: Mesh) -> ConfigDict:

@@ -24,6 +24,7 @@ from keras_resnet.training.host_batches import (
     HostBatches,
     batches_to_evaluate,
     batches_to_train_on,
+    blank_batches,
 )
 from keras_resnet.training.jax import processes
 from keras_resnet.training.jax.batches import ConstantBatches, DeviceBatches, part_of_host
@@ -117,12 +118,19 @@ class JaxEngine(Engine):
 
     # ---- Training and evaluation --------------------------------------------------------------
 
-    def train_batches(self, source: Any, first: int, end: int) -> Any:
-        batches = batches_to_train_on(self.config, source, first, end)
+    def train_batches(
+        self, source: Any, first: int, end: int, image_size: int | None = None
+    ) -> Any:
+        batches = batches_to_train_on(self.config, source, first, end, image_size)
         if source.is_synthetic:
             return ConstantBatches(batches, self.mesh)
         with explain_broken_images(source):
             return DeviceBatches(batches, self.mesh, first)
+
+    def blank_batches(self, source: Any, image_size: int) -> Any:
+        if source.is_synthetic:
+            return self.train_batches(source, 0, 1, image_size)
+        return DeviceBatches(blank_batches(self.config, source, image_size), self.mesh)
 
     def train(self, batches: Any, steps: int, frozen: bool = False) -> np.ndarray:
         stage = self._stage(frozen)

@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from keras_resnet.flips import answer_with_flips
 from keras_resnet.training.counting import counting_of
 from keras_resnet.training.engine import Evaluated
 from keras_resnet.training.jax.mesh import AXIS, EVERYWHERE, on_all, over_examples
@@ -26,7 +27,7 @@ class EvaluationSteps:
     Args:
         model: maps normalized float images [b, h, w, 3] to logits [b, classes].
         mesh: of all devices.
-        config: reads `loss` and `data.multi_label`.
+        config: reads `loss`, `data.multi_label` and `evaluation.tta`.
     """
 
     def __init__(self, model: keras.Model, mesh: Mesh, config: ConfigDict):
@@ -54,7 +55,12 @@ class EvaluationSteps:
         """One replica's part; what it returns is of all, as every process wants all rows."""
         mapping = list(zip(self.model.variables, weights, strict=True))
         with keras.StatelessScope(state_mapping=mapping):
-            logits = self.model(self._normalize(batch["image"]), training=False)
+            logits = answer_with_flips(
+                partial(self.model, training=False),
+                self._normalize(batch["image"]),
+                self.config.evaluation.tta,
+                self.config.data.multi_label,
+            )
         losses = example_losses(self.config.loss, batch["label"], logits)
         rows = self.counting.rows(batch["label"], logits, batch["mask"])
         sums = self.counting.sums(losses, batch["label"], logits, batch["mask"])

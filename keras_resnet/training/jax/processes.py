@@ -19,7 +19,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from keras_resnet.errors import Interrupted, UsageError, UserError
+from keras_resnet.errors import HostLost, Interrupted, UsageError, UserError
 from keras_resnet.training.cohort import (
     hosts_of_tf_config,
     number_of,
@@ -40,7 +40,7 @@ _LOST = re.compile(
     r"Gloo|NCCL|coordination service|peer",
     re.IGNORECASE,
 )
-_failed = False  # whether this process ends with an error of its own
+_exit_code = 0  # of this process, where it ends with an error of its own
 _KEYS = ("coordinator", "num_processes", "process_id")
 
 
@@ -174,31 +174,32 @@ def _watch_the_others(host: str) -> None:
 
 def _leave(watch: Watch) -> None:
     """Tells the others how this process ends; after a failure without JAX, which waits for them."""
-    watch.leave(done=not _failed)
-    if _failed:
+    watch.leave(done=not _exit_code)
+    if _exit_code:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
-        os._exit(1)
+        os._exit(_exit_code)
 
 
 @contextlib.contextmanager
 def explain_lost_processes() -> Iterator[None]:
-    """Turns JAX's error about a process that went away into a UserError.
+    """Turns JAX's error about a process that went away into HostLost.
 
     What else goes wrong inside is this process's own failure, which the others hear of.
     """
-    global _failed
+    global _exit_code
     try:
         yield
     except Interrupted:  # all end
         raise
     except Exception as error:
-        _failed = True
+        _exit_code = error.code if isinstance(error, UserError) else 1
         lost = isinstance(error, RuntimeError) and several() and _LOST.search(str(error))
         if not lost:
             raise
-        raise UserError(
+        _exit_code = HostLost.code
+        raise HostLost(
             f"engine=jax: another of the {jax.process_count()} processes is lost "
             f"({_first_line(error)}); start the same command in every process again, it resumes "
             "at the newest checkpoint"

@@ -18,6 +18,7 @@ from collections.abc import Callable
 import numpy as np
 from jax.experimental import multihost_utils
 
+from keras_resnet.errors import HostLost
 from keras_resnet.printing import printable_lines
 
 BEAT = 2.0  # seconds from one sign of life to the next
@@ -143,4 +144,4 @@ def end_process(index: int, count: int) -> None:
     )
     with contextlib.suppress(OSError):
         print(printable_lines(text), file=sys.stderr, flush=True)
-    os._exit(1)
+    os._exit(HostLost.code)

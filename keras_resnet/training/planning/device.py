@@ -5,6 +5,7 @@ import os
 
 from ml_collections import ConfigDict
 
+from keras_resnet import tpu_chips
 from keras_resnet.backend import engine_name
 
 # Multiply-adds of the forward pass a second, in training: ResNet-50's 4.09e9 times images/s.
@@ -75,6 +76,9 @@ def find_device(config: ConfigDict) -> Device:
 
     Args:
         config: reads `engine`, `strategy`, `devices` and `precision`.
+
+    Raises:
+        UserError: there is a TPU, and TensorFlow would not take it.
     """
     if engine_name(config.engine) == "jax":
         return _of_jax(config)
@@ -90,6 +94,7 @@ def find_device(config: ConfigDict) -> Device:
     if gpus:
         count = 1 if config.strategy == "one_device" else min(config.devices or gpus, gpus)
         return Device("GPU", count, cores, count * _GPU[precision])
+    tpu_chips.refuse_idle(config.strategy)  # before the images are looked at
     count = max(config.devices, 1) if config.strategy in ("auto", "mirrored") else 1
     return Device("CPU", count, cores, cores * _CORE[precision])
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from keras_resnet.config.image_sizes import image_sizes
 from keras_resnet.training.planning.device import Device, reading_seconds
 
 # From random weights, the most able first: network, image size, least number of training images.
@@ -113,7 +114,7 @@ def choose(
     } | dict(given)
     more = _fine_tuning(values) if pretrained else _from_scratch(values)
     seconds = epochs * photos.count * per_image
-    augmentation = _augmentation(values["data.image_size"])
+    augmentation = _augmentation(size)
     kept_bytes = photos.kept_bytes(photos.ratio(size)) if keeps else 0.0
     return Recipe({**augmentation, **more, **values}, seconds / 60, wanted, kept_bytes)
 
@@ -164,7 +165,8 @@ def _candidates(
             if photos.count >= least and size <= _ENLARGED * short
         ]
     for network, size in choices:
-        yield given.get("model.name", network), given.get("data.image_size", size)
+        given_sizes = image_sizes(given.get("data.image_size", size)).sizes
+        yield given.get("model.name", network), max(given_sizes)
 
 
 def _wanted_epochs(count: int, pretrained: bool) -> int:

@@ -38,6 +38,7 @@ class ConstantBatches:
     def __init__(
         self, strategy: tf.distribute.Strategy, source: Any, batch_size: int, image_size: int
     ):
+        self.source = source
         size = batch_size // strategy.num_replicas_in_sync
         batch = source.constant_batch(size, image_size)
         self._batch = {

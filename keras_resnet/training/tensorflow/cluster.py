@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
-from keras_resnet.errors import UserError
+from keras_resnet.errors import HostLost, UserError
 from keras_resnet.training.cohort import number_of, tasks_of_slurm
 
 EXAMPLE = (
@@ -137,7 +137,7 @@ def _from_slurm() -> Cluster:
 
 @contextlib.contextmanager
 def explain_lost_hosts() -> Iterator[None]:
-    """Turns TensorFlow's error about a host that went away into a UserError with its address."""
+    """Turns TensorFlow's error about a host that went away into HostLost with its address."""
     try:
         yield
     except LOST_HOST as error:
@@ -148,7 +148,7 @@ def explain_lost_hosts() -> Iterator[None]:
         lost = [address for address in others if _knock(address)] or others
         lines = [line for line in str(error).splitlines() if line.strip()]
         reason = next((line for line in lines if "Graph execution error" not in line), "no reason")
-        raise UserError(
+        raise HostLost(
             f"strategy=multi_worker: lost {', '.join(lost)} ({reason}); start the same command on "
             "every host again, it resumes at the newest checkpoint"
         ) from error

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-from keras_resnet import storage
+from keras_resnet import storage, tpu_chips
 from keras_resnet.training import state
 from keras_resnet.training.broken_images import explain_broken_images
 from keras_resnet.training.checkpoints import Checkpoints
@@ -23,6 +23,7 @@ from keras_resnet.training.host_batches import (
     HostBatches,
     batches_to_evaluate,
     batches_to_train_on,
+    blank_batches,
 )
 from keras_resnet.training.network import build_model
 from keras_resnet.training.optimizers import make_optimizer
@@ -66,6 +67,7 @@ class TensorFlowEngine(Engine):
 
     @staticmethod
     def check(config: ConfigDict, workdir: str | os.PathLike) -> None:
+        tpu_chips.refuse_idle(config.strategy)
         check_pod(config, workdir)
         check_told_as_tensorflow_is(config, workdir)
 
@@ -104,19 +106,34 @@ class TensorFlowEngine(Engine):
         self._frozen_steps: Steps | None = None
         self._trained: Steps | None = None  # by which of them it was trained last
         self._evaluation_data: tuple[HostBatches, Any] | None = None
+        self._constant: dict[int, ConstantBatches] = {}
 
     # ---- Training and evaluation --------------------------------------------------------------
 
-    def train_batches(self, source: Any, first: int, end: int) -> DistributedBatches:
-        batches = batches_to_train_on(self.config, source, first, end)
+    def train_batches(
+        self, source: Any, first: int, end: int, image_size: int | None = None
+    ) -> DistributedBatches:
+        batches = batches_to_train_on(self.config, source, first, end, image_size)
         if source.is_synthetic:
-            size = batches.batch_size // batches.micro_batches
-            pixels = batches.options["image_size"]
-            return DistributedBatches(
-                batches, ConstantBatches(self.strategy, source, size, pixels), first
-            )
+            return DistributedBatches(batches, self._constant_batches(batches), first)
         with explain_broken_images(source):
             return DistributedBatches(batches, iter(self.distribute(batches)), first)
+
+    def blank_batches(self, source: Any, image_size: int) -> DistributedBatches:
+        if source.is_synthetic:
+            return self.train_batches(source, 0, 1, image_size)
+        batches = blank_batches(self.config, source, image_size)
+        return DistributedBatches(batches, iter(self.distribute(batches)))
+
+    def _constant_batches(self, batches: HostBatches) -> ConstantBatches:
+        source, pixels = batches.source, batches.options["image_size"]
+        found = self._constant.get(pixels)
+        # The compiled loop knows each by its identity.
+        if found is None or found.source is not source:
+            size = batches.batch_size // batches.micro_batches
+            found = ConstantBatches(self.strategy, source, size, pixels)
+            self._constant[pixels] = found
+        return found
 
     def train(self, batches: DistributedBatches, steps: int, frozen: bool = False) -> np.ndarray:
         ids, stage = partial(batches.example_ids, steps), self._stage(frozen)

@@ -6,8 +6,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_resnet.training.decay import DecayMixin
 from keras_resnet.training.gradient_blocks import block_names, block_of, norms_of_blocks
-from keras_resnet.training.optimizers import DecayMixin
 
 
 class GradientNorms:

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from keras_resnet import input_pipeline
 from keras_resnet.backend import cpu_multiplies_bfloat16
 from keras_resnet.errors import UsageError
+from keras_resnet.flips import answer_with_flips
 from keras_resnet.fused import form_for, training_as
 from keras_resnet.layers import (
     average_moving_statistics,
@@ -81,7 +82,7 @@ class Steps:
             only.
         strategy: where it runs; model and optimizer were created in its scope.
         config: reads `batch_size`, `accumulate_steps`, `xla`, `loss`, `data.multi_label`,
-            `model.synchronized_norm` and `log_gradient_norms`.
+            `evaluation.tta`, `model.synchronized_norm` and `log_gradient_norms`.
         average: the moving average of the weights that training updates, if any.
         class_weights: of the loss, one for each class; () for none. With `data.multi_label` they
             are factors of the loss of its yes, else of the examples that have it as their label.
@@ -230,7 +231,12 @@ class Steps:
             batch: image, label and mask.
             every: which examples' logits are kept: 1 for all, 2 for every second one.
         """
-        logits = self.model(self._normalize(batch["image"]), training=False)
+        logits = answer_with_flips(
+            functools.partial(self.model, training=False),
+            self._normalize(batch["image"]),
+            self.config.evaluation.tta,
+            self.config.data.multi_label,
+        )
         losses, counting = self.losses(batch["label"], logits), self.counting
         rows = counting.rows(batch["label"], logits, batch["mask"])
         return Evaluated(
