@@ -1,5 +1,6 @@
 """Preflight of a run whose images change their size, without the TPU compiler."""
 
+import dataclasses
 import json
 import math
 
@@ -15,6 +16,8 @@ from keras_resnet.preflight.by_size import ReportBySize, compile_each
 from keras_resnet.preflight.compiler import Compiled
 from keras_resnet.preflight.describe import describe_sizes
 from keras_resnet.training import load_config
+
+CONFIG = load_config("resnet50_fast16", {"batch_size": 1024})
 
 
 @pytest.mark.parametrize(
@@ -39,13 +42,8 @@ def _by_size(topology, run, milliseconds, clock):
     reports = {}
     for size, duration in milliseconds.items():
         made = report(topology, round(duration * 1e-3 * clock))
-        reports[size] = type(made)(
-            made.topology, made.lowered, made.compiled, image_size=size, run=None
-        )
+        reports[size] = dataclasses.replace(made, image_size=size)
     return ReportBySize(reports, training_image_sizes(CONFIG).shares(), run)
-
-
-CONFIG = load_config("resnet50_fast16", {"batch_size": 1024})
 
 
 def test_the_run_is_the_sum_over_its_sizes():
@@ -58,8 +56,7 @@ def test_the_run_is_the_sum_over_its_sizes():
     # 128 images on each of 8 chips; the sum over them is by formula.
     reduce = small["all_reduce_seconds_by_formula"]
     minutes = [
-        small["steps"] * (0.040 + reduce) / 60,
-        large["steps"] * (0.060 + reduce) / 60,
+        row["steps"] * (seconds + reduce) / 60 for row, seconds in ((small, 0.04), (large, 0.06))
     ]
     assert [row["minutes"] for row in figures["sizes"]] == pytest.approx(minutes)
     assert figures["run"]["minutes"] == pytest.approx(sum(minutes))
@@ -95,8 +92,8 @@ def test_without_the_number_of_examples_there_are_shares():
 
 
 def test_a_largest_size_that_does_not_fit_ends_it():
-    largest = report("v5e:2x4", 10**7, hbm_needed_bytes=17 * GIB)
-    largest = type(largest)(largest.topology, largest.lowered, largest.compiled, image_size=192)
+    made = report("v5e:2x4", 10**7, hbm_needed_bytes=17 * GIB)
+    largest = dataclasses.replace(made, image_size=192)
     shares = training_image_sizes(CONFIG).shares()
     made = compile_each(largest, shares, lambda size: pytest.fail("compiled"), None)
     assert made.exit_code == 3
