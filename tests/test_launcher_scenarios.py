@@ -3,6 +3,8 @@
 What run_tpu.sh itself adds to that, signals among it, is in test_run_tpu.py.
 """
 
+import time
+
 import pytest
 from fake_cloud import EXISTS, NO_CAPACITY, NO_NETWORK, NO_QUOTA, NO_SSH, FolderCloud
 from launches import OPTIONS, TRAIN, launch, make_checkout
@@ -233,6 +235,8 @@ def leave_training_behind(cloud, checkout):
     assert code == 1
     assert "gcloud refuses:\nERROR: Reauthentication required" in text
     assert COSTS in text
+    while not (cloud.folder / "training").exists():  # it is still starting
+        time.sleep(0.02)
     with cloud.change():
         cloud.rule("run_tpu.sh follow", event="release", after=True)
 
