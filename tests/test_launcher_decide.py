@@ -141,7 +141,7 @@ def test_the_code_and_the_worker_that_failed_are_said():
     step = decide(ready(*pod(["ended", 0], ["ended", 3])), POD, Memory(started=True))
     assert (step.do, step.code, step.worker) == ("ended", 3, 1)
     step = decide(ready(*pod(["ended", 3], ["running"])), POD, Memory(ragged=10))
-    assert (step.do, step.code) == ("stop", 3)
+    assert (step.do, step.code, step.worker) == ("stop", 3, 0)
 
 
 def every_seen():
