@@ -7,6 +7,7 @@ VM deletes itself. The walk ends with training finished and nothing left.
 """
 
 import random
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -257,6 +258,44 @@ def test_a_tpu_that_its_launcher_left_deletes_itself():
     assert cloud.state["node"] is not None
     cloud.pass_time(5 * MINUTE)
     assert cloud.state["node"] is None
+
+
+@pytest.mark.parametrize("ends", ["a signal", "the network"])
+def test_a_creation_that_nobody_saw_the_end_of_is_named(ends):
+    """The launcher ends while gcloud creates: a TPU may come that no look has shown."""
+    plan = replace(parse([*OPTIONS, *TRAIN]), code="abc")
+    cloud, said = ModelCloud(0, plan), []
+    cloud.next = float("inf")
+
+    def run(argv, **options):
+        if "create" in argv and ends == "a signal":
+            raise Killed
+        if "create" in argv:
+            cloud.until["network"] = float("inf")
+        return cloud.run(argv, **options)
+
+    launcher = Launcher(
+        plan, Path(), Path("a.tgz"), run=run, say=said.append, sleep=cloud.pass_time,
+        clock=lambda: cloud.clock, wait=30,
+    )  # fmt: skip
+    if ends == "a signal":
+        with pytest.raises(Killed):
+            launcher.go()
+    else:
+        assert launcher.go() == 1
+        assert cloud.clock > plan.capacity_timeout
+    launcher.say_what_costs()
+    assert "net in us-west4-a may still run, and costs money until you delete it" in said[-1]
+
+
+def test_gcloud_that_hangs_is_given_up_with_all_that_it_started(tmp_path):
+    done = tmp_path / "done"
+    command = ["bash", "-c", f"(sleep 1; touch '{done}') & echo out; echo error >&2; wait"]
+    result = gcloud.run(command, timeout=0.3)
+    assert (result.code, result.kind) == (255, "network")
+    time.sleep(1.2)
+    assert not done.exists()
+    assert gcloud.run(["bash", "-c", "echo out; echo error >&2; exit 3"]) == (3, "out\n", "error\n")
 
 
 def test_waiting_grows_to_ten_minutes_and_ends():

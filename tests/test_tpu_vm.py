@@ -66,6 +66,16 @@ def test_status_tells_what_became_of_training(vm):
     assert vm.cloud.log.read_text().count("[train]") == 2
 
 
+def test_every_look_is_a_heartbeat(vm):
+    heartbeat = vm.home / ".heartbeat"
+    (vm.home / "train.log").touch()
+    for command in ("status", "follow", "start train"):
+        heartbeat.touch()
+        os.utime(heartbeat, (0, 0))
+        vm(f"keras_resnet/tpu_vm.sh {command}")
+        assert heartbeat.stat().st_mtime > 0
+
+
 def test_stop_ends_training_which_saves(vm):
     vm.cloud.hold()
     vm("keras_resnet/run_tpu.sh start train")
@@ -157,7 +167,7 @@ def test_install_takes_a_python_that_is_new_enough(vm):
     assert log == f"-m pip install --quiet -e {vm.home}[tpu]\n" * 2
 
 
-FAST = {"RUN_TPU_MINUTE": "0.1", "RUN_TPU_FRESH": "0.5"}
+FAST = {"RUN_TPU_MINUTE": "0.1", "RUN_TPU_FRESH": "2"}
 
 
 def watch(vm, *arguments: str) -> subprocess.Popen:
@@ -191,12 +201,15 @@ def test_the_watchdog_deletes_when_nobody_has_a_use_for_the_tpu(vm, arguments, c
     deleted = vm.cloud.folder / "deleted"
     watchdog = watch(vm, *arguments)
     try:
-        time.sleep(1.5)  # training runs: several times the grace
+        os.utime(vm.home / ".heartbeat", (0, 0))  # nobody looks
+        time.sleep(1)  # training runs: several times the grace
         assert not deleted.exists()
         vm.cloud.release()
+        wait_for((vm.home / "train.exit").exists)
         end = time.monotonic() + 1
         while time.monotonic() < end:  # a launcher looks
-            vm("keras_resnet/tpu_vm.sh status")
+            (vm.home / ".heartbeat").touch()
+            time.sleep(0.05)
         assert not deleted.exists()
         wait_for(deleted.exists)
         assert deleted.read_text().splitlines()[0] == f"https://tpu.googleapis.com/{call}"

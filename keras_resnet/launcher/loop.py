@@ -194,7 +194,7 @@ class Launcher:
 
     def say_what_costs(self) -> None:
         """Says at an exit what may still cost money, and the command that deletes it."""
-        seen = look(self.run, self.commands, at_workers=False)
+        seen = look(self.run, self.commands, at_workers=False, patience=30)
         if (seen.tpu, seen.request) != (NONE, NONE) or self.creating:
             delete = self.commands.delete(self._is_request(seen))
             self.say(what_costs(self.plan, delete))

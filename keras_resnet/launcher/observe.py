@@ -68,19 +68,22 @@ class Seen:
     error: str = ""
 
 
-def look(run: Callable[..., Result], commands: Commands, at_workers: bool = True) -> Seen:
+def look(
+    run: Callable[..., Result], commands: Commands, at_workers: bool = True, patience: float = 120
+) -> Seen:
     """Looks once.
 
     Args:
         run: `gcloud.run`, or what stands in for it.
         commands: the commands to look with.
         at_workers: False leaves the workers out.
+        patience: seconds that each question to Google Cloud may take.
     """
     # First the request: where it was ACTIVE and there is no TPU afterwards, the TPU is gone.
-    request, found, failed = _describe(run, commands, "queued-resources")
+    request, found, failed = _describe(run, commands.describe("queued-resources"), patience)
     state = found.get("state") or {}
     reason = json.dumps(state.get("failedData") or "") if isinstance(state, dict) else ""
-    tpu, node, failed_tpu = _describe(run, commands, "tpu-vm")
+    tpu, node, failed_tpu = _describe(run, commands.describe("tpu-vm"), patience)
     failed = failed or failed_tpu
     error = failed.error.strip() if failed else ""
     refused = error if failed and failed.kind in ("permission", "invalid") else ""
@@ -93,9 +96,9 @@ def look(run: Callable[..., Result], commands: Commands, at_workers: bool = True
     return Seen(tpu, request, reason, kind, workers, refused, error)
 
 
-def _describe(run, commands: Commands, group: str) -> tuple[str, dict, Result | None]:
+def _describe(run, command: list[str], patience: float) -> tuple[str, dict, Result | None]:
     """Returns a state, all that is known, and where nobody answered what gcloud said."""
-    result = run(commands.describe(group), timeout=120)
+    result = run(command, timeout=patience)
     if result.kind == "missing":
         return NONE, {}, None
     try:

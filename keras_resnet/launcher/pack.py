@@ -17,13 +17,14 @@ def list_files(folder: Path) -> list[str]:
     In a checkout that is what git does not ignore. keras_resnet/input_pipeline and configs are
     links to the folders beside keras_resnet, and stay links.
     """
+    names: set[str] = set()
     try:
         command = ["git", "-C", str(folder), "ls-files", "-zco", "--exclude-standard"]
         listed = subprocess.run(command, capture_output=True, check=True).stdout
         names = {os.fsdecode(name) for name in listed.split(b"\0") if name}
     except (OSError, subprocess.CalledProcessError):
-        names = set(_walk(folder))
-    return sorted(name for name in names if os.path.lexists(folder / name))
+        pass  # no git, or no checkout
+    return sorted(name for name in names or _walk(folder) if os.path.lexists(folder / name))
 
 
 def _walk(folder: Path):

@@ -7,7 +7,7 @@
 #   watchdog.sh [nodes|queuedResources]/MINUTES      default: what the VM's metadata say
 #
 # On a pod the first worker watches. Deleting needs the service account of the VM: its scope
-# cloud-platform, and a role with tpu.nodes.delete (or tpu.queuedResources.delete).
+# cloud-platform, and a role with tpu.nodes.delete (roles/tpu.editor).
 set -uo pipefail
 readonly metadata=${RUN_TPU_METADATA:-http://metadata.google.internal/computeMetadata/v1/instance}
 readonly api=${RUN_TPU_API:-https://tpu.googleapis.com/v2}
