@@ -81,7 +81,7 @@ SCENARIOS = {
     ),
     "ssh does not answer at once": (
         lambda c: c.rule("keras-resnet-vm", times=3, code=1, error=NO_SSH),
-        RUN, 1, "net does not answer by ssh; waiting. ERROR: (gcloud.compute.tpus.tpu-vm.ssh)",
+        RUN, 1, "net does not answer by ssh; waiting. ssh: connect to host 34.1.2.3 port 22",
     ),
     "left over: PREEMPTED": (
         lambda c: c.add_node("PREEMPTED"), ["delete", *RUN], 1, "net is PREEMPTED",

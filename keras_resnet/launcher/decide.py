@@ -24,6 +24,7 @@ REQUEST = {
 }
 GOING = ("SUSPENDING", "DELETING")  # a request that takes its node along
 SIGNALS = (129, 130, 143)  # codes of a training that was ended from outside, and saved
+ALONE = 75  # that of one that has lost another host
 ATTEMPTS, FIRST_LOOKS, RAGGED_LOOKS = 5, 20, 10
 
 
@@ -58,8 +59,10 @@ def _refused(seen: Seen) -> Step:
 
 
 def _last(seen: Seen) -> str:
-    """Returns the line of an error that says most: its last."""
-    return seen.error.splitlines()[-1] if seen.error else ""
+    """Returns the line of an error that says most: its last, but for gcloud's word on ssh's end."""
+    lines = [line for line in seen.error.splitlines() if line.strip()]
+    telling = [line for line in lines if "exited with return code" not in line]
+    return (telling or lines or [""])[-1]
 
 
 def _after_training(seen: Seen, plan: Plan, memory: Memory) -> Step:
@@ -166,7 +169,7 @@ def _standing(workers, training, plan: Plan, memory: Memory) -> Step:
         failed = _failed(mine)
         if memory.started and failed is not None:
             return Step("ended", code=failed.exit, worker=failed.number)
-    lost = any(worker.train == "lost" or worker.exit in SIGNALS for worker in mine)
+    lost = any(worker.train == "lost" or worker.exit in (*SIGNALS, ALONE) for worker in mine)
     loss = lost or memory.ran
     why = ""
     if loss:
@@ -188,5 +191,5 @@ def _failed(workers) -> Worker | None:
     """Returns the worker whose training failed by itself: the others may have failed with it."""
     if any(worker.train == "lost" or worker.exit in SIGNALS for worker in workers):
         return None
-    failed = [worker for worker in workers if worker.exit]
+    failed = [worker for worker in workers if worker.exit not in (None, 0, ALONE)]
     return failed[0] if failed else None
