@@ -41,6 +41,11 @@ ROWS = [
     (Seen(), PLAN, {"was_ready": True}, "create", True),
     (Seen(), PLAN, {"waited": 86401}, "fail", False),
     (Seen(), PLAN, {"was_ready": True, "restarts": 20}, "fail", True),
+    # It had trained to its end: what another launcher deletes then is not rented again.
+    (Seen(), PLAN, {"was_ready": True, "finished": True}, "ended", False),
+    (Seen("PREEMPTED"), SPOT, {"was_ready": True, "finished": True}, "ended", False),
+    (Seen(UNREACHABLE), PLAN, {"was_ready": True, "finished": True}, "wait", False),
+    (ready(worker("running")), PLAN, {"finished": True}, "follow", False),
     # Nobody answers: nothing is deleted, nothing is created.
     (Seen(UNREACHABLE), PLAN, {}, "wait", False),
     (Seen(NONE, UNREACHABLE), PLAN, {"was_ready": True}, "wait", False),
@@ -155,7 +160,8 @@ def test_the_line_of_ssh_that_says_most_is_said():
         "Permission denied (publickey).\nERROR: (gcloud.compute.tpus.tpu-vm.ssh) [/usr/bin/ssh] "
         "exited with return code [255]."
     )
-    assert "Permission denied (publickey)." in decide(Seen("READY", error=error), PLAN, Memory()).why
+    step = decide(Seen("READY", error=error), PLAN, Memory())
+    assert step.why.endswith("waiting. Permission denied (publickey).")
     generic = error.splitlines()[1]
     assert generic in decide(Seen("READY", error=generic), PLAN, Memory()).why
 

@@ -5,7 +5,7 @@ What run_tpu.sh itself adds to that, signals among it, is in test_run_tpu.py.
 
 import pytest
 from fake_cloud import EXISTS, NO_CAPACITY, NO_NETWORK, NO_QUOTA, NO_SSH, FolderCloud
-from launches import OPTIONS, TRAIN, launch, make_checkout
+from launches import OPTIONS, TRAIN, launch, make_checkout, wait_for
 
 COSTS = "run_tpu.sh: net in us-west4-a may still run, and costs money"
 RUN = ["create", "scp", "delete"]
@@ -17,7 +17,8 @@ def cloud(tmp_path):
     cloud = FolderCloud(tmp_path / "the cloud")
     cloud.folder.mkdir()
     cloud.install()
-    return cloud
+    yield cloud
+    cloud.stop_all()
 
 
 @pytest.fixture
@@ -231,8 +232,40 @@ def leave_training_behind(cloud, checkout):
     assert code == 1
     assert "gcloud refuses:\nERROR: Reauthentication required" in text
     assert COSTS in text
+    wait_for((cloud.folder / "training").exists)
     with cloud.change():
         cloud.rule("run_tpu.sh follow", event="release", after=True)
+
+
+def test_what_another_launcher_deletes_at_the_end_is_not_rented_again(cloud, checkout):
+    """Two follow one training; it ends, and the other one is the faster."""
+    with cloud.change():
+        cloud.rule("queued-resources describe", event="vanish", after=True, skip=3)
+    code, text = launch(cloud, checkout, *OPTIONS, *TRAIN)
+    assert code == 0, text
+    assert "training ended with exit code 0" in text
+    assert cloud.verbs() == RUN[:2]
+    assert trainings(cloud) == 1
+
+
+def test_what_another_launcher_installs_meanwhile_is_not_started(cloud, checkout):
+    """Between one's installation and its start: the wrong code does not train in its name."""
+    other = make_checkout(cloud.folder.parent / "other")
+    (other / "changed.py").touch()
+    ssh, installed = cloud.ssh, []
+
+    def and_the_other_installs(workers, command):
+        if " start " in command and not installed:
+            installed.append(True)
+            (cloud.disk() / "keras_resnet/.installed").write_text("0123 tensorflow\n")
+        return ssh(workers, command)
+
+    cloud.ssh = and_the_other_installs
+    code, text = launch(cloud, checkout, *OPTIONS, *TRAIN)
+    assert code == 0, text
+    assert "another launcher has installed another checkout meanwhile" in text
+    assert cloud.verbs() == ["create", "scp", "scp", "delete"]
+    assert trainings(cloud) == 1
 
 
 @pytest.mark.parametrize("replace", [False, True])

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from .options import Plan
 
-ARCHIVE = "keras_resnet.tgz"
 # Ends a connection that is dead after two minutes, instead of following it for ever.
 SSH_OPTIONS = ("--", "-o", "ServerAliveInterval=30", "-o", "ServerAliveCountMax=4")
 # What a VM without our checkout, or with one that half arrived, says of itself.
@@ -34,6 +33,8 @@ class Commands:
 
     def __init__(self, plan: Plan, here: Path):
         self.plan, self.here = plan, here
+        # Another launcher's is another file, unless it is the same.
+        self.archive = f"keras_resnet{'-' * bool(plan.code)}{plan.code}.tgz"
         self.place = [f"--zone={plan.zone}"]
         if plan.project:
             self.place.append(f"--project={plan.project}")
@@ -61,7 +62,9 @@ class Commands:
             if getattr(plan, key):
                 options.append(f"--{key.replace('_', '-')}={getattr(plan, key)}")
         if plan.self_delete:
-            options.append(f"--metadata-from-file=startup-script={self.here / WATCHDOG}")
+            path = str(self.here / WATCHDOG)
+            apart = "^:^" if "," in path else ""  # gcloud takes a comma for the next pair
+            options.append(f"--metadata-from-file={apart}startup-script={path}")
         if plan.queued:
             return self._tpus("queued-resources", "create", f"--node-id={plan.name}", *options)
         return self._tpus("tpu-vm", "create", *options)
@@ -84,7 +87,7 @@ class Commands:
     def copy(self, archive: str) -> list[str]:
         """Copies the archive to every worker."""
         alpha = ["alpha"] if self.plan.tunnel_through_iap else []
-        target = f"{self.plan.name}:{ARCHIVE}"
+        target = f"{self.plan.name}:{self.archive}"
         return [
             *("gcloud", *alpha, "compute", "tpus", "tpu-vm", "scp", archive, target),
             *(*self.place, *self._way(), "--worker=all", "--quiet"),
@@ -102,16 +105,19 @@ class Commands:
 
     def deploy(self) -> list[str]:
         """Puts the archive in the place of what is there, and installs it."""
-        return self.ssh(
-            "all",
-            f"rm -rf keras_resnet.new && mkdir keras_resnet.new && tar -xzf {ARCHIVE} -C "
+        unpack = (
+            f"rm -rf keras_resnet.new && mkdir keras_resnet.new && tar -xzf {self.archive} -C "
             "keras_resnet.new && bash keras_resnet.new/tpu_vm.sh deploy "
-            f"{self.plan.code or 'CODE'} {self.plan.engine}",
+            f"{self.plan.code or 'CODE'} {self.plan.engine}"
         )
+        # The lock: another launcher's, or one whose connection broke and that goes on.
+        return self.ssh("all", f"flock keras_resnet.lock bash -c {shlex.quote(unpack)}")
 
     def start(self) -> list[str]:
         """Starts training, detached: JAX on every worker, TensorFlow on the first."""
         plan, variables = self.plan, [f"RUN_TPU_JOB={self.plan.job}"]
+        if plan.code:
+            variables.append(f"RUN_TPU_CODE={plan.code}")
         if plan.several and plan.engine == "tensorflow":
             variables.append(f"TPU_NAME={plan.name}")
         if plan.self_delete:

@@ -36,6 +36,8 @@ def decide(seen: Seen, plan: Plan, memory: Memory) -> Step:
         step = _refused(seen)
     elif UNREACHABLE in (seen.tpu, seen.request):
         step = Step("wait", f"Google Cloud does not answer; waiting. {_last(seen)}", slow=True)
+    elif memory.finished and seen.tpu != "READY":
+        step = Step("ended", "training ended with exit code 0", code=0)
     elif seen.request in GOING:
         step = Step("wait", f"the queued request is {seen.request}")
     elif seen.tpu == NONE:
