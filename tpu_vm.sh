@@ -21,9 +21,8 @@ fail() { # MESSAGE
   exit 1
 }
 
-beat() { # whoever looks at a VM keeps it from deleting itself (watchdog.sh)
-  touch "$here/.heartbeat" 2>/dev/null || true # a full disk hides nothing
-}
+# Whoever looks at a VM keeps it from deleting itself (watchdog.sh). A full disk hides nothing.
+beat() { touch "$here/.heartbeat" 2>/dev/null || true; }
 
 worker() { # the number of this host: TPU VMs are named t1v-n-NUMBER-w-WORKER
   if [[ $HOSTNAME =~ -w-([0-9]+)$ ]]; then echo "${BASH_REMATCH[1]}"; else echo 0; fi
@@ -66,6 +65,7 @@ install() { # ENGINE [again]: whole, or not at all; an environment that is there
 
 deploy() { # CODE ENGINE
   local old=${here%.new} name
+  if [[ $(cat "$old/.installed" 2>/dev/null) == "$1 $2" ]]; then return; fi # meanwhile
   if [[ -d $old ]]; then
     if runs "$old"; then fail "training runs in $old"; fi
     if [[ -f $old/.venv.unfinished ]]; then rm -rf "$old/.venv"; fi

@@ -360,8 +360,12 @@ class FolderCloud(Cloud):
     def stop_all(self):
         """Ends whatever a test has started, also where it failed."""
         self.release()
-        with self.change():
-            self.kill()
+        for _ in range(100):
+            try:
+                self.kill()
+                break
+            except ProcessLookupError:  # it begins, or ends
+                time.sleep(0.05)
         for folder in self.folder.glob("worker-*"):
             self.end_watchdogs(folder)
 

@@ -117,9 +117,9 @@ def test_what_is_printed_can_be_pasted(launch):
     (call,) = launch.cloud.calls()
     command = next(entry for entry in call if entry.startswith("--command="))
     words = subprocess.run(
-        ["bash", "-c", f"printf '%s\\0' {command.partition('&&')[2]}"], capture_output=True
+        ["bash", "-c", f"printf '%s\\0' {command.partition('=')[2]}"], capture_output=True
     )
-    assert words.stdout.decode().split("\0")[2:7] == [
+    assert words.stdout.decode().split("\0")[6:11] == [
         *("./run_tpu.sh", "start", "train", "--config=resnet50", "--config.data.path=a b; 'c'")
     ]
 

@@ -152,6 +152,13 @@ def test_deploy_replaces_the_code_and_keeps_environment_and_log(vm):
     assert pip == [f"-m pip install --quiet -e {vm.home}[{extra}]" for extra in ("tpu", "jax-tpu")]
 
 
+def test_what_another_launcher_has_installed_is_not_installed_again(vm):
+    for _ in range(2):
+        assert deploy(vm, "one", "tensorflow").returncode == 0
+        assert vm.status() == Worker(0, "one", "tensorflow")
+    assert len((vm.cloud.folder / "pip.log").read_text().splitlines()) == 1
+
+
 def test_what_is_half_installed_does_not_count(vm):
     """Killed in the middle, an installation leaves nothing that the next one takes for whole."""
     executable(vm.home / ".venv/bin/python", "#!/bin/sh\nkill -9 $PPID\n")

@@ -20,6 +20,7 @@ STATUS = (
     'else w=${HOSTNAME##*-w-}; [ "$w" != "$HOSTNAME" ] || w=0; echo "keras-resnet-vm worker=$w '
     'code=none engine=none train=none exit=- job=- reboot=no"; fi'
 )
+LOCK = "keras_resnet.lock"
 WATCHDOG = "keras_resnet/launcher/watchdog.sh"
 
 
@@ -111,7 +112,7 @@ class Commands:
             f"{self.plan.code or 'CODE'} {self.plan.engine}"
         )
         # The lock: another launcher's, or one whose connection broke and that goes on.
-        return self.ssh("all", f"flock keras_resnet.lock bash -c {shlex.quote(unpack)}")
+        return self.ssh("all", f"flock {LOCK} bash -c {shlex.quote(unpack)}")
 
     def start(self) -> list[str]:
         """Starts training, detached: JAX on every worker, TensorFlow on the first."""
@@ -123,8 +124,11 @@ class Commands:
         if plan.self_delete:
             kind = "queuedResources" if plan.queued else "nodes"
             variables.append(f"RUN_TPU_SELF_DELETE={kind}/{plan.self_delete}")
-        words = ["env", *variables, "./run_tpu.sh", "start", *plan.arguments]
-        return self.ssh(self.trainers, f"cd keras_resnet && {' '.join(map(shlex.quote, words))}")
+        # No installation that a lost connection left waiting comes in between; --close: training
+        # does not keep the lock.
+        words = ["flock", "--close", LOCK, "env", "--chdir=keras_resnet", *variables]
+        words += ["./run_tpu.sh", "start", *plan.arguments]
+        return self.ssh(self.trainers, shell(words))
 
     @property
     def trainers(self) -> str:

@@ -92,7 +92,8 @@ def _without_node(seen: Seen, plan: Plan, memory: Memory) -> Step:
     if do == "delete":
         why = f"the queued request is {seen.request} and has no TPU; it is deleted and made again"
         return Step("delete", why, loss=memory.was_ready)
-    why = f"{plan.name} is gone" if memory.was_ready else ""
+    asked = "asked for" if plan.queued else "created"
+    why = f"{plan.name} is gone" if memory.was_ready else f"{plan.name}, {plan.type}, is {asked}"
     return Step("create", why, loss=memory.was_ready)
 
 

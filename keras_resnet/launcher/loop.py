@@ -63,7 +63,7 @@ class Launcher:
             step = decide(seen, self.plan, self.memory)
             if step.loss:
                 self.memory.count_loss()
-            if step.why and (step.why != self.said or step.do != "wait"):
+            if step.why and (step.why != self.said or step.do not in ("wait", "create")):
                 self._tell(step)
             if step.do == "done":
                 return step.code or 0
