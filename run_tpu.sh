@@ -32,7 +32,11 @@ launch() { # OPTION ...
 }
 
 case ${1-} in
-  launch) shift; launch "$@" ;;
+  launch)
+    case ${2-} in
+      '' | -h | --help) exec "$0" --help ;;
+      *) shift; launch "$@" ;;
+    esac ;;
   '' | -h | --help) sed -n '2,/^set /{/^set /!s/^# \{0,1\}//p}' "$0" ;;
   *) exec "$here/tpu_vm.sh" "$@" ;;
 esac

@@ -4,14 +4,13 @@
 #   tpu_vm.sh install             makes the environment .venv beside this file
 #   tpu_vm.sh start ARGUMENT ...  the same as the next, once and detached from the terminal
 #   tpu_vm.sh ARGUMENT ...        makes the environment and becomes `keras-resnet ARGUMENT ...`
-#   tpu_vm.sh follow              prints the log of what `start` began until it ends
+#   tpu_vm.sh follow              prints the log of what `start` began until it ends; 0 if that did
 #   tpu_vm.sh stop                ends it; it saves first
 #   tpu_vm.sh status              prints one line for the launcher: what is installed, what trains
 #   tpu_vm.sh deploy CODE ENGINE  in FOLDER.new: takes the place of FOLDER and installs itself
 #
-# Beside this file `start` leaves train.log, train.pid, train.job (which training it is), train.boot
-# (the boot of the machine it began in), train.lock (held while it runs) and, at the end, train.exit
-# with the exit code; `deploy` leaves .installed when everything is in place.
+# Beside this file `start` leaves train.log, .pid, .job (which training it is), .boot (of the machine
+# it began in), .lock (held while it runs) and at the end .exit, the exit code; `deploy` .installed.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 readonly here python=$here/.venv/bin/python
@@ -22,9 +21,8 @@ fail() { # MESSAGE
   exit 1
 }
 
-beat() { # whoever looks at a VM keeps it from deleting itself (watchdog.sh)
-  touch "$here/.heartbeat"
-}
+# Whoever looks at a VM keeps it from deleting itself (watchdog.sh). A full disk hides nothing.
+beat() { touch "$here/.heartbeat" 2>/dev/null || true; }
 
 worker() { # the number of this host: TPU VMs are named t1v-n-NUMBER-w-WORKER
   if [[ $HOSTNAME =~ -w-([0-9]+)$ ]]; then echo "${BASH_REMATCH[1]}"; else echo 0; fi
@@ -67,8 +65,7 @@ install() { # ENGINE [again]: whole, or not at all; an environment that is there
 
 deploy() { # CODE ENGINE
   local old=${here%.new} name
-  exec 9>>"$old.lock"
-  flock 9 # another launcher's, or one whose connection broke and that goes on
+  if [[ $(cat "$old/.installed" 2>/dev/null) == "$1 $2" ]]; then return; fi # meanwhile
   if [[ -d $old ]]; then
     if runs "$old"; then fail "training runs in $old"; fi
     if [[ -f $old/.venv.unfinished ]]; then rm -rf "$old/.venv"; fi
@@ -123,6 +120,9 @@ start() { # ARGUMENT ...; a second call while training runs leaves it alone
   cd "$here"
   beat
   watch_over
+  if [[ ${RUN_TPU_CODE-} && $(cat .installed 2>/dev/null) != "$RUN_TPU_CODE "* ]]; then
+    fail "another launcher has installed another checkout meanwhile"
+  fi
   exec 8>>train.lock
   if ! flock --nonblock 8; then
     if [[ ! -f train.exit ]]; then return; fi
@@ -149,11 +149,14 @@ status() {
   cd "$here"
   beat
   local train=none code=none engine=none exit=- job=- reboot=no
-  if [[ -f .installed ]]; then read -r code engine <.installed; fi
-  if [[ -f train.job ]]; then job=$(<train.job); fi
+  if [[ $(cat .installed 2>/dev/null) =~ ^([^ ]+)\ ([a-z]+)$ ]]; then
+    code=${BASH_REMATCH[1]} engine=${BASH_REMATCH[2]}
+  fi
+  if [[ -s train.job ]]; then job=$(<train.job); fi
   if [[ -f train.pid ]]; then train=lost; fi
   if runs .; then train=running; fi
-  if [[ -f train.exit ]]; then train=ended exit=$(<train.exit); fi
+  # On a full disk it is empty.
+  if [[ -s train.exit ]]; then train=ended exit=$(<train.exit); fi
   if [[ -f train.boot ]] && ! cmp -s train.boot "$boot_id"; then reboot=yes; fi
   echo "keras-resnet-vm worker=$(worker) code=$code engine=$engine train=$train exit=$exit" \
     "job=$job reboot=$reboot"
@@ -182,6 +185,7 @@ follow() { # [SECONDS]: no longer than that
   else
     tail -n 20 train.log
   fi
+  [[ $(cat train.exit 2>/dev/null) == 0 ]]
 }
 
 main() {

@@ -344,7 +344,30 @@ class FolderCloud(Cloud):
 
     def wipe(self):
         for folder in self.folder.glob("worker-*"):
+            self.end_watchdogs(folder)
             shutil.rmtree(folder)
+
+    def end_watchdogs(self, folder):
+        """Those that `tpu_vm.sh start` has detached: a VM that is gone takes its own along."""
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                words = (process / "cmdline").read_bytes().split(b"\0")
+                if any(w.startswith(os.fsencode(folder)) and b"watchdog" in w for w in words):
+                    os.killpg(int(process.name), signal.SIGKILL)  # with its sleep
+            except OSError:
+                pass  # it ended, or is somebody else's
+
+    def stop_all(self):
+        """Ends whatever a test has started, also where it failed."""
+        self.release()
+        for _ in range(100):
+            try:
+                self.kill()
+                break
+            except ProcessLookupError:  # it begins, or ends
+                time.sleep(0.05)
+        for folder in self.folder.glob("worker-*"):
+            self.end_watchdogs(folder)
 
     def copy(self, source, target, workers):
         for worker in workers:

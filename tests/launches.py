@@ -1,6 +1,7 @@
 """Launches in the process of a test, against the stand-in for Cloud TPU."""
 
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,14 @@ from keras_resnet.launcher.options import parse
 ROOT = Path(__file__).parent.parent
 OPTIONS = ["--name=net", "--zone=us-west4-a", "--type=v5litepod-8", "--bucket=gs://my-bucket"]
 TRAIN = ["--", "train", "--config=resnet50"]
+
+
+def wait_for(condition, seconds: float = 30) -> None:
+    """Waits until something holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def make_checkout(folder: Path) -> Path:

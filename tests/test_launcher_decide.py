@@ -1,13 +1,15 @@
 """The table of the launcher: what is there → the next step."""
 
 import itertools
+from pathlib import Path
 
 import pytest
 from launches import OPTIONS, TRAIN
 
+from keras_resnet.launcher.commands import Commands
 from keras_resnet.launcher.decide import NODE, REQUEST, decide
 from keras_resnet.launcher.gcloud import Result
-from keras_resnet.launcher.observe import NONE, UNREACHABLE, Seen, Worker, read_workers
+from keras_resnet.launcher.observe import NONE, UNREACHABLE, Seen, Worker, look, read_workers
 from keras_resnet.launcher.options import parse
 from keras_resnet.launcher.steps import Memory
 
@@ -39,6 +41,11 @@ ROWS = [
     (Seen(), PLAN, {"was_ready": True}, "create", True),
     (Seen(), PLAN, {"waited": 86401}, "fail", False),
     (Seen(), PLAN, {"was_ready": True, "restarts": 20}, "fail", True),
+    # It had trained to its end: what another launcher deletes then is not rented again.
+    (Seen(), PLAN, {"was_ready": True, "finished": True}, "ended", False),
+    (Seen("PREEMPTED"), SPOT, {"was_ready": True, "finished": True}, "ended", False),
+    (Seen(UNREACHABLE), PLAN, {"was_ready": True, "finished": True}, "wait", False),
+    (ready(worker("running")), PLAN, {"finished": True}, "follow", False),
     # Nobody answers: nothing is deleted, nothing is created.
     (Seen(UNREACHABLE), PLAN, {}, "wait", False),
     (Seen(NONE, UNREACHABLE), PLAN, {"was_ready": True}, "wait", False),
@@ -112,6 +119,10 @@ ROWS = [
     (ready(*pod(["ended", 1], ["lost"])), POD, {"started": True}, "start", True),
     (ready(*pod(["ended", 1], ["ended", 143])), POD, {"started": True}, "start", True),
     (ready(*pod(["ended", 0], ["ended", 3])), POD, {"started": True}, "ended", False),
+    # 75: another host is lost; the one that failed by itself decides.
+    (ready(*pod(["ended", 75], ["ended", 75])), POD, {"started": True}, "start", True),
+    (ready(*pod(["running"], ["ended", 75])), POD, {"ragged": 10}, "stop", True),
+    (ready(*pod(["ended", 75], ["ended", 3])), POD, {"started": True}, "ended", False),
     (ready(*pod(["none"], ["none"])), POD, {}, "start", False),
     # Of TensorFlow's workers the first one trains.
     (ready(worker("running"), worker(number=1)), PLAN, {}, "follow", False),
@@ -142,6 +153,28 @@ def test_the_code_and_the_worker_that_failed_are_said():
     assert (step.do, step.code, step.worker) == ("ended", 3, 1)
     step = decide(ready(*pod(["ended", 3], ["running"])), POD, Memory(ragged=10))
     assert (step.do, step.code, step.worker) == ("stop", 3, 0)
+
+
+def test_the_line_of_ssh_that_says_most_is_said():
+    error = (
+        "Permission denied (publickey).\nERROR: (gcloud.compute.tpus.tpu-vm.ssh) [/usr/bin/ssh] "
+        "exited with return code [255]."
+    )
+    step = decide(Seen("READY", error=error), PLAN, Memory())
+    assert step.why.endswith("waiting. Permission denied (publickey).")
+    generic = error.splitlines()[1]
+    assert generic in decide(Seen("READY", error=generic), PLAN, Memory()).why
+
+
+@pytest.mark.parametrize("before", ["", "WARNING: update me {now}\n", "Activated [a]\n\n"])
+def test_what_is_printed_before_the_answer_does_not_hide_it(before):
+    answer = '{\n  "name": "net",\n  "state": "CREATING"\n}\n'
+    commands = Commands(PLAN, Path())
+    seen = look(lambda argv, timeout: Result(0, before + answer, ""), commands)
+    assert seen.tpu == "CREATING"
+    seen = look(lambda argv, timeout: Result(0, before, "a warning"), commands)
+    assert seen.tpu == UNREACHABLE
+    assert f"gcloud's answer is no JSON: {before!r} a warning" in seen.error
 
 
 def every_seen():
@@ -200,6 +233,24 @@ def test_rules_that_hold_for_every_state():
          "(gcloud.compute.tpus.tpu-vm.ssh) [/usr/bin/ssh] exited with return code [255].",
          "network"),
         ("gcloud timed out after 120 s", "network"),
+        # Where the network is away gcloud asks for a login.
+        ("There was a problem refreshing your current auth tokens: HTTPSConnectionPool("
+         "host='oauth2.googleapis.com', port=443): Max retries exceeded with url: /token (Caused "
+         "by NameResolutionError(\"Failed to resolve 'oauth2.googleapis.com'\"))\nPlease run:\n\n"
+         "  $ gcloud auth login\n\nto obtain new credentials.", "network"),
+        ("There was a problem refreshing your current auth tokens: Unable to find the server at "
+         "oauth2.googleapis.com\nPlease run:\n\n  $ gcloud auth login", "network"),
+        # No API says that a TPU is missing.
+        ("HTTPError 404: The requested URL was not found on this server.", "other"),
+        ("/usr/bin/gcloud: line 192: exec: python3: not found", "other"),
+        # A project that nobody named, in older and in newer words.
+        ("The required property [project] is not currently set.", "invalid"),
+        ("Error parsing [tpu].\nThe [tpu] resource is not properly specified.\nFailed to find "
+         "attribute [project].", "invalid"),
+        ("Invalid choice: 'queued-resources'.", "invalid"),
+        ("You do not currently have this command group installed. Using it requires the "
+         "installation of components: [alpha]", "invalid"),
+        ("gcloud cannot be started: No such file or directory", "other"),
         ("something else", "other"),
     ],
 )  # fmt: skip

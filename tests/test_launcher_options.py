@@ -46,6 +46,8 @@ def of_type(name: str, *more: str) -> list[str]:
         ([*OPTIONS[:3], *TRAIN], "--bucket=gs://BUCKET"),
         ([*OPTIONS, *TRAIN, "--workdir=runs/x"], "--workdir=runs/x would be deleted with the TPU"),
         ([*OPTIONS, *TRAIN, "--workdir", "runs/x"], "would be deleted with the TPU"),
+        ([*OPTIONS, *TRAIN, "--workdir=gs://B"], "--workdir=gs://B: gs://BUCKET or gs://BUCKET/F"),
+        ([*OPTIONS, *TRAIN, "--workdir=gs://"], "--workdir=gs://: gs://BUCKET or gs://BUCKET/F"),
         # Engines.
         ([*OPTIONS, "--engine=torch", *TRAIN], "--engine=torch: tensorflow or jax"),
         ([*OPTIONS, *TRAIN, "--config.engine=torch"], "--config.engine=torch: tensorflow or jax"),
@@ -135,6 +137,13 @@ def test_options_of_gcloud_are_passed_on_to_where_they_belong(queued):
         assert command[1] == "alpha"
         assert "--tunnel-through-iap" in command
         assert "--internal-ip" not in command
+
+
+def test_a_comma_in_the_path_of_the_checkout_is_part_of_it():
+    plan = parse([*OPTIONS, "--self-delete", *TRAIN])
+    script = "keras_resnet/launcher/watchdog.sh"
+    for path, said in (("/a b", "startup-script=/a b/"), ("/a, b", "^:^startup-script=/a, b/")):
+        assert f"--metadata-from-file={said}{script}" in Commands(plan, Path(path)).create()
 
 
 def test_times_and_jobs():

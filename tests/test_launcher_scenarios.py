@@ -3,11 +3,9 @@
 What run_tpu.sh itself adds to that, signals among it, is in test_run_tpu.py.
 """
 
-import time
-
 import pytest
 from fake_cloud import EXISTS, NO_CAPACITY, NO_NETWORK, NO_QUOTA, NO_SSH, FolderCloud
-from launches import OPTIONS, TRAIN, launch, make_checkout
+from launches import OPTIONS, TRAIN, launch, make_checkout, wait_for
 
 from keras_resnet.launcher import commands
 
@@ -21,7 +19,8 @@ def cloud(tmp_path):
     cloud = FolderCloud(tmp_path / "the cloud")
     cloud.folder.mkdir()
     cloud.install()
-    return cloud
+    yield cloud
+    cloud.stop_all()
 
 
 @pytest.fixture
@@ -85,7 +84,7 @@ SCENARIOS = {
     ),
     "ssh does not answer at once": (
         lambda c: c.rule("keras-resnet-vm", times=3, code=1, error=NO_SSH),
-        RUN, 1, "net does not answer by ssh; waiting. ERROR: (gcloud.compute.tpus.tpu-vm.ssh)",
+        RUN, 1, "net does not answer by ssh; waiting. ssh: connect to host 34.1.2.3 port 22",
     ),
     "left over: PREEMPTED": (
         lambda c: c.add_node("PREEMPTED"), ["delete", *RUN], 1, "net is PREEMPTED",
@@ -129,6 +128,7 @@ def test_the_same_command_gets_to_the_end(cloud, checkout, name):
     assert cloud.verbs() == verbs
     assert trainings(cloud) == count
     assert said in text
+    assert text.count("is created\n") <= 2  # not with each try
     assert (cloud.state["node"], cloud.state["request"]) == (None, None)
     assert COSTS not in text
 
@@ -148,6 +148,7 @@ def test_a_queued_request_is_waited_for_and_deleted_with_its_tpu(cloud, checkout
     assert delete[3:] == [
         *("queued-resources", "delete", "net", "--zone=us-west4-a", "--force", "--quiet")
     ]
+    assert "run_tpu.sh: net, v5litepod-8, is asked for\n" in text
     assert "the queued request is WAITING_FOR_RESOURCES" in text
     assert cloud.state["request"] is None
 
@@ -235,10 +236,40 @@ def leave_training_behind(cloud, checkout):
     assert code == 1
     assert "gcloud refuses:\nERROR: Reauthentication required" in text
     assert COSTS in text
-    while not (cloud.folder / "training").exists():  # it is still starting
-        time.sleep(0.02)
+    wait_for((cloud.folder / "training").exists)
     with cloud.change():
         cloud.rule("run_tpu.sh follow", event="release", after=True)
+
+
+def test_what_another_launcher_deletes_at_the_end_is_not_rented_again(cloud, checkout):
+    """Two follow one training; it ends, and the other one is the faster."""
+    with cloud.change():
+        cloud.rule("queued-resources describe", event="vanish", after=True, skip=3)
+    code, text = launch(cloud, checkout, *OPTIONS, *TRAIN)
+    assert code == 0, text
+    assert "training ended with exit code 0" in text
+    assert cloud.verbs() == RUN[:2]
+    assert trainings(cloud) == 1
+
+
+def test_what_another_launcher_installs_meanwhile_is_not_started(cloud, checkout):
+    """Between one's installation and its start: the wrong code does not train in its name."""
+    other = make_checkout(cloud.folder.parent / "other")
+    (other / "changed.py").touch()
+    ssh, installed = cloud.ssh, []
+
+    def and_the_other_installs(workers, command):
+        if " start " in command and not installed:
+            installed.append(True)
+            (cloud.disk() / "keras_resnet/.installed").write_text("0123 tensorflow\n")
+        return ssh(workers, command)
+
+    cloud.ssh = and_the_other_installs
+    code, text = launch(cloud, checkout, *OPTIONS, *TRAIN)
+    assert code == 0, text
+    assert "another launcher has installed another checkout meanwhile" in text
+    assert cloud.verbs() == ["create", "scp", "scp", "delete"]
+    assert trainings(cloud) == 1
 
 
 @pytest.mark.parametrize("replace", [False, True])

@@ -170,7 +170,7 @@ class ModelCloud(Cloud):
             away = max(self.until["network"], self.until["ssh"]) > self.clock
             if away or self.state["boot"] != boot or self.workers is not workers_there:
                 return 255, "", NO_SSH
-        return 0, "", ""
+        return int(workers[0]["exit"] != 0), "", ""
 
     def stop(self, workers):
         self.pass_time(30)
@@ -287,6 +287,30 @@ def test_a_creation_that_nobody_saw_the_end_of_is_named(ends):
         assert cloud.clock > plan.capacity_timeout
     launcher.say_what_costs()
     assert "net in us-west4-a may still run, and costs money until you delete it" in said[-1]
+
+
+@pytest.mark.parametrize("queued", [False, True])
+def test_what_took_a_day_to_come_is_not_deleted_while_it_starts(queued):
+    """The TPU comes in the last minutes of --capacity-timeout, and its ssh some minutes later."""
+    words = ["--capacity-timeout=24h", *["--queued"] * queued]
+    plan = replace(parse([*OPTIONS, *words, *TRAIN]), code="abc")
+    cloud = ModelCloud(0, plan)
+    cloud.next, cloud.goal = float("inf"), 3600
+    cloud.until["capacity"] = 86400 - 300
+    if queued:
+        cloud.add_request(*["WAITING_FOR_RESOURCES"] * 2100, "ACTIVE")
+    cloud.rule("keras-resnet-vm", times=12, code=255, error=NO_SSH)
+    code, said = one_launch(cloud, plan)
+    assert code == 0, said
+    assert cloud.clock > 86400
+    assert "--capacity-timeout is over" not in said
+
+
+def test_gcloud_that_is_gone_is_no_end():
+    """As while its components are updated: the launcher looks again instead of ending by it."""
+    result = gcloud.run(["/nowhere/gcloud", "compute"])
+    assert (result.code, result.kind) == (127, "other")
+    assert result.error == "/nowhere/gcloud cannot be started: No such file or directory"
 
 
 def test_gcloud_that_hangs_is_given_up_with_all_that_it_started(tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from fake_cloud import FolderCloud, executable
-from launches import OPTIONS, ROOT, TRAIN, make_checkout
+from launches import OPTIONS, ROOT, TRAIN, make_checkout, wait_for
 
 from keras_resnet.launcher import options, pack
 
@@ -57,16 +57,11 @@ class Launches:
         return self.cloud.log.read_text() if self.cloud.log.exists() else ""
 
 
-def wait_for(condition, seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 @pytest.fixture
 def launch(tmp_path):
-    return Launches(tmp_path)
+    launches = Launches(tmp_path)
+    yield launches
+    launches.cloud.stop_all()
 
 
 def test_launch_trains_with_the_arguments_unharmed_and_deletes(launch):
@@ -122,9 +117,9 @@ def test_what_is_printed_can_be_pasted(launch):
     (call,) = launch.cloud.calls()
     command = next(entry for entry in call if entry.startswith("--command="))
     words = subprocess.run(
-        ["bash", "-c", f"printf '%s\\0' {command.partition('&&')[2]}"], capture_output=True
+        ["bash", "-c", f"printf '%s\\0' {command.partition('=')[2]}"], capture_output=True
     )
-    assert words.stdout.decode().split("\0")[2:7] == [
+    assert words.stdout.decode().split("\0")[6:11] == [
         *("./run_tpu.sh", "start", "train", "--config=resnet50", "--config.data.path=a b; 'c'")
     ]
 
@@ -171,6 +166,33 @@ def test_a_folder_that_is_no_checkout_is_sent_whole_with_its_links(launch, tmp_p
     done = launch(*OPTIONS, *TRAIN, script=project / "run_tpu.sh")
     assert done.returncode == 1
     assert "keras_resnet/input_pipeline is no link to a folder" in done.stderr
+    assert launch.cloud.calls() == []
+
+
+def test_what_is_no_file_is_not_sent_and_data_is_refused(launch, tmp_path):
+    """Other repositories in the checkout, pipes (nobody writes to them), and data sets."""
+    project = make_checkout(tmp_path / "é, checkout")
+    git = ["git", "-c", "safe.directory=*", "-C", project]
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    before = pack.list_files(project)
+    (project / "inner").mkdir()
+    subprocess.run([*git[:-1], project / "inner", "init", "--quiet"], check=True)
+    (project / "inner/file").touch()
+    os.mkfifo(project / "pipe")
+    assert pack.list_files(project) == before
+    (project / "inner/.git").rename(tmp_path / "elsewhere")  # now its files are ours
+    assert set(pack.list_files(project)) - {*before} == {"inner/file"}
+    (project / ".git").rename(tmp_path / "no git")
+    assert set(pack.list_files(project)) - {*before} == {"inner/file"}
+    with open(project / "images.tar", "wb") as file:
+        file.truncate(3 * 2**30)
+    shutil.copytree(
+        ROOT / "keras_resnet/launcher", project / "keras_resnet/launcher", dirs_exist_ok=True
+    )
+    (project / "keras_resnet/input_pipeline").mkdir()
+    done = launch(*OPTIONS, *TRAIN, script=project / "run_tpu.sh")
+    assert done.returncode == 1
+    assert "3.0 GiB; the largest are images.tar" in done.stderr
     assert launch.cloud.calls() == []
 
 
@@ -252,8 +274,9 @@ def test_without_gcloud_the_message_says_where_it_is(tmp_path):
     assert "gcloud is not installed" in done.stderr
 
 
-def test_help_is_the_head_of_the_script():
-    done = subprocess.run([SCRIPT, "--help"], capture_output=True, text=True)
+@pytest.mark.parametrize("words", [["--help"], ["launch", "--help"], ["launch", "-h"], ["launch"]])
+def test_help_is_the_head_of_the_script(words):
+    done = subprocess.run([SCRIPT, *words], capture_output=True, text=True)
     assert done.returncode == 0
     assert done.stdout.startswith("Train on Cloud TPU.")
     for option in (*options.VALUES, *options.FLAGS):

@@ -1,5 +1,6 @@
 """tpu_vm.sh and its watchdog, on a machine that is a folder."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from fake_cloud import PYTHON, FolderCloud, executable
-from launches import ROOT, make_checkout
+from launches import ROOT, make_checkout, wait_for
 
 from keras_resnet.launcher.observe import Worker, read_workers
 
@@ -35,16 +36,34 @@ class VM:
         return worker
 
 
-def wait_for(condition, seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 @pytest.fixture
 def vm(tmp_path):
-    return VM(tmp_path)
+    vm = VM(tmp_path)
+    yield vm
+    vm.cloud.stop_all()
+
+
+def test_a_full_disk_hides_nothing(vm):
+    """Codes that could not be written: training is lost, nothing is installed, and that is said."""
+    vm.cloud.hold()
+    vm("RUN_TPU_JOB=abc keras_resnet/run_tpu.sh start train")
+    vm.cloud.release()
+    wait_for((vm.home / "train.exit").exists)
+    for name in ("train.exit", ".installed", "train.job"):
+        (vm.home / name).write_text("")
+    (vm.home / ".heartbeat").unlink()
+    (vm.home / ".heartbeat").symlink_to("/nowhere/to/write")
+    assert vm.status() == Worker(0, train="lost")
+    (vm.home / ".installed").write_text("abc")  # half of it
+    assert vm.status() == Worker(0, train="lost")
+
+
+def test_follow_says_whether_training_came_to_its_end(vm):
+    for code in (3, 0):
+        (vm.cloud.folder / "code").write_text(str(code))
+        vm("keras_resnet/run_tpu.sh start train")
+        assert (vm("keras_resnet/run_tpu.sh follow").returncode == 0) == (code == 0)
+        wait_for((vm.home / "train.exit").exists)
 
 
 def test_status_tells_what_became_of_training(vm):
@@ -133,6 +152,13 @@ def test_deploy_replaces_the_code_and_keeps_environment_and_log(vm):
     assert pip == [f"-m pip install --quiet -e {vm.home}[{extra}]" for extra in ("tpu", "jax-tpu")]
 
 
+def test_what_another_launcher_has_installed_is_not_installed_again(vm):
+    for _ in range(2):
+        assert deploy(vm, "one", "tensorflow").returncode == 0
+        assert vm.status() == Worker(0, "one", "tensorflow")
+    assert len((vm.cloud.folder / "pip.log").read_text().splitlines()) == 1
+
+
 def test_what_is_half_installed_does_not_count(vm):
     """Killed in the middle, an installation leaves nothing that the next one takes for whole."""
     executable(vm.home / ".venv/bin/python", "#!/bin/sh\nkill -9 $PPID\n")
@@ -217,6 +243,27 @@ def test_the_watchdog_deletes_when_nobody_has_a_use_for_the_tpu(vm, arguments, c
     finally:
         os.killpg(watchdog.pid, signal.SIGKILL)
         watchdog.wait()
+
+
+def test_the_watchdog_lets_an_installation_end(vm):
+    """It may last longer than the grace; its lock is held, and nobody's looks are needed."""
+    (vm.cloud.folder / "deleted").unlink(missing_ok=True)
+    with open(vm.home.parent / "keras_resnet.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        watchdog = watch(vm)
+        try:
+            time.sleep(1)  # several times the grace
+            assert not (vm.cloud.folder / "deleted").exists()
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            wait_for((vm.cloud.folder / "deleted").exists)
+        finally:
+            os.killpg(watchdog.pid, signal.SIGKILL)
+            watchdog.wait()
+
+
+def test_on_a_pod_the_first_worker_watches(vm):
+    vm.environment["HOSTNAME"] = "t1v-n-0-w-1"  # whatever the metadata server says
+    assert watch(vm).wait(timeout=30) == 0
 
 
 def test_one_watchdog_is_enough_and_it_says_what_it_wants(vm):

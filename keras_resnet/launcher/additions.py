@@ -7,7 +7,7 @@ class Refused(Exception):
     """The command line cannot work; the message says why."""
 
 
-def _value(arguments: list[str], option: str) -> str:
+def value_of(arguments: list[str], option: str) -> str:
     """Returns the last value of an option of the training command, as absl reads it."""
     found = ""
     for index, word in enumerate(arguments):
@@ -20,7 +20,7 @@ def _value(arguments: list[str], option: str) -> str:
 
 def choose_engine(given: str, arguments: list[str]) -> str:
     """Returns the engine that --engine or the training command asks for, or nothing."""
-    asked = _value(arguments, "--config.engine")
+    asked = value_of(arguments, "--config.engine")
     if asked not in ("", "auto", "tensorflow", "jax"):
         raise Refused(f"--config.engine={asked}: tensorflow or jax")
     asked = "" if asked == "auto" else asked
@@ -35,9 +35,9 @@ def choose_engine(given: str, arguments: list[str]) -> str:
 def additions(given: dict, arguments: list[str], engine: str) -> list[str]:
     """Returns what the training command lacks: its engine, its work directory."""
     added = []
-    if engine == "jax" and _value(arguments, "--config.engine") != "jax":
+    if engine == "jax" and value_of(arguments, "--config.engine") != "jax":
         added.append("--config.engine=jax")
-    workdir = _value(arguments, "--workdir")
+    workdir = value_of(arguments, "--workdir")
     if not workdir and given["bucket"]:
         workdir = f"{given['bucket'].rstrip('/')}/{given['name']}"
         added.append(f"--workdir={workdir}")

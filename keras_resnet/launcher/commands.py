@@ -12,7 +12,6 @@ from pathlib import Path
 
 from .options import Plan
 
-ARCHIVE = "keras_resnet.tgz"
 # The first worker may hang where another has failed: all are looked at after so many seconds.
 POD_SECONDS = 600
 # Ends a connection that is dead after two minutes, instead of following it for ever.
@@ -23,6 +22,7 @@ STATUS = (
     'else w=${HOSTNAME##*-w-}; [ "$w" != "$HOSTNAME" ] || w=0; echo "keras-resnet-vm worker=$w '
     'code=none engine=none train=none exit=- job=- reboot=no"; fi'
 )
+LOCK = "keras_resnet.lock"
 WATCHDOG = "keras_resnet/launcher/watchdog.sh"
 
 
@@ -36,6 +36,8 @@ class Commands:
 
     def __init__(self, plan: Plan, here: Path):
         self.plan, self.here = plan, here
+        # Another launcher's is another file, unless it is the same.
+        self.archive = f"keras_resnet{'-' * bool(plan.code)}{plan.code}.tgz"
         self.place = [f"--zone={plan.zone}"]
         if plan.project:
             self.place.append(f"--project={plan.project}")
@@ -63,7 +65,9 @@ class Commands:
             if getattr(plan, key):
                 options.append(f"--{key.replace('_', '-')}={getattr(plan, key)}")
         if plan.self_delete:
-            options.append(f"--metadata-from-file=startup-script={self.here / WATCHDOG}")
+            path = str(self.here / WATCHDOG)
+            apart = "^:^" if "," in path else ""  # gcloud takes a comma for the next pair
+            options.append(f"--metadata-from-file={apart}startup-script={path}")
         if plan.queued:
             return self._tpus("queued-resources", "create", f"--node-id={plan.name}", *options)
         return self._tpus("tpu-vm", "create", *options)
@@ -86,7 +90,7 @@ class Commands:
     def copy(self, archive: str) -> list[str]:
         """Copies the archive to every worker."""
         alpha = ["alpha"] if self.plan.tunnel_through_iap else []
-        target = f"{self.plan.name}:{ARCHIVE}"
+        target = f"{self.plan.name}:{self.archive}"
         return [
             *("gcloud", *alpha, "compute", "tpus", "tpu-vm", "scp", archive, target),
             *(*self.place, *self._way(), "--worker=all", "--quiet"),
@@ -104,23 +108,29 @@ class Commands:
 
     def deploy(self) -> list[str]:
         """Puts the archive in the place of what is there, and installs it."""
-        return self.ssh(
-            "all",
-            f"rm -rf keras_resnet.new && mkdir keras_resnet.new && tar -xzf {ARCHIVE} -C "
+        unpack = (
+            f"rm -rf keras_resnet.new && mkdir keras_resnet.new && tar -xzf {self.archive} -C "
             "keras_resnet.new && bash keras_resnet.new/tpu_vm.sh deploy "
-            f"{self.plan.code or 'CODE'} {self.plan.engine}",
+            f"{self.plan.code or 'CODE'} {self.plan.engine}"
         )
+        # The lock: another launcher's, or one whose connection broke and that goes on.
+        return self.ssh("all", f"flock {LOCK} bash -c {shlex.quote(unpack)}")
 
     def start(self) -> list[str]:
         """Starts training, detached: JAX on every worker, TensorFlow on the first."""
         plan, variables = self.plan, [f"RUN_TPU_JOB={self.plan.job}"]
+        if plan.code:
+            variables.append(f"RUN_TPU_CODE={plan.code}")
         if plan.several and plan.engine == "tensorflow":
             variables.append(f"TPU_NAME={plan.name}")
         if plan.self_delete:
             kind = "queuedResources" if plan.queued else "nodes"
             variables.append(f"RUN_TPU_SELF_DELETE={kind}/{plan.self_delete}")
-        words = ["env", *variables, "./run_tpu.sh", "start", *plan.arguments]
-        return self.ssh(self.trainers, f"cd keras_resnet && {' '.join(map(shlex.quote, words))}")
+        # No installation that a lost connection left waiting comes in between; --close: training
+        # does not keep the lock.
+        words = ["flock", "--close", LOCK, "env", "--chdir=keras_resnet", *variables]
+        words += ["./run_tpu.sh", "start", *plan.arguments]
+        return self.ssh(self.trainers, shell(words))
 
     @property
     def trainers(self) -> str:

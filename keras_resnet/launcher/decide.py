@@ -24,6 +24,7 @@ REQUEST = {
 }
 GOING = ("SUSPENDING", "DELETING")  # a request that takes its node along
 SIGNALS = (129, 130, 143)  # codes of a training that was ended from outside, and saved
+ALONE = 75  # that of one that has lost another host
 ATTEMPTS, FIRST_LOOKS, RAGGED_LOOKS = 5, 20, 10
 
 
@@ -35,6 +36,8 @@ def decide(seen: Seen, plan: Plan, memory: Memory) -> Step:
         step = _refused(seen)
     elif UNREACHABLE in (seen.tpu, seen.request):
         step = Step("wait", f"Google Cloud does not answer; waiting. {_last(seen)}", slow=True)
+    elif memory.finished and seen.tpu != "READY":
+        step = Step("ended", "training ended with exit code 0", code=0)
     elif seen.request in GOING:
         step = Step("wait", f"the queued request is {seen.request}")
     elif seen.tpu == NONE:
@@ -58,8 +61,10 @@ def _refused(seen: Seen) -> Step:
 
 
 def _last(seen: Seen) -> str:
-    """Returns the line of an error that says most: its last."""
-    return seen.error.splitlines()[-1] if seen.error else ""
+    """Returns the line of an error that says most: its last, but for gcloud's word on ssh's end."""
+    lines = [line for line in seen.error.splitlines() if line.strip()]
+    telling = [line for line in lines if "exited with return code" not in line]
+    return (telling or lines or [""])[-1]
 
 
 def _after_training(seen: Seen, plan: Plan, memory: Memory) -> Step:
@@ -87,7 +92,8 @@ def _without_node(seen: Seen, plan: Plan, memory: Memory) -> Step:
     if do == "delete":
         why = f"the queued request is {seen.request} and has no TPU; it is deleted and made again"
         return Step("delete", why, loss=memory.was_ready)
-    why = f"{plan.name} is gone" if memory.was_ready else ""
+    asked = "asked for" if plan.queued else "created"
+    why = f"{plan.name} is gone" if memory.was_ready else f"{plan.name}, {plan.type}, is {asked}"
     return Step("create", why, loss=memory.was_ready)
 
 
@@ -167,7 +173,7 @@ def _standing(workers, training, plan: Plan, memory: Memory) -> Step:
         failed = _failed(mine)
         if memory.started and failed is not None:
             return Step("ended", code=failed.exit, worker=failed.number)
-    lost = any(worker.train == "lost" or worker.exit in SIGNALS for worker in mine)
+    lost = any(worker.train == "lost" or worker.exit in (*SIGNALS, ALONE) for worker in mine)
     loss = lost or memory.ran
     why = ""
     if loss:
@@ -189,5 +195,5 @@ def _failed(workers) -> Worker | None:
     """Returns the worker whose training failed by itself: the others may have failed with it."""
     if any(worker.train == "lost" or worker.exit in SIGNALS for worker in workers):
         return None
-    failed = [worker for worker in workers if worker.exit]
+    failed = [worker for worker in workers if worker.exit not in (None, 0, ALONE)]
     return failed[0] if failed else None

@@ -11,9 +11,15 @@ from typing import NamedTuple
 
 # The first pattern that an error has decides. gcloud adds "may be due to network connectivity
 # issues" to refused quotas, and its texts for quota and for lack of capacity share the status
-# RESOURCE_EXHAUSTED, hence the order.
+# RESOURCE_EXHAUSTED, hence the order. Where the network is away it cannot refresh its token either,
+# and says "Please run gcloud auth login to obtain new credentials" all the same.
 _KINDS = (
     ("network", r"per minute|per 100 seconds|rateLimitExceeded"),  # too many calls, not TPUs
+    (
+        "network",
+        r"Max retries exceeded|NewConnectionError|Unable to find the server|failure in name resol"
+        r"|Network is unreachable|Name or service not known",
+    ),
     ("quota", r"\bquota"),
     (
         "capacity",
@@ -21,7 +27,8 @@ _KINDS = (
         r"|RESOURCE_POOL_EXHAUSTED|RESOURCE_EXHAUSTED|currently unavailable in|no capacity",
     ),
     ("exists", r"ALREADY_EXISTS|already exists"),
-    ("missing", r"NOT_FOUND|(was|were) not found|\bnot found\b"),
+    # Only what the API says of a resource: a proxy or a shell finds things missing, too.
+    ("missing", r"NOT_FOUND|(Resource|Requested entity) .*not found"),
     (
         "permission",
         r"PERMISSION_DENIED|permission|forbidden|UNAUTHENTICATED|reauth|gcloud auth|credential"
@@ -29,7 +36,8 @@ _KINDS = (
     ),
     (
         "invalid",
-        r"INVALID_ARGUMENT|unrecognized arguments|Invalid (value|choice)|must be specified",
+        r"INVALID_ARGUMENT|unrecognized arguments|Invalid (value|choice)|must be specified"
+        r"|\[project\]|not properly specified|do not currently have this command",
     ),
     (
         "network",
@@ -64,7 +72,17 @@ def run(argv: list[str], timeout: float | None = None, stream: bool = False) -> 
         argv: the command.
         timeout: seconds after which it is given up, as a failure of the network.
         stream: print its output as it comes, instead of returning it.
+
+    Returns:
+        The result; code 127 where it could not be started, as while gcloud is updated.
     """
+    try:
+        return _run(argv, timeout, stream)
+    except OSError as error:
+        return Result(127, "", f"{argv[0]} cannot be started: {error.strerror}")
+
+
+def _run(argv: list[str], timeout: float | None, stream: bool) -> Result:
     # Without a terminal it gets a group of its own, so that the ssh below it ends with it; with
     # one it stays in ours, as ssh may ask for a passphrase.
     alone = not sys.stdin or not sys.stdin.isatty()
@@ -96,5 +114,7 @@ def _end(process: subprocess.Popen, alone: bool) -> None:
         else:
             process.terminate()
         process.wait(5)
-    except (ProcessLookupError, subprocess.TimeoutExpired):
+    except ProcessLookupError:
         process.kill()
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL) if alone else process.kill()

@@ -29,8 +29,7 @@ class Launcher:
         plan: what is launched.
         here: the checkout.
         archive: the checkout at the start: a restart days later runs the code that was launched.
-        run: runs a command, as `gcloud.run`.
-        say: prints a line for the user.
+        run, say: run a command, as `gcloud.run`; print a line for the user.
         sleep, clock: `time.sleep` and `time.monotonic`.
         wait: seconds between two looks.
     """
@@ -51,10 +50,8 @@ class Launcher:
         self.commands = Commands(plan, here)
         self.memory = Memory()
         self.since: float | None = None  # when the waiting began
-        self.pauses = 0
-        self.said = ""
-        self.created = False  # this launch has created something
-        self.followed = False
+        self.pauses, self.said = 0, ""
+        self.created = self.followed = False  # this launch has created something; has shown a log
         self.by_request = plan.queued  # what is there came by a queued request
         self.creating = False  # a call that creates has begun, and nobody knows what came of it
 
@@ -66,7 +63,7 @@ class Launcher:
             step = decide(seen, self.plan, self.memory)
             if step.loss:
                 self.memory.count_loss()
-            if step.why and (step.why != self.said or step.do != "wait"):
+            if step.why and (step.why != self.said or step.do not in ("wait", "create")):
                 self._tell(step)
             if step.do == "done":
                 return step.code or 0
@@ -82,9 +79,9 @@ class Launcher:
         if UNREACHABLE not in (seen.tpu, seen.request):
             self.creating = False
             self._is_request(seen)
+        if seen.workers or (seen.tpu == "READY" and not self.memory.was_ready):
+            self.since, self.pauses = None, 0  # it went forward: waiting begins anew
         self.memory.note(seen, trainers(seen.workers, self.plan.engine))
-        if seen.workers:  # it went forward: waiting begins anew
-            self.since, self.pauses = None, 0
         self.memory.waited = 0.0 if self.since is None else self.clock() - self.since
 
     def _is_request(self, seen: Seen) -> bool:
@@ -110,9 +107,8 @@ class Launcher:
 
     def _failed(self, result: gcloud.Result) -> bool:
         """Says what a command that failed printed."""
-        text = result.error.strip() or result.out.strip()
-        if result.code and text:
-            self.say(text[-2000:])
+        if result.code:
+            self.say((result.error.strip() or result.out.strip() or "no word of gcloud")[-2000:])
         return result.code != 0
 
     def _wait(self, step: Step, seen: Seen) -> None:
@@ -126,6 +122,8 @@ class Launcher:
         if not self._failed(result):
             self.memory.asked = self.plan.queued
             self.memory.was_ready = not self.plan.queued
+            if self.memory.was_ready:  # what took a day to come is not deleted while it starts
+                self.since, self.pauses = None, 0
             return
         # A quota that an earlier TPU of this launch used is free again soon.
         soon = result.kind == "quota" and (self.memory.started or self.memory.restarts)
@@ -133,10 +131,10 @@ class Launcher:
             kind = "Google Cloud does not answer" if result.kind == "network" else "no free TPU"
             self.say(f"run_tpu.sh: {kind} in {self.plan.zone}; trying on")
             self._pause_longer()
-        elif result.kind == "exists":  # it came between the look and the call
-            self._pause()
-        else:
+        elif result.kind != "exists":  # it came between the look and the call
             raise Stopped(advice(result.kind, self.plan))
+        else:
+            self._pause()
 
     def _delete(self, step: Step, seen: Seen) -> None:
         self.memory.deletes += 1
@@ -171,8 +169,10 @@ class Launcher:
     def _follow(self, step: Step, seen: Seen) -> None:
         self.followed = True
         # The connection ends for many reasons; whether training did, the next look says.
-        if self.run(self.commands.follow(step.worker), stream=True).code:
-            self.say("run_tpu.sh: the connection broke; looking what became of training")
+        code = self.run(self.commands.follow(step.worker), stream=True).code
+        self.memory.finished = (code, step.worker) == (0, 0)
+        if code:
+            self.say("run_tpu.sh: the log has ended; looking what became of training")
             self.sleep(self.wait)
 
     def _stop(self, step: Step, seen: Seen) -> None:

@@ -45,15 +45,20 @@ def main(words: list[str]) -> int:
         return 1
     with tempfile.TemporaryDirectory(prefix="run_tpu.") as folder:
         archive = Path(folder, "keras_resnet.tgz")
-        names = pack.list_files(HERE)
-        pack.write(HERE, names, archive)
-        return launch(replace(plan, code=pack.digest(HERE, names)), archive)
+        try:
+            names = pack.list_files(HERE)
+            pack.write(HERE, names, archive)
+            plan = replace(plan, code=pack.digest(HERE, names))
+        except (OSError, Refused) as error:
+            say(f"run_tpu.sh: the checkout cannot be packed: {error}")
+            return 1
+        return launch(plan, archive)
 
 
 def fresh_run(plan: Plan) -> list[list[str]]:
     """Returns the commands of a run that meets nothing and loses nothing."""
     commands = Commands(plan, HERE)
-    run = [commands.create(), commands.copy("keras_resnet.tgz"), commands.deploy()]
+    run = [commands.create(), commands.copy(commands.archive), commands.deploy()]
     run += [commands.start(), commands.follow()]
     return run if plan.keep else [*run, commands.delete(plan.queued)]
 

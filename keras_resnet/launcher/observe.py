@@ -101,12 +101,14 @@ def _describe(run, command: list[str], patience: float) -> tuple[str, dict, Resu
     result = run(command, timeout=patience)
     if result.kind == "missing":
         return NONE, {}, None
-    try:
-        found = json.loads(result.out) if result.kind == "ok" else None
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
+    if result.code:
         return UNREACHABLE, {}, result
+    try:  # a wrapper or a plugin may print before it
+        start = re.search(r"^\{", result.out, re.MULTILINE)
+        found, _ = json.JSONDecoder().raw_decode(result.out, start.start() if start else 0)
+    except ValueError:
+        said = f"gcloud's answer is no JSON: {result.out[:200]!r} {result.error.strip()}"
+        return UNREACHABLE, {}, Result(1, "", said)
     state = found.get("state") or "STATE_UNSPECIFIED"
     return str(state.get("state") if isinstance(state, dict) else state), found, None
 

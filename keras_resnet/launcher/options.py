@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, fields
 
 from . import images
-from .additions import Refused, additions, choose_engine, for_self_delete
+from .additions import Refused, additions, choose_engine, for_self_delete, value_of
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 # Each option that has a value: what it must look like, and the same in words.
@@ -102,7 +102,11 @@ def parse(words: list[str]) -> Plan:
     engine, version, problem = images.choose(family, size, engine, given["version"])
     if problem:
         raise Refused(f"--type={given['type']}: {problem}")
-    arguments += additions(given, arguments, engine)
+    added = additions(given, arguments, engine)
+    workdir = value_of([*arguments, *added], "--workdir")
+    if not re.fullmatch(VALUES["bucket"][0], workdir):
+        raise Refused(f"--workdir={workdir}: {VALUES['bucket'][1]}")
+    arguments += added
     plan = {key.replace("-", "_"): value for key, value in given.items()}
     plan.update(
         engine=engine,

@@ -8,14 +8,21 @@ import subprocess
 import tarfile
 from pathlib import Path
 
+from .additions import Refused
+
+LARGEST = 500 * 2**20  # bytes of a checkout; it is hundred times smaller than that
 LEFT_OUT = {".git", ".venv", "__pycache__", "runs", "build", "dist"}  # where there is no git
 
 
 def list_files(folder: Path) -> list[str]:
     """Returns the files and links of a checkout, without data and runs.
 
-    In a checkout that is what git does not ignore. keras_resnet/input_pipeline and configs are
-    links to the folders beside keras_resnet, and stay links.
+    In a checkout that is what git does not ignore, without repositories inside of it (submodules,
+    other clones). keras_resnet/input_pipeline and configs are links to the folders beside
+    keras_resnet, and stay links.
+
+    Raises:
+        Refused: there is so much that it can only be data.
     """
     names: set[str] = set()
     try:
@@ -24,7 +31,20 @@ def list_files(folder: Path) -> list[str]:
         names = {os.fsdecode(name) for name in listed.split(b"\0") if name}
     except (OSError, subprocess.CalledProcessError):
         pass  # no git, or no checkout
-    return sorted(name for name in names or _walk(folder) if os.path.lexists(folder / name))
+    found = [name for name in names or _walk(folder) if _can_be_sent(folder / name)]
+    sizes = {name: (folder / name).lstat().st_size for name in found}
+    if sum(sizes.values()) > LARGEST:
+        most = sorted(sizes, key=lambda name: -sizes[name])[:3]
+        raise Refused(
+            f"the checkout {folder} would be copied to the TPU, and has {len(found):,} files of "
+            f"{sum(sizes.values()) / 2**30:.1f} GiB; the largest are {', '.join(most)}: move data "
+            "out of it, or name them in .gitignore"
+        )
+    return sorted(found)
+
+
+def _can_be_sent(path: Path) -> bool:
+    return path.is_symlink() or path.is_file()
 
 
 def _walk(folder: Path):

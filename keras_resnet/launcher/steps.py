@@ -24,6 +24,8 @@ class Memory:
         asked: this launch has made a queued request.
         waited: seconds since the last thing that went forward.
         replaced: --replace has ended an older training.
+        finished: the log of worker 0 ended with an exit code of 0. Where the TPU is gone after
+            that, another launcher has deleted it.
         ended: the exit code of training, or of a launch that gives up.
         drops: it gives up, and deletes the TPU that it created and that does not train.
     """
@@ -43,6 +45,7 @@ class Memory:
     asked: bool = False
     waited: float = 0.0
     replaced: bool = False
+    finished: bool = False
     ended: int | None = None
     drops: bool = False
 
@@ -58,6 +61,7 @@ class Memory:
             self.answered, self.silent = False, 0
         if any(worker.train == "running" for worker in trainers):
             self.ran, self.starts, self.deploys, self.cannot_start = True, 0, 0, False
+            self.finished = False
             missing = any(worker.is_missing for worker in trainers)
             self.ragged = self.ragged + 1 if missing else 0
         elif trainers:
@@ -66,7 +70,7 @@ class Memory:
     def count_loss(self) -> None:
         """A TPU or its training was lost; what comes now begins anew."""
         self.restarts += 1
-        self.was_ready = self.ran = self.answered = False
+        self.was_ready = self.ran = self.answered = self.finished = False
         self.deploys = self.starts = self.ragged = 0
 
 

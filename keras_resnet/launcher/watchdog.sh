@@ -13,10 +13,10 @@ readonly metadata=${RUN_TPU_METADATA:-http://metadata.google.internal/computeMet
 readonly api=${RUN_TPU_API:-https://tpu.googleapis.com/v2}
 readonly folders=${RUN_TPU_FOLDERS:-/home/*/keras_resnet /root/keras_resnet}
 readonly minute=${RUN_TPU_MINUTE:-60} fresh=${RUN_TPU_FRESH:-120} # seconds
-readonly lock=${HOME:-/root}/.keras_resnet_watchdog
+readonly own=${HOME:-/root}/.keras_resnet_watchdog
 
 get() { # PATH: of the metadata server
-  curl --silent --fail --max-time 10 --header 'Metadata-Flavor: Google' "$metadata/$1"
+  curl --silent --fail --max-time 10 --retry 5 --retry-connrefused --header 'Metadata-Flavor: Google' "$metadata/$1"
 }
 
 of_tpu() { # KEY: of what Cloud TPU tells its VMs, lines such as NODE_ID: 'resnet'
@@ -24,9 +24,11 @@ of_tpu() { # KEY: of what Cloud TPU tells its VMs, lines such as NODE_ID: 'resne
 }
 
 in_use() {
-  local folder
+  local folder lock
   for folder in $folders; do # a pattern, which is expanded here
-    if [[ -f $folder/train.lock ]] && ! flock --nonblock "$folder/train.lock" true; then return 0; fi
+    for lock in "$folder/train.lock" "$folder.lock"; do # training; an installation, which may last
+      if [[ -f $lock ]] && ! flock --nonblock "$lock" true; then return 0; fi
+    done
     if [[ $(find "$folder/.heartbeat" -newermt "-$fresh seconds" 2>/dev/null) ]]; then
       return 0
     fi
@@ -46,10 +48,14 @@ delete() { # KIND
 }
 
 main() { # KIND MINUTES
-  exec 9>>"$lock"
+  exec 9>>"$own"
   flock --nonblock 9 || exit 0
   local number waited=0
-  number=$(get attributes/agent-worker-number) || number=0
+  if [[ $HOSTNAME =~ -w-([0-9]+)$ ]]; then
+    number=${BASH_REMATCH[1]}
+  else
+    number=$(get attributes/agent-worker-number)
+  fi
   [[ ${number:-0} == 0 ]] || exit 0
   while true; do
     if in_use; then waited=0; else waited=$((waited + 1)); fi
@@ -66,5 +72,5 @@ fi
 if (($#)); then
   main "${BASH_REMATCH[1]}" "${BASH_REMATCH[2]}"
 else # the startup script, whose end the VM waits for
-  main "${BASH_REMATCH[1]}" "${BASH_REMATCH[2]}" </dev/null >>"$lock.log" 2>&1 &
+  main "${BASH_REMATCH[1]}" "${BASH_REMATCH[2]}" </dev/null >>"$own.log" 2>&1 &
 fi
