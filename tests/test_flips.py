@@ -162,10 +162,11 @@ def photos(tmp_path_factory):
     [
         ("flip", "softmax"),
         ("flip_probabilities", "sigmoid"),
-        pytest.param("flip", "sigmoid", marks=pytest.mark.ci),
-        pytest.param("flip_probabilities", "softmax", marks=pytest.mark.ci),
+        ("flip", "sigmoid"),
+        ("flip_probabilities", "softmax"),
     ],
 )
+@pytest.mark.ci
 def test_predictions(tta, activation, photos):
     model = tiny_classifier(classifier_activation=activation)
     files = sorted(photos.rglob("*.png"))[:4]
@@ -197,6 +198,7 @@ def calibrated():
     return model
 
 
+@pytest.mark.ci
 def test_a_temperature_belongs_to_its_kind_of_answers(calibrated, photos, tmp_path):
     """It divides what the mean of the probabilities gives, not what the mean is taken of."""
     file = next(photos.rglob("*.png"))

@@ -94,7 +94,7 @@ def test_round_trips(case, tmp_path):
     check_round_trips(build(case), tmp_path)
 
 
-@pytest.mark.parametrize("case", ["group", "all"])
+@pytest.mark.parametrize("case", [pytest.param("group", marks=pytest.mark.ci), "all"])
 def test_fit_and_recomputing_blocks(case):
     x = np.random.default_rng(0).normal(size=(16, 8, 8, 3)).astype("float32")
     y = np.arange(16) % 5
