@@ -18,7 +18,7 @@ def of_type(name: str, *more: str) -> list[str]:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--name=My Net", *OPTIONS[1:], *TRAIN], "--name=My Net: lower case letters"),
+        (["--name=My Net", *OPTIONS[1:], *TRAIN], "--name=My Net: up to 40 lower case letters"),
         ([OPTIONS[0], *OPTIONS[2:], *TRAIN], "--zone=: a zone such as us-west4-a"),
         (["--zone=us-west4", *OPTIONS[2:], OPTIONS[0], *TRAIN], "--zone=us-west4: a zone"),
         (of_type("tpu7x-8"), 'docs/tpu.md has the manifest, in "TPU7x by GKE"'),
@@ -48,6 +48,7 @@ def of_type(name: str, *more: str) -> list[str]:
         ([*OPTIONS, *TRAIN, "--workdir", "runs/x"], "would be deleted with the TPU"),
         ([*OPTIONS, *TRAIN, "--workdir=gs://B"], "--workdir=gs://B: gs://BUCKET or gs://BUCKET/F"),
         ([*OPTIONS, *TRAIN, "--workdir=gs://"], "--workdir=gs://: gs://BUCKET or gs://BUCKET/F"),
+        ([*OPTIONS, *TRAIN, "--config.data.path=gs://B/x"], "--config.data.path=gs://B/x: gs://BU"),
         # Engines.
         ([*OPTIONS, "--engine=torch", *TRAIN], "--engine=torch: tensorflow or jax"),
         ([*OPTIONS, *TRAIN, "--config.engine=torch"], "--config.engine=torch: tensorflow or jax"),
