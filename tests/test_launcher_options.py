@@ -1,5 +1,6 @@
 """What the launcher refuses before anything is rented, and what it makes of the rest."""
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -176,3 +177,12 @@ def test_the_docs_say_what_was_compiled():
             assert (" compiled" in cell and "not compiled" not in cell) == (
                 engine in family.compiled
             ), (name, engine)
+
+
+def test_quotes_and_new_lines_reach_training_as_they_are():
+    argument = '--config.note=it\'s "so"\nand $(so) `on` \\ é'
+    plan = parse([*OPTIONS, *TRAIN, argument, ""])
+    (command,) = (word for word in Commands(plan, Path()).start() if word.startswith("--command="))
+    words = shlex.split(command.partition("=")[2])
+    assert words[-3:] == [argument, "", "--workdir=gs://my-bucket/net"]
+    assert words[words.index("start") :][1:3] == ["train", "--config=resnet50"]
