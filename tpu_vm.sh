@@ -176,12 +176,12 @@ stop() {
   rm -f train.pid train.exit
 }
 
-follow() {
+follow() { # [SECONDS]: no longer than that
   cd "$here"
   beat
   [[ -f train.log ]] || fail "nothing was started here"
   if runs .; then
-    tail -n 20 --pid="$(<train.pid)" -F train.log 2>/dev/null
+    timeout "${1:-0}" tail -n 20 --pid="$(<train.pid)" -F train.log 2>/dev/null || (($? == 124))
   else
     tail -n 20 train.log
   fi
@@ -191,8 +191,8 @@ follow() {
 main() {
   case ${1-} in
     install) install "$(engine_of "$@")" ;;
-    deploy | settle | start) "$@" ;;
-    follow | stop | status) "$1" ;;
+    deploy | settle | start | follow) "$@" ;;
+    stop | status) "$1" ;;
     *) run "$@" ;;
   esac
 }

@@ -231,7 +231,8 @@ def open_labelled(
 def _predictor(
     model: Any, class_names: Sequence[str] | None, tta: str | None = None
 ) -> "Predictor":
-    from keras_resnet.export.predictor import Predictor, load_predictor
+    from keras_resnet.export.loading import load_predictor
+    from keras_resnet.export.predictor import Predictor
 
     if isinstance(model, Predictor):
         if tta not in (None, model.tta):

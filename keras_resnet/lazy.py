@@ -5,9 +5,9 @@ processes that must not load TensorFlow, which the rest of those packages need. 
 editors see ordinary imports; the same names stand in both branches (a test compares them):
 
     if TYPE_CHECKING:
-        from keras_resnet.export.predictor import load_predictor as load_predictor
+        from keras_resnet.export.loading import load_predictor as load_predictor
     else:
-        __getattr__, __dir__, __all__ = lazy_names(__name__, {"predictor": ["load_predictor"]})
+        __getattr__, __dir__, __all__ = lazy_names(__name__, {"loading": ["load_predictor"]})
 """
 
 import importlib

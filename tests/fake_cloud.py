@@ -254,7 +254,7 @@ case "$*" in
     { printf '[%s]' "$@"; echo; env | grep -E 'TPU|XLA|PJRT|PLUGG|JAX'; } >>"$FAKE/python.log"
     echo "training with $# arguments"
     touch "$FAKE/training"
-    while [[ -f $FAKE/hold ]]; do sleep 0.05; done
+    while [[ -f $FAKE/hold || -f $FAKE/hold.${HOSTNAME##*-w-} ]]; do sleep 0.05; done
     code=$FAKE/code.${HOSTNAME##*-w-} # this worker's, once
     exit "$(cat "$code" 2>/dev/null && rm "$code" || cat "$FAKE/code" 2>/dev/null || echo 0)" ;;
 esac
@@ -321,9 +321,9 @@ class FolderCloud(Cloud):
             self.disk(worker).mkdir()
         self.state["boot"] += 1
 
-    def hold(self):
+    def hold(self, worker=None):
         """Training goes on until it is killed, or until the event `release`."""
-        (self.folder / "hold").touch()
+        (self.folder / ("hold" if worker is None else f"hold.{worker}")).touch()
 
     def held(self):
         return (self.folder / "hold").exists()

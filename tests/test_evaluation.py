@@ -18,7 +18,8 @@ from keras_resnet.class_matching import match_classes
 from keras_resnet.commands import main
 from keras_resnet.errors import UserError
 from keras_resnet.export import export_file, export_saved_model
-from keras_resnet.export.predictor import Predictor, load_predictor
+from keras_resnet.export.loading import load_predictor
+from keras_resnet.export.predictor import Predictor
 from keras_resnet.input_pipeline import DataError, open_source
 
 # Whole runs, most of them: `.ci/run` runs them, the README's command has its ten minutes.

@@ -22,8 +22,9 @@ from keras_resnet.errors import UserError
 from keras_resnet.evaluation import open_labelled
 from keras_resnet.explain.predictions import predict_source
 from keras_resnet.export import export_file, export_saved_model
+from keras_resnet.export.loading import load_predictor
 from keras_resnet.export.origin import read_origin
-from keras_resnet.export.predictor import Predictor, load_predictor
+from keras_resnet.export.predictor import Predictor
 from keras_resnet.export.verify import verify_saved_model
 from keras_resnet.models import create_model
 from keras_resnet.models.loading import load_model

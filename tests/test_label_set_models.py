@@ -19,7 +19,8 @@ from keras_resnet import explain, input_pipeline
 from keras_resnet.commands import main
 from keras_resnet.errors import UserError
 from keras_resnet.export.files import export_file
-from keras_resnet.export.predictor import Predictor, load_predictor
+from keras_resnet.export.loading import load_predictor
+from keras_resnet.export.predictor import Predictor
 from keras_resnet.export.saved_model import export_saved_model
 from keras_resnet.input_pipeline import DataError, open_source
 from keras_resnet.inspection import inspect_images

@@ -152,7 +152,7 @@ def test_the_code_and_the_worker_that_failed_are_said():
     step = decide(ready(*pod(["ended", 0], ["ended", 3])), POD, Memory(started=True))
     assert (step.do, step.code, step.worker) == ("ended", 3, 1)
     step = decide(ready(*pod(["ended", 3], ["running"])), POD, Memory(ragged=10))
-    assert (step.do, step.code) == ("stop", 3)
+    assert (step.do, step.code, step.worker) == ("stop", 3, 0)
 
 
 def test_a_gcloud_that_is_too_old_is_told_from_a_refusal():

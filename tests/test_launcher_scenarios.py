@@ -7,6 +7,8 @@ import pytest
 from fake_cloud import EXISTS, NO_CAPACITY, NO_NETWORK, NO_QUOTA, NO_SSH, FolderCloud
 from launches import OPTIONS, TRAIN, launch, make_checkout, wait_for
 
+from keras_resnet.launcher import commands
+
 COSTS = "run_tpu.sh: net in us-west4-a may still run, and costs money"
 RUN = ["create", "scp", "delete"]
 AGAIN = [*RUN, *RUN]
@@ -382,6 +384,19 @@ def test_on_a_pod_the_worker_that_fails_decides(cloud, checkout):
     assert ["--worker=0" in call for call in follows] == [True, False]
     assert "training ended with exit code 3; its log is above" in text
     assert COSTS in text
+
+
+def test_on_a_pod_those_that_hang_are_ended(cloud, checkout, monkeypatch):
+    """One worker has failed, the other waits for it: both end, and the first one's log is shown."""
+    monkeypatch.setattr(commands, "POD_SECONDS", 1)
+    cloud.hold(worker=0)
+    (cloud.folder / "code.1").write_text("3")
+    code, text = launch(cloud, checkout, *OPTIONS[:2], "--type=v6e-16", OPTIONS[3], *TRAIN)
+    assert code == 3
+    assert "training has ended on worker 1 and runs on the others" in text
+    assert "training failed on worker 1" in text
+    assert "training ended with exit code 3; its log is above" in text
+    assert "saved" in cloud.log.read_text()
 
 
 def test_on_a_pod_of_tensorflow_the_first_worker_drives_the_others(cloud, checkout):

@@ -164,7 +164,8 @@ class ModelCloud(Cloud):
 
     def follow(self, workers):
         boot, workers_there = self.state["boot"], self.workers
-        while workers[0]["train"] == "running" and not self.kill_launcher:
+        end = self.clock + 600 if len(self.workers) > 1 else float("inf")
+        while workers[0]["train"] == "running" and not self.kill_launcher and self.clock < end:
             self.pass_time(MINUTE)
             away = max(self.until["network"], self.until["ssh"]) > self.clock
             if away or self.state["boot"] != boot or self.workers is not workers_there:

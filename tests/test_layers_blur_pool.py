@@ -107,6 +107,26 @@ def test_its_config_its_name_and_16_bits():
     np.testing.assert_allclose(ops.cast(half, "float32"), exact, atol=2**-7, rtol=2**-7)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a gradient of TensorFlow's")
+@pytest.mark.parametrize("padding", ["symmetric", "same"])
+def test_the_gradient_in_16_bits_is_that_of_32(padding):
+    import tensorflow as tf
+
+    def step(dtype, training):
+        x, upstream = (tf.cast(tf.cast(v, "bfloat16"), dtype) for v in (_images(8, 9), weights))
+        layer = BlurPool(padding=padding, data_format="channels_last", dtype=dtype)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            outputs = layer(x, training=training)
+        return [tf.cast(v, "float32") for v in (outputs, tape.gradient(outputs, x, upstream))]
+
+    weights = np.random.default_rng(1).normal(size=(2, 4, 5, 3))
+    exact = step("float32", True)
+    for training in (True, False):
+        for found, expected in zip(step("bfloat16", training), exact, strict=True):
+            np.testing.assert_allclose(found, expected, atol=2**-6, rtol=2**-6)
+
+
 @pytest.mark.parametrize(
     ("arguments", "shape", "message"),
     [

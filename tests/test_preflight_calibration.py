@@ -204,12 +204,12 @@ def test_what_the_run_costs():
     run = cost.planned_run(config, price=1.5)
     assert run is not None
     assert (run.examples, run.steps) == (IMAGES, 90 * IMAGES // 1024)
-    figures = run.figures(images_per_second=16_000, chips=8)
+    figures = run.figures(images_per_second={224: 16_000}, chips=8)
     hours = 90 * IMAGES // 1024 * 1024 / 16_000 / 3600
     assert figures["minutes"] == pytest.approx(60 * hours)
     assert figures["chip_hours"] == pytest.approx(8 * hours)
     assert figures["usd"] == pytest.approx(8 * hours * 1.5)
-    assert cost.planned_run(config).figures(16_000, 8)["usd"] is None
+    assert cost.planned_run(config).figures({224: 16_000}, 8)["usd"] is None
     made = dataclasses.replace(report("v5e:2x4", 10**7), run=run)
     shown = made.figures()["run"]
     seconds = run.steps * 1024 / made.figures()["images_per_second"]

@@ -79,8 +79,32 @@ def test_small_network(engine, topology, hertz, gibibytes, tmp_path, capfd):
     assert any(layer.startswith("stage1_block1_") for layer in layers), layers
 
 
+@pytest.mark.ci  # seconds each
+@pytest.mark.parametrize("engine", ["tensorflow", "jax"])
+def test_every_size_of_a_schedule_is_compiled(engine, tmp_path, capfd):
+    path = tmp_path / "figures.json"
+    options = [f"--config.engine={engine}", "--topology=v5e:2x2", f"--json={path}"]
+    options += ["--config.data.image_size=8@0.75,16", "--config.epochs=2"]
+    assert main(["preflight", *TINY, *options, "--examples=320", "--price=1.5"]) == 0
+    figures = json.loads(path.read_text())
+    small, large = figures["sizes"]
+    assert [small["image_size"], large["image_size"]] == [8, 16]
+    assert (small["steps"], large["steps"]) == (15, 5)
+    # The convolutions have four times the pixels, the classifier of 160 the same.
+    classifier = 3 * 2 * 8 * 160
+    assert large["model_flops"] - classifier == 4 * (small["model_flops"] - classifier)
+    assert large["flops"] > 2 * small["flops"]
+    assert large["parameters"] == small["parameters"]
+    seconds = sum(32 * row["steps"] / row["images_per_second"] for row in (small, large))
+    assert figures["run"]["minutes"] == pytest.approx(seconds / 60)
+    assert figures["run"]["usd"] == pytest.approx(seconds / 3600 * 4 * 1.5)
+    assert figures["image_size"] == 16
+    assert "20 steps" in capfd.readouterr().out
+
+
 # Another loss, optimizer and average each; the network itself is ResNet-50's in all of them.
 IMAGENET = ["imagenet", "imagenet_tpu", "torchvision_v2", "a1", "a2", "a3", "lars"]
+IMAGENET += ["fast16", "mild"]
 
 
 @pytest.mark.slow  # a minute or two each

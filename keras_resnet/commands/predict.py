@@ -160,7 +160,8 @@ def _but(passed_over: Mapping[str, int]) -> str:
 def _predictor(
     flags: absl_flags.FlagValues, labels: list[str] | None, unknown: Unknown | None
 ) -> "Predictor":
-    from keras_resnet.export.predictor import Predictor, load_predictor
+    from keras_resnet.export.loading import load_predictor
+    from keras_resnet.export.predictor import Predictor
 
     if not flags.workdir:
         with notes_on_stderr():

@@ -6,7 +6,8 @@ Compiles the training step of a config with the real TPU compiler, without a TPU
 it compiles and fits, and how fast the compiler thinks it will be. Topologies are slices of v2, v3,
 v4, v5e, v5p, v6e and tpu7x. A large network takes some minutes. Needs the extra `preflight`. With
 --config.engine=jax it is the program of the whole slice, sums over its chips included; else that of
-one chip, and the sums by formula.
+one chip, and the sums by formula. With a schedule of image sizes the step of each is compiled, and
+the run's minutes and money are the sum; --search, --tune and --plot take the largest size.
 
 exit codes: 0 it fits, 3 it does not fit, 4 it does not compile"""
 
@@ -30,11 +31,17 @@ from keras_resnet.commands.options import (
     write_json,
 )
 from keras_resnet.commands.startup import start_tensorflow
-from keras_resnet.config import overrides
+from keras_resnet.config import (
+    overrides,
+    training_image_size,
+    training_image_sizes,
+    with_training_image_size,
+)
 from keras_resnet.errors import UsageError, UserError
+from keras_resnet.preflight.by_size import compile_each
 from keras_resnet.preflight.compiler import NO_COMPILER, compile_step
 from keras_resnet.preflight.cost import Run, planned_run
-from keras_resnet.preflight.describe import describe
+from keras_resnet.preflight.describe import describe, describe_sizes
 from keras_resnet.preflight.jax_step import compile_slice
 from keras_resnet.preflight.lowering import lower_train_step
 from keras_resnet.preflight.plot import draw
@@ -113,10 +120,21 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     if engine_name(resolved.engine) != "jax":
         start_tensorflow()
 
-    step = functools.partial(_preflight, resolved, topology, flags.classes, planned)
+    shares = training_image_sizes(resolved).shares()
+    one_size = len(shares) == 1
+    compile_at = functools.partial(
+        _preflight, resolved, topology, flags.classes, planned if one_size else None
+    )
+    step = functools.partial(compile_at, training_image_size(resolved))
     report = step(batch, resolved.libtpu_init_args)
-    print(describe(report, measured))
-    figures = report.figures()
+    print(describe(report, measured), flush=True)
+    figures, exit_code = report.figures(), report.exit_code
+    if not one_size:
+        by_size = compile_each(
+            report, shares, lambda size: compile_at(size, batch, resolved.libtpu_init_args), planned
+        )
+        figures, exit_code = by_size.figures(), by_size.exit_code
+        print(f"\n{describe_sizes(figures)}")
     if flags.search and report.exit_code == DOES_NOT_FIT:
         figures["largest_batch_per_replica"] = _search(report, step, resolved)
     if flags.tune and report.exit_code != DOES_NOT_COMPILE:
@@ -125,7 +143,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     if flags.plot and report.exit_code == FITS:
         name = f"{resolved.model.name}, {batch} images on one core or chip of {topology.chip.name}"
         draw(report, Path(flags.plot), name)
-    return report.exit_code
+    return exit_code
 
 
 def _require_compiler() -> None:
@@ -171,19 +189,22 @@ def _preflight(
     topology: Topology,
     classes: int | None,
     run: Run | None,
+    image_size: int,
     batch: int,
     libtpu_flags: str,
 ) -> Report:
     """Lowers and compiles; returns a Report."""
+    config = with_training_image_size(config, image_size)
     classes = classes or get_architecture(config.model.name).classes
     if engine_name(config.engine) == "jax":
         step, compiled = compile_slice(
             config, topology, batch=batch, classes=classes, flags=libtpu_flags
         )
-        return Report(topology, step, compiled, engine="jax", run=run)
+        return Report(topology, step, compiled, engine="jax", image_size=image_size, run=run)
     lowered = lower_train_step(config, batch=batch, classes=classes)
     compiled = compile_step(lowered.hlo, topology.chip, libtpu_flags)
-    return Report(topology, lowered, compiled, parts=config.accumulate_steps, run=run)
+    parts = config.accumulate_steps
+    return Report(topology, lowered, compiled, parts=parts, image_size=image_size, run=run)
 
 
 def _search(report: Report, step: Callable[[int, str], Report], config: ConfigDict) -> int:

@@ -16,8 +16,8 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from keras_resnet.architectures import ARCHITECTURES
-from keras_resnet.config.keras_optimizers import OptimizerNames
 from keras_resnet.config.image_sizes import ACCEPTED, parse_image_sizes
+from keras_resnet.config.keras_optimizers import OptimizerNames
 from keras_resnet.config.key import FREELY, NO, NOTED, Key, Range
 from keras_resnet.config.registries import Registry
 from keras_resnet.flips import TTA

@@ -14,10 +14,12 @@ import tensorflow as tf
 from keras_resnet.errors import UserError
 from keras_resnet.explain.embedding import BATCH, Embeddings, embed
 from keras_resnet.export import file_predictors
-from keras_resnet.export.predictor import UNDECODABLE, Which, load_network
+from keras_resnet.export.loading import load_network
+from keras_resnet.export.predictor import UNDECODABLE
 from keras_resnet.export.versions import newest_version
 from keras_resnet.input_pipeline.corrupt_images import describe
 from keras_resnet.input_pipeline.places import read_image
+from keras_resnet.training.evaluation import Which
 
 # Paths of image files, progress=... -> Embeddings
 Embedder = Callable[..., Embeddings]

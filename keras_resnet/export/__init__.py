@@ -13,8 +13,8 @@ from keras_resnet.lazy import lazy_names
 if TYPE_CHECKING:
     from keras_resnet.export.files import export_file as export_file
     from keras_resnet.export.folding import fold_batch_normalization as fold_batch_normalization
+    from keras_resnet.export.loading import load_predictor as load_predictor
     from keras_resnet.export.predictor import Predictor as Predictor
-    from keras_resnet.export.predictor import load_predictor as load_predictor
     from keras_resnet.export.saved_model import export_saved_model as export_saved_model
     from keras_resnet.export.verify import verify_saved_model as verify_saved_model
 else:
@@ -23,7 +23,8 @@ else:
         {
             "files": ["export_file"],
             "folding": ["fold_batch_normalization"],
-            "predictor": ["Predictor", "load_predictor"],
+            "loading": ["load_predictor"],
+            "predictor": ["Predictor"],
             "saved_model": ["export_saved_model"],
             "verify": ["verify_saved_model"],
         },

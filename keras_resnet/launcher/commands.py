@@ -12,6 +12,8 @@ from pathlib import Path
 
 from .options import Plan
 
+# The first worker may hang where another has failed: all are looked at after so many seconds.
+POD_SECONDS = 600
 # Ends a connection that is dead after two minutes, instead of following it for ever.
 SSH_OPTIONS = ("--", "-o", "ServerAliveInterval=30", "-o", "ServerAliveCountMax=4")
 # What a VM without our checkout, or with one that half arrived, says of itself.
@@ -136,8 +138,9 @@ class Commands:
         return "all" if self.plan.engine == "jax" else "0"
 
     def follow(self, worker: int = 0) -> list[str]:
-        """Prints the log of a worker until its training ends."""
-        return self.ssh(str(worker), "cd keras_resnet && ./run_tpu.sh follow")
+        """Prints the log of a worker until its training ends; of several, for some minutes."""
+        limit = f" {POD_SECONDS}" if self.plan.several else ""
+        return self.ssh(str(worker), f"cd keras_resnet && ./run_tpu.sh follow{limit}")
 
     def stop(self) -> list[str]:
         """Ends training; it saves first."""

@@ -161,7 +161,8 @@ def _running(training, running, plan: Plan, memory: Memory) -> Step:
         return Step("wait", f"training has ended on worker {which} and runs on the others")
     failed = _failed(others)
     if failed is not None:
-        return Step("stop", f"training failed on worker {which}", code=failed.exit)
+        why = f"training failed on worker {which}"
+        return Step("stop", why, code=failed.exit, worker=failed.number)
     return Step("stop", f"training is gone on worker {which}", loss=True)
 
 

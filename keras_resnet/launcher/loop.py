@@ -180,7 +180,7 @@ class Launcher:
         if self._failed(self.run(self.commands.stop(), timeout=600)):
             self._pause()
         elif step.code is not None:
-            self.memory.ended = step.code
+            self._ended(step, seen)
         else:
             self.memory.replaced, self.memory.ran, self.memory.ragged = True, False, 0
 

@@ -86,13 +86,13 @@ class BlurPool(keras.layers.Layer):
                     "antialias='average'."
                 )
 
-    def call(self, inputs):
+    def call(self, inputs, training=None):
         self._check(inputs.shape)
         filters = [each for each in self._filters(len(inputs.shape)) if each[1:] != (1, 1)]
         # The outermost first: it has the longest runs of memory to copy, and fewer of them.
         for axis, stride, size in reversed(filters):
             inputs = self._padded(inputs, axis, stride, size)
-        return self._filtered(inputs)
+        return self._filtered(inputs, training)
 
     def _padded(self, x, axis: int, stride: int, size: int):
         n = x.shape[axis]
@@ -107,7 +107,7 @@ class BlurPool(keras.layers.Layer):
             x = _cut(x, axis, before - reach // 2, None)
         return x
 
-    def _filtered(self, x):
+    def _filtered(self, x, training):
         """The windows of a padded tensor."""
         filters = self._filters(len(x.shape))
         strides = [stride for _, stride, _ in filters]
@@ -120,6 +120,11 @@ class BlurPool(keras.layers.Layer):
         kernel = taps[0] if len(taps) == 1 else np.multiply.outer(*taps)
         kernel = np.broadcast_to(kernel[..., None, None], (*kernel.shape, channels, 1))
         kernel = ops.convert_to_tensor(kernel, x.dtype)
+        if training and keras.backend.backend() == "tensorflow":
+            from keras_resnet.layers import tensorflow_blur_pool as own
+
+            if self.data_format == "channels_last" and own.has_slow_gradient(x):
+                return own.depthwise_conv(x, kernel, strides[0])
         return ops.depthwise_conv(x, kernel, strides[0], "valid", self.data_format)
 
     def compute_output_shape(self, input_shape):

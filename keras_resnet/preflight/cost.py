@@ -1,6 +1,8 @@
 """How long the whole run of a config takes on a slice, and what that costs."""
 
+import collections
 import dataclasses
+from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
@@ -17,33 +19,44 @@ class Run:
     Attributes:
         epochs: of the config.
         examples: size of the training split.
-        steps: whole batches in all epochs.
+        steps_by_size: whole batches in all epochs, by the size of their images, in their order.
         batch_size: images of a step.
         price: US dollars for a chip and hour; None where nobody has said.
     """
 
     epochs: int
     examples: int
-    steps: int
+    steps_by_size: Mapping[int, int]
     batch_size: int
     price: float | None = None
 
-    def figures(self, images_per_second: float, chips: int) -> dict[str, float | int | None]:
+    @property
+    def steps(self) -> int:
+        """Of all sizes together."""
+        return sum(self.steps_by_size.values())
+
+    def minutes(self, image_size: int, images_per_second: float) -> float:
+        """Returns how long the steps of one size take at a speed of the whole slice."""
+        return self.steps_by_size[image_size] * self.batch_size / images_per_second / 60
+
+    def figures(
+        self, images_per_second: Mapping[int, float], chips: int
+    ) -> dict[str, float | int | None]:
         """Returns minutes, chip-hours and, with a price, US dollars.
 
         Training alone: start, compilation, evaluations, checkpoints and preemptions come on top.
 
         Args:
-            images_per_second: of the whole slice.
+            images_per_second: of the whole slice, for each size of the images.
             chips: of it.
         """
-        seconds = self.steps * self.batch_size / images_per_second
-        chip_hours = seconds / 3600 * chips
+        minutes = sum(self.minutes(size, images_per_second[size]) for size in self.steps_by_size)
+        chip_hours = minutes / 60 * chips
         return {
             "epochs": self.epochs,
             "examples": self.examples,
             "steps": self.steps,
-            "minutes": seconds / 60,
+            "minutes": minutes,
             "chip_hours": chip_hours,
             "usd_per_chip_hour": self.price,
             "usd": None if self.price is None else chip_hours * self.price,
@@ -83,7 +96,7 @@ def planned_run(
 
     Raises:
         UsageError: there is a price, but the number of examples is not known; or the run has not
-            one whole step.
+            one whole step, or none for the last size of its images.
     """
     examples = examples or train_examples(config)
     if examples is None:
@@ -94,5 +107,7 @@ def planned_run(
                 "--examples=NUMBER_OF_TRAINING_IMAGES"
             )
         return None
-    steps = Timeline(config, examples).total_steps
-    return Run(config.epochs, examples, steps, config.batch_size, price)
+    steps: collections.Counter[int] = collections.Counter()
+    for segment in Timeline(config, examples).segments:
+        steps[segment.image_size] += segment.end - segment.first
+    return Run(config.epochs, examples, dict(steps), config.batch_size, price)

@@ -13,11 +13,12 @@ def describe(report: Report, measured_input: float | None = None) -> str:
         measured_input: images/s that `benchmark input` measured on a host, if it did.
     """
     figures = report.figures()
+    size = f" of {report.image_size} px" if report.image_size else ""
     lines = [
         f"{figures['topology']}, engine {figures['engine']}: chips {figures['chips']}, "
         f"hosts {figures['hosts']}; "
         f"{figures['batch_per_replica']} images per "
-        f"replica, {figures['batch_size']:,} in all; {figures['parameters']:,} parameters"
+        f"replica{size}, {figures['batch_size']:,} in all; {figures['parameters']:,} parameters"
     ]
     if figures["engine"] == "tensorflow":
         lines.append("compiled     one replica by itself; what the slice adds is a formula")
@@ -70,7 +71,7 @@ def _speed(report: Report, figures: dict[str, Any], measured_input: float | None
         f"input        every host must deliver {figures['images_per_second_per_host']:,.0f} "
         f"images/s{_against(measured_input, figures['images_per_second_per_host'])}",
     ]
-    return [*lines, _run(figures["run"])] if figures["run"] else lines
+    return [*lines, _run(figures["run"], [figures])] if figures["run"] else lines
 
 
 def _corrected(figures: dict[str, Any]) -> str:
@@ -93,13 +94,51 @@ def _roofline(limits: dict[str, Any] | None) -> list[str]:
     ]
 
 
-def _run(run: dict[str, Any]) -> str:
+def describe_sizes(figures: dict[str, Any]) -> str:
+    """Returns lines on the step at each size of a schedule, and on the whole run.
+
+    Args:
+        figures: of a `ReportBySize`.
+    """
+    sizes, run = figures["sizes"], figures["run"]
+    lines = ["by size of the images", *(f"  {_size(row)}" for row in sizes)]
+    if left := figures["sizes_not_compiled"]:
+        named = ", ".join(f"{size} px" for size in left)
+        lines.append(f"  {named}: not compiled, as the largest size cannot be trained on")
+    return "\n".join([*lines, _run(run, sizes)] if run else lines)
+
+
+def _size(row: dict[str, Any]) -> str:
+    """What one size of a schedule comes to."""
+    size = f"{row['image_size']:>4} px"
+    if not row["fits"]:
+        return f"{size}  {'does not compile' if row['reason'] == 'compiler' else 'does NOT fit'}"
+    needed = row["hbm_needed_bytes"]
+    memory = f"{_gib(needed)}, fits" if needed else "fits"
+    share = f"{row['share']:.0%} of the run"
+    if not row["estimated_cycles"]:
+        return f"{size}  {share}; {memory}; the step's time is not known"
+    if row["steps"] is not None:
+        share += f", {row['steps']:,} steps, {row['minutes']:,.1f} minutes"
+    source = "corrected" if row["calibrated"] else "by the compiler"
+    return (
+        f"{size}  {1000 * row['step_seconds']:.1f} ms a step ({source}), "
+        f"{row['images_per_second']:,.0f} images/s for the slice, "
+        f"{row['images_per_second_per_host']:,.0f} from every host; {share}; {memory}"
+    )
+
+
+def _run(run: dict[str, Any], steps: list[dict[str, Any]]) -> str:
+    """What the run takes; `steps` are the figures of its steps, of each size."""
+    error = steps[0]["calibration"]["largest_error"]
+    calibrated = all(step["calibrated"] for step in steps)
+    known = f"off by {abs(error):.0%} at most where checked" if calibrated else "uncalibrated"
     price = run["usd_per_chip_hour"]
     money = f", {run['usd']:,.2f} USD at {price:g} per chip-hour" if price is not None else ""
     return (
         f"run          {run['epochs']} epochs of {run['examples']:,} images, "
         f"{run['steps']:,} steps: {run['minutes']:,.0f} minutes, {run['chip_hours']:,.1f} "
-        f"chip-hours{money} (training alone, estimate)"
+        f"chip-hours{money} (training alone; estimate, {known})"
     )
 
 

@@ -29,7 +29,9 @@ class Report:
         parts: how often the program runs in a step (`accumulate_steps`).
         engine: whose step it is: "tensorflow", of one replica by itself, or "jax", of the whole
             slice, sums over its chips included.
-        run: the whole run of the config, if its number of examples is known.
+        image_size: pixels along each side of its images, 0 where nobody has said.
+        run: the whole run of the config, if its number of examples is known and all of its images
+            have this size; with a schedule of sizes `ReportBySize` has it.
     """
 
     topology: Topology
@@ -37,6 +39,7 @@ class Report:
     compiled: Compiled
     parts: int = 1
     engine: str = "tensorflow"
+    image_size: int = 0
     run: Run | None = None
 
     @property
@@ -103,6 +106,7 @@ class Report:
             "chips": topology.chips,
             "hosts": topology.hosts,
             "replicas": topology.replicas,
+            "image_size": self.image_size or None,
             "batch_per_replica": images,
             "batch_size": images * topology.replicas,
             "compiles": not compiled.error,
@@ -146,6 +150,7 @@ class Report:
         images = self.lowered.batch * self.parts
         step = seconds and seconds + sums["all_reduce_seconds_by_formula"]
         rate = step and images / step * topology.replicas
+        run = self.run
         model_flops = self.lowered.model_flops * self.parts
         return {
             "estimated_cycles": cycles,
@@ -159,7 +164,9 @@ class Report:
             "model_flop_utilisation": seconds and model_flops / seconds / (chip.flops / chip.cores),
             "roofline": limits.figures(seconds) if limits and seconds else None,
             **sums,
-            "run": self.run.figures(rate, topology.chips) if self.run and rate else None,
+            "run": run.figures(dict.fromkeys(run.steps_by_size, rate), topology.chips)
+            if run and rate
+            else None,
         }
 
     def _sums(self) -> dict[str, Any]:
