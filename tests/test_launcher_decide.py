@@ -155,6 +155,13 @@ def test_the_code_and_the_worker_that_failed_are_said():
     assert (step.do, step.code, step.worker) == ("stop", 3, 0)
 
 
+def test_a_gcloud_that_is_too_old_is_told_from_a_refusal():
+    for said, old in (("Invalid choice: 'queued-resources'.", True), ("PERMISSION_DENIED", False)):
+        why = decide(Seen(UNREACHABLE, refused=said), PLAN, Memory()).why
+        assert why.startswith(f"gcloud refuses:\n{said}")
+        assert ("gcloud components update" in why) == old
+
+
 def test_the_line_of_ssh_that_says_most_is_said():
     error = (
         "Permission denied (publickey).\nERROR: (gcloud.compute.tpus.tpu-vm.ssh) [/usr/bin/ssh] "
@@ -172,6 +179,9 @@ def test_what_is_printed_before_the_answer_does_not_hide_it(before):
     commands = Commands(PLAN, Path())
     seen = look(lambda argv, timeout: Result(0, before + answer, ""), commands)
     assert seen.tpu == "CREATING"
+    seen = look(lambda argv, timeout: Result(137, "", ""), commands)
+    assert (seen.tpu, seen.error) == (UNREACHABLE, "gcloud ended with exit code 137 and no word")
+    assert look(lambda argv, timeout: Result(0, "[]", ""), commands).tpu == UNREACHABLE
     seen = look(lambda argv, timeout: Result(0, before, "a warning"), commands)
     assert seen.tpu == UNREACHABLE
     assert f"gcloud's answer is no JSON: {before!r} a warning" in seen.error

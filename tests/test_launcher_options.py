@@ -1,5 +1,6 @@
 """What the launcher refuses before anything is rented, and what it makes of the rest."""
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ def of_type(name: str, *more: str) -> list[str]:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--name=My Net", *OPTIONS[1:], *TRAIN], "--name=My Net: lower case letters"),
+        (["--name=My Net", *OPTIONS[1:], *TRAIN], "--name=My Net: up to 40 lower case letters"),
         ([OPTIONS[0], *OPTIONS[2:], *TRAIN], "--zone=: a zone such as us-west4-a"),
         (["--zone=us-west4", *OPTIONS[2:], OPTIONS[0], *TRAIN], "--zone=us-west4: a zone"),
         (of_type("tpu7x-8"), 'docs/tpu.md has the manifest, in "TPU7x by GKE"'),
@@ -48,6 +49,7 @@ def of_type(name: str, *more: str) -> list[str]:
         ([*OPTIONS, *TRAIN, "--workdir", "runs/x"], "would be deleted with the TPU"),
         ([*OPTIONS, *TRAIN, "--workdir=gs://B"], "--workdir=gs://B: gs://BUCKET or gs://BUCKET/F"),
         ([*OPTIONS, *TRAIN, "--workdir=gs://"], "--workdir=gs://: gs://BUCKET or gs://BUCKET/F"),
+        ([*OPTIONS, *TRAIN, "--config.data.path=gs://B/x"], "--config.data.path=gs://B/x: gs://BU"),
         # Engines.
         ([*OPTIONS, "--engine=torch", *TRAIN], "--engine=torch: tensorflow or jax"),
         ([*OPTIONS, *TRAIN, "--config.engine=torch"], "--config.engine=torch: tensorflow or jax"),
@@ -175,3 +177,12 @@ def test_the_docs_say_what_was_compiled():
             assert (" compiled" in cell and "not compiled" not in cell) == (
                 engine in family.compiled
             ), (name, engine)
+
+
+def test_quotes_and_new_lines_reach_training_as_they_are():
+    argument = '--config.note=it\'s "so"\nand $(so) `on` \\ é'
+    plan = parse([*OPTIONS, *TRAIN, argument, ""])
+    (command,) = (word for word in Commands(plan, Path()).start() if word.startswith("--command="))
+    words = shlex.split(command.partition("=")[2])
+    assert words[-3:] == [argument, "", "--workdir=gs://my-bucket/net"]
+    assert words[words.index("start") :][1:3] == ["train", "--config=resnet50"]

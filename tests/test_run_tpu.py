@@ -65,7 +65,7 @@ def launch(tmp_path):
 
 
 def test_launch_trains_with_the_arguments_unharmed_and_deletes(launch):
-    nasty = "--config.data.path=gs://b/my photos; $(touch hacked) 'x' \"y\" *"
+    nasty = "--config.data.path=gs://bkt/my photos; $(touch hacked) 'x' \"y\" *"
     done = launch(*OPTIONS, "--spot", *TRAIN, nasty)
     assert done.returncode == 0, done.stderr
     arguments, *variables = launch.trained().splitlines()

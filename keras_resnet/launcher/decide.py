@@ -57,7 +57,8 @@ def decide(seen: Seen, plan: Plan, memory: Memory) -> Step:
 
 
 def _refused(seen: Seen) -> Step:
-    return Step("fail", f"gcloud refuses:\n{seen.refused}")
+    old = "" if "Invalid choice" not in seen.refused else "\nTry: gcloud components update"
+    return Step("fail", f"gcloud refuses:\n{seen.refused}{old}")
 
 
 def _last(seen: Seen) -> str:

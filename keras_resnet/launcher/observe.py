@@ -102,10 +102,11 @@ def _describe(run, command: list[str], patience: float) -> tuple[str, dict, Resu
     if result.kind == "missing":
         return NONE, {}, None
     if result.code:
-        return UNREACHABLE, {}, result
+        said = result.error.strip() or f"gcloud ended with exit code {result.code} and no word"
+        return UNREACHABLE, {}, Result(result.code, "", said)
     try:  # a wrapper or a plugin may print before it
         start = re.search(r"^\{", result.out, re.MULTILINE)
-        found, _ = json.JSONDecoder().raw_decode(result.out, start.start() if start else 0)
+        found, _ = json.JSONDecoder().raw_decode(result.out[start.start() :] if start else "")
     except ValueError:
         said = f"gcloud's answer is no JSON: {result.out[:200]!r} {result.error.strip()}"
         return UNREACHABLE, {}, Result(1, "", said)

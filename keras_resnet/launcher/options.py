@@ -11,20 +11,22 @@ from . import images
 from .additions import Refused, additions, choose_engine, for_self_delete, value_of
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+BUCKET = (
+    r"gs://[a-z0-9][-a-z0-9_.]{1,220}[a-z0-9](/.*)?",
+    "gs://BUCKET or gs://BUCKET/FOLDER. The name of a bucket has 3 to 63 characters: lower case "
+    "letters, digits, -, _ and ., a letter or digit at both ends. Checkpoints have to be in one, "
+    "because the TPU's own disk is gone with the TPU",
+)
+NAME = (r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?", "up to 40 lower case letters, digits, -: resnet-1")
 # Each option that has a value: what it must look like, and the same in words.
 VALUES = {
-    "name": (r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?", "lower case letters, digits, -: resnet-1"),
+    "name": NAME,
     "zone": (r"[a-z]+-[a-z]+[0-9]+-[a-z]", "a zone such as us-west4-a"),
     "type": (r".*", ""),  # images.find_type
     "version": (r"[-a-z0-9_.]*", "a runtime version such as v2-alpha-tpuv5-lite"),
     "engine": (r"(tensorflow|jax)?", "tensorflow or jax"),
     "project": (r"([a-z][-a-z0-9:.]+)?", "the id of a project"),
-    "bucket": (
-        r"(gs://[a-z0-9][-a-z0-9_.]{1,220}[a-z0-9](/.*)?)?",
-        "gs://BUCKET or gs://BUCKET/FOLDER. The name of a bucket has 3 to 63 characters: lower "
-        "case letters, digits, -, _ and ., a letter or digit at both ends. Checkpoints have to be "
-        "in one, because the TPU's own disk is gone with the TPU",
-    ),
+    "bucket": (f"({BUCKET[0]})?", BUCKET[1]),
     "restarts": (r"[0-9]{1,4}", "a number"),
     "capacity-timeout": (r"[1-9][0-9]*[smhd]", "a time such as 90m, 24h or 2d"),
     "self-delete": (r"([1-9][0-9]{1,3})?", "minutes, 10 or more"),
@@ -104,8 +106,11 @@ def parse(words: list[str]) -> Plan:
         raise Refused(f"--type={given['type']}: {problem}")
     added = additions(given, arguments, engine)
     workdir = value_of([*arguments, *added], "--workdir")
-    if not re.fullmatch(VALUES["bucket"][0], workdir):
-        raise Refused(f"--workdir={workdir}: {VALUES['bucket'][1]}")
+    if not re.fullmatch(BUCKET[0], workdir):
+        raise Refused(f"--workdir={workdir}: {BUCKET[1]}")
+    data = value_of(arguments, "--config.data.path")
+    if data.startswith("gs:") and not re.fullmatch(BUCKET[0], data):
+        raise Refused(f"--config.data.path={data}: {BUCKET[1].partition('. Check')[0]}")
     arguments += added
     plan = {key.replace("-", "_"): value for key, value in given.items()}
     plan.update(

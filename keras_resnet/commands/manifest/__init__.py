@@ -18,6 +18,7 @@ from keras_resnet.commands.manifest.jobset import Slice, Training, jobset, slice
 from keras_resnet.commands.options import define_strings
 from keras_resnet.config import overrides
 from keras_resnet.errors import UsageError
+from keras_resnet.launcher.options import BUCKET, NAME
 from keras_resnet.preflight.topologies import Topology, parse_topology
 
 SUMMARY = "Print a Kubernetes manifest that trains on TPUs of GKE, such as TPU7x."
@@ -27,12 +28,12 @@ _EXAMPLE = (
 )
 # Flag -> (pattern of its value, what that is). Names: pods are called NAME-train-0-0-xxxxx.
 _PATTERNS = {
-    "name": (r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?", "lower case letters, digits and -: resnet-1"),
+    "name": NAME,
     "image": (
         r"[a-z0-9][\w.:/@-]*",
         "the address of an image: REGION-docker.pkg.dev/PROJECT/REPOSITORY/keras-resnet:1",
     ),
-    "bucket": (r"gs://[a-z0-9][-a-z0-9_.]+[a-z0-9](/.*)?", "gs://BUCKET or gs://BUCKET/FOLDER"),
+    "bucket": BUCKET,
     "service_account": (r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?", "the name of a Kubernetes account"),
 }
 _REQUIRED = ("name", "topology", "image")
@@ -127,6 +128,8 @@ def _workdir(flags: absl_flags.FlagValues, given: absl_flags.FlagValues) -> list
             raise UsageError(
                 f"--workdir={given.workdir} would be gone with its pod; give gs://BUCKET/FOLDER"
             )
+        if not re.fullmatch(BUCKET[0], given.workdir):
+            raise UsageError(f"--workdir={given.workdir}: {BUCKET[1]}")
         return []
     if not flags.bucket:
         raise UsageError("--bucket=gs://BUCKET is missing, or --workdir=gs://… in the command")
@@ -138,6 +141,8 @@ def _check_config(config: ConfigDict, topology: Topology) -> None:
     path = config.data.path
     if path and config.data.source != "synthetic" and not path.startswith("gs://"):
         raise UsageError(f"--config.data.path={path}: a pod has no such folder; give one in gs://")
+    if path.startswith("gs:") and not re.fullmatch(BUCKET[0], path):
+        raise UsageError(f"--config.data.path={path}: {BUCKET[1].partition('. Check')[0]}")
     share = topology.replicas * config.accumulate_steps
     if config.batch_size % share:
         raise UsageError(
