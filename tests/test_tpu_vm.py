@@ -58,6 +58,16 @@ def test_a_full_disk_hides_nothing(vm):
     assert vm.status() == Worker(0, train="lost")
 
 
+def test_follow_with_a_limit_is_no_end_of_training(vm):
+    vm.cloud.hold()
+    vm("keras_resnet/run_tpu.sh start train")
+    wait_for((vm.cloud.folder / "training").exists)
+    done = vm("keras_resnet/run_tpu.sh follow 0.2")
+    assert done.returncode == 1
+    assert "training with" in done.stdout
+    vm.cloud.release()
+
+
 def test_follow_says_whether_training_came_to_its_end(vm):
     for code in (3, 0):
         (vm.cloud.folder / "code").write_text(str(code))

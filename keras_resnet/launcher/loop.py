@@ -171,9 +171,9 @@ class Launcher:
         # The connection ends for many reasons; whether training did, the next look says.
         code = self.run(self.commands.follow(step.worker), stream=True).code
         self.memory.finished = (code, step.worker) == (0, 0)
-        if code:
+        if code and not self.plan.several:  # where it ends every ten minutes
             self.say("run_tpu.sh: the log has ended; looking what became of training")
-            self.sleep(self.wait)
+        self.sleep(self.wait if code else 0)
 
     def _stop(self, step: Step, seen: Seen) -> None:
         self.memory.stops += 1
