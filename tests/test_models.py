@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import random
 
 import keras
 import numpy as np
@@ -10,6 +11,7 @@ from model_helpers import images, randomize, run, small
 
 import keras_resnet.models as models
 from keras_resnet.architectures import ARCHITECTURES
+from keras_resnet.blocks.options import LayerOptions
 from keras_resnet.models import ResNet, create_model
 
 
@@ -258,6 +260,9 @@ def test_convolutions_start_as_he_et_al_or_as_pytorch():
         assert np.std(given.get_layer(name).kernel) == pytest.approx(0.1, rel=0.05)
     first, second = (given.get_layer(f"stage1_block1_conv{n}").kernel for n in (1, 2))
     assert not np.any(np.asarray(first) == np.asarray(second))
+    state = random.getstate()  # of the seeds that initializers draw
+    LayerOptions()
+    assert random.getstate() == state
     with pytest.raises(ValueError, match=r"`kernel_initializer` .* received 'fanin'; did you mean"):
         small("CifarResNet20", kernel_initializer="fanin")
 

@@ -46,8 +46,7 @@ class Launches:
             stdout=subprocess.DEVNULL,
             text=True,
             start_new_session=True,
-            # libtpu, loaded by tensorflow-tpu, ignores it in this process; children inherit that.
-            preexec_fn=lambda: signal.signal(signal.SIGHUP, hang_up),
+            preexec_fn=lambda: take_signals(hang_up),
         )
         wait_for(lambda: any("follow" in call[-6] for call in self.cloud.calls()))
         return process
@@ -55,6 +54,12 @@ class Launches:
     def trained(self) -> str:
         """What the stand-in of Python was started with, for training."""
         return self.cloud.log.read_text() if self.cloud.log.exists() else ""
+
+
+def take_signals(hang_up) -> None:
+    """Children inherit what is ignored: SIGHUP by libtpu, SIGINT in the background of a shell."""
+    signal.signal(signal.SIGHUP, hang_up)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -101,7 +101,9 @@ class LayerOptions:
                 f"{type(self.activation).__name__}, instead of {self.activation!r}."
             )
         _check_activation(self.activation)
-        initializer(self.kernel_initializer, KERNEL_INITIALIZERS, "kernel_initializer")
+        # Of the names none is made here: each initializer draws a seed when it is made.
+        if self.kernel_initializer not in tuple(KERNEL_INITIALIZERS):
+            initializer(self.kernel_initializer, KERNEL_INITIALIZERS, "kernel_initializer")
         object.__setattr__(self, "norm", {**NORM_DEFAULTS, **(self.norm or {})})
         object.__setattr__(self, "data_format", data_format)
 
