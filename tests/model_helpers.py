@@ -1,10 +1,28 @@
 """What the model tests share: small twins of the variants, weights that exercise everything."""
 
+import re
+
 import keras
 import numpy as np
+import pytest
 
 from keras_resnet.architectures import ARCHITECTURES
 from keras_resnet.models import create_model
+
+
+def one_of_each_family(names, *, slow=()):
+    """Parameters of a test: the first of each family of names as it is, the others under `ci`.
+
+    A family is a kind of block and what is left of a name without its numbers, such as SEResNet;
+    `slow` are names under that marker instead.
+    """
+    parameters, families = [], set()
+    for name in names:
+        family = re.sub(r"\d+", "", name), ARCHITECTURES[name].block
+        later = [pytest.mark.ci] if family in families else []
+        parameters.append(pytest.param(name, marks=[pytest.mark.slow] if name in slow else later))
+        families.add(family)
+    return parameters
 
 
 def small(name, **kwargs):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import keras
 import pytest
+from model_helpers import one_of_each_family
 from references.cases import COUNTERPARTS
 
 from keras_resnet.architectures import ARCHITECTURES, get_architecture, list_models
@@ -107,10 +108,7 @@ def test_big_transfer_has_the_parameters_of_preactivation_bottlenecks(layers, fa
 WIDE = ("ResNet50x3_BiT", "ResNet101x3_BiT", "ResNet152x2_BiT", "ResNet152x4_BiT")
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=[pytest.mark.slow] if n in WIDE else []) for n in ARCHITECTURES],
-)
+@pytest.mark.parametrize("name", one_of_each_family(ARCHITECTURES, slow=WIDE))
 def test_parameters_block_by_block(name):
     """A stage's blocks between its first and its last are alike: build one, count it often."""
     depths = get_architecture(name).depths

@@ -193,6 +193,7 @@ HOSTILE = (None, -1, "\x1b[31mx", {"a": 1}, float("nan"), float("inf"), 10**400,
 
 
 @pytest.mark.filterwarnings("error")
+@pytest.mark.ci
 def test_what_a_disk_damaged_is_left_out(tmp_path):
     """Each value of each small file, in turn: figures that are none, or too large to be one."""
     workdir = WorkDir(write_run(tmp_path / "bad", seed=0))

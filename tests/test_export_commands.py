@@ -73,7 +73,7 @@ def test_predict_agrees_between_the_export_and_the_model(exported, model_file, p
             )
 
 
-@pytest.mark.parametrize("source", ["export", "model"])
+@pytest.mark.parametrize("source", [pytest.param("export", marks=pytest.mark.ci), "model"])
 def test_predict_goes_on_after_a_broken_file(source, exported, model_file, tmp_path, capsys):
     good = encode(smooth_image(50, 40, seed=1), "JPEG")
     contents = {"a.jpg": good, "b.jpg": good[:100], "c.png": b"", "d.jpg": good}

@@ -43,6 +43,7 @@ def whole(source):
     return list(batches(source).as_numpy_iterator())
 
 
+@pytest.mark.ci
 def test_batches_do_not_depend_on_threads_and_resuming(source, whole):
     assert len({batch["image"].tobytes() for batch in whole}) == 6
     options = tf.data.Options()

@@ -45,6 +45,7 @@ def batches(source, **changes):
     return list(train_batches(source, **{**arguments, **changes}).as_numpy_iterator())
 
 
+@pytest.mark.ci
 def test_training_puts_the_next_good_row_in_place(folder):
     source = open_folder(folder)
     found = batches(source)
@@ -119,6 +120,7 @@ def test_a_record_stream_skips_and_names_the_record(tmp_path):
         assert problem.startswith(f"record 5 of {tmp_path}/train-00000-of-00001 is no image")
 
 
+@pytest.mark.ci
 def test_more_than_the_share_stops_with_the_names(folder):
     source = open_folder(folder, max_broken_share=0.1)
     with pytest.raises(tf.errors.OpError):

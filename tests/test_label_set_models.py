@@ -214,6 +214,7 @@ def config_of(data, **changes):
     )
 
 
+@pytest.mark.ci
 def test_evaluation_is_exact_over_replicas_and_padding(data):
     evaluations, config = [], config_of(data)
     source = open_of_run(config, "train[:30]")  # 30 images in batches of 8

@@ -164,7 +164,11 @@ def test_output_strides_of_all_ranks(name, strides, size):
 
 
 @pytest.mark.parametrize(
-    "name", ["ResNet18", "ResNet50D", "ResNet18V2", "CifarResNet164V2", "ResNetRS50"]
+    "name",
+    [
+        *("ResNet18", "ResNet18V2", "CifarResNet164V2"),
+        *(pytest.param(name, marks=pytest.mark.ci) for name in ("ResNet50D", "ResNetRS50")),
+    ],
 )
 def test_ranks_agree(name):
     """On an image one pixel wide, the 2-D and 3-D networks are the 1-D one: kernels by center."""

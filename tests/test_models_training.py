@@ -74,6 +74,7 @@ CASES = {
 }
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("case", CASES)
 def test_rematerialized_training_is_the_same_training(case):
     """Same losses, gradients, random draws and moving statistics, updated once a step."""
@@ -104,6 +105,7 @@ def test_rematerialized_models_have_the_same_layers_and_inference():
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tf.distribute")
+@pytest.mark.ci
 def test_rematerialize_under_a_strategy():
     import tensorflow as tf
     from conftest import mirrored_strategy

@@ -233,6 +233,7 @@ def test_hosts_wait_for_each_other():
     assert all(event.is_set() for event in through)
 
 
+@pytest.mark.ci
 def test_dead_hosts_from_the_shell(tmp_path):
     """One line and exit code 1, no hang and no stack trace."""
     ours, dead = (f"127.0.0.1:{port}" for port in free_ports(2))
