@@ -55,6 +55,7 @@ def test_batches_do_not_depend_on_threads_and_resuming(source, whole):
             np.testing.assert_array_equal(batch[key], expected[key])
 
 
+@pytest.mark.ci
 def test_batches_do_not_depend_on_hosts(source, whole):
     hosts = [
         list(batches(source, shard_index=host, num_shards=2).as_numpy_iterator())

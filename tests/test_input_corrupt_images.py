@@ -96,6 +96,7 @@ def test_evaluation_leaves_broken_images_out_and_counts_the_others(folder, hosts
     assert sorted(counted) == expected
 
 
+@pytest.mark.ci
 def test_a_record_stream_skips_and_names_the_record(tmp_path):
     with tf.io.TFRecordWriter(str(tmp_path / "train-00000-of-00001")) as writer:
         for number in range(12):
@@ -183,6 +184,7 @@ def test_caches_change_no_batch(folder):
         }
 
 
+@pytest.mark.ci
 def test_a_prepared_file_is_used_again_until_the_data_changes(folder):
     cache = folder / "cache"
     options = {"cache": "file", "cache_path": str(cache)}

@@ -62,6 +62,7 @@ def test_the_docs_have_them_all():
         assert name in text, name
 
 
+@pytest.mark.ci
 def test_a_new_augmentation_is_a_row(monkeypatch):
     row = Augmentation(
         name="inversion",
@@ -86,6 +87,7 @@ def test_a_new_augmentation_is_a_row(monkeypatch):
         images(inversoin=1.0)
 
 
+@pytest.mark.ci
 def test_a_new_policy_is_a_table(monkeypatch):
     policy = policies.AutoAugment("Invert 1 0 Identity 1 0")
     monkeypatch.setitem(policies.POLICIES, "always-invert", policy)

@@ -116,6 +116,7 @@ SCENARIOS = {
 }  # fmt: skip
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_the_same_command_gets_to_the_end(cloud, checkout, name):
     tell, verbs, count, said = SCENARIOS[name]

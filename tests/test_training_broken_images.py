@@ -39,6 +39,7 @@ def decoded(monkeypatch):
     return images
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(("replicas", "parts"), [(1, 1), (2, 2)])
 def test_only_the_step_that_failed_is_searched(tmp_path, monkeypatch, decoded, replicas, parts):
     monkeypatch.setattr(steps_per_call, "SECONDS_PER_CALL", 0)  # one step a call

@@ -36,9 +36,24 @@ def _with_variant(case: Case) -> Case:
     return dataclasses.replace(case, variant=variant, arguments=arguments)
 
 
+# Alike but for depth, width or what has a case of its own: in the ci tier.
+ALIKE = {
+    *("ResNet101", "ResNet34", "ResNet34D", "ResNet34-output_stride_16", "WideResNet50_2"),
+    *(
+        "ResNet50D-output_stride_8",
+        "ResNet50x1_BiT-output_stride_8",
+        "ResNetBlur50-output_stride_8",
+    ),
+    *("ResNetRS50-blur", "ResNetAA50", "ResNet50V2-timm", "timm-seresnext26d_32x4d"),
+}
+
+
+def _marks(case: Case) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.slow] if case.slow else [pytest.mark.ci] * (case.name in ALIKE)
+
+
 ALL_CASES = [
-    pytest.param(_with_variant(case), id=case.name, marks=[pytest.mark.slow] if case.slow else [])
-    for case in CASES.values()
+    pytest.param(_with_variant(case), id=case.name, marks=_marks(case)) for case in CASES.values()
 ]
 
 
