@@ -14,7 +14,8 @@ def reduced(name):
         config.model.depths, config.model.widths = (1, 1, 1), (16, 16, 16)
     else:
         config.model.depths, config.model.widths = (1, 1, 1, 1), (8, 8, 8, 8)
-        config.data.image_size = 64
+        with config.ignore_type():  # of a schedule, which is a text
+            config.data.image_size = 64
         config.data.train_image_size = 32 if config.data.train_image_size else 0
     config.batch_size = 8 * config.data.augment.repeats
     config.log_gradient_norms = "on"
