@@ -142,6 +142,7 @@ def test_a_file_of_keras_says_its_padding(tmp_path):
     assert taken.model.padding == "symmetric"
 
 
+@pytest.mark.ci
 def test_weights_of_another_architecture(pretrained, photos, tmp_path):
     config = _finetune(pretrained, photos, model__widths=(16, 32, 32))
     with pytest.raises(UserError, match="are not those of CifarResNet20"):

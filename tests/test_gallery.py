@@ -168,6 +168,7 @@ def test_what_the_gallery_shows(found):
         assert len(paths) == len(set(paths))
 
 
+@pytest.mark.ci
 def test_neighbors_are_the_same_picture_in_training(found):
     """The test images are the first of the training images: each is its own neighbor."""
     for shot in found.mistakes:

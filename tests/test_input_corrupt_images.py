@@ -202,6 +202,7 @@ def test_a_prepared_file_is_used_again_until_the_data_changes(folder):
     assert len(source.skipped) == 2
 
 
+@pytest.mark.ci
 def test_a_prepared_file_that_is_killed_half_way_is_not_taken(folder, monkeypatch):
     class Killed(BaseException):
         pass

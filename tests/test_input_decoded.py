@@ -102,6 +102,7 @@ def test_evaluation_sees_the_same_to_the_bit(folder, tmp_path):
     assert source.read(0).startswith(b"\xff\xd8")
 
 
+@pytest.mark.ci
 def test_training_sees_the_same_wherever_it_is_kept(folder, tmp_path, caplog):
     batches = trained(opened(folder, path=tmp_path / "cache"))
     [name] = kept(tmp_path / "cache")

@@ -69,6 +69,7 @@ def data_dir(tmp_path_factory):
     return str(folder)
 
 
+@pytest.mark.ci
 def test_an_epoch_of_training_and_an_exact_evaluation(data_dir):
     config = configs.default_config()
     config.batch_size, config.epochs = 6, 1

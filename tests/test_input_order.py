@@ -200,6 +200,7 @@ def record_source(tmp_path_factory):
     return source
 
 
+@pytest.mark.ci
 def test_record_stream_mixes_every_epoch_and_resumes(record_source):
     size = record_source.num_examples
     assert size == 51

@@ -66,6 +66,7 @@ def test_who_is_missing_and_who_comes_twice():
     assert "config.distributed.process_id=1, which is taken" in told[0]
 
 
+@pytest.mark.ci
 def test_nobody_and_a_stranger_at_the_address():
     begin = time.monotonic()
     (told,) = meet_all((2, 1, VALUES), timeout=1.0)

@@ -414,6 +414,7 @@ def test_on_a_pod_of_tensorflow_the_first_worker_drives_the_others(cloud, checko
     assert not any(line.startswith(("TF_PLUGGABLE", "PJRT", "NEXT_PLUGG")) for line in variables)
 
 
+@pytest.mark.ci
 def test_interrupted_training_is_no_failure(cloud, checkout):
     """A machine that is taken away sends SIGTERM first: training saves and ends with 143."""
     (cloud.folder / "code.0").write_text("143")

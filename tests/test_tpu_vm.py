@@ -68,6 +68,7 @@ def test_follow_with_a_limit_is_no_end_of_training(vm):
     vm.cloud.release()
 
 
+@pytest.mark.ci
 def test_follow_says_whether_training_came_to_its_end(vm):
     for code in (3, 0):
         (vm.cloud.folder / "code").write_text(str(code))
@@ -230,6 +231,7 @@ def watch(vm, *arguments: str) -> subprocess.Popen:
         ),
     ],
 )
+@pytest.mark.ci
 def test_the_watchdog_deletes_when_nobody_has_a_use_for_the_tpu(vm, arguments, call):
     vm.cloud.hold()
     vm("keras_resnet/run_tpu.sh start train")
