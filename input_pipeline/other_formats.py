@@ -9,7 +9,6 @@ pillow-heif (HEIC).
 
 import importlib.util
 import io
-from collections.abc import Collection
 
 from keras_resnet.input_pipeline.errors import DataError
 from keras_resnet.preprocessing import MAX_PIXELS
@@ -46,8 +45,10 @@ def suffixes_read() -> tuple[str, ...]:
     return (*((".avif",) if features.check("avif") else ()), ".tif", ".tiff")
 
 
-def as_png(encoded: bytes, max_pixels: int = MAX_PIXELS, also: Collection[str] = ()) -> bytes:
-    """A HEIC, AVIF or TIFF file, or one of `also`, as a PNG with its EXIF, others as they are.
+def as_png(encoded: bytes, max_pixels: int = MAX_PIXELS, webp: bool = False) -> bytes:
+    """A HEIC, AVIF or TIFF file, and with `webp` a WebP file, as a PNG with its EXIF.
+
+    Anything else comes back as it is.
 
     Of several pictures in a file the first, or the one that it names as primary, is taken.
 
@@ -55,7 +56,7 @@ def as_png(encoded: bytes, max_pixels: int = MAX_PIXELS, also: Collection[str] =
         DataError: it cannot be read, as "is a HEIC file, ...", to follow the file's name.
     """
     kind = kind_of(encoded)
-    if kind is None or (kind == "WebP" and kind not in also):
+    if kind is None or (kind == "WebP" and not webp):
         return encoded
     try:
         from PIL import Image

@@ -38,9 +38,10 @@ def main():
     import keras
 
     from keras_resnet.config import default_config
+    from keras_resnet.config.keras_optimizers import keras_optimizers
     from keras_resnet.training import optimizers
 
-    for name in optimizers.KERAS_OPTIMIZERS:
+    for name in keras_optimizers():
         config = default_config()
         config.optimizer.update({"name": name, "weight_decay": 0.05})
         model = network()

@@ -1,6 +1,7 @@
 """Runs as processes of their own, on the digits, with a network that compiles in a moment."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -73,6 +74,28 @@ def wait_for(condition, process, seconds=120):
 def kill(process):
     process.send_signal(signal.SIGKILL)
     process.communicate()
+
+
+def kill_at_random_moments(workdir, longest, **changes):
+    """Kills a run ten times, or until it is through; each lives for at most `longest` seconds more.
+
+    Half of them as soon as new work is on record, half after a time of their own.
+    """
+    moments, kills, folder = random.Random(0), 0, WorkDir(workdir)
+    for _ in range(40):
+        process = start(workdir, **changes)
+        metrics = folder.metrics
+        size = metrics.stat().st_size if metrics.exists() else 0
+        if moments.random() < 0.5:
+            wait_for(lambda: metrics.exists() and metrics.stat().st_size > size, process)  # noqa: B023
+        try:
+            process.communicate(timeout=moments.uniform(0.0, longest))
+        except subprocess.TimeoutExpired:
+            kill(process)
+            kills += 1
+        if kills == 10 or (folder.path / "result.json").exists():
+            break
+    assert kills == 10 or (folder.path / "result.json").exists()
 
 
 def final_weights(workdir):

@@ -4,9 +4,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from export_helpers import serve, tiny_classifier
+from export_helpers import keras_answers, serve, tiny_classifier
 
-from keras_resnet import input_pipeline
 from keras_resnet.export import export_file, export_saved_model, sample_images
 
 pytestmark = pytest.mark.ci
@@ -24,8 +23,7 @@ def images():
 
 @pytest.fixture(scope="module")
 def expected(model, images):
-    inputs = input_pipeline.normalize(tf.constant(images), model.preprocessing)
-    return model(inputs, training=False).numpy()
+    return keras_answers(model, images)
 
 
 def test_keras_files_are_folded(model, images, expected, tmp_path):
@@ -33,8 +31,8 @@ def test_keras_files_are_folded(model, images, expected, tmp_path):
     assert export_file(model, path, format="keras").relative < 1e-5
     loaded = keras.saving.load_model(path)
     assert not any(isinstance(x, keras.layers.BatchNormalization) for x in loaded.layers)
-    inputs = input_pipeline.normalize(tf.constant(images), loaded.preprocessing)
-    np.testing.assert_allclose(loaded(inputs), expected, rtol=1e-4, atol=1e-6)
+    found = keras_answers(loaded, images)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-5), ("bfloat16", 0.05)])

@@ -4,10 +4,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from export_helpers import serve
+from export_helpers import keras_answers, serve
 from model_helpers import randomize
 
-from keras_resnet import input_pipeline
 from keras_resnet.export import export_file, export_saved_model, sample_images
 from keras_resnet.layers.standardized_conv import PLAIN_CONVOLUTIONS
 from keras_resnet.models import create_model
@@ -30,8 +29,7 @@ def images():
 
 @pytest.fixture(scope="module")
 def expected(model, images):
-    inputs = input_pipeline.normalize(tf.constant(images), model.preprocessing)
-    return model(inputs, training=False).numpy()
+    return keras_answers(model, images)
 
 
 @pytest.mark.ci
@@ -40,8 +38,8 @@ def test_keras_files_have_plain_convolutions(model, images, expected, tmp_path):
     assert export_file(model, path, format="keras").relative < 1e-5
     loaded = keras.saving.load_model(path)
     assert not any(type(layer) in PLAIN_CONVOLUTIONS for layer in loaded.layers)
-    inputs = input_pipeline.normalize(tf.constant(images), loaded.preprocessing)
-    np.testing.assert_allclose(loaded(inputs), expected, rtol=1e-4, atol=1e-6)
+    found = keras_answers(loaded, images)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.ci

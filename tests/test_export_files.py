@@ -4,9 +4,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from export_helpers import CLASSES, tiny_classifier
+from export_helpers import CLASSES, keras_answers, tiny_classifier
 
-from keras_resnet import input_pipeline
 from keras_resnet.errors import UserError
 from keras_resnet.export import export_file, sample_images
 from keras_resnet.export.formats import FORMATS
@@ -24,8 +23,7 @@ def images(model):
 
 @pytest.fixture(scope="module")
 def expected(model, images):
-    inputs = input_pipeline.normalize(tf.constant(images), model.preprocessing)
-    return model(inputs, training=False).numpy()
+    return keras_answers(model, images)
 
 
 def test_keras_file_is_folded_and_complete(model, images, expected, tmp_path):
@@ -35,8 +33,8 @@ def test_keras_file_is_folded_and_complete(model, images, expected, tmp_path):
     loaded = keras.saving.load_model(path)
     assert not any(isinstance(x, keras.layers.BatchNormalization) for x in loaded.layers)
     assert loaded.class_names == CLASSES
-    inputs = input_pipeline.normalize(tf.constant(images), loaded.preprocessing)
-    np.testing.assert_allclose(loaded(inputs), expected, rtol=1e-4, atol=1e-6)
+    found = keras_answers(loaded, images)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
     assert [item.name for item in tmp_path.iterdir()] == ["model.keras"]
 
 
@@ -69,9 +67,8 @@ def test_a_tflite_file_of_a_network_with_keras_padding(images, tmp_path):
     assert export_file(model, tmp_path / "x.tflite", format="tflite").relative < 1e-5
     interpreter = tf.lite.Interpreter(str(tmp_path / "x.tflite"))
     answer = interpreter.get_signature_runner("serving_default")
-    inputs = input_pipeline.normalize(tf.constant(images), model.preprocessing)
     answers = [answer(images=i[None].astype("float32"))["probabilities"] for i in images]
-    np.testing.assert_allclose(np.concatenate(answers), model(inputs, training=False), atol=1e-5)
+    np.testing.assert_allclose(np.concatenate(answers), keras_answers(model, images), atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -1,15 +1,13 @@
 """Training images whose size changes over the run: schedule, steps, exactness, bad input."""
 
 import json
-import random
 import signal
-import subprocess
 
 import keras
 import numpy as np
 import pytest
 from conftest import mirrored_strategy
-from run_helpers import final_weights, kill, start, tiny_config, wait_for
+from run_helpers import final_weights, kill_at_random_moments, start, tiny_config
 from training_runs import built_engine
 from training_runs import tiny_config as engine_config
 
@@ -460,20 +458,8 @@ def test_ten_kills_at_random_moments(tmp_path):
     changes |= {"checkpoint__every_epochs": 1, "epochs": 6}
     output, _ = start(tmp_path / "whole", **changes).communicate()
     assert "Done" in output, output
-    moments, kills, folder = random.Random(0), 0, tmp_path / "killed"
-    for _ in range(40):
-        process = start(folder, **changes)
-        metrics = WorkDir(folder).metrics
-        size = metrics.stat().st_size if metrics.exists() else 0
-        if moments.random() < 0.5:
-            wait_for(lambda: metrics.exists() and metrics.stat().st_size > size, process)  # noqa: B023
-        try:
-            process.communicate(timeout=moments.uniform(0.0, 12.0))
-        except subprocess.TimeoutExpired:
-            kill(process)
-            kills += 1
-        if kills == 10 or (folder / "result.json").exists():
-            break
+    folder = tmp_path / "killed"
+    kill_at_random_moments(folder, longest=12.0, **changes)
     output, _ = start(folder, **changes).communicate()
     assert "Done" in output, output
     assert final_weights(folder) == final_weights(tmp_path / "whole")

@@ -2,14 +2,21 @@
 
 import os
 import pty
-import random
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
-from run_helpers import ROOT, TINY, final_weights, kill, start, tiny_config, wait_for
+from run_helpers import (
+    ROOT,
+    TINY,
+    final_weights,
+    kill_at_random_moments,
+    start,
+    tiny_config,
+    wait_for,
+)
 
 from keras_resnet.errors import Interrupted, UserError
 from keras_resnet.training import run
@@ -216,22 +223,6 @@ def test_two_runs_cannot_share_a_folder(tmp_path):
 @pytest.mark.slow
 def test_ten_kills_at_random_moments(uninterrupted, tmp_path):
     """SIGKILL anywhere from the start of TensorFlow to the last file; then to the end."""
-    moments = random.Random(0)
-    kills = 0
-    for _ in range(40):
-        process = start(tmp_path)
-        # Half of them as soon as new work is on record, half after a time of their own.
-        metrics = WorkDir(tmp_path).metrics
-        size = metrics.stat().st_size if metrics.exists() else 0
-        if moments.random() < 0.5:
-            wait_for(lambda: metrics.exists() and metrics.stat().st_size > size, process)  # noqa: B023
-        try:
-            process.communicate(timeout=moments.uniform(0.0, 8.0))
-        except Exception:
-            kill(process)
-            kills += 1
-        if kills == 10 or (tmp_path / "result.json").exists():
-            break
-    assert kills == 10 or (tmp_path / "result.json").exists()
+    kill_at_random_moments(tmp_path, longest=8.0)
     _finish(tmp_path)
     assert (final_weights(tmp_path), _figures(tmp_path)) == uninterrupted

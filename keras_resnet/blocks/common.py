@@ -7,7 +7,7 @@ import keras
 
 from keras_resnet.axes import PerAxis, compact, per_axis
 from keras_resnet.blocks.normalization import class_of, make_layer, make_normalization
-from keras_resnet.blocks.options import KERNEL_INITIALIZERS, LayerOptions, initializer
+from keras_resnet.blocks.options import LayerOptions
 from keras_resnet.layers import BlurPool, PadChannels, StochasticDepth
 from keras_resnet.layers.standardized_conv import STANDARDIZED_CONVOLUTIONS
 from keras_resnet.layers.subsampling_conv import SUBSAMPLING_CONVOLUTIONS, corrupts_memory
@@ -88,9 +88,7 @@ class Builder:
             dilation_rate=dilations,
             groups=groups,
             use_bias=use_bias,
-            kernel_initializer=initializer(
-                options.kernel_initializer, KERNEL_INITIALIZERS, "kernel_initializer"
-            ),
+            kernel_initializer=options.make_kernel_initializer(),
             dtype=options.dtype,
             name=name,
         )(x)

@@ -103,9 +103,13 @@ class LayerOptions:
         _check_activation(self.activation)
         # Of the names none is made here: each initializer draws a seed when it is made.
         if self.kernel_initializer not in tuple(KERNEL_INITIALIZERS):
-            initializer(self.kernel_initializer, KERNEL_INITIALIZERS, "kernel_initializer")
+            self.make_kernel_initializer()
         object.__setattr__(self, "norm", {**NORM_DEFAULTS, **(self.norm or {})})
         object.__setattr__(self, "data_format", data_format)
+
+    def make_kernel_initializer(self) -> Any:
+        """A new initializer for the kernel of one convolution."""
+        return initializer(self.kernel_initializer, KERNEL_INITIALIZERS, "kernel_initializer")
 
 
 def initializer(

@@ -1,6 +1,5 @@
 """Stems: the layers between the input and the first residual block."""
 
-import dataclasses
 from typing import Any
 
 import keras
@@ -94,45 +93,36 @@ def stem(
             )
     if kind not in POOLED_STEMS:
         return x
-    pool = _Pool(zero_pad_pool, pool_size, later, pool_padding)
-    return pool.build(build, x, name)
+    return _pool(build, x, zero_pad_pool, pool_size, later, pool_padding, name)
 
 
-@dataclasses.dataclass
-class _Pool:
+def _pool(build: Builder, x, zero_pad, size, strides, padding, name):
     """The pool at a stem's end; the arguments are those of `stem`."""
-
-    zero_pad: bool
-    size: PerAxis | None
-    strides: tuple[int, ...]
-    padding: str | None
-
-    def build(self, build: Builder, x, name: str):
-        options = build.options
-        smooth = options.antialias == "blur" and max(self.strides) > 1
-        if options.antialias == "average":
-            if self.size is not None or self.padding is not None:
-                raise ValueError(
-                    "`antialias` is 'average', with which a stem has an average pool of the size "
-                    "of its stride, and no max pool: leave its size and padding out; received "
-                    f"{self.size!r} and {self.padding!r}."
-                )
-            return build.antialias(x, self.strides, name=f"{name}_aa")
-        if smooth and self.padding == "end":
+    options = build.options
+    smooth = options.antialias == "blur" and max(strides) > 1
+    if options.antialias == "average":
+        if size is not None or padding is not None:
             raise ValueError(
-                "`pool_padding` of a stem is 'end', which says where a strided pool ends; with "
-                "antialias='blur' the max pool has stride 1: take 'symmetric' or 'same'."
+                "`antialias` is 'average', with which a stem has an average pool of the size of "
+                "its stride, and no max pool: leave its size and padding out; received "
+                f"{size!r} and {padding!r}."
             )
-        x = PaddedMaxPool(
-            self.zero_pad,
-            options.data_format,
-            pool_size=3 if self.size is None else self.size,
-            strides=1 if smooth else compact(self.strides),
-            padding=self.padding or options.padding,
-            dtype=options.dtype,
-            name=f"{name}_pool",
-        )(x)
-        return build.antialias(x, self.strides, name=f"{name}_aa") if smooth else x
+        return build.antialias(x, strides, name=f"{name}_aa")
+    if smooth and padding == "end":
+        raise ValueError(
+            "`pool_padding` of a stem is 'end', which says where a strided pool ends; with "
+            "antialias='blur' the max pool has stride 1: take 'symmetric' or 'same'."
+        )
+    x = PaddedMaxPool(
+        zero_pad,
+        options.data_format,
+        pool_size=3 if size is None else size,
+        strides=1 if smooth else compact(strides),
+        padding=padding or options.padding,
+        dtype=options.dtype,
+        name=f"{name}_pool",
+    )(x)
+    return build.antialias(x, strides, name=f"{name}_aa") if smooth else x
 
 
 def stem_strides(

@@ -114,7 +114,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     resolved = overrides.resolve(flags)
     check_folder_of(flags, "json", "plot")
     measured = _measured_input(flags.input)
-    batch = _batch_per_replica(resolved, topology)
+    batch = topology.images_per_replica(resolved.batch_size, resolved.accumulate_steps)
     planned = planned_run(resolved, flags.examples, _price(flags.price))
     _require_compiler()
     if engine_name(resolved.engine) != "jax":
@@ -149,18 +149,6 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
 def _require_compiler() -> None:
     if any(importlib.util.find_spec(name) is None for name in ("jax", "libtpu")):
         raise UserError(NO_COMPILER)
-
-
-def _batch_per_replica(config: ConfigDict, topology: Topology) -> int:
-    """Images of a replica, in one of the parts of `accumulate_steps`."""
-    share = topology.replicas * config.accumulate_steps
-    if config.batch_size % share:
-        raise UsageError(
-            f"config.batch_size={config.batch_size} does not divide by the {topology.replicas} "
-            f"replicas of {topology.name} times config.accumulate_steps={config.accumulate_steps}; "
-            f"take {max(config.batch_size // share, 1) * share}"
-        )
-    return config.batch_size // share
 
 
 def _price(price: float | None) -> float | None:

@@ -74,8 +74,8 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
         print(f"flips: {words}, as its answers to mirror images showed")
     print(
         f"{folder}: {report['warmup_records']} warm-up records and {report['requests']} requests "
-        f"answered by the C++ loader of TensorFlow {report['tensorflow']}; needs "
-        f"{runtime_of(folder)}"
+        f"answered by the C++ loader of TensorFlow {report['tensorflow']}; needs TensorFlow "
+        f"{report['needs_tensorflow']} or newer"
     )
     return 0
 

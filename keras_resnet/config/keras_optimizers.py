@@ -36,6 +36,7 @@ _INSTEAD = {
     "loss_scale_factor": "config.precision",
     "gradient_accumulation_steps": "config.accumulate_steps",
 }
+_OURS = Registry("training.optimizers", "OPTIMIZERS")
 _OF_ALL = (*_INSTEAD, "name", "self", "kwargs")
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
@@ -81,6 +82,10 @@ class OptimizerNames(Registry):
         """Returns the names, ours first."""
         return (*super().names(), *keras_optimizers())
 
+    def has(self, name: str) -> bool:
+        """Says whether a name is one of them, of ours without a look at Keras."""
+        return name in super().names() or name in keras_optimizers()
+
 
 @functools.cache
 def keras_optimizers() -> dict[str, dict[str, Argument]]:
@@ -90,8 +95,7 @@ def keras_optimizers() -> dict[str, dict[str, Argument]]:
     `adamw` and `lamb` are Keras' with the decay that recipes ask for; a second name that differs in
     its case alone, and decays otherwise, would be taken for them, so it is left out.
     """
-    ours = Registry("training.optimizers", "OPTIMIZERS").names()
-    folder, found = _folder_of_keras(), {}
+    ours, folder, found = _OURS.names(), _folder_of_keras(), {}
     if folder is None:  # who trains is told so by the import
         return {}
     for node in ast.parse((folder / "optimizers" / "__init__.py").read_text()).body:
@@ -106,6 +110,11 @@ def keras_optimizers() -> dict[str, dict[str, Argument]]:
     return found
 
 
+def _arguments_of(name: str) -> dict[str, Argument] | None:
+    """The own arguments of an optimizer of Keras; None of ours, without a look at Keras."""
+    return None if _OURS.has(name) else keras_optimizers().get(name)
+
+
 def parse_arguments(config: ConfigDict) -> dict[str, Any]:
     """Returns what `optimizer.arguments` sets, by name, for the optimizer of `optimizer.name`.
 
@@ -114,7 +123,7 @@ def parse_arguments(config: ConfigDict) -> dict[str, Any]:
             that this optimizer does not take.
     """
     options = config.optimizer
-    name, known = options.name, keras_optimizers().get(options.name)
+    name, known = options.name, _arguments_of(options.name)
     if known is None:
         if options.arguments:
             raise UsageError(
@@ -138,7 +147,7 @@ def refuse_keys_of_ours(config: ConfigDict, defaults: dict[str, Any]) -> None:
         config: of a run.
         defaults: of KEYS_OF_OURS.
     """
-    known = keras_optimizers().get(config.optimizer.name)
+    known = _arguments_of(config.optimizer.name)
     if known is None:
         return
     for key, default in defaults.items():

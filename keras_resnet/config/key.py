@@ -161,9 +161,9 @@ class Key:
         if isinstance(value, str) and self.reads:
             self._read(value)
             return
-        allowed = self.allowed()
         given = f"config.{self.name}={value!r}"
-        if allowed and value not in allowed:
+        if not self._is_choice(value):
+            allowed = self.allowed()
             few = ", ".join(choice or repr(choice) for choice in allowed)
             which = few if len(allowed) <= _MANY else f"the {len(allowed)} that there are"
             hint = did_you_mean(value, allowed)
@@ -175,6 +175,12 @@ class Key:
             raise UsageError(f"{given} is not a finite number")
         if self.range is not None and value not in self.range:
             raise UsageError(f"{given} must be {self.range}")
+
+    def _is_choice(self, value: Any) -> bool:
+        """Whether it is one of the choices, if there are some."""
+        if isinstance(self.choices, Registry):
+            return self.choices.has(value)
+        return not self.choices or value in self.choices
 
     def _number_or_text(self, text: str) -> Any:
         try:

@@ -35,6 +35,10 @@ class Registry:
         """
         return (*self.also, *_names(self.module, self.table))
 
+    def has(self, name: str) -> bool:
+        """Says whether a name is registered."""
+        return name in self.names()
+
 
 @functools.cache
 def _names(module: str, table: str) -> tuple[str, ...]:

@@ -69,7 +69,7 @@ def load_predictor(
         )
     name, file = os.fspath(path), Path(path).expanduser()
     names: Sequence[str]
-    converted: Sequence[str] = ()
+    webp_as_png = False
     if file.suffix in file_predictors.SUFFIXES:
         answer, said = file_predictors.load(file, top or TOP)
         names, calibration = said.class_names, said.calibration
@@ -82,8 +82,7 @@ def load_predictor(
         origin = read_origin(folder)
         names = _served_names(folder) if origin is None else origin["class_names"]
         calibration, _ = read_calibration_note(origin or {})
-        if "WebP" not in (origin or {}).get("image_formats", ["WebP"]):
-            converted = ("WebP",)
+        webp_as_png = "WebP" not in (origin or {}).get("image_formats", ["WebP"])
         several = bool((origin or {}).get("is_multilabel"))
         limits = tuple((origin or {}).get("thresholds") or ()) if several else None
         answer, max_pixels = _served(folder, None if several else top), MAX_PIXELS
@@ -94,7 +93,7 @@ def load_predictor(
         calibration = calibration_of_export(calibration, name)
         threshold = None if unknown is None else Unknown.parse(unknown).threshold(calibration)
     names = _checked(class_names, names, name)
-    return Predictor(answer, names, max_pixels, limits, top, threshold, converted, flips)
+    return Predictor(answer, names, max_pixels, limits, top, threshold, webp_as_png, flips)
 
 
 def load_network(path: str | os.PathLike, checkpoint: Which | None = None) -> keras.Model | None:

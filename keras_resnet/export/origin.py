@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from keras_resnet.bounds import parse_json
-from keras_resnet.export import runtime
 from keras_resnet.export.description import (
     Description,
     calibration_note,
     checked_thresholds,
     read_tta_note,
 )
+from keras_resnet.export.runtime import Runtime, to_text
 from keras_resnet.flips import tta_note
 from keras_resnet.installation import VERSION
 
@@ -26,7 +26,9 @@ class ForeignModelWarning(UserWarning):
     """A SavedModel that this package did not write is about to be run."""
 
 
-def write_origin(folder: Path, description: Description, *, has_webp: bool) -> None:
+def write_origin(
+    folder: Path, description: Description, runtime: Runtime, *, has_webp: bool
+) -> None:
     """Notes in a SavedModel that this package wrote it, and what cannot be asked of its graph.
 
     That is the exact names of the classes, whether an image may have several, above which
@@ -41,7 +43,7 @@ def write_origin(folder: Path, description: Description, *, has_webp: bool) -> N
         "is_multilabel": description.is_multilabel,
         "thresholds": list(description.thresholds),
         "image_formats": ["JPEG", "PNG", "GIF", "BMP", *(["WebP"] if has_webp else [])],
-        "minimum_tensorflow": runtime.to_text(runtime.runtime_of(folder).version),
+        "minimum_tensorflow": to_text(runtime.version),
         **calibration_note(description.calibration, description.threshold),
         **tta_note(description.tta),
     }

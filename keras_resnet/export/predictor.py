@@ -63,7 +63,7 @@ class Predictor:
             predicted; () for a half everywhere. None: it has one label.
         top: where it may have several, how many at most; None: all above their thresholds.
         threshold: the probability below which the answer is unknown; None without such an answer.
-        as_png: further kinds of image files (see `other_formats`) that are handed on as PNG.
+        webp_as_png: whether WebP files are handed on as PNG, as HEIC files are.
         tta: whether it answers with mirror images, one of `flips.TTA`.
 
     Attributes:
@@ -81,10 +81,10 @@ class Predictor:
         thresholds: Sequence[float] | None = None,
         top: int | None = None,
         threshold: float | None = None,
-        as_png: Sequence[str] = (),
+        webp_as_png: bool = False,
         tta: str = "none",
     ):
-        self._as_png = as_png
+        self._webp_as_png = webp_as_png
         self._answer, self._max_pixels, self._top = answer, max_pixels, top
         self.class_names = tuple(class_names)
         self.is_multilabel = thresholds is not None
@@ -147,7 +147,7 @@ class Predictor:
             self._max_pixels,
             limits,
             self._top,
-            as_png=self._as_png,
+            webp_as_png=self._webp_as_png,
             tta=self.tta,
         )
 
@@ -179,7 +179,7 @@ class Predictor:
         """As `predict`, for files alone; one that is not there any more gets an answer, too."""
         files = iter(files)
         while chunk := list(itertools.islice(files, batch_size)):
-            contents, problems = _read(chunk, self._max_pixels, self._as_png)
+            contents, problems = _read(chunk, self._max_pixels, self._webp_as_png)
             answers = self._answers(contents)
             for file in chunk:
                 yield str(file), problems.get(file) or answers[file]
@@ -249,7 +249,7 @@ def _joined(first: Classified, second: Classified) -> Classified:
 
 
 def _read(
-    files: list[Path], max_pixels: int, also: Sequence[str]
+    files: list[Path], max_pixels: int, webp_as_png: bool
 ) -> tuple[dict[Path, bytes], dict[Path, str]]:
     contents, problems = {}, {}
     for file in files:
@@ -257,7 +257,7 @@ def _read(
             if found := unfit(file.stat()):  # to read a pipe may take for ever
                 problems[file] = found
                 continue
-            contents[file] = as_png(file.read_bytes(), max_pixels, also)
+            contents[file] = as_png(file.read_bytes(), max_pixels, webp_as_png)
         except OSError as error:
             problems[file] = f"cannot be read: {error.strerror or error}"
         except DataError as error:

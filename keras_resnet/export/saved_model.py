@@ -124,13 +124,12 @@ def export_saved_model(
             network, frozen, top=top, on_error=on_error, max_batch=max_batch, has_webp=webp
         )
         with _explain_write_errors(output):
-            write_saved_model(folder, network, signatures, has_webp=webp)
+            runtime = write_saved_model(folder, network, signatures, has_webp=webp)
             warmup.write_records(folder / warmup.FILE, _warmup_records(network, name))
         images = samples.first(LOADER_IMAGES)
         report, logits = verify_saved_model(folder, images)
         served = comparison.compare([(images, None)], logits_caller(frozen), lambda _: logits)
         comparison.check(served, LOADER_TOLERANCES[precision], "what TensorFlow's C++ loader runs")
-    runtime = runtime_of(published[0])
     config = write_serving_config(output, name, runtime.version)
     return Export(published[0], config, difference, report, runtime)
 
@@ -147,8 +146,14 @@ def _explain_write_errors(output: Path) -> Iterator[None]:
         ) from error
 
 
-def write_saved_model(folder: Path, network: Network, signatures: dict, *, has_webp: bool) -> None:
-    """Writes saved_model.pb and the labels, one a line (see `write_labels`), as an asset."""
+def write_saved_model(
+    folder: Path, network: Network, signatures: dict, *, has_webp: bool
+) -> Runtime:
+    """Writes saved_model.pb and the labels, one a line (see `write_labels`), as an asset.
+
+    Returns:
+        What a server needs to run it.
+    """
     labels = folder / LABELS
     write_labels(labels, network.class_names)
     module = tf.Module()
@@ -157,7 +162,9 @@ def write_saved_model(folder: Path, network: Network, signatures: dict, *, has_w
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     tf.saved_model.save(module, str(folder), signatures=concrete, options=options)
     labels.unlink()  # the SavedModel has its own copy in assets/
-    write_origin(folder, network.description, has_webp=has_webp)
+    runtime = runtime_of(folder)
+    write_origin(folder, network.description, runtime, has_webp=has_webp)
+    return runtime
 
 
 def _check_size(network: Network) -> None:

@@ -17,6 +17,7 @@ BUCKET = (
     "letters, digits, -, _ and ., a letter or digit at both ends. Checkpoints have to be in one, "
     "because the TPU's own disk is gone with the TPU",
 )
+DATA_PATH = BUCKET[1].partition(". Check")[0]  # data may be elsewhere than checkpoints
 NAME = (r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?", "up to 40 lower case letters, digits, -: resnet-1")
 # Each option that has a value: what it must look like, and the same in words.
 VALUES = {
@@ -110,7 +111,7 @@ def parse(words: list[str]) -> Plan:
         raise Refused(f"--workdir={workdir}: {BUCKET[1]}")
     data = value_of(arguments, "--config.data.path")
     if data.startswith("gs:") and not re.fullmatch(BUCKET[0], data):
-        raise Refused(f"--config.data.path={data}: {BUCKET[1].partition('. Check')[0]}")
+        raise Refused(f"--config.data.path={data}: {DATA_PATH}")
     arguments += added
     plan = {key.replace("-", "_"): value for key, value in given.items()}
     plan.update(

@@ -10,6 +10,7 @@ from keras_resnet.preflight.hlo import (
     all_bytes,
     computations,
     opcode_of,
+    operands_of,
     result_of,
 )
 
@@ -43,7 +44,7 @@ def all_reduces(text: str) -> list[AllReduce]:
     found: dict[str, AllReduce] = {}
     running: dict[str, int] = {}  # name of the beginning -> cycles since
     for name, rest in bodies.get(entry, ()):
-        kind, operands = opcode_of(rest), re.findall(r"%([\w.\-]+)", rest.partition("), ")[0])
+        kind, operands = opcode_of(rest), operands_of(rest)
         if kind == "all-reduce":
             found[name] = AllReduce(name, all_bytes(result_of(rest)), 0)
         elif kind == "all-reduce-start":

@@ -119,7 +119,6 @@ def _instruction(
 ) -> Instruction:
     named = _OP_NAME.search(rest)
     op_name = named[1] if named else ""
-    operands = re.findall(r"%([\w.\-]+)", rest.partition("), ")[0])
     return Instruction(
         name=name,
         cycles=cycles,
@@ -128,7 +127,7 @@ def _instruction(
         op_name=op_name,
         layer=_layer(op_name, layers),
         hbm_bytes=hbm_bytes_of(result_of(rest))
-        + sum(sizes.get(operand, 0) for operand in dict.fromkeys(operands)),
+        + sum(sizes.get(operand, 0) for operand in operands_of(rest)),
     )
 
 
@@ -153,6 +152,11 @@ def opcode_of(rest: str) -> str:
     blank = re.sub(r"\{[^}]*\}", "", rest)
     opcode = _OPCODE.search(blank)
     return opcode[1] if opcode else ""
+
+
+def operands_of(rest: str) -> list[str]:
+    """The names of what an instruction reads, each once, in their order."""
+    return list(dict.fromkeys(re.findall(r"%([\w.\-]+)", rest.partition("), ")[0])))
 
 
 def _kind(rest: str, bodies: Bodies) -> str:

@@ -27,7 +27,7 @@ def draw(report: Report, path: Path, title: str) -> None:
     except ImportError as error:
         raise UserError("--plot needs matplotlib: pip install 'keras-resnet-tpu[plot]'") from error
     cycles: collections.Counter[tuple[str, str]] = collections.Counter()
-    for instruction in report.instructions():
+    for instruction in report.instructions:
         row = f"{instruction.stage}, {'backward' if instruction.backward else 'forward'}"
         row = instruction.stage if instruction.stage == "other" else row
         cycles[row, instruction.kind] += instruction.cycles * report.parts

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 from typing import Any
 
 from keras_resnet.preflight.calibration import Calibration, calibration
@@ -60,6 +61,7 @@ class Report:
     def fits_by_size(self) -> bool:
         return self.compiled.hbm_needed_bytes <= self.hbm_limit_bytes
 
+    @functools.cached_property
     def instructions(self) -> list[Instruction]:
         return instructions(self.compiled.text, self.lowered.layers)
 
@@ -131,7 +133,7 @@ class Report:
             "cycles_by_kind": self.cycles_by("kind"),
             "cycles_by_stage": self.cycles_by("stage"),
             "instructions": [
-                dataclasses.asdict(instruction) for instruction in self.instructions()[:TOP]
+                dataclasses.asdict(instruction) for instruction in self.instructions[:TOP]
             ],
             # What it is about is TensorFlow.
             "note": topology.chip.note if self.engine == "tensorflow" else "",
@@ -140,9 +142,9 @@ class Report:
     def _speed(self) -> dict[str, Any]:
         """The part of the figures that is about time."""
         topology, chip = self.topology, self.topology.chip
-        cycles = estimated_cycles(self.instructions()) * self.parts or None
+        cycles = estimated_cycles(self.instructions) * self.parts or None
         by_compiler = cycles and cycles / chip.clock
-        limits = self._limits() if cycles else None
+        limits = self._limits if cycles else None
         corrected = by_compiler and self.calibration.seconds(limits, by_compiler)
         calibrated = self.calibration.calibrated and bool(corrected)
         seconds = corrected if calibrated else by_compiler
@@ -181,6 +183,7 @@ class Report:
             "all_reduce_seconds_by_formula": self.topology.all_reduce_seconds(summed - hidden),
         }
 
+    @functools.cached_property
     def _limits(self) -> Roofline | None:
         moved = hbm_traffic(self.compiled.text) * self.parts
         return roofline(self.topology.chip, moved, self.compiled.flops * self.parts)
@@ -188,6 +191,6 @@ class Report:
     def cycles_by(self, attribute: str) -> dict[str, int]:
         """Returns the estimated cycles by "kind" or "stage" of the instructions."""
         total: collections.Counter[str] = collections.Counter()
-        for instruction in self.instructions():
+        for instruction in self.instructions:
             total[getattr(instruction, attribute)] += instruction.cycles * self.parts
         return dict(total.most_common())

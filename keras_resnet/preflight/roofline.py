@@ -5,7 +5,6 @@ memory's peak rate, nor than its operations at the matrix units' peak rate.
 """
 
 import dataclasses
-import re
 
 from keras_resnet.preflight.hlo import (
     CALLED,
@@ -15,6 +14,7 @@ from keras_resnet.preflight.hlo import (
     computations,
     hbm_bytes_of,
     opcode_of,
+    operands_of,
     result_of,
 )
 from keras_resnet.preflight.topologies import Chip
@@ -93,7 +93,5 @@ def _traffic(computation: str, bodies: Bodies) -> int:
         elif opcode == "copy-start":  # its result is source and destination
             total += sizes[name]
         elif opcode not in _NO_TRAFFIC:
-            operands = re.findall(r"%([\w.\-]+)", rest.partition("), ")[0])
-            total += sizes[name]
-            total += sum(sizes.get(operand, 0) for operand in dict.fromkeys(operands))
+            total += sizes[name] + sum(sizes.get(operand, 0) for operand in operands_of(rest))
     return total

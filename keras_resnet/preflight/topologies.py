@@ -117,6 +117,21 @@ class Topology:
             return 1
         return -(-self.chips // self.chip.chips_per_host)
 
+    def images_per_replica(self, batch_size: int, accumulate_steps: int) -> int:
+        """Images of a replica, in one of the parts of `accumulate_steps`.
+
+        Raises:
+            UsageError: the global batch cannot be shared out so.
+        """
+        share = self.replicas * accumulate_steps
+        if batch_size % share:
+            raise UsageError(
+                f"config.batch_size={batch_size} does not divide by the {self.replicas} replicas "
+                f"of {self.name} times config.accumulate_steps={accumulate_steps}; take "
+                f"{max(batch_size // share, 1) * share}"
+            )
+        return batch_size // share
+
     def all_reduce_seconds(self, size: int) -> float:
         """Seconds to sum `size` bytes over all chips, by formula.
 

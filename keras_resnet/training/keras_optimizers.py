@@ -5,12 +5,12 @@ that of kernels alone, and clipping, rates per layer and the sum over the replic
 optimizers here.
 """
 
+import functools
 from typing import Any
 
 import keras
 from keras import ops
 
-from keras_resnet.config.keras_optimizers import keras_optimizers
 from keras_resnet.layers import keras_internals
 from keras_resnet.training.decay import DecayMixin, DecoupledMixin
 
@@ -80,11 +80,9 @@ _MIXINS: dict[str, type] = {
 }
 
 
-def _with_decay(name: str) -> type:
+@functools.cache
+def keras_optimizer(name: str) -> Any:
+    """Returns the class for a name of `config.keras_optimizers.keras_optimizers`."""
     parents = (_MIXINS.get(name, DecoupledMixin), getattr(keras.optimizers, name))
     kind: Any = type(name, parents, {"__module__": __name__, "__doc__": parents[1].__doc__})
     return keras.saving.register_keras_serializable("keras_resnet_by_name")(kind)
-
-
-# Name -> class, for all that the installed Keras has.
-KERAS_OPTIMIZERS: dict[str, Any] = {name: _with_decay(name) for name in keras_optimizers()}

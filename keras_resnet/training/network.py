@@ -1,12 +1,11 @@
 """From the config group `model` to the network that a run trains."""
 
-import dataclasses
 from collections.abc import Iterable
 
 import keras
 from ml_collections import ConfigDict
 
-from keras_resnet.architectures import ARCHITECTURES
+from keras_resnet.architectures import get_architecture
 from keras_resnet.architectures.description import fields_of
 from keras_resnet.config import evaluation_image_size, preprocessing, training_image_sizes
 from keras_resnet.errors import UsageError
@@ -62,7 +61,7 @@ def _check_sizes(model: keras.Model, sizes: Iterable[int], config: ConfigDict) -
     from keras_resnet.models.plans import total_strides
 
     fields = fields_of(model.architecture)
-    row = dataclasses.replace(ARCHITECTURES[fields.pop("name")], **fields)
+    row = get_architecture(fields.pop("name")).changed(**fields)
     least, smallest = max(total_strides(row, 2)), min(sizes)
     if smallest < least:
         keys = ("data.image_size", "data.train_image_size", "evaluation.image_size")

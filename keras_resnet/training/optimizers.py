@@ -12,7 +12,7 @@ from keras_resnet.config.keras_optimizers import WHERE, parse_arguments
 from keras_resnet.errors import UsageError
 from keras_resnet.layers import keras_internals
 from keras_resnet.training.decay import DecayMixin, DecoupledMixin
-from keras_resnet.training.keras_optimizers import KERAS_OPTIMIZERS
+from keras_resnet.training.keras_optimizers import keras_optimizer
 from keras_resnet.training.schedules import plateau_of
 
 DECAYED_LAYERS = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
@@ -144,7 +144,7 @@ def _make(config: ConfigDict, schedule) -> Any:
         kind, keys = OPTIMIZERS[options.name]
         return kind(schedule, **of_all, **{key: options[key] for key in keys})
     try:
-        return KERAS_OPTIMIZERS[options.name](schedule, **of_all, **parse_arguments(config))
+        return keras_optimizer(options.name)(schedule, **of_all, **parse_arguments(config))
     except ValueError as error:
         reason = str(error).splitlines()[0]
         raise UsageError(

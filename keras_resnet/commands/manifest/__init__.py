@@ -18,7 +18,7 @@ from keras_resnet.commands.manifest.jobset import Slice, Training, jobset, slice
 from keras_resnet.commands.options import define_strings
 from keras_resnet.config import overrides
 from keras_resnet.errors import UsageError
-from keras_resnet.launcher.options import BUCKET, NAME
+from keras_resnet.launcher.options import BUCKET, DATA_PATH, NAME
 from keras_resnet.preflight.topologies import Topology, parse_topology
 
 SUMMARY = "Print a Kubernetes manifest that trains on TPUs of GKE, such as TPU7x."
@@ -142,11 +142,5 @@ def _check_config(config: ConfigDict, topology: Topology) -> None:
     if path and config.data.source != "synthetic" and not path.startswith("gs://"):
         raise UsageError(f"--config.data.path={path}: a pod has no such folder; give one in gs://")
     if path.startswith("gs:") and not re.fullmatch(BUCKET[0], path):
-        raise UsageError(f"--config.data.path={path}: {BUCKET[1].partition('. Check')[0]}")
-    share = topology.replicas * config.accumulate_steps
-    if config.batch_size % share:
-        raise UsageError(
-            f"config.batch_size={config.batch_size} does not divide by the {topology.replicas} "
-            f"devices of {topology.name} times config.accumulate_steps={config.accumulate_steps}; "
-            f"take {max(config.batch_size // share, 1) * share}"
-        )
+        raise UsageError(f"--config.data.path={path}: {DATA_PATH}")
+    topology.images_per_replica(config.batch_size, config.accumulate_steps)
