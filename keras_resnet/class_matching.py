@@ -8,10 +8,11 @@ import numpy as np
 from keras_resnet.errors import UserError, nearest
 
 _NAMED = 10
+_NAME_THEM = "--class_names=FILE (class_names= in Python)"
 
 
 def match_classes(
-    data: Sequence[str], model: Sequence[str], title: str
+    data: Sequence[str], model: Sequence[str], title: str, name_them: str = _NAME_THEM
 ) -> tuple[np.ndarray, list[str]]:
     """Finds each class of the data among those of the model.
 
@@ -23,6 +24,7 @@ def match_classes(
         data: names of the classes of the data.
         model: names of the classes of the model, by number.
         title: of the data, for errors.
+        name_them: what names the classes of the model, a line for each, for errors.
 
     Returns:
         int32 [len(data)], the number of each class of the data in the model, and lines on what is
@@ -33,11 +35,11 @@ def match_classes(
     """
     unnamed = list(model) == [str(number) for number in range(len(model))]
     if unnamed and not set(data) <= set(model):
-        return _in_order(data, model, title)
+        return _in_order(data, model, title, name_them)
     numbers = _by_name(data, model)
     unknown = [name for name, number in zip(data, numbers, strict=True) if number is None]
     if unknown:
-        raise UserError(_unknown(unknown, data, model, title))
+        raise UserError(_unknown(unknown, data, model, title, name_them))
     found = np.array(numbers, "int32")
     _check_once(data, found, model, title)
     notes = []
@@ -82,13 +84,13 @@ def _plain(name: str) -> str:
 
 
 def _in_order(
-    data: Sequence[str], model: Sequence[str], title: str
+    data: Sequence[str], model: Sequence[str], title: str, name_them: str
 ) -> tuple[np.ndarray, list[str]]:
     if len(data) != len(model):
         raise UserError(
             f"{title} has {len(data):,} classes ({_listed(data)}), and the model {len(model):,} "
-            "without names, so they cannot be told from each other; --class_names=FILE "
-            "(class_names= in Python) names the model's, a line for each"
+            f"without names, so they cannot be told from each other; {name_them} names the "
+            "model's, a line for each"
         )
     note = (
         f"the model's {len(model):,} classes have no names: they are taken to be those of the "
@@ -97,13 +99,15 @@ def _in_order(
     return np.arange(len(model), dtype="int32"), [note]
 
 
-def _unknown(unknown: list[str], data: Sequence[str], model: Sequence[str], title: str) -> str:
+def _unknown(
+    unknown: list[str], data: Sequence[str], model: Sequence[str], title: str, name_them: str
+) -> str:
     meant = nearest(unknown[0], model) if len(unknown) < len(data) else ""
     return (
         f"{title}: {len(unknown):,} of its {len(data):,} classes are none of the model's: "
         f"{_listed(unknown)}{meant}. The model's {len(model):,} are {_listed(model)}. Give the "
         "folders the model's names, leave those out that it does not know, or name the model's "
-        "classes with --class_names=FILE (class_names= in Python), a line for each"
+        f"classes with {name_them}, a line for each"
     )
 
 
