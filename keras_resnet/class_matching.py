@@ -8,11 +8,14 @@ import numpy as np
 from keras_resnet.errors import UserError, nearest
 
 _NAMED = 10
-_NAME_THEM = "--class_names=FILE (class_names= in Python)"
+_ADVICE = (
+    "Give the folders the model's names, leave those out that it does not know, or name the "
+    "model's classes with --class_names=FILE (class_names= in Python), a line for each"
+)
 
 
 def match_classes(
-    data: Sequence[str], model: Sequence[str], title: str, name_them: str = _NAME_THEM
+    data: Sequence[str], model: Sequence[str], title: str, advice: str = _ADVICE
 ) -> tuple[np.ndarray, list[str]]:
     """Finds each class of the data among those of the model.
 
@@ -24,7 +27,7 @@ def match_classes(
         data: names of the classes of the data.
         model: names of the classes of the model, by number.
         title: of the data, for errors.
-        name_them: what names the classes of the model, a line for each, for errors.
+        advice: what to do about classes that the model does not have, for errors.
 
     Returns:
         int32 [len(data)], the number of each class of the data in the model, and lines on what is
@@ -35,11 +38,11 @@ def match_classes(
     """
     unnamed = list(model) == [str(number) for number in range(len(model))]
     if unnamed and not set(data) <= set(model):
-        return _in_order(data, model, title, name_them)
+        return _in_order(data, model, title)
     numbers = _by_name(data, model)
     unknown = [name for name, number in zip(data, numbers, strict=True) if number is None]
     if unknown:
-        raise UserError(_unknown(unknown, data, model, title, name_them))
+        raise UserError(f"{_unknown(unknown, data, model, title)}. {advice}")
     found = np.array(numbers, "int32")
     _check_once(data, found, model, title)
     notes = []
@@ -84,13 +87,13 @@ def _plain(name: str) -> str:
 
 
 def _in_order(
-    data: Sequence[str], model: Sequence[str], title: str, name_them: str
+    data: Sequence[str], model: Sequence[str], title: str
 ) -> tuple[np.ndarray, list[str]]:
     if len(data) != len(model):
         raise UserError(
             f"{title} has {len(data):,} classes ({_listed(data)}), and the model {len(model):,} "
-            f"without names, so they cannot be told from each other; {name_them} names the "
-            "model's, a line for each"
+            "without names, so they cannot be told from each other; --class_names=FILE "
+            "(class_names= in Python) names the model's, a line for each"
         )
     note = (
         f"the model's {len(model):,} classes have no names: they are taken to be those of the "
@@ -99,15 +102,11 @@ def _in_order(
     return np.arange(len(model), dtype="int32"), [note]
 
 
-def _unknown(
-    unknown: list[str], data: Sequence[str], model: Sequence[str], title: str, name_them: str
-) -> str:
+def _unknown(unknown: list[str], data: Sequence[str], model: Sequence[str], title: str) -> str:
     meant = nearest(unknown[0], model) if len(unknown) < len(data) else ""
     return (
         f"{title}: {len(unknown):,} of its {len(data):,} classes are none of the model's: "
-        f"{_listed(unknown)}{meant}. The model's {len(model):,} are {_listed(model)}. Give the "
-        "folders the model's names, leave those out that it does not know, or name the model's "
-        f"classes with {name_them}, a line for each"
+        f"{_listed(unknown)}{meant}. The model's {len(model):,} are {_listed(model)}"
     )
 
 

@@ -46,6 +46,7 @@ def alone(variant):
 
 def assert_same(ours, theirs):
     np.testing.assert_allclose(ours["losses"], theirs["losses"], rtol=1e-5)
+    np.testing.assert_allclose(ours["of_teacher"], theirs["of_teacher"], rtol=1e-5)
     np.testing.assert_allclose(ours["norms"], theirs["norms"], rtol=1e-4)
     assert ours["gradient_norms"] == pytest.approx(theirs["gradient_norms"], rel=1e-3)
     assert ours["temperature"] == pytest.approx(theirs["temperature"], rel=1e-4)

@@ -15,6 +15,7 @@ from keras import ops
 from ml_collections import ConfigDict
 
 from keras_resnet.layers import NormalizeImages
+from keras_resnet.models.costs import profile
 from keras_resnet.models.folding import inference_copy
 from keras_resnet.preprocessing import Preprocessing
 
@@ -49,6 +50,7 @@ class TeacherNetwork:
 
     Attributes:
         variables: of the copy.
+        multiply_adds: for one image, as `models.costs.profile` counts them.
     """
 
     def __init__(self, teacher: Teacher):
@@ -60,6 +62,7 @@ class TeacherNetwork:
         self._model, self._places, self._size = copy, teacher.places, told.image_size
         self._normalize = NormalizeImages(told.mean, told.std, told.channel_order, "channels_last")
         self.variables: list[Any] = copy.variables
+        self.multiply_adds = profile(copy, (self._size, self._size, 3)).multiply_adds
 
     def __call__(self, images: Any) -> Any:
         """Returns the teacher's logits of the classes of the data, float32[b, classes].

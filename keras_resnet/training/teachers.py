@@ -26,7 +26,12 @@ from keras_resnet.training.say import silence
 from keras_resnet.training.workdir import WorkDir, checkpoint_steps
 from keras_resnet.weights.files import are_weights
 
-_CONVERT = "`keras-resnet convert --weights=… --output=FILE.keras`"
+# Of a teacher's preprocessing, what is done to the crops of the student.
+_OF_IMAGES = ("image_size", "mean", "std", "channel_order")
+_NAME_THEM = (
+    "`keras-resnet convert --weights=WEIGHTS --class_names=FILE --output=TEACHER.keras`, a line "
+    "for each"
+)
 
 
 def read_teacher(
@@ -63,6 +68,8 @@ def _explained(name: str, say: Callable[[str], None]) -> Iterator[None]:
         warnings.simplefilter("always", UserWarning)
         try:
             yield
+        except OSError as error:
+            raise UserError(f"{key}: {storage.reason_of(error)}") from error
         except (UserError, ImportError, TypeError, ValueError) as error:
             reason = " ".join(str(error.args[0] if error.args else error).split())
             raise UserError(f"{key}: {reason}") from error
@@ -94,8 +101,8 @@ def _of_weights(path: str | Path) -> keras.Model:
         return create_model(weights=path)
     except (TypeError, ValueError) as error:
         raise UserError(
-            f"{error.args[0]} {_CONVERT} makes a model of weights, and takes what they do not say: "
-            "--model=NAME, --shortcut, --mean, --class_names and others."
+            f"{error.args[0]} `keras-resnet convert` makes a .keras file of weights, and takes "
+            "what they do not say: --model=NAME, --shortcut, --mean, --class_names and others"
         ) from error
 
 
@@ -121,24 +128,27 @@ def _places(
     if count != wanted and (own in (None, numbers) or isinstance(classes, int)):
         raise UserError(
             f"it has {count:,} classes, and the data {wanted:,}, and not both have names by which "
-            f"they could be matched; take a teacher of these classes, or name its own: {_CONVERT} "
-            "with --class_names=FILE"
+            f"they could be matched; take a teacher of these classes, or name its own: {_NAME_THEM}"
         )
     if isinstance(classes, int):
         return None
-    name_them = f"{_CONVERT} with --class_names=FILE"
-    found, notes = match_classes(classes, own or numbers, "the data", name_them)
+    advice = f"Take a teacher of these classes, or give its own other names: {_NAME_THEM}"
+    found, notes = match_classes(classes, own or numbers, "the data", advice)
     for note in notes:
         say(f"note: of the teacher: {note}")
     return None if np.array_equal(found, np.arange(count)) else tuple(found.tolist())
 
 
 def _digest(model: keras.Model) -> str:
-    """Returns the SHA-256 of all that the answers depend on, as hexadecimal digits."""
+    """Returns the SHA-256 of all that the answers depend on, as hexadecimal digits.
+
+    Not of the file: written again, or calibrated, it is the same teacher.
+    """
+    of_images = {name: model.preprocessing[name] for name in _OF_IMAGES}
     told = {
         "architecture": getattr(model, "architecture", None),
         "layers": [type(layer).__name__ for layer in model.layers],
-        "preprocessing": dict(model.preprocessing),
+        "preprocessing": of_images,
         "class_names": getattr(model, "class_names", None),
     }
     digest = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode())
@@ -169,7 +179,15 @@ def teacher_of_run(
     if not engine.config.distill.teacher:
         return None
     config, name = engine.config, engine.config.distill.teacher
-    teacher = read_teacher(config, class_names, engine.multiplies_bfloat16(), say)
+    try:
+        teacher = read_teacher(config, class_names, engine.multiplies_bfloat16(), say)
+    except UserError as error:
+        if not workdir.is_begun() or workdir.read_config().distill.teacher != name:
+            raise
+        raise UserError(
+            f"{str(error).rstrip('.')}. The run began with it; if it has moved, "
+            "--config.distill.teacher=PATH says where it is"
+        ) from error
     if engine.several_hosts:
         others = engine.hosts_that_differ(bytes.fromhex(teacher.digest)[:16])
         if others:

@@ -234,9 +234,9 @@ class WorkDir:
     def read_teacher(self) -> dict[str, Any] | None:
         """Returns the content of teacher.json, None where there is nothing whole."""
         found = read_json(self.teacher)
-        texts = ("teacher", "sha256", "precision")
-        whole = found is not None and all(isinstance(found.get(name), str) for name in texts)
-        return found if whole else None
+        if found is None or not all(isinstance(found.get(k), str) for k in ("teacher", "sha256")):
+            return None
+        return found if found.get("precision") in ("float32", "bfloat16") else None
 
     def read_result(self) -> dict[str, Any] | None:
         """Returns the content of result.json, None where there is nothing whole."""
