@@ -1,5 +1,6 @@
 """Distillation: its loss, its step and its runs, against NumPy and against each other."""
 
+import math
 import signal
 
 import keras
@@ -20,7 +21,9 @@ import keras_resnet
 from keras_resnet.config import default_config
 from keras_resnet.errors import UsageError, UserError
 from keras_resnet.models import ResNet
+from keras_resnet.models.costs import profile
 from keras_resnet.models.loading import load_model
+from keras_resnet.preflight.lowering import lower_train_step
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.training import checkpoint_file, optimizers
 from keras_resnet.training.distillation import (
@@ -186,8 +189,12 @@ def write_teacher(path, names="3170265498", seed=0, **options):
 
 
 def taught(teacher):
-    """Changes to the config of training_runs.py: all that a teacher could be in the way of."""
-    return {**VARIANTS["sizes"], "distill": {"teacher": str(teacher), "temperature": 2.0}}
+    """Changes to the config of training_runs.py: all that a teacher could be in the way of.
+
+    Images smaller and larger than the teacher's.
+    """
+    changes = {"data": {**VARIANTS["sizes"]["data"], "image_size": "8@0.5,12"}}
+    return {**VARIANTS["sizes"], **changes, "distill": {"teacher": str(teacher), "weight": 0.5}}
 
 
 @pytest.mark.ci
@@ -329,3 +336,21 @@ def test_killed_and_resumed_it_ends_in_the_same_bits(tmp_path):
     rows = [WorkDir(folder).read_metrics() for folder in (whole, killed)]
     evaluated = [[row for row in each if row["kind"] == "eval"] for each in rows]
     assert evaluated[0] == evaluated[1]
+
+
+@pytest.mark.ci
+def test_preflight_compiles_it_as_well(tmp_path):
+    """For each image twice its multiply-adds more; its kernels are bfloat16, as on every TPU."""
+    file = write_teacher(tmp_path / "teacher.keras")
+    plain = lower_train_step(tiny_config(), batch=2, classes=10)
+    config = tiny_config(distill={"teacher": str(file)})
+    found = lower_train_step(config, batch=2, classes=10)
+    network = TeacherNetwork(read_teacher(config, 10, True))
+    multiply_adds = profile(load_model(file)).multiply_adds
+    assert found.model_flops - plain.model_flops == 2 * 2 * multiply_adds
+    of_teacher = sum(
+        math.prod(v.shape) * (2 if v.dtype == "bfloat16" else 4) for v in network.variables
+    )
+    assert found.variable_bytes - plain.variable_bytes == of_teacher
+    with pytest.raises(UserError, match="it has 10 classes, and the data 1,000"):
+        lower_train_step(config, batch=2, classes=1000)

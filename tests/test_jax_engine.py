@@ -241,9 +241,12 @@ def weights_of(workdir):
 
 @pytest.mark.ci
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("size", [8, "8@0.3,12@0.6,16"])
+@pytest.mark.parametrize("size", [8, "8@0.3,12@0.6,16", "taught"])
 def test_killed_at_random_moments_it_ends_the_same(size, kills, tmp_path):
     changes = {"checkpoint__every_epochs": 1, "data__image_size": size}
+    if size == "taught":
+        file = write_teacher(tmp_path / "teacher.keras")
+        changes |= {"data__image_size": 8, "distill__teacher": file}
     process = start(tmp_path / "whole", **changes)
     begun = time.monotonic()
     output, _ = process.communicate(timeout=600)

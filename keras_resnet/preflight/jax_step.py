@@ -1,6 +1,6 @@
 """The JAX engine's own training step, compiled for a whole slice: sums over its chips included.
 
-In a process of its own, where Keras runs on JAX and TensorFlow is not loaded, it builds network and
+In a process of its own, where Keras runs on JAX and nothing of ours loads TensorFlow, it builds network and
 optimizer of a config, and lowers and compiles the very program that `train` runs; of shapes alone,
 nothing lies on a device. `compile_slice` is the caller's side.
 """
