@@ -13,7 +13,7 @@ from run_helpers import final_weights, start
 from run_helpers import tiny_config as run_config
 from test_input_augment_batches import MIX, numpy_mix
 from test_resume import DIES
-from test_training_equality import VARIANTS, assert_same
+from test_training_equality import VARIANTS, assert_same, run_workers
 from test_training_step import CLASSES, batches, dataset, linear_model
 from training_runs import STEPS, run, tiny_config
 
@@ -204,6 +204,14 @@ def test_replicas_learn_what_one_device_learns(tmp_path):
     assert len(alone["of_teacher"]) == STEPS
     assert min(alone["of_teacher"]) > 0
     assert_same(run(tiny_config(**groups), mirrored_strategy(2)), alone)
+
+
+@pytest.mark.slow  # each process traces for itself
+def test_workers_learn_what_one_device_learns(tmp_path):
+    groups = taught(write_teacher(tmp_path / "teacher.keras"))
+    results = run_workers(groups)
+    assert results[0] == results[1]
+    assert_same(results[0], run(tiny_config(**groups), make_strategy("cpu")))
 
 
 # ---- Teachers ------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """The JAX engine's own training step, compiled for a whole slice: sums over its chips included.
 
-In a process of its own, where Keras runs on JAX and nothing of ours loads TensorFlow, it builds network and
-optimizer of a config, and lowers and compiles the very program that `train` runs; of shapes alone,
-nothing lies on a device. `compile_slice` is the caller's side.
+In a process of its own, where Keras runs on JAX and nothing of ours loads TensorFlow, it builds
+network and optimizer of a config, and lowers and compiles the very program that `train` runs; of
+shapes alone, nothing lies on a device. `compile_slice` is the caller's side.
 """
 
 import json
