@@ -16,7 +16,7 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 import keras_resnet
-from keras_resnet.export.folding import inference_copy
+from keras_resnet.models.folding import inference_copy
 
 ANTIALIASES = ("off", "blur", "average")
 

@@ -8,10 +8,14 @@ import numpy as np
 from keras_resnet.errors import UserError, nearest
 
 _NAMED = 10
+_ADVICE = (
+    "Give the folders the model's names, leave those out that it does not know, or name the "
+    "model's classes with --class_names=FILE (class_names= in Python), a line for each"
+)
 
 
 def match_classes(
-    data: Sequence[str], model: Sequence[str], title: str
+    data: Sequence[str], model: Sequence[str], title: str, advice: str = _ADVICE
 ) -> tuple[np.ndarray, list[str]]:
     """Finds each class of the data among those of the model.
 
@@ -23,6 +27,7 @@ def match_classes(
         data: names of the classes of the data.
         model: names of the classes of the model, by number.
         title: of the data, for errors.
+        advice: what to do about classes that the model does not have, for errors.
 
     Returns:
         int32 [len(data)], the number of each class of the data in the model, and lines on what is
@@ -37,7 +42,7 @@ def match_classes(
     numbers = _by_name(data, model)
     unknown = [name for name, number in zip(data, numbers, strict=True) if number is None]
     if unknown:
-        raise UserError(_unknown(unknown, data, model, title))
+        raise UserError(f"{_unknown(unknown, data, model, title)}. {advice}")
     found = np.array(numbers, "int32")
     _check_once(data, found, model, title)
     notes = []
@@ -101,9 +106,7 @@ def _unknown(unknown: list[str], data: Sequence[str], model: Sequence[str], titl
     meant = nearest(unknown[0], model) if len(unknown) < len(data) else ""
     return (
         f"{title}: {len(unknown):,} of its {len(data):,} classes are none of the model's: "
-        f"{_listed(unknown)}{meant}. The model's {len(model):,} are {_listed(model)}. Give the "
-        "folders the model's names, leave those out that it does not know, or name the model's "
-        "classes with --class_names=FILE (class_names= in Python), a line for each"
+        f"{_listed(unknown)}{meant}. The model's {len(model):,} are {_listed(model)}"
     )
 
 

@@ -138,7 +138,7 @@ def calibrate(
         UserError, input_pipeline.DataError: as `evaluate`.
     """
     require_tensorflow()
-    from keras_resnet.export.signatures import gives_label_sets
+    from keras_resnet.models.classifiers import gives_label_sets
 
     source = open_labelled(data, split, "stop", MAX_BROKEN_SHARE, gives_label_sets(model))
     return calibrate_by(model, evaluate(model, source), source.title)

@@ -13,6 +13,7 @@ editors see ordinary imports; the same names stand in both branches (a test comp
 import importlib
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from importlib.util import resolve_name
 from typing import Any
 
 
@@ -23,12 +24,17 @@ def lazy_names(
 
     Args:
         package: its `__name__`.
-        names: module inside the package -> names that it gives to the package.
+        names: module inside the package, or with dots in front of it, as in an import, elsewhere ->
+            names that it gives to the package.
 
     Returns:
         The package's `__getattr__`, `__dir__` and `__all__`.
     """
-    origins = {name: f"{package}.{module}" for module, given in names.items() for name in given}
+    origins = {
+        name: resolve_name(module if module.startswith(".") else f".{module}", package)
+        for module, given in names.items()
+        for name in given
+    }
 
     def __getattr__(name: str) -> Any:
         if name not in origins:

@@ -6,7 +6,7 @@ import pytest
 from model_helpers import images, randomize, run, small
 
 from keras_resnet import blocks, layers
-from keras_resnet.export.folding import fold_batch_normalization, inference_copy
+from keras_resnet.models.folding import fold_batch_normalization, inference_copy
 
 # Of pre-activation networks the normalizations that come first stay: one a block, and the final;
 # but the first block's can fold into a stem that nothing else reads.

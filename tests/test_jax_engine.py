@@ -20,6 +20,7 @@ import pytest
 from jax_runs import read_state, write_state
 from run_helpers import TINY
 from run_helpers import start as start_here
+from test_distillation import taught, write_teacher
 from test_training_equality import VARIANTS as TWO_VARIANTS
 from test_training_equality import assert_same, free_ports
 from test_training_fused_step import fused_config, of_any_seed
@@ -93,6 +94,19 @@ def test_it_trains_what_tensorflow_trains(variant, tmp_path):
     counts = (1, 2, 4) if groups.get("model", {}).get("synchronized_norm", True) else (1,)
     results = program("equal", tmp_path / "state.npz", json.dumps(groups), 0, *counts)
     assert len(results) == len(counts)
+    for found in results:
+        assert_same(found, expected)
+
+
+@pytest.mark.ci
+def test_it_learns_from_a_teacher_what_tensorflow_learns(tmp_path):
+    """On one device and two: other sizes, another order of classes, mixed images, two parts."""
+    groups = taught(write_teacher(tmp_path / "teacher.keras"))
+    config = tiny_config(**groups)
+    write_state(tmp_path / "state.npz", first_state(config, make_strategy("cpu")))
+    expected = run(config, make_strategy("cpu"))
+    results = program("equal", tmp_path / "state.npz", json.dumps(groups), 0, 1, 2)
+    assert len(results) == 2
     for found in results:
         assert_same(found, expected)
 
@@ -227,9 +241,12 @@ def weights_of(workdir):
 
 @pytest.mark.ci
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("size", [8, "8@0.3,12@0.6,16"])
+@pytest.mark.parametrize("size", [8, "8@0.3,12@0.6,16", "taught"])
 def test_killed_at_random_moments_it_ends_the_same(size, kills, tmp_path):
     changes = {"checkpoint__every_epochs": 1, "data__image_size": size}
+    if size == "taught":
+        file = write_teacher(tmp_path / "teacher.keras")
+        changes |= {"data__image_size": 8, "distill__teacher": file}
     process = start(tmp_path / "whole", **changes)
     begun = time.monotonic()
     output, _ = process.communicate(timeout=600)

@@ -116,7 +116,7 @@ def test_training_moves_the_kernels_and_learns():
 @tensorflow_only
 @pytest.mark.parametrize("norm_layer", ["group", "batch"])
 def test_exports_have_plain_convolutions(norm_layer):
-    from keras_resnet.export.folding import inference_copy
+    from keras_resnet.models.folding import inference_copy
 
     model = small("ResNet50x1_BiT", norm_layer=norm_layer, classifier_activation=None)
     model = randomize(model)

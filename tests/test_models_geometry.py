@@ -214,7 +214,7 @@ def test_files_and_copies_keep_it(trained, tmp_path):
 
 def test_folding_keeps_it(trained):
     pytest.importorskip("tensorflow")
-    from keras_resnet.export.folding import fold_batch_normalization
+    from keras_resnet.models.folding import fold_batch_normalization
 
     path, x, expected, arguments = trained
     model = own(weights=path, padding="same", **arguments)
@@ -232,7 +232,7 @@ def test_data_formats_agree(case):
     x = images(last)
     expected = run(last, x)
     if keras.backend.backend() == "tensorflow":  # which cannot run it on a CPU
-        from keras_resnet.export.folding import inference_copy
+        from keras_resnet.models.folding import inference_copy
 
         turned = inference_copy(first, fold=False, channels_last=True)
         assert_logits(turned, x, expected)

@@ -144,7 +144,7 @@ def test_freezing_norms_of_any_kind(case):
 @tensorflow_only
 @cases
 def test_folding_for_inference(case):
-    from keras_resnet.export.folding import fold_batch_normalization, inference_copy
+    from keras_resnet.models.folding import fold_batch_normalization, inference_copy
 
     model = build(case)
     folded = fold_batch_normalization(model)
@@ -165,7 +165,7 @@ def test_folding_for_inference(case):
 
 @tensorflow_only
 def test_channels_first_can_be_turned_around_with_any_norm():
-    from keras_resnet.export.folding import inference_copy
+    from keras_resnet.models.folding import inference_copy
 
     for norm_layer in ("group", "layer", Whitening):
         first, last = (

@@ -46,6 +46,7 @@ def alone(variant):
 
 def assert_same(ours, theirs):
     np.testing.assert_allclose(ours["losses"], theirs["losses"], rtol=1e-5)
+    np.testing.assert_allclose(ours["of_teacher"], theirs["of_teacher"], rtol=1e-5)
     np.testing.assert_allclose(ours["norms"], theirs["norms"], rtol=1e-4)
     assert ours["gradient_norms"] == pytest.approx(theirs["gradient_norms"], rel=1e-3)
     assert ours["temperature"] == pytest.approx(theirs["temperature"], rel=1e-4)
@@ -72,18 +73,18 @@ def test_replicas_train_what_one_device_trains(variant, replicas):
 @pytest.mark.slow  # each process traces for itself: minutes on two cores
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_workers_train_what_one_device_trains(variant):
-    results = run_workers(variant)
+    results = run_workers(VARIANTS[variant])
     assert results[0] == results[1]
     assert_same(results[0], alone(variant))
 
 
-def run_workers(variant):
+def run_workers(groups):
     """Runs two worker processes over loopback; returns what each one printed."""
     addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
     program = str(Path(__file__).with_name("training_runs.py"))
     workers = [
         subprocess.Popen(
-            [sys.executable, program, json.dumps(VARIANTS[variant])],
+            [sys.executable, program, json.dumps(groups)],
             env={
                 **os.environ,
                 "TF_CONFIG": json.dumps(

@@ -53,7 +53,6 @@ def run(config, devices, state=None, first=0, end=STEPS):
     """
     from keras_resnet import calibration, input_pipeline
     from keras_resnet.training.evaluation import evaluate_source
-    from keras_resnet.training.metrics import SUMS
     from keras_resnet.training.progress import Timeline
 
     source = input_pipeline.open_source("tfds", name="digits", path="", split="train")
@@ -68,9 +67,10 @@ def run(config, devices, state=None, first=0, end=STEPS):
             parts.append(engine.train(batches, stop - begin))
     sums = np.concatenate(parts)
     evaluation = evaluate_source(engine, held_out)
-    totals = dict(zip(SUMS, sums.T.astype("float64"), strict=True))
+    totals = dict(zip(engine.steps.sums, sums.T.astype("float64"), strict=True))
     return {
         "losses": (totals["loss"] / totals["examples"]).tolist(),
+        "of_teacher": totals.get("distillation_loss", np.zeros(0)).tolist(),
         "evaluation": evaluation.means,
         "confusion": evaluation.confusion_matrix().tolist(),
         "gradient_norms": engine.gradient_norms(),
@@ -95,9 +95,12 @@ def built_engine(config, devices, class_names, train_examples):
     from keras_resnet.training.engine import find_engine
     from keras_resnet.training.progress import Timeline
     from keras_resnet.training.schedules import make_schedule
+    from keras_resnet.training.teachers import read_teacher
 
     engine = find_engine(config)(config, devices)
     engine.build(class_names, make_schedule(config, Timeline(config, train_examples)))
+    if config.distill.teacher:
+        engine.teach(read_teacher(config, class_names, bfloat16=False))
     return engine
 
 

@@ -63,7 +63,7 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     check_folder_of(flags, "output")
     start_tensorflow()
     from keras_resnet import evaluation
-    from keras_resnet.export.signatures import gives_label_sets
+    from keras_resnet.models.classifiers import gives_label_sets
     from keras_resnet.models.loading import load_model
 
     model = load_model(file)

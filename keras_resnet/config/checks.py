@@ -40,7 +40,19 @@ def check(config: ConfigDict) -> ConfigDict:
         )
     _check_data(config)
     _check_label_sets(config)
+    _check_distillation(config)
     return config
+
+
+def _check_distillation(config: ConfigDict) -> None:
+    if config.distill.teacher:
+        return
+    for name in ("temperature", "weight"):
+        if config.distill[name] != KEYS[f"distill.{name}"].default:
+            raise UsageError(
+                f"config.distill.{name}={config.distill[name]!r} is of a teacher, and there is "
+                "none; set config.distill.teacher=PATH, for example the work directory of a run"
+            )
 
 
 def _check_label_sets(config: ConfigDict) -> None:

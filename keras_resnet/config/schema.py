@@ -249,6 +249,16 @@ _ROWS = (
     Key("loss.class_weights", (), example=(1.0, 3.0), words=("balanced",),
         help="A weight for each class; balanced: by its share of the images (docs/training.md)."),
 
+    # Another path of the same teacher: what it is, a hash says.
+    Key("distill.teacher", "", resume=NOTED, per_host=True, since=3, absent={1: "", 2: ""},
+        help="A trained model whose answers the network learns as well (docs/training.md): a file, "
+        "hf://… or a finished work directory; empty for none."),
+    # Tian et al. 2020 ("Contrastive representation distillation"), section 4, for CIFAR.
+    Key("distill.temperature", 4.0, range=POSITIVE, since=3, absent={1: 4.0, 2: 4.0},
+        help="What the logits of both are divided by; more softens the answers."),
+    Key("distill.weight", 0.9, range=PART, since=3, absent={1: 0.9, 2: 0.9},
+        help="Share of the teacher's answers in the loss, the rest is the labels'; 1: no labels."),
+
     Key("evaluation.tta", "none", choices=TTA, resume=NOTED, since=3,
         absent={1: "none", 2: "none"},
         help="Whether each image is evaluated with its mirror image as well (docs/training.md): "

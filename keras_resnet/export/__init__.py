@@ -12,17 +12,17 @@ from keras_resnet.lazy import lazy_names
 
 if TYPE_CHECKING:
     from keras_resnet.export.files import export_file as export_file
-    from keras_resnet.export.folding import fold_batch_normalization as fold_batch_normalization
     from keras_resnet.export.loading import load_predictor as load_predictor
     from keras_resnet.export.predictor import Predictor as Predictor
     from keras_resnet.export.saved_model import export_saved_model as export_saved_model
     from keras_resnet.export.verify import verify_saved_model as verify_saved_model
+    from keras_resnet.models.folding import fold_batch_normalization as fold_batch_normalization
 else:
     __getattr__, __dir__, __all__ = lazy_names(
         __name__,
         {
             "files": ["export_file"],
-            "folding": ["fold_batch_normalization"],
+            "..models.folding": ["fold_batch_normalization"],
             "loading": ["load_predictor"],
             "predictor": ["Predictor"],
             "saved_model": ["export_saved_model"],

@@ -2,9 +2,10 @@
 
 from keras_resnet.errors import UserError
 from keras_resnet.export.calibrating import calibrate_head
-from keras_resnet.export.folding import inference_copy
 from keras_resnet.export.formats import Job, Run
-from keras_resnet.export.signatures import is_multilabel, logits_caller, make_network
+from keras_resnet.export.signatures import logits_caller, make_network
+from keras_resnet.models.classifiers import is_multilabel
+from keras_resnet.models.folding import inference_copy
 from keras_resnet.models.loading import load_model
 
 

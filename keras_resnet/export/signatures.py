@@ -17,12 +17,11 @@ from keras_resnet.calibration import UNKNOWN, Calibration, Unknown
 from keras_resnet.errors import UserError
 from keras_resnet.export.calibrating import calibrate_head, usable_calibration
 from keras_resnet.export.description import Description
-from keras_resnet.export.folding import inference_copy
 from keras_resnet.flips import beside_its_flip, check_tta, merge
 from keras_resnet.input_pipeline.decoding import claimed_pixels
-from keras_resnet.input_pipeline.errors import DataError
-from keras_resnet.input_pipeline.preprocessing import check_preprocessing
 from keras_resnet.models import ResNet
+from keras_resnet.models.classifiers import check_classifier, is_multilabel
+from keras_resnet.models.folding import inference_copy
 from keras_resnet.preprocessing import Preprocessing
 from keras_resnet.printing import to_bytes
 
@@ -140,7 +139,7 @@ def make_network(
     require_tensorflow()
     asked = calibrated or unknown is not None
     tta = _check_flips(model, tta, asked)
-    preprocessing = _check_servable(model)
+    preprocessing = check_classifier(model, "what is exported")
     copy = inference_copy(model, fold=fold, precision=precision, channels_last=True)
     head = copy.get_layer(model.layers[-1].name)
     multilabel = is_multilabel(head, model.name)
@@ -188,53 +187,6 @@ def _check_flips(model: keras.Model, asked: str | None, calibrated: bool) -> str
             stacklevel=3,
         )
     return tta
-
-
-def _check_servable(model: keras.Model) -> Preprocessing:
-    """The preprocessing of a classifier of images; UserError if `model` is none."""
-    head = model.layers[-1] if model.layers else None
-    if len(model.outputs) != 1 or not isinstance(head, keras.layers.Dense):
-        raise UserError(
-            f"{model.name} does not end in a classifier (a Dense layer), so it cannot be exported; "
-            "make it with include_top=True"
-        )
-    shape = tuple(model.inputs[0].shape)
-    if len(model.inputs) != 1 or len(shape) != 4 or 3 not in (shape[1], shape[3]):
-        raise UserError(f"{model.name} takes {shape}; what is exported takes 2-D RGB images")
-    preprocessing = getattr(model, "preprocessing", None)
-    if preprocessing is None:
-        raise UserError(
-            f"{model.name} does not say how its images are prepared; set model.preprocessing (see "
-            "keras_resnet.preprocessing.Preprocessing) before saving it"
-        )
-    try:
-        preprocessing = check_preprocessing(preprocessing)
-    except DataError as error:
-        raise UserError(f"the preprocessing of {model.name}: {error}") from error
-    size = preprocessing.image_size
-    if any(side not in (None, 3, size) for side in shape[1:]):
-        raise UserError(
-            f"{model.name} takes images of {shape[1:]}, but its preprocessing makes {size} pixels"
-        )
-    return preprocessing
-
-
-def is_multilabel(head: keras.layers.Dense, name: str) -> bool:
-    """The one rule of how probabilities are made: the classifier's activation says it."""
-    if head.activation in (keras.activations.softmax, keras.activations.linear):
-        return False
-    if head.activation is keras.activations.sigmoid:
-        return True
-    raise UserError(
-        f"{name} ends in the activation {keras.activations.serialize(head.activation)!r}; "
-        "probabilities are made by softmax (also where the classifier gives logits) or sigmoid"
-    )
-
-
-def gives_label_sets(model: keras.Model) -> bool:
-    """Whether a model ends in a classifier that gives each class a probability of its own."""
-    head = model.layers[-1] if model.layers else None
-    return isinstance(head, keras.layers.Dense) and is_multilabel(head, model.name)
 
 
 def decode_batch(

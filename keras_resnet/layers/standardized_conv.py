@@ -62,7 +62,7 @@ _EXPLANATION = """Keras' `Conv{rank}D` with weight standardization.
     (2019), section 3: the layer convolves with (kernel - mean) / sqrt(variance + epsilon), mean
     and (biased) variance of each filter by itself. What is trained, stored and decayed is `kernel`.
     Statistics are computed in float32 under any dtype policy. Exports store the standardized
-    kernel in a plain convolution (`keras_resnet.export.folding`).
+    kernel in a plain convolution (`keras_resnet.models.folding`).
 
     Args:
         *args: as for `keras.layers.Conv{rank}D`, as are all keywords but one.

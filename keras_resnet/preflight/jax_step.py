@@ -1,8 +1,8 @@
 """The JAX engine's own training step, compiled for a whole slice: sums over its chips included.
 
-In a process of its own, where Keras runs on JAX and TensorFlow is not loaded, it builds network and
-optimizer of a config, and lowers and compiles the very program that `train` runs; of shapes alone,
-nothing lies on a device. `compile_slice` is the caller's side.
+In a process of its own, where Keras runs on JAX and nothing of ours loads TensorFlow, it builds
+network and optimizer of a config, and lowers and compiles the very program that `train` runs; of
+shapes alone, nothing lies on a device. `compile_slice` is the caller's side.
 """
 
 import json
@@ -86,9 +86,13 @@ def _compile(config: ConfigDict, topology: str, batch: int, classes: int) -> tup
     steps: Steps = _build(config, mesh, classes)
     costs = profile(steps.model, (training_image_size(config),) * 2 + (3,))
     variables = [*steps.model.variables, *steps.optimizer.variables, *steps.averaged]
+    taught = 0
+    if steps.teacher:
+        variables += steps.teacher.variables
+        taught = 2 * steps.teacher.multiply_adds
     values: dict[str, Any] = {
         "step": {
-            "model_flops": 3 * 2 * costs.multiply_adds * batch * config.accumulate_steps,
+            "model_flops": (6 * costs.multiply_adds + taught) * batch * config.accumulate_steps,
             "gradient_bytes": 4 * costs.parameters,
             "variable_bytes": sum(variable.value.nbytes for variable in variables),
             "optimizer_bytes": sum(variable.value.nbytes for variable in steps.optimizer.variables),
@@ -113,6 +117,7 @@ def _compile(config: ConfigDict, topology: str, batch: int, classes: int) -> tup
 def _build(config: ConfigDict, mesh: Any, classes: int) -> Any:
     """Returns the engine's `Steps`, with its variables on this machine."""
     from keras_resnet.training import state
+    from keras_resnet.training.distillation import TeacherNetwork
     from keras_resnet.training.finetuning import freeze
     from keras_resnet.training.fit import check_fit, class_weights_of
     from keras_resnet.training.jax.step import Steps
@@ -120,6 +125,7 @@ def _build(config: ConfigDict, mesh: Any, classes: int) -> Any:
     from keras_resnet.training.optimizers import make_optimizer
     from keras_resnet.training.progress import Timeline
     from keras_resnet.training.schedules import make_schedule, plateau_of
+    from keras_resnet.training.teachers import read_teacher
 
     weights = class_weights_of(config, None)
     check_fit(config, mesh.devices.size, classes, True, weights)
@@ -131,7 +137,10 @@ def _build(config: ConfigDict, mesh: Any, classes: int) -> Any:
     averaged = state.averaged_variables(model) if config.ema.decay else []
     plateau = plateau_of(schedule)
     rate = plateau.variable if plateau else None
-    return Steps(model, optimizer, mesh, config, averaged, rate, weights)
+    steps = Steps(model, optimizer, mesh, config, averaged, rate, weights)
+    if config.distill.teacher:
+        steps.teacher = TeacherNetwork(read_teacher(config, classes, bfloat16=True))
+    return steps
 
 
 def _example(config: ConfigDict, classes: int) -> dict[str, Any]:

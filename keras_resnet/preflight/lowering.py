@@ -23,10 +23,11 @@ class Lowered:
         hlo: serialized HloModuleProto.
         batch: images of the replica.
         model_flops: operations that the step needs by the formula of papers: multiply-adds of
-            convolutions and dense layers, times 2, and times 3 for forward and backward pass.
+            convolutions and dense layers, times 2, and times 3 for forward and backward pass; of a
+            teacher times 2 alone.
         gradient_bytes: what the replicas have to sum.
-        variable_bytes: all variables: weights, moving statistics, optimizer, averages. TensorFlow
-            updates them in place.
+        variable_bytes: all variables: weights, moving statistics, optimizer, averages, a teacher.
+            TensorFlow updates them in place.
         parameters: trainable numbers.
         layers: names of the layers of the model.
         optimizer_bytes: the optimizer's part of the variables.
@@ -62,6 +63,7 @@ def lower_train_step(config: ConfigDict, *, batch: int, classes: int) -> Lowered
     from keras_resnet.layers import compiled_for_tpu
     from keras_resnet.models.costs import profile
     from keras_resnet.training.schedules import make_schedule
+    from keras_resnet.training.teachers import read_teacher
     from keras_resnet.training.tensorflow import TensorFlowEngine
 
     config = config.copy_and_resolve_references()
@@ -73,7 +75,10 @@ def lower_train_step(config: ConfigDict, *, batch: int, classes: int) -> Lowered
     engine = TensorFlowEngine(config, tf.distribute.OneDeviceStrategy("/cpu:0"))
     with compiled_for_tpu():
         engine.build([str(index) for index in range(classes)], make_schedule(config, timeline))
+        if config.distill.teacher:
+            engine.teach(read_teacher(config, classes, bfloat16=True))
     steps = engine.steps
+    taught = 2 * steps.teacher.multiply_adds if steps.teacher else 0
 
     @tf.function(jit_compile=True, autograph=False)
     def step(batch):
@@ -94,7 +99,7 @@ def lower_train_step(config: ConfigDict, *, batch: int, classes: int) -> Lowered
     return Lowered(
         hlo=hlo,
         batch=batch,
-        model_flops=3 * 2 * costs.multiply_adds * batch,
+        model_flops=(3 * 2 * costs.multiply_adds + taught) * batch,
         gradient_bytes=4 * costs.parameters,
         variable_bytes=sum(
             math.prod(variable.shape) * variable.dtype.size for variable in captured

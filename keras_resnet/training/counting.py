@@ -81,6 +81,11 @@ def counting_of(multi_label: bool, classes: int) -> Counting:
     return LabelSet(classes) if multi_label else OneLabel()
 
 
+def with_sum_of(sums: Any, values: Any) -> Any:
+    """Returns sums over a batch, float32[n], with that of `values`, float32[b], after them."""
+    return ops.concatenate([sums, ops.reshape(ops.sum(values), [1])])
+
+
 def sums_of_batch(losses: Any, labels: Any, logits: Any, mask: Any = None) -> Any:
     """Returns SUMS over a batch, float32[4].
 

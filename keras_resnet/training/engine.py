@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from keras_resnet.errors import UserError
 from keras_resnet.training.checkpoints import Checkpoints
+from keras_resnet.training.distillation import Teacher
 from keras_resnet.training.say import Say
 from keras_resnet.weights.checkpoint import Checkpoint
 
@@ -116,6 +117,16 @@ class Engine(Protocol):
             say: told what the person should know of them.
             class_weights: of the loss, one for each class, () for none; None: `loss.class_weights`,
                 of which "balanced" is none without the images.
+        """
+
+    def multiplies_bfloat16(self) -> bool:
+        """Returns whether all devices of all hosts do natively; the hosts call it together."""
+
+    def teach(self, teacher: Teacher) -> None:
+        """Lets the network learn from a teacher, whatever the config says of one.
+
+        After `build` with a schedule, and before the first `train`, whose sums then have
+        `metrics.DISTILLATION` after the others.
         """
 
     def train_batches(

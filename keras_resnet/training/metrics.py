@@ -11,6 +11,8 @@ SUMS = ("loss", "top1", "top5", "examples")
 # The same of several labels an image: labels that are rightly predicted, and those that are missed
 # or wrongly predicted.
 LABEL_SET_SUMS = ("loss", "true_positives", "errors", "examples")
+# What the steps of a distilled run count after those: the teacher's part of the loss.
+DISTILLATION = "distillation_loss"
 # What an evaluation gives, the one by which the best is chosen first.
 FIGURES = ("top1", "top5", "loss", "examples")
 LABEL_SET_FIGURES = ("map", "f1", "macro_f1", "loss", "examples")
@@ -20,19 +22,21 @@ def averages(sums, names: Sequence[str] = SUMS) -> dict[str, float]:
     """Turns sums, float[steps, 4] or float[4], into means over all examples.
 
     Added up in float64, so that counts are exact. The number of examples is "examples". Of
-    LABEL_SET_SUMS "f1" is 2 · true positives / (2 · true positives + errors) over all classes.
+    LABEL_SET_SUMS "f1" is 2 · true positives / (2 · true positives + errors) over all classes, in
+    the place of both.
     """
     totals = np.asarray(sums, "float64").reshape(-1, len(names)).sum(axis=0)
     values = dict(zip(names, totals.tolist(), strict=True))
     examples = round(values.pop("examples"))
     if not examples:
         return {"examples": examples}
+    shares: dict[str, float] = {}
     if "true_positives" in values:
-        twice = 2 * values["true_positives"]
-        f1 = twice / (twice + values["errors"]) if twice else 0.0
-        return {"loss": values["loss"] / examples, "f1": f1, "examples": examples}
+        twice = 2 * values.pop("true_positives")
+        errors = values.pop("errors")
+        shares["f1"] = twice / (twice + errors) if twice else 0.0
     means = {name: value / examples for name, value in values.items()}
-    return {**means, "examples": examples}
+    return {**means, **shares, "examples": examples}
 
 
 def images_per_second(rows: Iterable[Mapping[str, Any]]) -> float | None:
@@ -113,7 +117,7 @@ class Window:
         self.seconds += seconds
 
     def means(self) -> dict[str, float]:
-        """Returns loss, examples, seconds, and top1 and top5, or f1."""
+        """Returns loss, examples, seconds, top1 and top5, or f1, and perhaps DISTILLATION."""
         return {**averages(np.concatenate(self._rows), self.names), "seconds": self.seconds}
 
     def non_finite_step(self) -> int | None:

@@ -19,13 +19,14 @@ from keras_resnet.training import callbacks
 from keras_resnet.training.checkpoints import Checkpoints
 from keras_resnet.training.class_balance import class_weights, describe_balance
 from keras_resnet.training.data import open_sources, open_test_source, remember_dataset
+from keras_resnet.training.distillation import Teacher
 from keras_resnet.training.engine import Engine, find_engine
 from keras_resnet.training.evaluation import AnyEvaluation, make_steps_per_call
 from keras_resnet.training.events import TensorBoard
 from keras_resnet.training.finetuning import read_pretrained, take_over_preprocessing
 from keras_resnet.training.interruption import Interruption
 from keras_resnet.training.introduction import check_same_data
-from keras_resnet.training.metrics import LABEL_SET_SUMS, SUMS
+from keras_resnet.training.metrics import DISTILLATION, LABEL_SET_SUMS, SUMS
 from keras_resnet.training.progress import Progress, Timeline
 from keras_resnet.training.reporting import Reporter
 from keras_resnet.training.resumption import describe_resumption
@@ -34,6 +35,13 @@ from keras_resnet.training.schedules import make_schedule, plateau_of
 from keras_resnet.training.sizes import describe_sizes
 from keras_resnet.training.split_lists import remember_splits
 from keras_resnet.training.steps_per_call import StepsPerCall
+from keras_resnet.training.teachers import (
+    check_still_taught,
+    describe_teacher,
+    is_probably_through,
+    remember_teacher,
+    teacher_of_run,
+)
 from keras_resnet.training.workdir import WorkDir
 
 
@@ -66,7 +74,8 @@ class Run:
     @property
     def sums(self) -> tuple[str, ...]:
         """What each step of the engine counts, in its order."""
-        return LABEL_SET_SUMS if self.config.data.multi_label else SUMS
+        names = LABEL_SET_SUMS if self.config.data.multi_label else SUMS
+        return (*names, DISTILLATION) if self.config.distill.teacher else names
 
     @property
     def stopped_early(self) -> bool:
@@ -102,6 +111,7 @@ def prepare(
     config = take_over_preprocessing(workdir.keep_older_defaults(config), workdir)
     config, begun = _keep_precision(config, workdir), workdir.is_begun()
     workdir.check(config)
+    check_still_taught(config, workdir)
     engine = engine_type(config)
     resolved, config = engine.config is not config, engine.config
     closing.enter_context(engine.explain_lost_hosts())
@@ -122,6 +132,9 @@ def prepare(
     engine.build(
         train_source.class_names, schedule, weights, say, class_weights(config, train_source)
     )
+    teacher = None
+    if not is_probably_through(config, workdir):
+        teacher = teacher_of_run(engine, workdir, train_source.class_names, say)
     checkpoints = engine.checkpoints(workdir.checkpoints, say)
     checkpoints.refuse_older()
 
@@ -130,6 +143,7 @@ def prepare(
     check_lock = closing.enter_context(outputs.locked(say))
     say.keep_log(outputs.log)
     outputs.remove_leftovers()
+    remember_teacher(outputs, teacher)
     changed = outputs.claim(config)
     changed |= remember_dataset(outputs, train_source, eval_source, test_source)
     sources = {"train": train_source, "eval": eval_source, "test": test_source}
@@ -141,6 +155,11 @@ def prepare(
     _check_start(engine, checkpoints, progress)
     over = progress.step >= timeline.total_steps
     over = over or progress.stops_early(config.early_stopping.patience)
+    if not over:
+        # Not there: the newest checkpoint turned out to be damaged.
+        teacher = teacher or teacher_of_run(engine, workdir, train_source.class_names, say)
+    if teacher is not None and not over:
+        engine.teach(teacher)
     told = closing.enter_context(callbacks.Callbacks(say))
     run = Run(
         config=config,
@@ -163,18 +182,20 @@ def prepare(
         saved_step=progress.step,
     )
     run.follow_evaluations()
-    _introduce(run, resolved)
+    _introduce(run, resolved, None if over else teacher)
     _start_callbacks(run, given)
     return run
 
 
-def _introduce(run: Run, resolved_precision: bool) -> None:
+def _introduce(run: Run, resolved_precision: bool, teacher: Teacher | None) -> None:
     """Says what is about to run."""
     sources = (run.train_source, run.eval_source, run.test_source)
     run.reporter.introduce(run.engine.description, *sources)
     if resolved_precision:
         run.say(_describe_precision(run.config.precision))
     if line := describe_sizes(run.timeline, evaluation_image_size(run.config)):
+        run.say(line)
+    for line in describe_teacher(run.config, teacher):
         run.say(line)
     for line in describe_balance(run.config, run.train_source):
         run.say(line)

@@ -15,6 +15,7 @@ from keras_resnet.flips import in_words
 from keras_resnet.training import confusion, curves, label_sets, reliability
 from keras_resnet.training.callbacks import Callbacks
 from keras_resnet.training.metrics import (
+    DISTILLATION,
     describe_accuracy,
     figures_of,
     images_per_second,
@@ -119,7 +120,7 @@ class Reporter:
             "step": step,
             "epoch": round(self._timeline.epoch_at_step(step), 4),
             "loss": means["loss"],
-            **{name: means[name] for name in ("top1", "f1") if name in means},
+            **{name: means[name] for name in (DISTILLATION, "top1", "f1") if name in means},
             "learning_rate": learning_rate,
             "image_size": self._timeline.segment_at(step - 1).image_size,
             "images_per_second": means["examples"] / means["seconds"],
@@ -143,7 +144,8 @@ class Reporter:
         config, classes = self._config, len(self._model.class_names)
         early = row["epoch"] < config.schedule.warmup_epochs + 1 or row["step"] < JUDGED_STEP
         # Other losses, and weighted ones, begin elsewhere.
-        if self._judged or early or config.loss.name != "softmax" or config.loss.class_weights:
+        is_plain = config.loss.name == "softmax" and not config.loss.class_weights
+        if self._judged or early or not is_plain or config.distill.teacher:
             return
         self._judged = True
         if row["loss"] > (1 - LEFT_GUESSING) * math.log(classes):

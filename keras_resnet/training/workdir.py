@@ -21,7 +21,13 @@ from keras_resnet.config.schema import KEYS
 from keras_resnet.errors import UserError
 from keras_resnet.storage import read_json, write_text
 from keras_resnet.training.lock import locked
-from keras_resnet.training.metrics import FIGURES, LABEL_SET_FIGURES, figures_of, is_figure
+from keras_resnet.training.metrics import (
+    DISTILLATION,
+    FIGURES,
+    LABEL_SET_FIGURES,
+    figures_of,
+    is_figure,
+)
 from keras_resnet.training.say import say
 
 
@@ -40,6 +46,7 @@ class WorkDir:
         self.config = self.path / "config.json"
         self.dataset = self.path / "dataset.json"
         self.splits = self.path / "splits.csv"
+        self.teacher = self.path / "teacher.json"
         self.metrics = self.path / "metrics.jsonl"
         self.checkpoints = self.path / "checkpoints"
         self.tensorboard = self.path / "tensorboard"
@@ -154,7 +161,7 @@ class WorkDir:
         for path in (self.config, self.dataset, self.metrics, self.model, self.curves):
             storage.remove_leftovers(path)
         paths = (self.confusion, self.classes, self.calibration, self.result, self.report)
-        for path in (*paths, self.splits, self.id):
+        for path in (*paths, self.splits, self.teacher, self.id):
             storage.remove_leftovers(path)
 
     def read_config(self) -> ConfigDict:
@@ -224,6 +231,13 @@ class WorkDir:
         texts = all(isinstance(name, str) for name in classes)
         return data if texts and all(type(size) is int and size > 0 for size in sizes) else None
 
+    def read_teacher(self) -> dict[str, Any] | None:
+        """Returns the content of teacher.json, None where there is nothing whole."""
+        found = read_json(self.teacher)
+        if found is None or not all(isinstance(found.get(k), str) for k in ("teacher", "sha256")):
+            return None
+        return found if found.get("precision") in ("float32", "bfloat16") else None
+
     def read_result(self) -> dict[str, Any] | None:
         """Returns the content of result.json, None where there is nothing whole."""
         result = read_json(self.result)
@@ -285,7 +299,8 @@ def checkpoint_steps(folder: Path) -> list[int]:
 _CHECKPOINT = re.compile(r"ckpt-(0|[1-9][0-9]*)\.(?:safetensors|index)")
 
 # What a row of metrics.jsonl has, where it has it, is a number or null.
-_NUMBERS = ("epoch", "learning_rate", "images_per_second", *FIGURES, *LABEL_SET_FIGURES)
+_OF_TRAINING = ("epoch", "learning_rate", "images_per_second", DISTILLATION)
+_NUMBERS = (*_OF_TRAINING, *FIGURES, *LABEL_SET_FIGURES)
 
 
 def _is_row(row: Any) -> bool:

@@ -15,6 +15,7 @@ from keras_resnet.models.costs import profile
 from keras_resnet.training.engine import Engine, find_engine
 from keras_resnet.training.progress import Timeline
 from keras_resnet.training.schedules import make_schedule
+from keras_resnet.training.teachers import read_teacher
 
 # Chowdhery et al. 2022, appendix B: a multiply-add is two operations, and the backward pass costs
 # twice the forward one: a product for the gradient of the input and one for that of the weights.
@@ -47,6 +48,9 @@ def measure_step(config: ConfigDict, *, steps: int, rounds: int) -> dict[str, An
     rates = sorted(config.batch_size * steps / seconds(steps) for _ in range(rounds))
     images_per_second = statistics.median(rates)
     multiply_adds = profile(engine.model, (training_image_size(config),) * 2 + (3,)).multiply_adds
+    operations = multiply_adds * _OPERATIONS_PER_MULTIPLY_ADD
+    if engine.steps.teacher:
+        operations += 2 * engine.steps.teacher.multiply_adds
     return {
         "model": config.model.name,
         "image_size": training_image_size(config),
@@ -61,7 +65,7 @@ def measure_step(config: ConfigDict, *, steps: int, rounds: int) -> dict[str, An
         "images_per_second_range": [rates[0], rates[-1]],
         "first_step_seconds": first,
         "peak_memory_bytes": _peak_memory(engine),
-        "model_flops_per_second": images_per_second * multiply_adds * _OPERATIONS_PER_MULTIPLY_ADD,
+        "model_flops_per_second": images_per_second * operations,
     }
 
 
@@ -69,7 +73,7 @@ def bare_engine(config: ConfigDict, devices: Any = None) -> Engine:
     """Returns an engine that can train, for as many classes as the architecture has.
 
     Args:
-        config: a checked config; its data set is not opened.
+        config: a checked config; its data set is not opened, its teacher is, if it has one.
         devices: a strategy or mesh for the engine, instead of the config's.
     """
     classes = [str(number) for number in range(get_architecture(config.model.name).classes)]
@@ -78,6 +82,8 @@ def bare_engine(config: ConfigDict, devices: Any = None) -> Engine:
     kind: Any = find_engine(config)
     engine = kind(config, devices)
     engine.build(classes, make_schedule(config, timeline))
+    if config.distill.teacher:
+        engine.teach(read_teacher(config, len(classes), engine.multiplies_bfloat16()))
     return engine
 
 

@@ -149,7 +149,7 @@ def _gallery(
             **options,
         )
     from keras_resnet.explain.networks import load_classifier
-    from keras_resnet.export.signatures import gives_label_sets
+    from keras_resnet.models.classifiers import gives_label_sets
 
     model = load_classifier(flags.workdir or flags.model, flags.checkpoint)
     data = training = None

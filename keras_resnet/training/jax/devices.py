@@ -94,10 +94,14 @@ def resolve_precision(config: ConfigDict, mesh: Mesh) -> ConfigDict:
     """
     if config.precision != "auto":
         return config
-    native = processes.mean(float(_multiplies_bfloat16(mesh))) == 1.0
     config = config.copy_and_resolve_references()
-    config.precision = "mixed_bfloat16" if native else "float32"
+    config.precision = "mixed_bfloat16" if is_native_everywhere(mesh) else "float32"
     return config
+
+
+def is_native_everywhere(mesh: Mesh) -> bool:
+    """Says whether all devices of all processes multiply bfloat16, which call it together."""
+    return processes.mean(float(_multiplies_bfloat16(mesh))) == 1.0
 
 
 def _multiplies_bfloat16(mesh: Mesh) -> bool:

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from keras_resnet.training import state
 from keras_resnet.training.broken_images import explain_broken_images
 from keras_resnet.training.checkpoints import Checkpoints
+from keras_resnet.training.distillation import Teacher, TeacherNetwork
 from keras_resnet.training.engine import Engine, Evaluated
 from keras_resnet.training.finetuning import freeze, load_pretrained
 from keras_resnet.training.fit import check_fit, class_weights_of
@@ -28,7 +29,11 @@ from keras_resnet.training.host_batches import (
 )
 from keras_resnet.training.jax import processes
 from keras_resnet.training.jax.batches import ConstantBatches, DeviceBatches, part_of_host
-from keras_resnet.training.jax.devices import make_mesh, resolve_precision
+from keras_resnet.training.jax.devices import (
+    is_native_everywhere,
+    make_mesh,
+    resolve_precision,
+)
 from keras_resnet.training.jax.evaluation import EvaluationSteps
 from keras_resnet.training.jax.mesh import EVERYWHERE, describe
 from keras_resnet.training.jax.step import State, Steps
@@ -102,6 +107,16 @@ class JaxEngine(Engine):
         self._norms: dict[str, float] = {}
         self._evaluation_data: tuple[HostBatches, Any] | None = None
 
+    def multiplies_bfloat16(self) -> bool:
+        return is_native_everywhere(self.mesh)
+
+    def teach(self, teacher: Teacher) -> None:
+        assert self.steps is not None  # built to train
+        network = TeacherNetwork(teacher)
+        for variable in network.variables:
+            variable.assign(self._everywhere(variable.value))
+        self.steps.teacher = network
+
     def _put_on_devices(self) -> None:
         """Gives every device a copy of the state."""
         for variable in (*self.model.variables, *self._optimizer_variables()):
@@ -173,6 +188,7 @@ class JaxEngine(Engine):
             return self.steps
         if self._frozen_steps is None:
             self._frozen_steps = self._make_steps()
+            self._frozen_steps.teacher = self.steps.teacher
         return self._frozen_steps
 
     def evaluation_batches(self, source: Any) -> DeviceBatches:

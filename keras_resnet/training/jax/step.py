@@ -20,7 +20,8 @@ from ml_collections import ConfigDict
 from keras_resnet.fused import form_for, training_as
 from keras_resnet.layers.keras_internals import layers_within
 from keras_resnet.training import mixing
-from keras_resnet.training.counting import counting_of
+from keras_resnet.training.counting import counting_of, with_sum_of
+from keras_resnet.training.distillation import TeacherNetwork, distill
 from keras_resnet.training.gradient_blocks import block_names, block_of, norms_of_blocks
 from keras_resnet.training.jax.evaluation import IN_FLIGHT
 from keras_resnet.training.jax.loss_scale import update_scaled
@@ -28,6 +29,7 @@ from keras_resnet.training.jax.mesh import AXIS, EVERYWHERE, device_kind, on_all
 from keras_resnet.training.jax.normalization import normalization_of
 from keras_resnet.training.jax.sums import OVERLAP, sum_in_parts
 from keras_resnet.training.losses import example_losses, example_weights
+from keras_resnet.training.metrics import DISTILLATION
 
 
 class State(NamedTuple):
@@ -54,7 +56,7 @@ class Steps:
         optimizer: a Keras optimizer, built for the model's trainable variables.
         mesh: of all devices, with the axis AXIS.
         config: reads `batch_size`, `accumulate_steps`, `loss`, `ema`, `data.multi_label` and
-            `log_gradient_norms`.
+            `log_gradient_norms`; with a teacher `distill`.
         averaged: the variables of which moving averages are kept.
         rate: the variable of a learning rate that evaluations lower; None without one.
         class_weights: of the loss, one for each class; () for none. With `data.multi_label` they
@@ -65,6 +67,7 @@ class Steps:
         norm_names: of the blocks whose norms are given; [] without.
         form: in which the network trains (`keras_resnet.fused`).
         latest: the state after the last step of `train`.
+        teacher: that the network learns from; to be set before the first step, if there is one.
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class Steps:
         self.model, self.optimizer, self.mesh, self.config = model, optimizer, mesh, config
         self.class_weights = tuple(class_weights)
         self.counting = counting_of(config.data.multi_label, model.outputs[0].shape[-1])
+        self.teacher: TeacherNetwork | None = None
         self.trained = list(model.trainable_variables)
         self.rest = list(model.non_trainable_variables)
         self._rate = [] if rate is None else [rate]
@@ -96,7 +100,8 @@ class Steps:
         )
         self._blocks = [block_of(variable.path) for variable in self.trained if logs_norms]
         self.norm_names = block_names(self._blocks)
-        specs = (EVERYWHERE, EVERYWHERE, over_examples(config.accumulate_steps), EVERYWHERE)
+        batch = over_examples(config.accumulate_steps)
+        specs = (EVERYWHERE, EVERYWHERE, EVERYWHERE, batch, EVERYWHERE)
         options = OVERLAP.get(mesh.devices.flat[0].device_kind) if mesh.size > 1 else None
         self._train = on_all(
             self.mesh,
@@ -105,6 +110,11 @@ class Steps:
             donate_argnums=0,
             compiler_options=options,
         )
+
+    @property
+    def sums(self) -> tuple[str, ...]:
+        """What a training step counts."""
+        return (*self.counting.names, *([DISTILLATION] if self.teacher else []))
 
     # ---- Training -----------------------------------------------------------------------------
 
@@ -119,15 +129,16 @@ class Steps:
             steps: how many.
 
         Returns:
-            The sums of each step, float32[steps, 4], and the norms of the last one.
+            The sums of each step, float32[steps, len(sums)], and the norms of the last one.
         """
         self.latest = state
         counted: list[Any] = []
         norms: Any = np.zeros(0, np.float32)
         rate = [np.asarray(variable.value) for variable in self._rate]
+        told = self._teacher_values()
         for index in range(steps):
-            batch = next(batches)
-            self.latest, sums, norms = self._train(self.latest, rate, batch, index == steps - 1)
+            batch, is_last = next(batches), index == steps - 1
+            self.latest, sums, norms = self._train(self.latest, rate, told, batch, is_last)
             counted.append(sums)
             if index >= IN_FLIGHT:
                 counted[index - IN_FLIGHT].block_until_ready()
@@ -155,22 +166,38 @@ class Steps:
         return self._train.lower(
             placed(state._replace(averages=averages), everywhere),
             placed(rate, everywhere),
+            placed(self._teacher_values(), everywhere),
             placed(batch, NamedSharding(self.mesh, over_examples(self.config.accumulate_steps))),
             jax.ShapeDtypeStruct((), "bool", sharding=everywhere),
         )
 
-    def train_step(self, state: State, rate: list, batch: dict[str, Any], log_norms: Any) -> Any:
+    def _teacher_values(self) -> list:
+        """The teacher's variables; an argument of the program, as constants would be part of it."""
+        return [variable.value for variable in self.teacher.variables] if self.teacher else []
+
+    def train_step(
+        self, state: State, rate: list, told: list, batch: dict[str, Any], log_norms: Any
+    ) -> Any:
         """One replica's part of a training step, of `accumulate_steps` parts of its batch.
 
+        Args:
+            state: of the run.
+            rate: the learning rate that evaluations lower, or nothing.
+            told: values of the teacher's variables.
+            batch: image, label and perhaps mix.
+            log_norms: whether norms are wanted.
+
         Returns:
-            The new state, the sums over the global batch, float32[4], and the norm of the gradient
-            of each of `norm_names`, zeros unless `log_norms`.
+            The new state, the sums over the global batch, float32[len(sums)], and the norm of the
+            gradient of each of `norm_names`, zeros unless `log_norms`.
         """
         scale = self._loss_scale(state)
         if self.config.accumulate_steps > 1:
-            gradients, sums, rest = self._accumulate(state, batch, scale)
+            gradients, sums, rest = self._accumulate(state, told, batch, scale)
         else:
-            gradients, sums, rest = self._forward_backward(state.trained, state.rest, batch, scale)
+            gradients, sums, rest = self._forward_backward(
+                state.trained, state.rest, told, batch, scale
+            )
         sums = jax.lax.psum(sums, AXIS)
         if self.mesh.size > 1:
             gradients = sum_in_parts(gradients, AXIS)
@@ -189,20 +216,22 @@ class Steps:
             for value, moves in zip(rest, self._moving, strict=True)
         ]
 
-    def _accumulate(self, state: State, batch: dict[str, Any], scale: Any) -> tuple:
+    def _accumulate(self, state: State, told: list, batch: dict[str, Any], scale: Any) -> tuple:
         """Goes over the parts of a batch, one after the other; sums gradients and counts."""
 
         def part(carried, batch):
             gradients, sums, rest = carried
-            added, counted, rest = self._forward_backward(state.trained, rest, batch, scale)
+            added, counted, rest = self._forward_backward(state.trained, rest, told, batch, scale)
             gradients = [a + b.astype(a.dtype) for a, b in zip(gradients, added, strict=True)]
             return (gradients, sums + counted, rest), None
 
         zeros = [jnp.zeros_like(value) for value in state.trained]
-        start = (zeros, jnp.zeros(len(self.counting.names)), state.rest)
+        start = (zeros, jnp.zeros(len(self.sums)), state.rest)
         return jax.lax.scan(part, start, batch)[0]
 
-    def _forward_backward(self, trained: list, rest: list, batch: dict, scale: Any) -> tuple:
+    def _forward_backward(
+        self, trained: list, rest: list, told: list, batch: dict, scale: Any
+    ) -> tuple:
         """Returns gradients of the loss over the global batch, our sums, and the new `rest`.
 
         With numbers for mixing images and targets are mixed, and top1 and top5 ask for the label
@@ -211,19 +240,31 @@ class Steps:
         images, labels, mix = batch["image"], batch["label"], batch.get("mix")
         if mix is not None:
             images = mixing.mix_images(images, mix)
+        answers = self._answers(images, told)
         images = self._normalize(images)
 
         def loss_of(trained):
             with training_as(self.model, self.form):
                 logits, new_rest = self.model.stateless_call(trained, rest, images, training=True)
-            losses = self._weighted_losses(labels, logits, mix)
+            losses, of_teacher = self._weighted_losses(labels, logits, mix), None
+            if answers is not None:
+                losses, of_teacher = distill(self.config, losses, logits, answers)
             loss = jnp.sum(losses) / self.config.batch_size * scale
-            return loss, (losses, logits, new_rest)
+            return loss, (losses, of_teacher, logits, new_rest)
 
-        gradients, (losses, logits, rest) = jax.grad(loss_of, has_aux=True)(trained)
+        gradients, (losses, of_teacher, logits, rest) = jax.grad(loss_of, has_aux=True)(trained)
         if mix is not None:
             labels = mixing.major_labels(labels, mix)
-        return gradients, self.counting.sums(losses, labels, logits), rest
+        sums = self.counting.sums(losses, labels, logits)
+        return gradients, sums if of_teacher is None else with_sum_of(sums, of_teacher), rest
+
+    def _answers(self, images: Any, told: list) -> Any:
+        """Returns the teacher's logits of images, mixed or not; None without a teacher."""
+        if self.teacher is None:
+            return None
+        mapping = list(zip(self.teacher.variables, told, strict=True))
+        with keras.StatelessScope(state_mapping=mapping):
+            return self.teacher(images)
 
     def _weighted_losses(self, labels: Any, logits: Any, mix: Any) -> Any:
         if self.config.data.multi_label:

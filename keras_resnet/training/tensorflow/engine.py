@@ -16,6 +16,7 @@ from keras_resnet import storage, tpu_chips
 from keras_resnet.training import state
 from keras_resnet.training.broken_images import explain_broken_images
 from keras_resnet.training.checkpoints import Checkpoints
+from keras_resnet.training.distillation import Teacher, TeacherNetwork
 from keras_resnet.training.engine import Engine, Evaluated
 from keras_resnet.training.finetuning import freeze, load_pretrained
 from keras_resnet.training.fit import check_fit, class_weights_of
@@ -37,7 +38,7 @@ from keras_resnet.training.tensorflow.batches import (
 from keras_resnet.training.tensorflow.cluster import explain_lost_hosts
 from keras_resnet.training.tensorflow.ema import WeightAverage
 from keras_resnet.training.tensorflow.older_checkpoints import OlderCheckpoints
-from keras_resnet.training.tensorflow.precision import resolve_precision
+from keras_resnet.training.tensorflow.precision import is_native_everywhere, resolve_precision
 from keras_resnet.training.tensorflow.step import Steps
 from keras_resnet.training.tensorflow.strategy import (
     check_pod,
@@ -108,6 +109,13 @@ class TensorFlowEngine(Engine):
         self._evaluation_data: tuple[HostBatches, Any] | None = None
         self._constant: dict[int, ConstantBatches] = {}
 
+    def multiplies_bfloat16(self) -> bool:
+        return is_native_everywhere(self.strategy)
+
+    def teach(self, teacher: Teacher) -> None:
+        with self.strategy.scope():
+            self.steps.teacher = TeacherNetwork(teacher)
+
     # ---- Training and evaluation --------------------------------------------------------------
 
     def train_batches(
@@ -159,6 +167,7 @@ class TensorFlowEngine(Engine):
             return self.steps
         if self._frozen_steps is None:
             self._frozen_steps = self._make_steps()
+            self._frozen_steps.teacher = self.steps.teacher
         return self._frozen_steps
 
     def evaluation_batches(self, source: Any) -> DistributedBatches:

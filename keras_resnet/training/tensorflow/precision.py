@@ -20,11 +20,15 @@ def resolve_precision(config: ConfigDict, strategy: tf.distribute.Strategy) -> C
     """
     if config.precision != "auto":
         return config
-    native = multiplies_bfloat16(device_kind(strategy))
     config = config.copy_and_resolve_references()
-    everywhere = hosts.mean(strategy, float(native)) == 1.0
-    config.precision = "mixed_bfloat16" if everywhere else "float32"
+    config.precision = "mixed_bfloat16" if is_native_everywhere(strategy) else "float32"
     return config
+
+
+def is_native_everywhere(strategy: tf.distribute.Strategy) -> bool:
+    """Says whether all devices of all hosts multiply bfloat16; they call it at the same place."""
+    native = multiplies_bfloat16(device_kind(strategy))
+    return hosts.mean(strategy, float(native)) == 1.0
 
 
 def multiplies_bfloat16(kind: str) -> bool:

@@ -23,9 +23,11 @@ from keras_resnet.layers import (
     is_compiled_for_tpu,
 )
 from keras_resnet.training import mixing
-from keras_resnet.training.counting import Counting, counting_of
+from keras_resnet.training.counting import Counting, counting_of, with_sum_of
+from keras_resnet.training.distillation import TeacherNetwork, distill
 from keras_resnet.training.engine import Evaluated
 from keras_resnet.training.losses import example_losses, example_weights
+from keras_resnet.training.metrics import DISTILLATION
 from keras_resnet.training.tensorflow import hosts
 from keras_resnet.training.tensorflow.ema import WeightAverage
 from keras_resnet.training.tensorflow.gradient_norms import GradientNorms
@@ -82,7 +84,8 @@ class Steps:
             only.
         strategy: where it runs; model and optimizer were created in its scope.
         config: reads `batch_size`, `accumulate_steps`, `xla`, `loss`, `data.multi_label`,
-            `evaluation.tta`, `model.synchronized_norm` and `log_gradient_norms`.
+            `evaluation.tta`, `model.synchronized_norm` and `log_gradient_norms`; with a teacher
+            `distill`.
         average: the moving average of the weights that training updates, if any.
         class_weights: of the loss, one for each class; () for none. With `data.multi_label` they
             are factors of the loss of its yes, else of the examples that have it as their label.
@@ -90,6 +93,7 @@ class Steps:
     Attributes:
         norms: of the gradients of what trains, in the last step of each call; None without them.
         form: in which the network trains (`keras_resnet.fused`).
+        teacher: that the network learns from; to be set before the first step, if there is one.
     """
 
     def __init__(
@@ -106,6 +110,7 @@ class Steps:
         self.average, self.class_weights = average, tuple(class_weights)
         classes = model.outputs[0].shape[-1]
         self.counting: Counting = counting_of(config.data.multi_label, classes)
+        self.teacher: TeacherNetwork | None = None
         # What is trainable is asked here and when it is traced.
         self.form = None
         if optimizer is not None:
@@ -135,6 +140,11 @@ class Steps:
                 self._accumulate_step = compiled(self.accumulate_step)
                 self._update_step = compiled(self.update_step)
 
+    @property
+    def sums(self) -> tuple[str, ...]:
+        """What a training step counts."""
+        return (*self.counting.names, *([DISTILLATION] if self.teacher else []))
+
     def losses(self, labels: tf.Tensor, logits: tf.Tensor, mix: tf.Tensor | None = None):
         """Returns the loss of each example, float32 [b]: `losses.example_losses` of `loss.*`."""
         return example_losses(self.config.loss, labels, logits, mix)
@@ -147,17 +157,21 @@ class Steps:
         """
         if mix is not None:
             images = mixing.mix_images(images, mix)
+        answers = self.teacher(images) if self.teacher else None
         variables = self.model.trainable_variables
         with tf.GradientTape() as tape:
             with training_as(self.model, self.form):
                 logits = self.model(self._normalize(images), training=True)
-            losses = self._weighted_losses(labels, logits, mix)
+            losses, of_teacher = self._weighted_losses(labels, logits, mix), None
+            if answers is not None:
+                losses, of_teacher = distill(self.config, losses, logits, answers)
             loss = tf.reduce_sum(losses) / self.config.batch_size
             loss = self.optimizer.scale_loss(loss)  # float16 only
         gradients = tape.gradient(loss, [variable.value for variable in variables])
         if mix is not None:
             labels = mixing.major_labels(labels, mix)
-        return gradients, self.counting.sums(losses, labels, logits)
+        sums = self.counting.sums(losses, labels, logits)
+        return gradients, sums if of_teacher is None else with_sum_of(sums, of_teacher)
 
     def _weighted_losses(self, labels: tf.Tensor, logits: tf.Tensor, mix: tf.Tensor | None):
         if self.config.data.multi_label:
@@ -252,12 +266,12 @@ class Steps:
 
         With `accumulate_steps` the iterator gives that many micro-batches of each, one by one.
         """
-        rows = tf.TensorArray(tf.float32, size=steps, element_shape=[len(self.counting.names)])
+        rows = tf.TensorArray(tf.float32, size=steps, element_shape=[len(self.sums)])
         for index in tf.range(steps):
             # A tensor, so that nothing is traced again; () where no norms are logged.
             is_last = () if self.norms is None else (index == steps - 1,)
             if self._gradients:
-                sums = tf.zeros(len(self.counting.names))
+                sums = tf.zeros(len(self.sums))
                 for _ in tf.range(self.config.accumulate_steps):
                     counted = self.strategy.run(self._accumulate_step, args=(next(iterator),))
                     sums += self.strategy.reduce("SUM", counted, axis=None)
