@@ -1,0 +1,464 @@
+"""Asks a running server for the most probable classes of images. Needs Python 3.10 or newer alone;
+with --grpc also grpcio (pip install grpcio), but no TensorFlow.
+
+A row for each image, in order; of one that cannot be read, or that the server refuses, the row says
+why, and the exit code is 1 at the end. Images are sent in requests of as many as the server puts
+into one batch. A request that is refused is cut in halves, until the image that is at fault stands
+alone. Waits for a server that still starts, loads the model, or has too much to do.
+"""
+
+import argparse
+import base64
+import glob
+import http.client
+import io
+import json
+import os
+import re
+import struct
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+
+MODEL = "@NAME@"
+BATCH = 16  # of the server: batching.config
+MOST_BYTES = 32 * 2**20  # of the files in a request
+# Of tensorflow.serving.ModelVersionStatus.
+STATES = {0: "UNKNOWN", 10: "START", 20: "LOADING", 30: "AVAILABLE", 40: "UNLOADING", 50: "END"}
+SUFFIXES = (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".webp")
+NO_REST = "does not speak REST; its gRPC port takes --grpc"
+
+
+class Refused(Exception):
+    """The server does not answer this request; it may answer one of fewer or other images."""
+
+
+class Unusable(Exception):
+    """The server will answer no request."""
+
+
+class Busy(Exception):
+    """The server cannot answer now."""
+
+
+def main():
+    options = parse(sys.argv[1:])
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    server = Grpc(options) if options.grpc else Rest(options)
+    names = find(options.images, options.list)
+    failed = 0
+    try:
+        server.patiently(server.check_state, options.wait)
+        for files in batches(names, options.batch):
+            for name, answer in classify(server, files, options.wait):
+                failed += "error" in answer
+                print(as_json(name, answer) if options.json else as_text(name, answer, options.top))
+            sys.stdout.flush()
+    except BrokenPipeError:  # nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except (Unusable, Refused, Busy) as error:
+        sys.exit(f"{options.server}: {shown(error)}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(1 if failed else 0)
+
+
+def parse(arguments):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("images", nargs="*", metavar="IMAGE", help="file, folder of images, or pattern (*.jpg)")
+    add("--list", metavar="FILE", help="file of names, one a line, of any system; -: what is typed")
+    add("--server", metavar="HOST:PORT", help="default: localhost:8501, with --grpc localhost:8500")
+    add("--grpc", action="store_true", help="speak gRPC instead of REST")
+    add("--model", default=MODEL, metavar="NAME", help=f"default: {MODEL}")
+    add("--version", type=int, metavar="N", help="default: the newest that is served")
+    add("--header", action="append", default=[], metavar="NAME:VALUE", help="to send as well")
+    add("--batch", type=int, default=BATCH, metavar="N", help=f"images a request, {BATCH}")
+    add("--wait", type=float, default=60, metavar="SECONDS", help="how long to wait for the server")
+    add("--timeout", type=float, default=60, metavar="SECONDS", help="of a request, 60")
+    add("--top", type=int, default=5, metavar="K", help="classes to print, 5")
+    add("--json", action="store_true", help="print a JSON object a line")
+    options = parser.parse_args(arguments)
+    if not options.images and not options.list:
+        parser.error("name images, or a --list of them")
+    if options.batch < 1:
+        parser.error("--batch is at least 1")
+    options.server = options.server or f"localhost:{8500 if options.grpc else 8501}"
+    if "://" not in options.server:
+        options.server = f"http://{options.server}"
+    options.headers = [tuple(part.strip() for part in h.split(":", 1)) for h in options.header]
+    if any(len(header) != 2 for header in options.headers):
+        parser.error("--header takes NAME:VALUE")
+    return options
+
+
+def find(arguments, list_file):
+    """The names of files: those named, those in folders, those of patterns and of a list."""
+    try:
+        names = [*list_named(arguments), *(map(as_here, read_list(list_file)) if list_file else ())]
+    except (OSError, UnicodeError) as error:
+        sys.exit(f"--list={list_file}: {getattr(error, 'strerror', None) or error}")
+    return names or sys.exit("there are no images")
+
+
+def list_named(arguments):
+    for name in arguments:
+        if os.path.isdir(name):
+            for folder, folders, files in os.walk(name):
+                folders.sort()
+                for file in sorted(files):
+                    if file.lower().endswith(SUFFIXES) and not file.startswith("."):
+                        yield os.path.join(folder, file)
+        elif not os.path.exists(name) and glob.has_magic(name):
+            # A shell of Windows leaves patterns to the programs.
+            yield from sorted(glob.glob(name, recursive=True)) or [name]
+        else:
+            yield name
+
+
+def read_list(path):
+    """The lines of a file: line ends of any system, UTF-16 as PowerShell writes it, or UTF-8."""
+    if path == "-":
+        content = sys.stdin.buffer.read()
+    else:
+        with open(path, "rb") as file:
+            content = file.read()
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        text = content.decode("utf-16", "surrogateescape")
+    else:
+        text = content.decode("utf-8-sig", "surrogateescape")
+    lines = text.replace("\r\n", "\n").split("\n")
+    return [line.rstrip("\r") for line in lines if line.strip()]
+
+
+def as_here(name):
+    r"""A name that was written elsewhere: "C:\with quotes", or with backslashes for slashes."""
+    bare = name[1:-1] if name[:1] == name[-1:] == '"' else name
+    for one in (name, bare, bare.replace("\\", "/")):
+        if os.path.exists(one):
+            return one
+    return name
+
+
+def batches(names, most):
+    """Yields lists of (name, content or OSError), each of which becomes a request."""
+    files: list = []
+    size = 0
+    for name in names:
+        try:
+            with open(name, "rb") as file:
+                content = file.read()
+        except (OSError, ValueError) as error:
+            files.append((name, error))
+            continue
+        read = sum(isinstance(earlier, bytes) for _, earlier in files)
+        if read == most or (read and size + len(content) > MOST_BYTES):
+            yield files
+            files, size = [], 0
+        files.append((name, content))
+        size += len(content)
+    if files:
+        yield files
+
+
+def classify(server, files, wait):
+    """(name, answer) of each file; an answer is a dict of outputs, or of an "error"."""
+    contents = [content for _, content in files if isinstance(content, bytes)]
+    answers = iter(answer_all(server, contents, wait))
+    for name, content in files:
+        if isinstance(content, bytes):
+            answer = next(answers)
+            if answer.get("valid") is False:  # of an export with --on-error=flag
+                answer = {"error": "the server cannot decode it"}
+            yield name, answer
+        else:
+            yield name, {"error": getattr(content, "strerror", None) or str(content)}
+
+
+def answer_all(server, contents, wait):
+    if not contents:
+        return []
+    try:
+        return server.patiently(lambda: server.predict(contents), wait)
+    except Refused as error:
+        if len(contents) == 1:
+            return [{"error": str(error)}]
+    half = (len(contents) + 1) // 2
+    return answer_all(server, contents[:half], wait) + answer_all(server, contents[half:], wait)
+
+
+class Server:
+    """What REST and gRPC have in common."""
+
+    def __init__(self, options):
+        self.options = options
+
+    def patiently(self, ask, seconds):
+        """What `ask()` returns, once the server is there and not busy."""
+        end, pause, told = time.monotonic() + seconds, 0.1, False
+        while True:
+            try:
+                return ask()
+            except Busy as error:
+                if time.monotonic() + pause > end:
+                    raise Busy(f"{error} (waited {seconds:.0f} s)") from None
+                if not told and pause > 0.5:
+                    print(f"waiting for {self.options.server}: {shown(error)}", file=sys.stderr)
+                    told = True
+            time.sleep(pause)
+            pause = min(2 * pause, 3)
+
+    def too_late(self):
+        return f"gives no answer within {self.options.timeout:.0f} s (--timeout)"
+
+    def check_versions(self, versions):
+        """Of [(version, state, message)]: returns where one can answer, waits where one may."""
+        states = {state for _, state, _ in versions}
+        if "AVAILABLE" in states:
+            return
+        if states & {"START", "LOADING", "UNKNOWN"}:
+            raise Busy(f"the model {self.options.model} is loading")
+        reasons = "; ".join(f"version {n}: {why}" for n, _, why in versions if why)
+        raise Unusable(f"the model {self.options.model} is not served ({reasons or 'ended'})")
+
+
+class Rest(Server):
+    """https://www.tensorflow.org/tfx/serving/api_rest"""
+
+    def __init__(self, options):
+        super().__init__(options)
+        model = urllib.parse.quote(options.model, safe="")
+        version = "" if options.version is None else f"/versions/{options.version}"
+        self.address = f"{options.server.rstrip('/')}/v1/models/{model}{version}"
+
+    def check_state(self):
+        found = self.ask(self.address).get("model_version_status", [])
+        self.check_versions(
+            [
+                (one.get("version"), one.get("state"), one.get("status", {}).get("error_message"))
+                for one in found
+            ]
+        )
+
+    def predict(self, contents):
+        instances = [
+            {"image_bytes": {"b64": base64.b64encode(content).decode()}} for content in contents
+        ]
+        body = {"signature_name": "serving_default", "instances": instances}
+        answers = self.ask(f"{self.address}:predict", json.dumps(body).encode()).get("predictions")
+        if not isinstance(answers, list) or len(answers) != len(contents):
+            raise Refused(f"{len(contents)} images were sent, and the answer is not one for each")
+        return answers
+
+    def ask(self, address, body=None):
+        headers = {"Content-Type": "application/json", **dict(self.options.headers)}
+        request = urllib.request.Request(address, body, headers)
+        try:
+            with urllib.request.urlopen(request, timeout=self.options.timeout) as response:
+                content = response.read()
+        except urllib.error.HTTPError as error:
+            content = error.read()
+            try:
+                message = json.loads(as_str(content))["error"]
+            except (ValueError, KeyError, TypeError):
+                message = as_str(content).strip()[:200] or error.reason
+            if error.code in (429, 502, 503):
+                raise Busy(f"{error.code} {message}") from None
+            if error.code in (400, 413, 504):
+                raise Refused(reason_of(message)) from None
+            raise Unusable(f"{error.code} {message}") from None
+        except OSError as error:  # no connection, one that ended, or one on which nothing comes
+            reason = getattr(error, "reason", None) or error
+            if isinstance(reason, TimeoutError):
+                raise Unusable(self.too_late()) from None
+            raise Busy(reason) from None
+        except (http.client.HTTPException, ValueError):
+            raise Unusable(NO_REST) from None
+        try:
+            return json.loads(as_str(content))
+        except ValueError:
+            raise Unusable(NO_REST) from None
+
+
+class Grpc(Server):
+    """tensorflow.serving.PredictionService and ModelService, in the wire format of their messages:
+    https://protobuf.dev/programming-guides/encoding. The numbers are those of the fields in
+    tensorflow_serving/apis/{model,predict,get_model_status}.proto and
+    tensorflow/core/framework/tensor.proto."""
+
+    def __init__(self, options):
+        super().__init__(options)
+        try:
+            import grpc
+        except ImportError:
+            sys.exit("--grpc needs grpcio: pip install grpcio")
+        self.grpc = grpc
+        target = urllib.parse.urlsplit(options.server)
+        settings = [("grpc.max_receive_message_length", -1)]
+        hosts = [value for name, value in options.headers if name.lower() == "host"]
+        settings += [("grpc.default_authority", host) for host in hosts]
+        if target.scheme == "https":
+            credentials = grpc.ssl_channel_credentials()
+            self.channel = grpc.secure_channel(target.netloc, credentials, settings)
+        else:
+            self.channel = grpc.insecure_channel(target.netloc, settings)
+
+    def check_state(self):
+        versions = []
+        answer = self.ask("ModelService/GetModelStatus", field(1, self.spec()))
+        for _, status in fields(answer):
+            found = dict(fields(status))
+            message = dict(fields(found.get(3, b""))).get(2, b"")
+            state = STATES.get(found.get(2, 0), "UNKNOWN")
+            versions.append((found.get(1), state, as_str(message)))
+        self.check_versions(versions)
+
+    def predict(self, contents):
+        shape = field(2, number(1, len(contents)))
+        strings = b"".join(field(8, content) for content in contents)
+        tensor = number(1, 7) + field(2, shape) + strings  # 7: a tensor of strings
+        request = field(1, self.spec() + field(3, b"serving_default"))
+        request += field(2, field(1, b"image_bytes") + field(2, tensor))
+        outputs = {}
+        for place, value in fields(self.ask("PredictionService/Predict", request)):
+            if place == 1:
+                entry = dict(fields(value))
+                outputs[as_str(entry[1])] = rows_of(entry[2], len(contents))
+        return [dict(zip(outputs, row, strict=True)) for row in zip(*outputs.values(), strict=True)]
+
+    def spec(self):
+        version = self.options.version
+        chosen = b"" if version is None else field(2, number(1, version))
+        return field(1, self.options.model.encode()) + chosen
+
+    def ask(self, method, request):
+        call = self.channel.unary_unary(f"/tensorflow.serving.{method}")
+        rest = [(k.lower(), v) for k, v in self.options.headers if k.lower() != "host"]
+        try:
+            return call(request, timeout=self.options.timeout, metadata=rest)
+        except self.grpc.RpcError as error:
+            code, details = error.code(), error.details()
+        codes = self.grpc.StatusCode
+        if code is codes.INVALID_ARGUMENT or "larger than max" in details:
+            raise Refused(reason_of(details))
+        if code in (codes.UNAVAILABLE, codes.RESOURCE_EXHAUSTED):
+            raise Busy(details)
+        if code is codes.DEADLINE_EXCEEDED:
+            raise Unusable(self.too_late())
+        raise Unusable(f"{code.name} {details}")
+
+
+def number(place, value):
+    return varint(place << 3) + varint(value)
+
+
+def field(place, content):
+    return varint(place << 3 | 2) + varint(len(content)) + content
+
+
+def varint(value):
+    encoded = bytearray()
+    while value > 127:
+        encoded.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*encoded, value])
+
+
+def read_varint(message, place):
+    value = shift = 0
+    while True:
+        value |= (message[place] & 127) << shift
+        place, shift = place + 1, shift + 7
+        if message[place - 1] < 128:
+            return value, place
+
+
+def fields(message):
+    """Yields (number, value): an int, or bytes."""
+    place = 0
+    while place < len(message):
+        tag, place = read_varint(message, place)
+        if tag & 7 == 0:
+            value, place = read_varint(message, place)
+        else:
+            size = {1: 8, 5: 4}.get(tag & 7)
+            if size is None:
+                size, place = read_varint(message, place)
+            value, place = message[place : place + size], place + size
+        yield tag >> 3, value
+
+
+def rows_of(tensor, count):
+    """A TensorProto of a type that exports answer with, as a list of `count` values or lists."""
+    kind, values = 0, []
+    for place, value in fields(tensor):
+        if place == 1:
+            kind = value
+        elif place == 8:
+            values.append(as_str(value))
+        elif place == 5 or (place == 4 and kind == 1):
+            numbers = struct.unpack(f"<{len(value) // 4}f", value)
+            values += [float(f"{one:.9g}") for one in numbers]  # as many digits as it has
+        elif place == 4:
+            form = {3: "i", 9: "q", 10: "?"}[kind]
+            values += struct.unpack(f"<{len(value) // struct.calcsize(form)}{form}", value)
+        elif place in (7, 10, 11):
+            at = 0
+            while at < len(value):
+                one, at = read_varint(value, at)
+                one = one - 2**64 if one >= 2**63 else one
+                values.append(bool(one) if kind == 10 else one)
+    sizes = [1 for place, value in fields(tensor) if place == 2 for _ in fields(value)]
+    if len(sizes) == 1:
+        return values
+    width = len(values) // count
+    return [values[start : start + width] for start in range(0, len(values), width)]
+
+
+def reason_of(message):
+    """What an export says of images that it cannot decode, without what TensorFlow puts around."""
+    found = re.match(r"assertion failed: \[(.*?)( Positions in the batch:)?\]", message)
+    return found[1] if found else message
+
+
+def as_str(content):
+    return bytes(content).decode("utf-8", "surrogateescape")
+
+
+def shown(text):
+    """One line, in which what would control a terminal is escaped."""
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape", "backslashreplace").decode()
+        for one in str(text)
+    )
+
+
+def as_text(name, answer, top):
+    if "error" in answer:
+        return f"{shown(name)}: error: {shown(answer['error'])}"
+    pairs = list(zip(answer["classes"], answer["probabilities"], strict=True))[:top]
+    row = ", ".join(f"{shown(one)} {probability:.1%}" for one, probability in pairs)
+    return f"{shown(name)}: {'unknown, perhaps ' if answer.get('unknown') else ''}{row}"
+
+
+def as_json(name, answer):
+    if "error" in answer:
+        return json.dumps({"image": name, "error": answer["error"]})
+    said = {"answer": answer["answers"]} if "answers" in answer else {}
+    rows = [
+        {"class": one, "class_id": class_id, "probability": probability}
+        for one, class_id, probability in zip(
+            answer["classes"], answer["class_ids"], answer["probabilities"], strict=True
+        )
+    ]
+    return json.dumps({"image": name, **said, "predictions": rows})
+
+
+if __name__ == "__main__":
+    main()
