@@ -77,9 +77,11 @@ class Batching:
 class Model:
     """The versions below a folder, of which the newest is served."""
 
-    def __init__(self, name: str, folder: Path, batching: Batching, load_seconds: float):
+    def __init__(
+        self, name: str, folder: Path, batching: Batching, load_seconds: float, warm_up: bool
+    ):
         self.name, self.folder, self.batching = name, folder, batching
-        self.load_seconds = load_seconds
+        self.load_seconds, self.warm_up = load_seconds, warm_up
         self.states: dict[int, tuple[str, str]] = {}  # version -> state, error
         self.sessions: dict[int, Session] = {}
         self.definitions: dict[int, object] = {}
@@ -96,7 +98,8 @@ class Model:
             time.sleep(self.load_seconds)
             session = Session(self.folder / str(newest))
             records = self.folder / str(newest) / warmup.FILE
-            for record in warmup.read_records(records) if records.exists() else []:
+            warm_up = self.warm_up and records.exists()
+            for record in warmup.read_records(records) if warm_up else []:
                 session.run(*warmup.decode_request(record))
             saved = stubs.message_class("tensorflow.SavedModel")()
             saved.ParseFromString((self.folder / str(newest) / "saved_model.pb").read_bytes())
@@ -193,6 +196,7 @@ class Models:
         if flags.get("enable_batching") == "true":
             batching = read_config(flags["batching_parameters_file"], "BatchingParameters")
         seconds = float(flags.get("test_load_seconds", 0))
+        warm_up = flags.get("enable_model_warmup") != "false"
         named = {flags.get("model_name", "default"): flags.get("model_base_path")}
         if "model_config_file" in flags:
             config = read_config(flags["model_config_file"], "ModelServerConfig")
@@ -201,7 +205,7 @@ class Models:
         for name, folder in named.items():
             if not folder or not Path(folder).is_dir():
                 raise SystemExit(f"FAILED_PRECONDITION: no base path {folder} for {name}")
-            self.models[name] = Model(name, Path(folder), Batching(batching), seconds)
+            self.models[name] = Model(name, Path(folder), Batching(batching), seconds, warm_up)
         self.metrics = None
         if "monitoring_config_file" in flags:
             found = read_config(
