@@ -15,6 +15,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
 
 import pytest
+from browser_helpers import browser  # noqa: F401 (a fixture)
 
 _TPU_BUILD = any(importlib.metadata.distributions(name="tensorflow-tpu"))
 
