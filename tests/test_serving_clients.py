@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from bucket_helpers import buckets_in_memory
 from google.protobuf import text_format
 from tf_serving import process, stubs
 
 from keras_resnet.export.serving_config import BATCH_SIZES, write_serving_config
+from keras_resnet.storage import as_path
 
 PROTOCOLS = ["rest", "grpc"]
 
@@ -203,6 +205,32 @@ def test_batching_follows_the_number_of_cores(served, tmp_path, cores, threads, 
     found = (batching.num_batch_threads.value, batching.max_enqueued_batches.value)
     assert found == (threads, queue)
     assert tuple(batching.allowed_batch_sizes) == BATCH_SIZES
+
+
+def test_docker_gets_a_key_for_versions_in_a_bucket(tmp_path):
+    """docker.sh with a docker that shows what it was given."""
+    with buckets_in_memory():
+        as_path("ram://b/net").mkdir(parents=True)
+        config = write_serving_config(as_path("ram://b/net"), "net", (2, 15))
+        (tmp_path / "docker.sh").write_text((config / "docker.sh").read_text())
+        assert 'base_path: "ram://b/net"' in (config / "models.config").read_text()
+    (tmp_path / "docker").write_text('#!/bin/sh\nfor word; do echo "$word"; done\n')
+    (tmp_path / "docker").chmod(0o755)
+    for key in ("", "/my keys/key.json"):
+        done = subprocess.run(
+            ["sh", tmp_path / "docker.sh", "--more=1"],
+            capture_output=True,
+            text=True,
+            env={"PATH": f"{tmp_path}:{os.defpath}", "GOOGLE_APPLICATION_CREDENTIALS": key},
+            check=True,
+        )
+        words = done.stdout.splitlines()
+        assert words[:2] == ["run", "--rm"]
+        assert words[-3:] == ["tensorflow/serving:2.19.1", "/config/serve.sh", "--more=1"]
+        mounts = [words[place + 1] for place, word in enumerate(words) if word == "-v"]
+        expected = [f"{tmp_path}:/config:ro", *([f"{key}:/key.json:ro"] if key else [])]
+        assert mounts == expected
+        assert ("GOOGLE_APPLICATION_CREDENTIALS=/key.json" in words) == bool(key)
 
 
 def test_shellcheck_finds_nothing_in_the_scripts(served):
