@@ -1,5 +1,6 @@
 """What exports write for servers and clients, run against a server of the same protocols."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -163,6 +164,58 @@ def test_clients_wait_for_a_model_that_loads(served, photos):
         name, answer = curl.communicate()[0].decode(errors="replace").split(":\n", 1)
         assert name == str(image)
         assert json.loads(answer, strict=False)["predictions"][0]["class_ids"] == [0, 1]
+
+
+@pytest.fixture
+def client(served, monkeypatch):
+    """client.py as a module, which waits for nothing."""
+    place = served / "serving_config" / "client.py"
+    spec = importlib.util.spec_from_file_location("served_client", place)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module.time, "sleep", lambda _: None)
+    return module
+
+
+def test_a_model_that_is_away_for_a_moment_and_a_busy_server_are_asked_again(client):
+    """As between two versions, after a restart, and where the queue is full."""
+    server = client.Server(client.parse(["x.jpg"]))
+    asked = iter(
+        [
+            client.Unknown("404 Servable not found for request: Latest(toy)"),
+            client.Busy("the queue is full"),
+            client.Unknown("404 Servable not found for request: Latest(toy)"),
+            [{"classes": ["a"]}],
+        ]
+    )
+    states = iter([None, client.Busy("the model toy is loading")])
+
+    def next_of(answers):
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    server.predict, server.check_state = lambda _: next_of(asked), lambda: next_of(states)
+    assert client.answer_all(server, [b"x"], 60) == [{"classes": ["a"]}]
+    assert (list(asked), list(states)) == ([], [])
+
+
+def test_halves_find_what_is_refused_in_few_requests(client):
+    server, sizes = client.Server(client.parse(["x.jpg"])), []
+
+    def predict(contents):
+        sizes.append(len(contents))
+        if len(contents) > 8 or b"bad" in contents:
+            raise client.Refused("no")
+        return [{"classes": [one]} for one in contents]
+
+    server.predict = predict
+    contents = [b"%d" % number for number in range(16)]
+    contents[5] = b"bad"
+    expected = [{"error": "no"} if one == b"bad" else {"classes": [one]} for one in contents]
+    assert client.answer_all(server, contents, 60) == expected
+    assert sizes == [16, 8, 4, 4, 2, 1, 1, 2, 8]
 
 
 def test_the_files_are_what_a_server_reads(served):

@@ -39,6 +39,10 @@ class Unusable(Exception):
     """The server will answer no request."""
 
 
+class Unknown(Unusable):
+    """The server does not know the model, or not at the moment."""
+
+
 class Busy(Exception):
     """The server cannot answer now."""
 
@@ -92,6 +96,11 @@ def parse(arguments):
     options.server = options.server or f"localhost:{8500 if options.grpc else 8501}"
     if "://" not in options.server:
         options.server = f"http://{options.server}"
+    try:
+        if urllib.parse.urlsplit(options.server).port == 0:
+            raise ValueError
+    except ValueError:
+        parser.error(f"--server={options.server}: takes HOST:PORT")
     options.headers = [tuple(part.strip() for part in h.split(":", 1)) for h in options.header]
     if any(len(header) != 2 for header in options.headers):
         parser.error("--header takes NAME:VALUE")
@@ -185,7 +194,7 @@ def answer_all(server, contents, wait):
     if not contents:
         return []
     try:
-        return server.patiently(lambda: server.predict(contents), wait)
+        return server.patiently(lambda: server.predict_when_served(contents), wait)
     except Refused as error:
         if len(contents) == 1:
             return [{"error": str(error)}]
@@ -198,6 +207,14 @@ class Server:
 
     def __init__(self, options):
         self.options = options
+
+    def check_state(self):
+        """Returns if the model can answer; raises Busy if it may soon, Unusable if not."""
+        raise NotImplementedError
+
+    def predict(self, contents):
+        """A dict of outputs for each of some files."""
+        raise NotImplementedError
 
     def patiently(self, ask, seconds):
         """What `ask()` returns, once the server is there and not busy."""
@@ -213,6 +230,13 @@ class Server:
                     told = True
             time.sleep(pause)
             pause = min(2 * pause, 3)
+
+    def predict_when_served(self, contents):
+        try:
+            return self.predict(contents)
+        except Unknown as error:  # between two versions, or after the server was started anew
+            self.check_state()
+            raise Busy(error) from None
 
     def too_late(self):
         return f"gives no answer within {self.options.timeout:.0f} s (--timeout)"
@@ -272,7 +296,8 @@ class Rest(Server):
                 raise Busy(f"{error.code} {message}") from None
             if error.code in (400, 413, 504):
                 raise Refused(reason_of(message)) from None
-            raise Unusable(f"{error.code} {message}") from None
+            kind = Unknown if error.code == 404 else Unusable
+            raise kind(f"{error.code} {message}") from None
         except OSError as error:  # no connection, one that ended, or one on which nothing comes
             reason = getattr(error, "reason", None) or error
             if isinstance(reason, TimeoutError):
@@ -351,7 +376,8 @@ class Grpc(Server):
             raise Busy(details)
         if code is codes.DEADLINE_EXCEEDED:
             raise Unusable(self.too_late())
-        raise Unusable(f"{code.name} {details}")
+        kind = Unknown if code is codes.NOT_FOUND else Unusable
+        raise kind(f"{code.name} {details}")
 
 
 def number(place, value):
