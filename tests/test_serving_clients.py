@@ -13,6 +13,7 @@ from bucket_helpers import buckets_in_memory
 from google.protobuf import text_format
 from tf_serving import process, stubs
 
+from keras_resnet.export import serving_config
 from keras_resnet.export.serving_config import BATCH_SIZES, write_serving_config
 from keras_resnet.storage import as_path
 
@@ -59,7 +60,7 @@ def ask(served, protocol, *arguments, server=None, cwd=None, **options):
     grpc = ["--grpc"] if protocol == "grpc" else []
     client = served / "serving_config" / "client.py"
     return subprocess.run(
-        [sys.executable, "-P", client, *address, *grpc, *map(str, arguments)],
+        [sys.executable, client, *address, *grpc, *map(str, arguments)],
         capture_output=True,
         text=True,
         env={**process.ENVIRONMENT, "PYTHONPATH": ""},
@@ -234,6 +235,18 @@ def test_the_files_are_what_a_server_reads(served):
     client = (served / "serving_config" / "client.py").read_text()
     assert f"\nBATCH = {BATCH_SIZES[-1]} " in client
     assert "@" not in client.replace("@file", "")
+
+
+def test_what_pip_compiles_is_passed_over(tmp_path, monkeypatch):
+    files = tmp_path / "files"
+    shutil.copytree(serving_config._FILES, files)
+    (files / "__pycache__").mkdir(exist_ok=True)
+    monkeypatch.setattr(serving_config, "_FILES", files)
+    written = write_serving_config(tmp_path, "net", (2, 15))
+    assert {file.name for file in written.iterdir()} == {
+        *("Dockerfile", "batching.config", "client.py", "curl.sh", "docker.sh"),
+        *("messages.py", "models.config", "monitoring.config", "serve.sh"),
+    }
 
 
 @pytest.mark.parametrize(("cores", "threads", "queue"), [("1", 1, 4), ("12", 12, 48)])

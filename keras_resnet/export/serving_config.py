@@ -53,7 +53,8 @@ def write_serving_config(folder: str | os.PathLike, name: str, needs: Version) -
         "BATCH": str(BATCH_SIZES[-1]),
         "SIZES": "\n".join(f"allowed_batch_sizes: {size}" for size in BATCH_SIZES),
     }
-    for template in sorted(_FILES.iterdir()):
+    # pip compiles what ends with .py, into a folder beside it.
+    for template in sorted(file for file in _FILES.iterdir() if file.is_file()):
         text = template.read_text(encoding="utf-8")
         for key, value in values.items():
             text = text.replace(f"@{key}@", value)

@@ -1,5 +1,5 @@
 """Asks a running server for the most probable classes of images. Needs Python 3.10 or newer alone;
-with --grpc also grpcio (pip install grpcio), but no TensorFlow.
+with --grpc also grpcio (pip install grpcio) and messages.py beside this file, but no TensorFlow.
 
 A row for each image, in order; of one that cannot be read, or that the server refuses, the row says
 why, and the exit code is 1 at the end. Images are sent in requests of as many as the server puts
@@ -15,7 +15,6 @@ import io
 import json
 import os
 import re
-import struct
 import sys
 import time
 import urllib.error
@@ -25,8 +24,6 @@ import urllib.request
 MODEL = "@NAME@"
 BATCH = 16  # of the server: batching.config
 MOST_BYTES = 32 * 2**20  # of the files in a request
-# Of tensorflow.serving.ModelVersionStatus.
-STATES = {0: "UNKNOWN", 10: "START", 20: "LOADING", 30: "AVAILABLE", 40: "UNLOADING", 50: "END"}
 SUFFIXES = (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".webp")
 NO_REST = "does not speak REST; its gRPC port takes --grpc"
 
@@ -312,10 +309,7 @@ class Rest(Server):
 
 
 class Grpc(Server):
-    """tensorflow.serving.PredictionService and ModelService, in the wire format of their messages:
-    https://protobuf.dev/programming-guides/encoding. The numbers are those of the fields in
-    tensorflow_serving/apis/{model,predict,get_model_status}.proto and
-    tensorflow/core/framework/tensor.proto."""
+    """tensorflow.serving.PredictionService and ModelService."""
 
     def __init__(self, options):
         super().__init__(options)
@@ -323,7 +317,10 @@ class Grpc(Server):
             import grpc
         except ImportError:
             sys.exit("--grpc needs grpcio: pip install grpcio")
-        self.grpc = grpc
+        sys.dont_write_bytecode = True  # the folder is the server's
+        import messages
+
+        self.grpc, self.messages = grpc, messages
         target = urllib.parse.urlsplit(options.server)
         settings = [("grpc.max_receive_message_length", -1)]
         hosts = [value for name, value in options.headers if name.lower() == "host"]
@@ -335,32 +332,15 @@ class Grpc(Server):
             self.channel = grpc.insecure_channel(target.netloc, settings)
 
     def check_state(self):
-        versions = []
-        answer = self.ask("ModelService/GetModelStatus", field(1, self.spec()))
-        for _, status in fields(answer):
-            found = dict(fields(status))
-            message = dict(fields(found.get(3, b""))).get(2, b"")
-            state = STATES.get(found.get(2, 0), "UNKNOWN")
-            versions.append((found.get(1), state, as_str(message)))
-        self.check_versions(versions)
+        request = self.messages.status_request(self.options.model, self.options.version)
+        answer = self.ask("ModelService/GetModelStatus", request)
+        self.check_versions(self.messages.versions_of(answer))
 
     def predict(self, contents):
-        shape = field(2, number(1, len(contents)))
-        strings = b"".join(field(8, content) for content in contents)
-        tensor = number(1, 7) + field(2, shape) + strings  # 7: a tensor of strings
-        request = field(1, self.spec() + field(3, b"serving_default"))
-        request += field(2, field(1, b"image_bytes") + field(2, tensor))
-        outputs = {}
-        for place, value in fields(self.ask("PredictionService/Predict", request)):
-            if place == 1:
-                entry = dict(fields(value))
-                outputs[as_str(entry[1])] = rows_of(entry[2], len(contents))
+        request = self.messages.predict_request(self.options.model, self.options.version, contents)
+        answer = self.ask("PredictionService/Predict", request)
+        outputs = self.messages.outputs_of(answer, len(contents))
         return [dict(zip(outputs, row, strict=True)) for row in zip(*outputs.values(), strict=True)]
-
-    def spec(self):
-        version = self.options.version
-        chosen = b"" if version is None else field(2, number(1, version))
-        return field(1, self.options.model.encode()) + chosen
 
     def ask(self, method, request):
         call = self.channel.unary_unary(f"/tensorflow.serving.{method}")
@@ -378,73 +358,6 @@ class Grpc(Server):
             raise Unusable(self.too_late())
         kind = Unknown if code is codes.NOT_FOUND else Unusable
         raise kind(f"{code.name} {details}")
-
-
-def number(place, value):
-    return varint(place << 3) + varint(value)
-
-
-def field(place, content):
-    return varint(place << 3 | 2) + varint(len(content)) + content
-
-
-def varint(value):
-    encoded = bytearray()
-    while value > 127:
-        encoded.append(value & 127 | 128)
-        value >>= 7
-    return bytes([*encoded, value])
-
-
-def read_varint(message, place):
-    value = shift = 0
-    while True:
-        value |= (message[place] & 127) << shift
-        place, shift = place + 1, shift + 7
-        if message[place - 1] < 128:
-            return value, place
-
-
-def fields(message):
-    """Yields (number, value): an int, or bytes."""
-    place = 0
-    while place < len(message):
-        tag, place = read_varint(message, place)
-        if tag & 7 == 0:
-            value, place = read_varint(message, place)
-        else:
-            size = {1: 8, 5: 4}.get(tag & 7)
-            if size is None:
-                size, place = read_varint(message, place)
-            value, place = message[place : place + size], place + size
-        yield tag >> 3, value
-
-
-def rows_of(tensor, count):
-    """A TensorProto of a type that exports answer with, as a list of `count` values or lists."""
-    kind, values = 0, []
-    for place, value in fields(tensor):
-        if place == 1:
-            kind = value
-        elif place == 8:
-            values.append(as_str(value))
-        elif place == 5 or (place == 4 and kind == 1):
-            numbers = struct.unpack(f"<{len(value) // 4}f", value)
-            values += [float(f"{one:.9g}") for one in numbers]  # as many digits as it has
-        elif place == 4:
-            form = {3: "i", 9: "q", 10: "?"}[kind]
-            values += struct.unpack(f"<{len(value) // struct.calcsize(form)}{form}", value)
-        elif place in (7, 10, 11):
-            at = 0
-            while at < len(value):
-                one, at = read_varint(value, at)
-                one = one - 2**64 if one >= 2**63 else one
-                values.append(bool(one) if kind == 10 else one)
-    sizes = [1 for place, value in fields(tensor) if place == 2 for _ in fields(value)]
-    if len(sizes) == 1:
-        return values
-    width = len(values) // count
-    return [values[start : start + width] for start in range(0, len(values), width)]
 
 
 def reason_of(message):
