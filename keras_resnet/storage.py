@@ -67,6 +67,27 @@ def explain_bucket_errors(path: str | os.PathLike[str]) -> Iterator[None]:
         ) from error
 
 
+def check_bucket(path: Path, flag: str) -> None:
+    """Makes sure that files can be written below a path of a bucket, by writing one.
+
+    Args:
+        flag: that named the path, such as "--workdir".
+
+    Raises:
+        UserError: they cannot, or the name is one that TensorFlow takes for a pattern.
+    """
+    if found := PATTERN.search(os.fspath(path)):
+        raise UserError(
+            f"{flag}={path}: {found[0]!r} stands for a pattern in the name of a bucket's object; "
+            "take a name without it"
+        )
+    with explain_bucket_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".{secrets.token_hex(8)}"
+        probe.write_text("can be written")
+        probe.unlink()
+
+
 def errors_of(path: str | os.PathLike[str]) -> tuple[type[Exception], ...]:
     """Returns what reading and writing `path` raises where it fails."""
     if not in_bucket(path):

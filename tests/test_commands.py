@@ -176,6 +176,8 @@ def test_wheel_works_without_the_checkout(tmp_path):
     for path in (ROOT / "input_pipeline").rglob("*.py"):  # through its link
         assert f"keras_resnet/{path.relative_to(ROOT)}" in packed
     assert {"keras_resnet/py.typed", "keras_resnet/input_pipeline/py.typed"} <= packed
+    for path in (ROOT / "keras_resnet/export/serving_files").iterdir():
+        assert f"keras_resnet/export/serving_files/{path.name}" in packed
     for path in (ROOT / "configs").glob("*.py"):
         assert f"keras_resnet/configs/{path.name}" in packed
     # Nothing at the top level that a user's own file may be called as well.

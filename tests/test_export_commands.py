@@ -153,7 +153,7 @@ def test_work_directories_are_exported_finished_or_not(workdir, tmp_path, capsys
         (["export", "--output=o", "--model=m.keras", "--format=tflight"], 2, "tflight"),
         (["export", "--output=o.tf", "--model=m.keras", "--format=tflite"], 2, "end with .tflite"),
         (["export", "--output=no/o.onnx", "--model=m.keras", "--format=onnx"], 1, "no such folder"),
-        (["export", "--output=gs://b/o", "--model=m.keras"], 2, "local path"),
+        (["export", "--output=gs://b/o", "--model=m.keras", "--format=tflite"], 2, ".tflite"),
         (["export", "--output=o", "--model=m.keras", "--name=a b"], 2, "'a b'"),
         (["export", "--output=o", "--model=m.keras", "--on-error=ignore"], 2, "ignore"),
         (["verify-export"], 2, "one folder"),

@@ -397,19 +397,6 @@ def test_accuracy_is_counted_on_folders_named_like_classes(model, tmp_path):
     assert (result.images, result.max_logit, result.relative) == (12, 1.0, 1.0)
 
 
-def test_serving_config_is_what_tensorflow_serving_reads(exported):
-    text_format = pytest.importorskip("google.protobuf.text_format")
-    config = pytest.importorskip("tensorflow_serving.config.model_server_config_pb2")
-    folder = exported.serving_config
-    parsed = text_format.Parse((folder / "models.config").read_text(), config.ModelServerConfig())
-    (served,) = parsed.model_config_list.config
-    assert served.name == exported.path.parent.name
-    assert served.base_path == f"/models/{served.name}"
-    batching = (folder / "batching.config").read_text()
-    assert [f"allowed_batch_sizes: {n}" in batching for n in (1, 2, 4, 8, 16)] == [True] * 5
-    compile((folder / "grpc_client.py").read_text(), "grpc_client.py", "exec")
-
-
 def test_a_full_disk_leaves_the_earlier_versions(tmp_path, monkeypatch):
     (tmp_path / "1").mkdir()
 

@@ -3,13 +3,14 @@
                            [--images=PATHS] [--calibrated] [--unknown=90%] [--tta=none] [--webp]
 
 Formats: saved_model (the default; PATH is a folder, in which the next free number becomes a version
-for TF Serving, beside serving_config/) and others, for which PATH is a file. Every export is run
-after it is written and compared with the model; one that differs beyond its tolerance is not kept.
-Model and export are compared on the images of --images, or on the evaluation split of the work
-directory. From a work directory the finished model is taken, or the newest checkpoint of a run that
-still goes on, or with --checkpoint=best the one with the highest top-1 or mAP. --calibrated exports
-logits divided by the model's temperature, and --unknown an output `unknown` beside them (and
-`answers` in a SavedModel): docs/calibration. Of a model that was evaluated with mirror images
+for TF Serving, beside serving_config/) and others, for which PATH is a file. PATH may be in a
+bucket, gs://BUCKET/NAME: what is made and checked on this machine is then uploaded. Every export is
+run after it is written and compared with the model; one that differs beyond its tolerance is not
+kept. Model and export are compared on the images of --images, or on the evaluation split of the
+work directory. From a work directory the finished model is taken, or the newest checkpoint of a run
+that still goes on, or with --checkpoint=best the one with the highest top-1 or mAP. --calibrated
+exports logits divided by the model's temperature, and --unknown an output `unknown` beside them
+(and `answers` in a SavedModel): docs/calibration. Of a model that was evaluated with mirror images
 (config.evaluation.tta) the export answers with them, too, in twice the time, and --tta says
 otherwise; --tta=flip puts them into any export."""
 
@@ -35,7 +36,7 @@ from keras_resnet.export.formats import FORMATS, PRECISIONS
 from keras_resnet.export.labels import read_labels
 from keras_resnet.export.serving_config import BATCH_SIZES
 from keras_resnet.flips import in_words
-from keras_resnet.storage import check_keras_file
+from keras_resnet.storage import as_path, check_bucket, check_keras_file, in_bucket, size_of
 from keras_resnet.training.say import say
 from keras_resnet.training.workdir import WorkDir
 
@@ -122,6 +123,9 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
         check_keras_file(Path(flags.model))
     labels = read_labels(Path(flags.labels)) if flags.labels else None
     start_tensorflow()
+    if in_bucket(flags.output):  # before minutes are spent
+        output = as_path(flags.output)
+        check_bucket(output.parent if FORMATS[flags.format].suffix else output, "--output")
     from keras_resnet.models.loading import load_model
     from keras_resnet.training.evaluation import load_model_of_workdir
 
@@ -168,19 +172,19 @@ def _check_usage(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
             f"--precision={flags.precision}: --format={flags.format} takes "
             f"{', '.join(row.tolerances)}"
         )
-    if "://" in flags.output:
-        raise UsageError(f"--output={flags.output}: a local path is needed; copy it from there")
-    output = Path(flags.output).expanduser()
-    if row.suffix and output.suffix != row.suffix:
+    if flags.name is not None and not re.fullmatch(r"[\w.-]+", flags.name):
+        raise UsageError(f"--name={flags.name!r}: take letters, digits, '.', '_' and '-'")
+    if row.suffix and Path(flags.output).suffix != row.suffix:
         raise UsageError(f"--output={flags.output}: the name should end with {row.suffix}")
+    if in_bucket(flags.output):
+        return
+    output = Path(flags.output).expanduser()
     if row.suffix and not output.absolute().parent.is_dir():
         raise UserError(f"--output={flags.output}: there is no such folder")
     if not row.suffix and output.is_file():
         raise UserError(
             f"--output={flags.output}: is a file; --format={flags.format} needs a folder"
         )
-    if flags.name is not None and not re.fullmatch(r"[\w.-]+", flags.name):
-        raise UsageError(f"--name={flags.name!r}: take letters, digits, '.', '_' and '-'")
 
 
 def _samples(
@@ -244,7 +248,11 @@ def _write_saved_model(
     print(f"{written.path}: {', '.join(written.report['signatures'])}, {flags.precision}")
     webp = "" if flags.webp else "; it refuses WebP files (--webp)"
     print(f"server: needs {written.runtime}{webp}")
-    print(f"Next: {written.serving_config}/docker.sh, then {written.serving_config}/curl.sh IMAGE")
+    config = written.serving_config
+    if in_bucket(config):
+        print(f"Next: gcloud storage cp --recursive {config} . on the server, then")
+        config = Path(config.name)
+    print(f"Next: {config}/docker.sh, then python {config}/client.py IMAGES")
 
 
 def _write_file(
@@ -268,7 +276,7 @@ def _write_file(
         tta=flags.tta,
     )
     _print_difference(difference, samples)
-    size = Path(flags.output).expanduser().stat().st_size
+    size = size_of(as_path(flags.output).expanduser())
     print(f"{flags.output}: {flags.precision}, {size:,} bytes")
 
 

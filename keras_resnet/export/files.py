@@ -1,7 +1,6 @@
 """Exports that are one file. Written, run, compared with the model, and only then kept."""
 
 import os
-from pathlib import Path
 
 import keras
 
@@ -11,7 +10,7 @@ from keras_resnet.export import comparison, sample_images
 from keras_resnet.export.calibrating import temperature_of
 from keras_resnet.export.formats import Job, find_format
 from keras_resnet.export.signatures import logits_caller, make_network
-from keras_resnet.storage import replacing
+from keras_resnet.storage import as_path, in_bucket, replacing
 
 
 def export_file(
@@ -31,7 +30,8 @@ def export_file(
 
     Args:
         model: a classifier of `keras_resnet.create_model`, with its preprocessing.
-        output: the file; it is replaced only by an export that has passed.
+        output: the file, which may be in a bucket (`gs://…`); it is replaced only by an export that
+            has passed.
         format: "keras" (for inference: folded, with preprocessing and class names), "tflite" or
             "onnx"; see the module of each for inputs and outputs.
         precision: one that the format has, see `formats.FORMATS`.
@@ -48,20 +48,21 @@ def export_file(
     row = find_format(format, precision)
     if not row.writer:
         raise UserError(f"the export format {format} is no file; use export_saved_model")
-    output = Path(output).expanduser().absolute()
+    path = as_path(output).expanduser()
+    path = path if in_bucket(path) else path.absolute()
     reference = make_network(model, fold=False, class_names=class_names, tta=tta)
     if samples is None:
         samples = sample_images.drawn(reference.preprocessing)
     try:
-        with replacing(output) as temporary:
+        with replacing(path) as temporary:
             job = Job(
                 model, temporary, precision, fold, class_names, samples, calibrated, unknown, tta
             )
             run = row.write(job)
             expected = logits_caller(reference, temperature_of(model, calibrated, unknown))
             difference = comparison.compare(samples.batches(), expected, run)
-            what = f"{output.name} in {precision}"
+            what = f"{path.name} in {precision}"
             comparison.check(difference, row.tolerances[precision], what)
     except OSError as error:
-        raise UserError(f"{output}: cannot be written ({error.strerror or error})") from error
+        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
     return difference

@@ -14,6 +14,7 @@ import tensorflow as tf
 from keras_resnet.calibration import Unknown
 from keras_resnet.errors import UserError
 from keras_resnet.export import comparison, sample_images, warmup
+from keras_resnet.export.bucket_versions import new_version_in_bucket
 from keras_resnet.export.calibrating import temperature_of
 from keras_resnet.export.formats import find_format
 from keras_resnet.export.labels import LABELS, write_labels
@@ -30,6 +31,7 @@ from keras_resnet.export.signatures import (
 )
 from keras_resnet.export.verify import Report, verify_saved_model
 from keras_resnet.export.versions import new_version
+from keras_resnet.storage import as_path, in_bucket
 
 # What C++ answers to the same images as the function that was saved: other kernels, other order.
 LOADER_TOLERANCES = {"float32": 1e-4, "bfloat16": 0.03}
@@ -82,7 +84,7 @@ def export_saved_model(
 
     Args:
         model: a classifier of `keras_resnet.create_model`, with its preprocessing.
-        output: folder of the versions.
+        output: folder of the versions, which may be in a bucket (`gs://…`).
         precision: "float32" or "bfloat16".
         fold: False keeps the normalizations, and with them the model's numbers to the bit.
         top, on_error, max_batch: see `make_signatures`.
@@ -98,8 +100,8 @@ def export_saved_model(
             from the model; nothing is left behind then.
     """
     tolerance = find_format("saved_model", precision).tolerances[precision]
-    output = Path(output).expanduser()
-    name = name or output.resolve().name
+    folder = as_path(output).expanduser()
+    name = name or (folder if in_bucket(folder) else folder.resolve()).name
     if not re.fullmatch(r"[\w.-]+", name):
         raise UserError(f"{name!r} is no name for a model: take letters, digits, '.', '_' and '-'")
     reference = make_network(model, fold=False, class_names=class_names, tta=tta)
@@ -119,18 +121,19 @@ def export_saved_model(
     expected = logits_caller(reference, temperature_of(model, calibrated, unknown))
     difference = comparison.compare(samples.batches(), expected, logits_caller(frozen))
     comparison.check(difference, tolerance, f"the export in {precision}")
-    with new_version(output) as (folder, published):
+    begin = new_version_in_bucket if in_bucket(folder) else new_version
+    with begin(folder) as (made, published):
         signatures = make_signatures(
             network, frozen, top=top, on_error=on_error, max_batch=max_batch, has_webp=webp
         )
-        with _explain_write_errors(output):
-            runtime = write_saved_model(folder, network, signatures, has_webp=webp)
-            warmup.write_records(folder / warmup.FILE, _warmup_records(network, name))
+        with _explain_write_errors(folder):
+            runtime = write_saved_model(made, network, signatures, has_webp=webp)
+            warmup.write_records(made / warmup.FILE, _warmup_records(network, name))
         images = samples.first(LOADER_IMAGES)
-        report, logits = verify_saved_model(folder, images)
+        report, logits = verify_saved_model(made, images)
         served = comparison.compare([(images, None)], logits_caller(frozen), lambda _: logits)
         comparison.check(served, LOADER_TOLERANCES[precision], "what TensorFlow's C++ loader runs")
-    config = write_serving_config(output, name, runtime.version)
+    config = write_serving_config(folder, name, runtime.version)
     return Export(published[0], config, difference, report, runtime)
 
 

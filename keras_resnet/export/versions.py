@@ -13,7 +13,7 @@ _UNFINISHED = ".export-"  # begins the names of versions that are being written
 
 
 def list_versions(folder: Path) -> list[int]:
-    """The version numbers in `folder`, in rising order."""
+    """The version numbers in `folder`, which may be in a bucket, in rising order."""
     if not folder.is_dir():
         return []
     return sorted(int(item.name) for item in folder.iterdir() if item.name.isdecimal())

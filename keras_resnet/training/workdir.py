@@ -69,29 +69,23 @@ class WorkDir:
             UserError: it cannot be written, or belongs to a run with another config: one that
                 differs in keys that may not change when a run resumes.
         """
-        in_bucket = storage.in_bucket(self.path)
-        if in_bucket and (found := storage.PATTERN.search(str(self.path))):
-            raise UserError(
-                f"--workdir={self.path}: {found[0]!r} stands for a pattern in the name of a "
-                "bucket's object; take a name without it"
-            )
+        if storage.in_bucket(self.path):
+            storage.check_bucket(self.path, "--workdir")
+        else:
+            self._check_folder()
+        if self.is_begun():
+            records.check_resumption(self.read_config(), config, f"--workdir={self.path}")
+
+    def _check_folder(self) -> None:
         try:
-            with storage.explain_bucket_errors(self.path):
-                self.path.mkdir(parents=True, exist_ok=True)
-                if in_bucket:
-                    probe = self.path / f".{secrets.token_hex(8)}"
-                    probe.write_text("can be written")
-                    probe.unlink()
-                else:
-                    with tempfile.TemporaryFile(dir=self.path) as file:
-                        file.write(b"can be written")
-                    self._check_kinds()
+            self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path) as file:
+                file.write(b"can be written")
+            self._check_kinds()
         except OSError as error:
             raise UserError(
                 f"--workdir={self.path}: cannot be written ({error.strerror})"
             ) from error
-        if self.is_begun():
-            records.check_resumption(self.read_config(), config, f"--workdir={self.path}")
 
     def keep_older_defaults(self, config: ConfigDict) -> ConfigDict:
         """Returns `config` with the defaults of the version that began the run here, if any did."""

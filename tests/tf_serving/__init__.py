@@ -1,0 +1,1 @@
+"""What stands in for TensorFlow Serving in tests: `server.py`."""
