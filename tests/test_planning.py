@@ -232,6 +232,9 @@ def test_fine_tuning_trains_the_classifier_first():
         4,
     )
     assert values["optimizer.layer_decay"] == 0.5
+    small, _ = _chosen(Photos(200, 50, 32, 32), pretrained=Pretrained("CifarResNet20", 32))
+    assert (small["epochs"], small["optimizer.layer_decay"]) == (150, 0.8)
+    assert small["optimizer.learning_rate"] == pytest.approx(0.025 / 4)  # 8 images a step, not 32
     # Whoever freezes something else, or trains for one epoch, has no stages.
     for given in ({"model.freeze": "norm"}, {"model.freeze": ""}, {"epochs": 1}):
         values, _ = _chosen(Photos(1_000, 100, 375, 500), GPU, pretrained=pretrained, **given)

@@ -88,7 +88,7 @@ def choose(
     given: Mapping[str, Any],
 ) -> Recipe:
     """Chooses what `given`, keys of the config that are set already, leaves open."""
-    wanted = _wanted_epochs(photos.count, pretrained is not None)
+    wanted = _wanted_epochs(photos.count, pretrained)
     batch_size = given.get("batch_size", _batch_size(photos.count, device))
     for network, size in _candidates(photos, pretrained, given):
         reading = _reading_seconds(photos, size, wanted, device, given)
@@ -169,9 +169,14 @@ def _candidates(
         yield given.get("model.name", network), max(given_sizes)
 
 
-def _wanted_epochs(count: int, pretrained: bool) -> int:
+def _wanted_epochs(count: int, pretrained: Pretrained | None) -> int:
     """The fewer images, the more often each is seen; good networks need fewer steps."""
-    of_thousand, least, most = (20, 5, 40) if pretrained else (150, 20, 300)
+    if pretrained is None:
+        of_thousand, least, most = 150, 20, 300
+    elif pretrained.image_size <= _SMALL:  # it has learned little that others can use
+        of_thousand, least, most = 80, 10, 150
+    else:
+        of_thousand, least, most = 20, 5, 40
     return max(least, min(most, round(of_thousand * (1000 / count) ** 0.4)))
 
 
@@ -205,14 +210,19 @@ def _from_scratch(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _fine_tuning(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The classifier alone, then all, with smaller rates below (Howard and Ruder 2018)."""
+    """The classifier alone, then all, with smaller rates below (Howard and Ruder 2018).
+
+    The features of networks for CIFAR's images are made anew, for the most part: docs/results.md.
+    """
     first = max(1, values["epochs"] // 5)
+    size = max(image_sizes(values["data.image_size"]).sizes)
+    rate, decay = (0.025, 0.8) if size <= _SMALL else (0.01, 0.5)
     staged = "model.freeze" not in values and first < values["epochs"]
     return {
         **({"model.freeze": "body", "model.unfreeze_epoch": first} if staged else {}),
-        "optimizer.learning_rate": min(0.01 * values["batch_size"] / 32, 0.08),
+        "optimizer.learning_rate": min(rate * values["batch_size"] / 32, 8 * rate),
         "optimizer.weight_decay": 1e-4,
-        "optimizer.layer_decay": 0.5,
+        "optimizer.layer_decay": decay,
         "schedule.warmup_epochs": 0.5,
     }
 
