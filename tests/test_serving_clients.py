@@ -138,7 +138,7 @@ def test_servers_that_do_not_answer_are_one_line(served, server, photos, protoco
         (["--model=none"], server, "Could not find any versions of model none"),
         (["--version=7"], server, "Could not find version 7 of model toy"),
         (["--wait=0.3"], nobody, "(waited 0 s)"),
-        (["--wait=0.3"], other, "does not speak REST" if protocol == "rest" else "HTTP/2"),
+        (["--wait=0.3"], other, "does not speak REST" if protocol == "rest" else "(waited 0 s)"),
     ):
         done = ask(served, protocol, image, *arguments, server=address)
         assert (done.returncode, done.stdout) == (1, "")
@@ -147,22 +147,28 @@ def test_servers_that_do_not_answer_are_one_line(served, server, photos, protoco
         assert done.stderr.count("\n") == 1
 
 
-def test_clients_wait_for_a_model_that_loads(served, photos):
-    image = photos / "10 ä☃.jpg"
-    flags = ["--model_name=toy", f"--model_base_path={served}", "--test_load_seconds=1.5"]
+def test_clients_wait_for_a_model_that_loads(served, photos, tmp_path):
+    image, loads = photos / "10 ä☃.jpg", tmp_path / "loads"
+    flags = ["--model_name=toy", f"--model_base_path={served}", f"--test_load_after={loads}"]
     with process.running(*flags) as (grpc, rest):
-        server = {"grpc": grpc, "rest": rest}
-        too_soon = ask(served, "rest", image, "--wait=0.2", server=server)
+        too_soon = ask(served, "rest", image, "--wait=0", server={"rest": rest})
         assert "the model toy is loading (waited 0 s)" in too_soon.stderr
-        curl = subprocess.Popen(
-            ["sh", served / "serving_config" / "curl.sh", image, rest],
-            env=process.ENVIRONMENT,
-            stdout=subprocess.PIPE,
+        config = served / "serving_config"
+        waiting = [
+            subprocess.Popen(command, env=process.ENVIRONMENT, stdout=subprocess.PIPE)
+            for command in (
+                [sys.executable, config / "client.py", image, "--top=1", f"--server={rest}"],
+                [sys.executable, config / "client.py", image, "--grpc", f"--server={grpc}"],
+                ["sh", config / "curl.sh", image, rest],
+            )
+        ]
+        loads.touch()
+        of_rest, of_grpc, of_curl = (
+            one.communicate()[0].decode(errors="replace") for one in waiting
         )
-        for protocol in PROTOCOLS:
-            done = ask(served, protocol, image, "--top=1", server=server)
-            assert done.stdout.endswith("short 90.0%\n"), done.stderr
-        name, answer = curl.communicate()[0].decode(errors="replace").split(":\n", 1)
+        assert of_rest.endswith(": short 90.0%\n")
+        assert of_grpc.endswith(": short 90.0%, long \\udcff\\x1b 10.0%\n")
+        name, answer = of_curl.split(":\n", 1)
         assert name == str(image)
         assert json.loads(answer, strict=False)["predictions"][0]["class_ids"] == [0, 1]
 

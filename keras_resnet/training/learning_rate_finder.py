@@ -29,7 +29,7 @@ from keras_resnet.training.evaluation import make_steps_per_call
 from keras_resnet.training.finetuning import read_pretrained, take_over_preprocessing
 from keras_resnet.training.metrics import SUMS
 from keras_resnet.training.say import silence
-from keras_resnet.training.teachers import read_teacher
+from keras_resnet.training.teachers import teach
 from keras_resnet.training.workdir import WorkDir
 
 START, END, STEPS = 1e-7, 10.0, 100
@@ -148,9 +148,7 @@ def find_learning_rate(
         weights = read_pretrained(config) if config.model.weights else None
         rising = schedules.ExponentialDecay(start, steps - 1, end / start)
         engine.build(source.class_names, rising, weights, silence, class_weights(config, source))
-        if config.distill.teacher:
-            native = engine.multiplies_bfloat16()
-            engine.teach(read_teacher(config, source.class_names, native))
+        teach(engine, source.class_names)
         batches, calls = engine.train_batches(source, 0, steps), make_steps_per_call(engine)
         losses: list[float] = []
         while len(losses) < steps and not _stops(losses):

@@ -155,11 +155,10 @@ def prepare(
     _check_start(engine, checkpoints, progress)
     over = progress.step >= timeline.total_steps
     over = over or progress.stops_early(config.early_stopping.patience)
-    if not over:
-        # Not there: the newest checkpoint turned out to be damaged.
+    if not over:  # without a teacher, though it has one: the newest checkpoint was damaged
         teacher = teacher or teacher_of_run(engine, workdir, train_source.class_names, say)
-    if teacher is not None and not over:
-        engine.teach(teacher)
+        if teacher is not None:
+            engine.teach(teacher)
     told = closing.enter_context(callbacks.Callbacks(say))
     run = Run(
         config=config,

@@ -60,6 +60,19 @@ def read_teacher(
     return Teacher(origin, model, preprocessing, places, _digest(model), precision)
 
 
+def teach(engine: Engine, classes: Sequence[str] | int) -> None:
+    """Lets a built engine learn from the teacher of its config, if that has one.
+
+    For steps that are no run, and so have no work directory.
+
+    Args:
+        engine: that is to train.
+        classes: as for `read_teacher`.
+    """
+    if engine.config.distill.teacher:
+        engine.teach(read_teacher(engine.config, classes, engine.multiplies_bfloat16()))
+
+
 @contextlib.contextmanager
 def _explained(name: str, say: Callable[[str], None]) -> Iterator[None]:
     """Says of whatever cannot be used, in a line, that it is the teacher."""

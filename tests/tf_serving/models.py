@@ -77,11 +77,9 @@ class Batching:
 class Model:
     """The versions below a folder, of which the newest is served."""
 
-    def __init__(
-        self, name: str, folder: Path, batching: Batching, load_seconds: float, warm_up: bool
-    ):
+    def __init__(self, name: str, folder: Path, batching: Batching, load_after: str, warm_up: bool):
         self.name, self.folder, self.batching = name, folder, batching
-        self.load_seconds, self.warm_up = load_seconds, warm_up
+        self.load_after, self.warm_up = load_after, warm_up
         self.states: dict[int, tuple[str, str]] = {}  # version -> state, error
         self.sessions: dict[int, Session] = {}
         self.definitions: dict[int, object] = {}
@@ -95,7 +93,8 @@ class Model:
             return
         self.states[newest] = ("LOADING", "")
         try:
-            time.sleep(self.load_seconds)
+            while self.load_after and not Path(self.load_after).exists():
+                time.sleep(0.05)
             session = Session(self.folder / str(newest))
             records = self.folder / str(newest) / warmup.FILE
             warm_up = self.warm_up and records.exists()
@@ -195,7 +194,7 @@ class Models:
         batching = None
         if flags.get("enable_batching") == "true":
             batching = read_config(flags["batching_parameters_file"], "BatchingParameters")
-        seconds = float(flags.get("test_load_seconds", 0))
+        after = flags.get("test_load_after", "")
         warm_up = flags.get("enable_model_warmup") != "false"
         named = {flags.get("model_name", "default"): flags.get("model_base_path")}
         if "model_config_file" in flags:
@@ -205,7 +204,7 @@ class Models:
         for name, folder in named.items():
             if not folder or not Path(folder).is_dir():
                 raise SystemExit(f"FAILED_PRECONDITION: no base path {folder} for {name}")
-            self.models[name] = Model(name, Path(folder), Batching(batching), seconds, warm_up)
+            self.models[name] = Model(name, Path(folder), Batching(batching), after, warm_up)
         self.metrics = None
         if "monitoring_config_file" in flags:
             found = read_config(

@@ -3,8 +3,9 @@
 Documented client lines are tested against it where TF Serving itself cannot be installed. It takes
 the flags and configuration files of TF Serving and no others, and runs the SavedModel in the
 runtime that is TF Serving's, too. Of batching it has the limits (size, padding, threads and queue);
-it does not put requests together. It listens while the first version loads, which takes at least
---test_load_seconds; TF Serving begins to listen after that, and behaves so with later versions.
+it does not put requests together. It listens while the first version loads, for which it waits
+until the file --test_load_after is there; TF Serving begins to listen after that, and behaves so
+with later versions.
 
 `keras_resnet_cli.module_command("tf_serving.server", *flags)` starts it without TensorFlow and
 Keras in Python; the folder above has to be on the path.
@@ -24,7 +25,7 @@ FLAGS = {
     *("port", "rest_api_port", "rest_api_timeout_in_ms", "model_name", "model_base_path"),
     *("model_config_file", "monitoring_config_file", "enable_batching", "batching_parameters_file"),
     *("tensorflow_intra_op_parallelism", "tensorflow_inter_op_parallelism"),
-    *("file_system_poll_wait_seconds", "enable_model_warmup", "test_load_seconds"),
+    *("file_system_poll_wait_seconds", "enable_model_warmup", "test_load_after"),
 }
 
 

@@ -15,7 +15,7 @@ from keras_resnet.models.costs import profile
 from keras_resnet.training.engine import Engine, find_engine
 from keras_resnet.training.progress import Timeline
 from keras_resnet.training.schedules import make_schedule
-from keras_resnet.training.teachers import read_teacher
+from keras_resnet.training.teachers import teach
 
 # Chowdhery et al. 2022, appendix B: a multiply-add is two operations, and the backward pass costs
 # twice the forward one: a product for the gradient of the input and one for that of the weights.
@@ -82,8 +82,7 @@ def bare_engine(config: ConfigDict, devices: Any = None) -> Engine:
     kind: Any = find_engine(config)
     engine = kind(config, devices)
     engine.build(classes, make_schedule(config, timeline))
-    if config.distill.teacher:
-        engine.teach(read_teacher(config, len(classes), engine.multiplies_bfloat16()))
+    teach(engine, len(classes))
     return engine
 
 
