@@ -1,5 +1,6 @@
 """Exports that are one file. Written, run, compared with the model, and only then kept."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from keras_resnet.export import comparison, sample_images
 from keras_resnet.export.calibrating import temperature_of
 from keras_resnet.export.formats import Job, find_format
 from keras_resnet.export.signatures import logits_caller, make_network
-from keras_resnet.storage import replacing
+from keras_resnet.export.versions import UNFINISHED
+from keras_resnet.staging import staging_folder
 
 
 def export_file(
@@ -52,16 +54,21 @@ def export_file(
     reference = make_network(model, fold=False, class_names=class_names, tta=tta)
     if samples is None:
         samples = sample_images.drawn(reference.preprocessing)
+    expected = comparison.Reference(
+        samples.batches, logits_caller(reference, temperature_of(model, calibrated, unknown))
+    )
+    del reference  # its weights are needed no more
+    gc.collect()
     try:
-        with replacing(output) as temporary:
-            job = Job(
-                model, temporary, precision, fold, class_names, samples, calibrated, unknown, tta
+        with staging_folder(output.parent, UNFINISHED) as folder:
+            path = folder / output.name
+            run = row.write(
+                Job(model, path, precision, fold, class_names, samples, calibrated, unknown, tta)
             )
-            run = row.write(job)
-            expected = logits_caller(reference, temperature_of(model, calibrated, unknown))
-            difference = comparison.compare(samples.batches(), expected, run)
+            difference = expected.compare(run)
             what = f"{output.name} in {precision}"
             comparison.check(difference, row.tolerances[precision], what)
+            os.replace(path, output)
     except OSError as error:
         raise UserError(f"{output}: cannot be written ({error.strerror or error})") from error
     return difference
