@@ -1,6 +1,7 @@
 """How far an export's answers are from the model's."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -24,6 +25,7 @@ class Difference:
         top1_agreement: share of the images whose most probable class is the same.
         top1_before, top1_after: accuracies, None without labels.
         map_before, map_after: mean average precisions, where an image has several labels.
+        accepted: the tolerance that somebody asked for, where `relative` is beyond the format's.
     """
 
     images: int
@@ -35,6 +37,7 @@ class Difference:
     top1_after: float | None = None
     map_before: float | None = None
     map_after: float | None = None
+    accepted: float | None = None
 
     def __str__(self) -> str:
         text = (
@@ -50,6 +53,8 @@ class Difference:
             )
         if self.map_before is not None and self.map_after is not None:
             text += f"; mAP {self.map_before:.4f} -> {self.map_after:.4f}"
+        if self.accepted is not None:
+            text += f"; beyond the format's tolerance, accepted up to {self.accepted:g}"
         return text
 
 
@@ -111,14 +116,46 @@ def _accuracies(truth: np.ndarray, expected: np.ndarray, found: np.ndarray) -> d
     }
 
 
-def check(difference: Difference, tolerance: float, what: str) -> None:
-    """Refuses an export that differs too much.
+def check(difference: Difference, tolerance: float, what: str, asked: float | None = None) -> None:
+    """Refuses an export that differs too much, or warns of one that was asked for.
+
+    Args:
+        difference: between model and export; says afterwards whether it is beyond the tolerance.
+        tolerance: of the format.
+        what: was exported, for the message.
+        asked: the tolerance to take instead.
 
     Raises:
-        UserError: `relative` is above `tolerance`, or not a number.
+        UserError: `relative` is above the tolerance, or not a number.
     """
-    if not difference.relative <= tolerance:
+    limit = tolerance if asked is None else asked
+    relative = difference.relative
+    if not relative <= limit:
+        far = f"{what} differs from the model by {relative:.2g} of the largest logit"
+        more = f"--tolerance={_rounded_up(relative):g} accepts it" if np.isfinite(relative) else ""
         raise UserError(
-            f"{what} differs from the model by {difference.relative:.2g} of the largest logit, "
-            f"more than its tolerance of {tolerance:g}; nothing was written"
+            f"{far}, more than its tolerance of {limit:g}; nothing was written"
+            + (f". If the accuracy is what you need, {more}" if more else "")
+        )
+    if relative > tolerance:
+        difference.accepted = asked
+        warnings.warn(
+            f"{what} differs from the model by {relative:.2g} of the largest logit, more than the "
+            f"{tolerance:g} of the format; it was written, as the tolerance was set to {asked:g}. "
+            "Measure its accuracy before you use it",
+            stacklevel=3,
+        )
+
+
+def _rounded_up(number: float) -> float:
+    """The next number of one digit."""
+    digit = 10.0 ** np.floor(np.log10(number))
+    return float(np.ceil(number / digit) * digit)
+
+
+def check_tolerance(tolerance: float | None) -> None:
+    """Raises UserError unless it is a number above 0, or None."""
+    if tolerance is not None and not 0 < tolerance < np.inf:
+        raise UserError(
+            f"tolerance={tolerance!r}: a share of the largest logit above 0 is needed, as 0.05"
         )

@@ -2,7 +2,9 @@
 
 import gc
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -11,6 +13,7 @@ from keras_resnet.errors import UserError
 from keras_resnet.export import comparison, sample_images
 from keras_resnet.export.calibrating import temperature_of
 from keras_resnet.export.formats import Job, find_format
+from keras_resnet.export.own_heads import as_classifier
 from keras_resnet.export.signatures import logits_caller, make_network
 from keras_resnet.export.versions import UNFINISHED
 from keras_resnet.staging import staging_folder
@@ -28,11 +31,14 @@ def export_file(
     calibrated: bool = False,
     unknown: Unknown | str | float | None = None,
     tta: str | None = None,
+    tolerance: float | None = None,
+    preprocessing: Mapping[str, Any] | str | None = None,
 ) -> comparison.Difference:
     """Writes a model to a file of another format and compares it with the model.
 
     Args:
-        model: a classifier of `keras_resnet.create_model`, with its preprocessing.
+        model: a classifier of `keras_resnet.create_model`, with its preprocessing, or one that was
+            made on such a network: see `as_classifier`.
         output: the file; it is replaced only by an export that has passed.
         format: "keras" (for inference: folded, with preprocessing and class names), "tflite" or
             "onnx"; see the module of each for inputs and outputs.
@@ -42,6 +48,9 @@ def export_file(
         samples: images to compare on, by which "int8" learns its ranges, too; default: random
             ones.
         calibrated, unknown, tta: see `make_network`; "keras" knows no `unknown`.
+        tolerance: largest accepted difference of a logit, as a share of the largest one, instead of
+            the format's; a difference beyond the format's is warned of.
+        preprocessing: instead of the model's own: see `as_classifier`.
 
     Raises:
         UserError: the model cannot be exported, a package is missing, or the file's answers differ
@@ -50,6 +59,8 @@ def export_file(
     row = find_format(format, precision)
     if not row.writer:
         raise UserError(f"the export format {format} is no file; use export_saved_model")
+    comparison.check_tolerance(tolerance)
+    model = as_classifier(model, preprocessing)
     output = Path(output).expanduser().absolute()
     reference = make_network(model, fold=False, class_names=class_names, tta=tta)
     if samples is None:
@@ -67,7 +78,7 @@ def export_file(
             )
             difference = expected.compare(run)
             what = f"{output.name} in {precision}"
-            comparison.check(difference, row.tolerances[precision], what)
+            comparison.check(difference, row.tolerances[precision], what, tolerance)
             os.replace(path, output)
     except OSError as error:
         raise UserError(f"{output}: cannot be written ({error.strerror or error})") from error

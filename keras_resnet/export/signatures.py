@@ -204,8 +204,9 @@ def _check_servable(model: keras.Model) -> Preprocessing:
     preprocessing = getattr(model, "preprocessing", None)
     if preprocessing is None:
         raise UserError(
-            f"{model.name} does not say how its images are prepared; set model.preprocessing (see "
-            "keras_resnet.preprocessing.Preprocessing) before saving it"
+            f"{model.name} does not say how its images are prepared; say --preprocessing=imagenet, "
+            "or =FILE with the fields of a Preprocessing (in Python preprocessing=...), or set "
+            "model.preprocessing before saving it"
         )
     try:
         preprocessing = check_preprocessing(preprocessing)
