@@ -46,12 +46,7 @@ def with_rescaling():
 
 
 def sequential():
-    layers = [
-        keras.layers.Rescaling(1 / 255),
-        backbone(),
-        keras.layers.Dense(6),
-        keras.layers.Softmax(),
-    ]
+    layers = [keras.layers.Rescaling(1 / 255), backbone(), keras.layers.Dense(6)]
     return keras.Sequential([keras.Input((SIZE, SIZE, 3)), *layers, keras.layers.Softmax()])
 
 

@@ -18,7 +18,7 @@ from keras_resnet.flips import TTA, tta_note
 from keras_resnet.preprocessing import Preprocessing
 
 KEY = "keras_resnet"
-_MEMBER = "keras_resnet.json"
+MEMBER = "keras_resnet.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,17 +103,11 @@ def checked_thresholds(values: Any, classes: int) -> tuple[float, ...]:
     return numbers
 
 
-def add_to_tflite(path: Path, description: Description) -> None:
-    """Puts a description behind the model in a `.tflite` file."""
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr(_MEMBER, description.to_json())
-
-
 def of_tflite(path: Path) -> Description:
     """The description in a `.tflite` file; raises UserError if there is none."""
     try:
         with opened_zip(Budget(path)) as archive:
-            return Description.read(archive.read(_MEMBER))
+            return Description.read(archive.read(MEMBER))
     except RefusedError:
         raise
     except (OSError, zipfile.BadZipFile, ValueError, KeyError, TypeError) as error:

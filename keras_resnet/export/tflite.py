@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.errors import UserError
-from keras_resnet.export.description import Description, add_to_tflite
+from keras_resnet.export import tflite_metadata
+from keras_resnet.export.description import Description
 from keras_resnet.export.formats import Job
 from keras_resnet.export.signatures import Network, make_network
 
@@ -23,8 +24,8 @@ def write(job: Job) -> "Runner":
     Its signature `serving_default` takes `images`, float32 [1, size, size, 3], RGB values 0..255,
     and returns `probabilities` and `logits`, float32 [1, classes], whatever the precision inside;
     of an export that says unknown `unknown`, bool [1], as well.
-    How images are prepared and what the classes are called stands behind the model
-    (`description`).
+    Android's and MediaPipe's image classifiers find in its metadata what they need
+    (`tflite_metadata`); how images are prepared stands behind the model (`description`).
 
     Precisions: "float32"; "float16" stores the weights in 16 bits; "int8" computes in 8 bits
     (kernels by channel; Jacob et al. 2018) and learns the ranges of activations from the job's
@@ -32,8 +33,9 @@ def write(job: Job) -> "Runner":
     """
     with tempfile.TemporaryDirectory(dir=job.path.parent) as folder:
         description = _save(make_network(job.model, **job.options), Path(folder))
-        job.path.write_bytes(_convert(Path(folder), job))
-    add_to_tflite(job.path, description)
+        content = _convert(Path(folder), job)
+    job.path.write_bytes(tflite_metadata.describe(content, description, job.model.name))
+    tflite_metadata.add_files(job.path, description)
     return Runner(job.path)
 
 
