@@ -145,9 +145,9 @@ class Session:
             raise UserError(f"{folder}: no saved_model.pb, so no SavedModel")
         self._lib = load_library(site_packages)
         self.version = self._lib.TF_Version().decode()
-        self.signatures = _signatures(Path(folder))
         self._folder = folder
         self._load()
+        self.signatures = _signatures(Path(folder))
 
     def _load(self) -> None:
         lib = self._lib
