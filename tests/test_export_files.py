@@ -146,6 +146,7 @@ def test_what_a_killed_export_left_is_removed_by_the_next(model, tmp_path):
     assert [item.name for item in tmp_path.iterdir()] == ["other.keras"]
 
 
+@pytest.mark.ci
 def test_a_tolerance_of_ones_own_is_taken_with_a_warning(model, tmp_path, monkeypatch):
     monkeypatch.setitem(FORMATS["keras"].tolerances, "float32", 1e-12)
     path = tmp_path / "model.keras"

@@ -104,7 +104,13 @@ def made(case):
     return model, answers(model, scales_pixels).astype("float32"), tolerance
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [
+        case if case in ("Sequential", "int8") else pytest.param(case, marks=pytest.mark.ci)
+        for case in CASES
+    ],
+)
 def test_classifiers_made_on_our_networks_answer_as_keras_does(case):
     model, expected, tolerance = made(case)
     network = make_network(as_classifier(model, "imagenet"))
