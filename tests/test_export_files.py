@@ -1,10 +1,15 @@
 """Exports to one file: run after writing, compared, and the old file kept if they fail."""
 
+import json
+import os
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from export_helpers import CLASSES, keras_answers, tiny_classifier
+from export_helpers import CLASSES, ROOT, keras_answers, tiny_classifier
 
 from keras_resnet.errors import UserError
 from keras_resnet.export import export_file, sample_images
@@ -108,3 +113,73 @@ def test_a_file_that_differs_is_not_kept(model, tmp_path, monkeypatch):
         export_file(model, path, format="tflite", precision="float16")
     assert path.read_bytes() == b"the old one"
     assert [item.name for item in tmp_path.iterdir()] == ["model.tflite"]
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from export_helpers import tiny_classifier
+from keras_resnet.export import export_file, keras_file
+
+def die(job):
+    job.path.write_bytes(b"half of it")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+keras_file.write = die
+export_file(tiny_classifier(), sys.argv[1], format="keras")
+"""
+
+
+@pytest.mark.ci
+def test_what_a_killed_export_left_is_removed_by_the_next(model, tmp_path):
+    search = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
+    done = subprocess.run(
+        [sys.executable, "-c", _KILLED, str(tmp_path / "model.keras")],
+        env={**os.environ, "PYTHONPATH": search},
+        capture_output=True,
+    )
+    assert done.returncode == -9
+    left = {item.name for item in tmp_path.iterdir()}
+    assert len(left) == 2  # a hidden folder and its lock
+    assert all(name.startswith(".export-") for name in left)
+    export_file(model, tmp_path / "other.keras", format="keras")
+    assert [item.name for item in tmp_path.iterdir()] == ["other.keras"]
+
+
+@pytest.mark.ci
+def test_a_tolerance_of_ones_own_is_taken_with_a_warning(model, tmp_path, monkeypatch):
+    monkeypatch.setitem(FORMATS["keras"].tolerances, "float32", 1e-12)
+    path = tmp_path / "model.keras"
+    with pytest.raises(UserError, match=r"--tolerance=\de-0\d accepts it"):
+        export_file(model, path, format="keras")
+    with pytest.warns(UserWarning, match="more than the 1e-12 of the format; it was written"):
+        difference = export_file(model, path, format="keras", tolerance=0.01)
+    assert difference.accepted == 0.01
+    assert "accepted up to 0.01" in str(difference)
+    with pytest.raises(UserError, match="tolerance=0: a share"):
+        export_file(model, path, format="keras", tolerance=0)
+
+
+@pytest.mark.ci
+@pytest.mark.filterwarnings("ignore")
+def test_onnx_files_name_their_axes_and_say_what_they_are(model, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("tf2onnx")
+    path = tmp_path / "model.onnx"
+    export_file(model, path, format="onnx")
+    written = onnx.load(path)
+    onnx.checker.check_model(written)
+    (entry,) = written.graph.input  # weights are none any more
+    axes = entry.type.tensor_type.shape.dim
+    assert [axis.dim_param or axis.dim_value for axis in axes] == ["batch", 32, 32, 3]
+    for output in written.graph.output:
+        axes = output.type.tensor_type.shape.dim
+        assert [axis.dim_param or axis.dim_value for axis in axes] == ["batch", 6]
+    said = {entry.key: entry.value for entry in written.metadata_props}
+    assert json.loads(said["classes"]) == CLASSES
+    assert json.loads(said["preprocessing"])["mean"] == model.preprocessing["mean"]
+    assert json.loads(said["versions"])["tensorflow"] == tf.__version__
+    assert said["Image.NominalPixelRange"] == "NominalRange_0_255"
+    # Kernels are in ONNX' order of axes, as no runtime has to turn them.
+    kernels = {entry.name for entry in written.graph.initializer}
+    assert all(node.input[1] in kernels for node in written.graph.node if node.op_type == "Conv")

@@ -1,18 +1,21 @@
 """usage: keras-resnet export (--workdir=DIR | --model=FILE.keras) --output=PATH [--format=FORMAT]
                            [--precision=PRECISION] [--on-error=flag] [--top=5] [--max-batch=64]
                            [--images=PATHS] [--calibrated] [--unknown=90%] [--tta=none] [--webp]
+                           [--tolerance=0.05] [--preprocessing=imagenet]
 
 Formats: saved_model (the default; PATH is a folder, in which the next free number becomes a version
 for TF Serving, beside serving_config/) and others, for which PATH is a file. PATH may be in a
 bucket, gs://BUCKET/NAME: what is made and checked on this machine is then uploaded. Every export is
 run after it is written and compared with the model; one that differs beyond its tolerance is not
-kept. Model and export are compared on the images of --images, or on the evaluation split of the
-work directory. From a work directory the finished model is taken, or the newest checkpoint of a run
-that still goes on, or with --checkpoint=best the one with the highest top-1 or mAP. --calibrated
-exports logits divided by the model's temperature, and --unknown an output `unknown` beside them
-(and `answers` in a SavedModel): docs/calibration. Of a model that was evaluated with mirror images
+kept, unless --tolerance says so. Model and export are compared on the images of --images, or on the
+evaluation split of the work directory. From a work directory the finished model is taken, or the
+newest checkpoint of a run that still goes on, or with --checkpoint=best the one with the highest
+top-1 or mAP. --calibrated exports logits divided by the model's temperature, and --unknown an
+output `unknown` beside them (and `answers` in a SavedModel): docs/calibration. Of a model that was
+evaluated with mirror images
 (config.evaluation.tta) the export answers with them, too, in twice the time, and --tta says
-otherwise; --tta=flip puts them into any export."""
+otherwise; --tta=flip puts them into any export. --model may be a Keras model that was made on one
+of our networks; --preprocessing says how its images are prepared."""
 
 import re
 from pathlib import Path
@@ -56,6 +59,11 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
         ("model", "The .keras file to export."),
         ("output", "Folder of the numbered versions (saved_model), or the file to write."),
         ("labels", "File of class names, one a line, to use instead of the model's own."),
+        (
+            "preprocessing",
+            "How images are prepared, of a model that does not say it or says otherwise: imagenet, "
+            "or a JSON file with fields of a Preprocessing, such as image_size, mean and std.",
+        ),
         ("name", "Name by which clients ask for the model; default: that of the output folder."),
     ):
         absl_flags.DEFINE_string(name, None, meaning, flag_values=flags)
@@ -95,6 +103,13 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
         "calibrated. A file in a folder named like a class counts for the accuracy.",
         flag_values=flags,
     )
+    absl_flags.DEFINE_float(
+        "tolerance",
+        None,
+        "Largest difference of a logit between model and export that is accepted, as a share of "
+        "the largest logit, instead of the format's own; beyond that one a warning is printed.",
+        flag_values=flags,
+    )
     for name, number, lowest, meaning in (
         (
             "top",
@@ -126,13 +141,17 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     if in_bucket(flags.output):  # before minutes are spent
         output = as_path(flags.output)
         check_bucket(output.parent if FORMATS[flags.format].suffix else output, "--output")
+    from keras_resnet.export.own_heads import as_classifier, read_preprocessing
     from keras_resnet.models.loading import load_model
     from keras_resnet.training.evaluation import load_model_of_workdir
+
+    given = flags.preprocessing and read_preprocessing(flags.preprocessing)
 
     if flags.workdir:
         model = load_model_of_workdir(WorkDir(flags.workdir), flags.checkpoint, say=say)
     else:
         model = load_model(Path(flags.model))
+    model = as_classifier(model, given)
     samples = _samples(flags, config, model, labels)
     with notes_on_stderr():
         if FORMATS[flags.format].writer:
@@ -161,6 +180,8 @@ def _check_usage(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
             "it takes --output=PATH, and --workdir=DIR or --model=FILE.keras, and no other argument"
         )
     check_checkpoint(flags)
+    if flags.tolerance is not None and not flags.tolerance > 0:
+        raise UsageError(f"--tolerance={flags.tolerance}: takes a number above 0, as 0.05")
     if unknown_of(flags) is not None and flags.format == "keras":
         raise UsageError(
             f"--unknown={flags.unknown}: a .keras file gives probabilities alone; leave it out "
@@ -237,6 +258,7 @@ def _write_saved_model(
         calibrated=flags.calibrated,
         unknown=unknown_of(flags),
         tta=flags.tta,
+        tolerance=flags.tolerance,
     )
     if flags.precision == "bfloat16" and not backend.cpu_has_bfloat16():
         print("note: this CPU has no bfloat16 arithmetic and emulates it; serve on one that has")
@@ -274,6 +296,7 @@ def _write_file(
         calibrated=flags.calibrated,
         unknown=unknown_of(flags),
         tta=flags.tta,
+        tolerance=flags.tolerance,
     )
     _print_difference(difference, samples)
     size = size_of(as_path(flags.output).expanduser())

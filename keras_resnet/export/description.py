@@ -5,7 +5,6 @@ the model. An `.onnx` file carries it in its metadata. Runtimes pass over both.
 """
 
 import dataclasses
-import importlib
 import json
 import zipfile
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from keras_resnet.flips import TTA, tta_note
 from keras_resnet.preprocessing import Preprocessing
 
 KEY = "keras_resnet"
-_MEMBER = "keras_resnet.json"
+MEMBER = "keras_resnet.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,29 +103,15 @@ def checked_thresholds(values: Any, classes: int) -> tuple[float, ...]:
     return numbers
 
 
-def add_to_tflite(path: Path, description: Description) -> None:
-    """Puts a description behind the model in a `.tflite` file."""
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr(_MEMBER, description.to_json())
-
-
 def of_tflite(path: Path) -> Description:
     """The description in a `.tflite` file; raises UserError if there is none."""
     try:
         with opened_zip(Budget(path)) as archive:
-            return Description.read(archive.read(_MEMBER))
+            return Description.read(archive.read(MEMBER))
     except RefusedError:
         raise
     except (OSError, zipfile.BadZipFile, ValueError, KeyError, TypeError) as error:
         raise _lacking(path) from error
-
-
-def add_to_onnx(path: Path, description: Description) -> None:
-    """Puts a description into the metadata of an `.onnx` file."""
-    onnx = importlib.import_module("onnx")
-    model = onnx.load(str(path))
-    onnx.helper.set_model_props(model, {KEY: description.to_json()})
-    onnx.save(model, str(path))
 
 
 def of_onnx(path: Path, metadata: dict[str, str]) -> Description:

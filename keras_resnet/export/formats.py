@@ -29,7 +29,8 @@ class Job:
 
     Attributes:
         model: a classifier of `keras_resnet.create_model`, with its preprocessing.
-        path: the file to write; it gets its final name once it has passed the comparison.
+        path: the file to write; it gets its final name once it has passed the comparison. The
+            folder is the job's own, for other files, too.
         precision: one of the format's.
         fold: whether batch normalization is folded into the convolutions.
         class_names: instead of the model's own, or None.
@@ -60,7 +61,8 @@ class Format:
 
     Attributes:
         tolerances: precision -> largest difference of a logit that is accepted, as a share of the
-            largest logit. Folding alone stays below 1e-5.
+            largest logit. Folding alone stays below 1e-5, and 16 bits for weights cost 0.0004 to
+            0.0012 in ResNets of 18 to 152 layers with random weights (measured).
         suffix: of the file's name; "" for a SavedModel, which is a folder.
         writer: "module:function", from a `Job` to what runs the file that was written; "" for a
             SavedModel, which `export_saved_model` writes as a numbered version.
@@ -80,7 +82,7 @@ FORMATS = {
     "saved_model": Format({"float32": 1e-4, "bfloat16": 0.1}),
     "keras": Format({"float32": 1e-4}, ".keras", "keras_resnet.export.keras_file:write"),
     "tflite": Format(
-        {"float32": 1e-4, "float16": 1e-2, "int8": 0.3},
+        {"float32": 1e-4, "float16": 0.02, "int8": 0.3},
         ".tflite",
         "keras_resnet.export.tflite:write",
     ),

@@ -34,10 +34,15 @@ def lines_of(path: Path) -> list[str]:
 
 
 def write_labels(path: Path, names: Iterable[str]) -> None:
-    r"""Writes class names, one a line.
+    """Writes class names, one a line, as `label_lines`."""
+    path.write_bytes(label_lines(names))
+
+
+def label_lines(names: Iterable[str]) -> bytes:
+    r"""Class names, one a line.
 
     The bytes of a name are its own; line breaks in it, which would part it, are written as `\n`
     and `\r`.
     """
     lines = (name.replace("\r", "\\r").replace("\n", "\\n") for name in names)
-    path.write_bytes(b"".join(to_bytes(line) + b"\n" for line in lines))
+    return b"".join(to_bytes(line) + b"\n" for line in lines)

@@ -3,15 +3,18 @@
 import importlib
 import logging
 import types
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from keras_resnet.errors import UserError
-from keras_resnet.export.description import add_to_onnx
+from keras_resnet.export import onnx_weights
 from keras_resnet.export.formats import Job
-from keras_resnet.export.signatures import make_network
+from keras_resnet.export.onnx_metadata import describe
+from keras_resnet.export.signatures import Network, make_network
 
 # The newest that tf2onnx writes well; ONNX Runtime has it since 1.14 (2023).
 OPSET = 18
@@ -22,30 +25,34 @@ def write(job: Job) -> "Runner":
 
     It takes `images`, float32 [batch, size, size, 3], RGB values 0..255, and returns
     `probabilities` and `logits`, float32 [batch, classes], and of an export that says unknown
-    `unknown`, bool [batch]. How images are prepared and what the
-    classes are called stands in its metadata (`description`).
+    `unknown`, bool [batch]. How images are prepared and what the classes are called stands in its
+    metadata (`onnx_metadata`).
     """
-    tf2onnx = _require("tf2onnx")
+    network = make_network(job.model, **job.options)
+    model = _convert(network, lambda images: network.pixel_outputs(network(images)[1]))
+    describe(model, network.description, network.model.name)
+    _save(model, job.path)
+    return Runner(job.path)
+
+
+def _convert(network: Network, function: Callable[[tf.Tensor], dict[str, tf.Tensor]]) -> Any:
+    """The ModelProto of a function of float32 pixels."""
+    _require("tf2onnx")
     _require("onnxruntime")  # before the work, not after it
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
-    network = make_network(job.model, **job.options)
     spec = tf.TensorSpec([None, *network.image_shape], tf.float32, name="images")
-
-    @tf.function(input_signature=[spec], autograph=False)
-    def function(images):
-        _, logits = network(images)
-        return network.pixel_outputs(logits)
-
-    importlib.import_module("tf2onnx.convert")
     try:
-        tf2onnx.convert.from_function(
-            function, input_signature=[spec], opset=OPSET, output_path=str(job.path)
-        )
+        return onnx_weights.convert(function, spec, network.model.variables, OPSET)
     except (RuntimeError, ValueError, TypeError, tf.errors.OpError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"tf2onnx cannot convert {network.model.name}: {reason}") from error
-    add_to_onnx(job.path, network.description)
-    return Runner(job.path)
+
+
+def _save(model: Any, path: Path) -> None:
+    try:
+        path.write_bytes(model.SerializeToString())
+    except ValueError as error:  # a message holds less than 2 GiB
+        raise UserError(f"{path.name}: the weights are too many for an .onnx file") from error
 
 
 class Runner:

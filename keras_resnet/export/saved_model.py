@@ -2,10 +2,12 @@
 
 import contextlib
 import dataclasses
+import gc
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,18 +15,18 @@ import tensorflow as tf
 
 from keras_resnet.calibration import Unknown
 from keras_resnet.errors import UserError
-from keras_resnet.export import comparison, sample_images, warmup
+from keras_resnet.export import comparison, graph_weights, sample_images, warmup
 from keras_resnet.export.bucket_versions import new_version_in_bucket
 from keras_resnet.export.calibrating import temperature_of
 from keras_resnet.export.formats import find_format
 from keras_resnet.export.labels import LABELS, write_labels
 from keras_resnet.export.origin import write_origin
+from keras_resnet.export.own_heads import as_classifier
 from keras_resnet.export.runtime import Runtime, runtime_of
 from keras_resnet.export.serving_config import BATCH_SIZES, write_serving_config
 from keras_resnet.export.signatures import (
     MAX_BATCH,
     Network,
-    freeze,
     logits_caller,
     make_network,
     make_signatures,
@@ -75,6 +77,8 @@ def export_saved_model(
     calibrated: bool = False,
     unknown: Unknown | str | float | None = None,
     tta: str | None = None,
+    tolerance: float | None = None,
+    preprocessing: Mapping[str, Any] | str | None = None,
 ) -> Export:
     """Writes the next version of a model for TF Serving, once it has passed every check.
 
@@ -83,7 +87,8 @@ def export_saved_model(
     C++ loader (`verify_saved_model`) before it becomes visible under its number.
 
     Args:
-        model: a classifier of `keras_resnet.create_model`, with its preprocessing.
+        model: a classifier of `keras_resnet.create_model`, with its preprocessing, or one that was
+            made on such a network: see `as_classifier`.
         output: folder of the versions, which may be in a bucket (`gs://…`).
         precision: "float32" or "bfloat16".
         fold: False keeps the normalizations, and with them the model's numbers to the bit.
@@ -94,12 +99,17 @@ def export_saved_model(
         samples: images to compare model and export on; default: random ones.
         name: what clients call the model; default: the name of `output`.
         calibrated, unknown, tta: see `make_network`.
+        tolerance: largest accepted difference of a logit, as a share of the largest one, instead of
+            the format's; a difference beyond the format's is warned of.
+        preprocessing: instead of the model's own: see `as_classifier`.
 
     Raises:
         UserError: the model cannot be exported, `output` not be written, or the export differs
             from the model; nothing is left behind then.
     """
-    tolerance = find_format("saved_model", precision).tolerances[precision]
+    own_tolerance = find_format("saved_model", precision).tolerances[precision]
+    comparison.check_tolerance(tolerance)
+    model = as_classifier(model, preprocessing)
     folder = as_path(output).expanduser()
     name = name or (folder if in_bucket(folder) else folder.resolve()).name
     if not re.fullmatch(r"[\w.-]+", name):
@@ -117,21 +127,24 @@ def export_saved_model(
     _check_size(network)
     if samples is None:
         samples = sample_images.drawn(network.preprocessing)
-    frozen = freeze(network)
-    expected = logits_caller(reference, temperature_of(model, calibrated, unknown))
-    difference = comparison.compare(samples.batches(), expected, logits_caller(frozen))
-    comparison.check(difference, tolerance, f"the export in {precision}")
+    expected = comparison.Reference(
+        samples.batches, logits_caller(reference, temperature_of(model, calibrated, unknown))
+    )
+    difference = expected.compare(logits_caller(network))
+    comparison.check(difference, own_tolerance, f"the export in {precision}", tolerance)
+    images = samples.first(LOADER_IMAGES)
+    in_python = comparison.Reference(lambda: iter([(images, None)]), logits_caller(network))
+    del reference, expected  # weights that are needed no more
     begin = new_version_in_bucket if in_bucket(folder) else new_version
     with begin(folder) as (made, published):
-        signatures = make_signatures(
-            network, frozen, top=top, on_error=on_error, max_batch=max_batch, has_webp=webp
-        )
         with _explain_write_errors(folder):
-            runtime = write_saved_model(made, network, signatures, has_webp=webp)
+            runtime = write_saved_model(
+                made, network, top=top, on_error=on_error, max_batch=max_batch, has_webp=webp
+            )
             warmup.write_records(made / warmup.FILE, _warmup_records(network, name))
-        images = samples.first(LOADER_IMAGES)
+        gc.collect()
         report, logits = verify_saved_model(made, images)
-        served = comparison.compare([(images, None)], logits_caller(frozen), lambda _: logits)
+        served = in_python.compare_answers(logits)
         comparison.check(served, LOADER_TOLERANCES[precision], "what TensorFlow's C++ loader runs")
     config = write_serving_config(folder, name, runtime.version)
     return Export(published[0], config, difference, report, runtime)
@@ -149,10 +162,13 @@ def _explain_write_errors(output: Path) -> Iterator[None]:
         ) from error
 
 
-def write_saved_model(
-    folder: Path, network: Network, signatures: dict, *, has_webp: bool
-) -> Runtime:
+def write_saved_model(folder: Path, network: Network, *, has_webp: bool, **options) -> Runtime:
     """Writes saved_model.pb and the labels, one a line (see `write_labels`), as an asset.
+
+    Args:
+        folder: holds nothing.
+        network: becomes a graph with constants for variables.
+        has_webp, **options: see `make_signatures`.
 
     Returns:
         What a server needs to run it.
@@ -161,9 +177,14 @@ def write_saved_model(
     write_labels(labels, network.class_names)
     module = tf.Module()
     module.labels = tf.saved_model.Asset(str(labels))
+    call, variables = graph_weights.without_weights(network)
+    signatures = make_signatures(network, call, has_webp=has_webp, **options)
     concrete = {key: function.get_concrete_function() for key, function in signatures.items()}
-    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-    tf.saved_model.save(module, str(folder), signatures=concrete, options=options)
+    save = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    tf.saved_model.save(module, str(folder), signatures=concrete, options=save)
+    graph_weights.fill(folder / "saved_model.pb", variables)
+    # It is of the file without weights. Nothing needs it; TensorFlow before 2.12 wrote none.
+    (folder / "fingerprint.pb").unlink(missing_ok=True)
     labels.unlink()  # the SavedModel has its own copy in assets/
     runtime = runtime_of(folder)
     write_origin(folder, network.description, runtime, has_webp=has_webp)

@@ -47,10 +47,17 @@ def fields(message: Message) -> Iterator[tuple[int, Value]]:
     Raises:
         UserError: the message is cut off or no protocol buffer.
     """
+    for number, value, _ in whole_fields(message):
+        yield number, value
+
+
+def whole_fields(message: Message) -> Iterator[tuple[int, Value, memoryview]]:
+    """As `fields`, with all bytes of the field, its number and length among them."""
     view, place = memoryview(message), 0
     value: Value
     try:
         while place < len(view):
+            start = place
             tag, place = _varint(view, place)
             number, kind = tag >> 3, tag & 7
             if kind == VARINT:
@@ -65,7 +72,7 @@ def fields(message: Message) -> Iterator[tuple[int, Value]]:
                 raise IndexError
             if place > len(view):
                 raise IndexError
-            yield number, value
+            yield number, value, view[start:place]
     except IndexError as error:
         raise UserError(f"a protocol buffer of {len(view):,} bytes is damaged") from error
 
@@ -129,7 +136,12 @@ def field(number: int, value: int | bytes | str) -> bytes:
     if isinstance(value, int):
         return _encode_varint(number << 3 | VARINT) + _encode_varint(value)
     value = value.encode() if isinstance(value, str) else value
-    return _encode_varint(number << 3 | BYTES) + _encode_varint(len(value)) + value
+    return head(number, len(value)) + value
+
+
+def head(number: int, size: int) -> bytes:
+    """What stands before the `size` bytes of a field of bytes, a string or a message."""
+    return _encode_varint(number << 3 | BYTES) + _encode_varint(size)
 
 
 def signed(value: int) -> int:

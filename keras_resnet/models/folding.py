@@ -20,6 +20,9 @@ _FLOAT32_LAYERS = (
     keras.layers.GlobalAveragePooling1D,
     keras.layers.GlobalAveragePooling2D,
     keras.layers.GlobalAveragePooling3D,
+    # Pixels, before they are scaled.
+    keras.layers.Rescaling,
+    keras.layers.Normalization,
 )
 
 
