@@ -1,12 +1,15 @@
 """usage: keras-resnet export (--workdir=DIR | --model=FILE.keras) --output=PATH [--format=FORMAT]
                            [--precision=PRECISION] [--on-error=flag] [--top=5] [--max-batch=64]
-                           [--images=PATHS] [--calibrated] [--unknown=90%] [--tta=none] [--webp]
+                           [--images=PATHS] [--calibration=PATHS] [--calibrated] [--unknown=90%]
+                           [--tta=none] [--webp] [--io=uint8]
 
 Formats: saved_model (the default; PATH is a folder, in which the next free number becomes a version
 for TF Serving, beside serving_config/) and others, for which PATH is a file. Every export is run
 after it is written and compared with the model; one that differs beyond its tolerance is not kept.
 Model and export are compared on the images of --images, or on the evaluation split of the work
-directory. From a work directory the finished model is taken, or the newest checkpoint of a run that
+directory. --precision=int8 learns the ranges of activations from images (--calibration, or those of
+the work directory's training split, or of --images) and says what it costs in accuracy.
+From a work directory the finished model is taken, or the newest checkpoint of a run that
 still goes on, or with --checkpoint=best the one with the highest top-1 or mAP. --calibrated exports
 logits divided by the model's temperature, and --unknown an output `unknown` beside them (and
 `answers` in a SavedModel): docs/calibration. Of a model that was evaluated with mirror images
@@ -31,7 +34,7 @@ from keras_resnet.commands.options import (
 )
 from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.errors import UsageError, UserError
-from keras_resnet.export.formats import FORMATS, PRECISIONS
+from keras_resnet.export.formats import CALIBRATION_IMAGES, FORMATS, IO, PRECISIONS
 from keras_resnet.export.labels import read_labels
 from keras_resnet.export.serving_config import BATCH_SIZES
 from keras_resnet.flips import in_words
@@ -43,9 +46,13 @@ if TYPE_CHECKING:
     import keras
     from ml_collections import ConfigDict
 
+    from keras_resnet.export.comparison import Difference
     from keras_resnet.export.sample_images import Samples
 
-SUMMARY = "Write a trained network for TF Serving, TFLite or ONNX, verified."
+# Images on which model and export are compared; a tenth of a point is two of them in int8.
+LIMIT = 256
+LIMIT_INT8 = 2000
+SUMMARY = "Write a trained network for TF Serving, TFLite, ONNX or OpenVINO, verified."
 
 
 def define_flags(flags: absl_flags.FlagValues) -> None:
@@ -75,6 +82,13 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
             "What a server does with an image that it cannot decode: fail the request, or answer "
             "for the others and flag it in the output `valid`.",
         ),
+        (
+            "io",
+            "float32",
+            IO,
+            "Numbers that a TFLite file in int8 takes and gives. Edge TPUs and microcontrollers "
+            "take uint8 or int8.",
+        ),
     ):
         absl_flags.DEFINE_enum(name, default, list(choices), meaning, flag_values=flags)
     define_checkpoint(flags)
@@ -90,8 +104,16 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_list(
         "images",
         [],
-        "Files or folders of images on which model and export are compared, and int8 is "
-        "calibrated. A file in a folder named like a class counts for the accuracy.",
+        "Files or folders of images on which model and export are compared. A file in a folder "
+        "named like a class counts for the accuracy.",
+        flag_values=flags,
+    )
+    absl_flags.DEFINE_list(
+        "calibration",
+        [],
+        "Files or folders of images by which int8 learns the ranges of activations; "
+        f"{CALIBRATION_IMAGES} of them are drawn. Without it those of "
+        "the work directory's training split, or of --images.",
         flag_values=flags,
     )
     for name, number, lowest, meaning in (
@@ -109,7 +131,13 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
             "Number of images that a request to a SavedModel may hold; a server refuses more, for "
             "which it may lack the memory.",
         ),
-        ("limit", 256, 0, "Number of images on which model and export are compared; 0: all."),
+        (
+            "limit",
+            None,
+            0,
+            f"Number of images on which model and export are compared: {LIMIT}, or {LIMIT_INT8:,} "
+            "of int8; 0: all.",
+        ),
     ):
         absl_flags.DEFINE_integer(name, number, meaning, lower_bound=lowest, flag_values=flags)
 
@@ -129,10 +157,10 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
         model = load_model_of_workdir(WorkDir(flags.workdir), flags.checkpoint, say=say)
     else:
         model = load_model(Path(flags.model))
-    samples = _samples(flags, config, model, labels)
+    samples, calibration = _samples(flags, config, model, labels)
     with notes_on_stderr():
         if FORMATS[flags.format].writer:
-            _write_file(flags, model, samples, labels)
+            _write_file(flags, model, samples, calibration, labels)
         else:
             _write_saved_model(flags, model, samples, labels)
     if words := in_words(flags.tta or getattr(model, "tta", "none")):
@@ -168,6 +196,16 @@ def _check_usage(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
             f"--precision={flags.precision}: --format={flags.format} takes "
             f"{', '.join(row.tolerances)}"
         )
+    if flags.io not in (row.io if flags.precision == "int8" else ("float32",)):
+        raise UsageError(
+            f"--io={flags.io}: inputs and outputs of 8 bits are for --format=tflite with "
+            "--precision=int8; leave --io out"
+        )
+    if flags.calibration and flags.precision != "int8":
+        raise UsageError(
+            "--calibration: only --precision=int8 learns from images; --images are what model and "
+            "export are compared on"
+        )
     if "://" in flags.output:
         raise UsageError(f"--output={flags.output}: a local path is needed; copy it from there")
     output = Path(flags.output).expanduser()
@@ -188,8 +226,11 @@ def _samples(
     config: "ConfigDict | None",
     model: "keras.Model",
     labels: list[str] | None,
-) -> "Samples | None":
-    """The images to compare on; None of a model that the export will refuse anyway."""
+) -> "tuple[Samples | None, Samples | None]":
+    """The images to compare on, and those by which int8 learns its ranges.
+
+    None of a model that the export will refuse anyway.
+    """
     import keras
 
     from keras_resnet.export import sample_images
@@ -199,15 +240,34 @@ def _samples(
     if getattr(model.layers[-1], "activation", None) is keras.activations.sigmoid:
         names = ()  # a folder names one of several labels
     if preprocessing is None:
-        return None
-    if flags.images:
-        return sample_images.of_files(flags.images, preprocessing, names, flags.limit)
-    if config is not None:
+        return None, None
+    in_int8 = flags.precision == "int8"
+    limit = (LIMIT_INT8 if in_int8 else LIMIT) if flags.limit is None else flags.limit
+
+    def given(paths: list[str], option: str, count: int) -> "Samples":
+        return sample_images.of_files(paths, preprocessing, names, count, option)
+
+    def of_run(split: str, count: int) -> "Samples":
         from keras_resnet.training.data import open_source
 
-        source = open_source(config, config.data.eval_split)
-        return sample_images.of_source(source, preprocessing, flags.limit)
-    return sample_images.drawn(preprocessing)
+        assert config is not None
+        return sample_images.of_source(open_source(config, split), preprocessing, count)
+
+    if flags.images:
+        samples = given(flags.images, "images", limit)
+    elif config is not None:
+        samples = of_run(config.data.eval_split, limit)
+    else:
+        samples = sample_images.drawn(preprocessing)
+    if not in_int8:
+        return samples, None
+    if flags.calibration:
+        return samples, given(flags.calibration, "calibration", CALIBRATION_IMAGES)
+    if config is not None:
+        return samples, of_run(config.data.train_split, CALIBRATION_IMAGES)
+    if flags.images:
+        return samples, given(flags.images, "images", CALIBRATION_IMAGES)
+    return samples, samples
 
 
 def _write_saved_model(
@@ -251,6 +311,7 @@ def _write_file(
     flags: absl_flags.FlagValues,
     model: "keras.Model",
     samples: "Samples | None",
+    calibration: "Samples | None",
     labels: list[str] | None,
 ) -> None:
     from keras_resnet.export.files import export_file
@@ -263,14 +324,38 @@ def _write_file(
         fold=flags.fold,
         class_names=labels,
         samples=samples,
+        calibration=calibration,
         calibrated=flags.calibrated,
         unknown=unknown_of(flags),
         tta=flags.tta,
+        io=flags.io,
     )
+    if calibration is not None:
+        print(f"int8: calibrated on {calibration.description}")
     _print_difference(difference, samples)
+    if flags.precision == "int8":
+        _print_cost(difference)
     size = Path(flags.output).expanduser().stat().st_size
-    print(f"{flags.output}: {flags.precision}, {size:,} bytes")
+    if beside := FORMATS[flags.format].beside:
+        size += Path(flags.output).expanduser().with_suffix(beside).stat().st_size
+    print(f"{flags.output}{f' and {beside}' if beside else ''}: {flags.precision}, {size:,} bytes")
 
 
-def _print_difference(difference: object, samples: "Samples | None") -> None:
+def _print_cost(difference: "Difference") -> None:
+    if difference.loss is None:
+        print(
+            "note: what int8 costs in accuracy is not known: give labelled images, "
+            "--images=FOLDER of folders named like the classes, or a work directory"
+        )
+    elif difference.worst_layers:
+        what = "mAP" if difference.top1_before is None else "top-1"
+        layers = ", ".join(f"{name} ({share:.1%})" for name, share in difference.worst_layers)
+        print(
+            f"WARNING: int8 costs {100 * difference.loss:.2f} points of {what}, more than half a "
+            f"point. The layers whose activations differ most: {layers}. More images in "
+            "--calibration may help, or float32 and bfloat16."
+        )
+
+
+def _print_difference(difference: "Difference", samples: "Samples | None") -> None:
     print(f"{difference} ({samples.description})" if samples else difference)

@@ -2,11 +2,15 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 
 from keras_resnet.errors import UserError
 from keras_resnet.training.label_sets import figures
+
+# Half a point of top-1, or as much of mAP: what an export in 8 bits may cost without being told.
+MAX_LOSS = 0.005
 
 
 @dataclasses.dataclass
@@ -20,6 +24,8 @@ class Difference:
         top1_agreement: share of the images whose most probable class is the same.
         top1_before, top1_after: accuracies, None without labels.
         map_before, map_after: mean average precisions, where an image has several labels.
+        worst_layers: of an export in 8 bits that costs accuracy the layers whose activations differ
+            most, each with its difference as a share of the activations.
     """
 
     images: int
@@ -31,6 +37,21 @@ class Difference:
     top1_after: float | None = None
     map_before: float | None = None
     map_after: float | None = None
+    worst_layers: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def loss(self) -> float | None:
+        """The accuracy that the export costs, top-1 or mAP, 0..1; None without labels."""
+        if self.top1_before is not None and self.top1_after is not None:
+            return self.top1_before - self.top1_after
+        if self.map_before is not None and self.map_after is not None:
+            return self.map_before - self.map_after
+        return None
+
+    @property
+    def costs_accuracy(self) -> bool:
+        """Whether it costs more than `MAX_LOSS`."""
+        return self.loss is not None and self.loss > MAX_LOSS
 
     def __str__(self) -> str:
         text = (
@@ -69,7 +90,7 @@ def compare(
             labels.append(truth)
     expected, found = np.concatenate(ours), np.concatenate(theirs)
     distance = np.abs(found - expected)
-    accuracies = {}
+    accuracies: dict[str, Any] = {}
     if len(labels) == len(ours):
         accuracies = _accuracies(np.concatenate(labels), expected, found)
     return Difference(

@@ -1,13 +1,15 @@
-"""Exports that are one file. Written, run, compared with the model, and only then kept."""
+"""Exports that are files. Written, run, compared with the model, and only then kept."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
 
 from keras_resnet.calibration import Unknown
 from keras_resnet.errors import UserError
-from keras_resnet.export import comparison, sample_images
+from keras_resnet.export import comparison, probing, sample_images
 from keras_resnet.export.calibrating import temperature_of
 from keras_resnet.export.formats import Job, find_format
 from keras_resnet.export.signatures import logits_caller, make_network
@@ -23,45 +25,100 @@ def export_file(
     fold: bool = True,
     class_names: list[str] | None = None,
     samples: sample_images.Samples | None = None,
+    calibration: sample_images.Samples | None = None,
     calibrated: bool = False,
     unknown: Unknown | str | float | None = None,
     tta: str | None = None,
+    io: str = "float32",
 ) -> comparison.Difference:
     """Writes a model to a file of another format and compares it with the model.
 
     Args:
         model: a classifier of `keras_resnet.create_model`, with its preprocessing.
-        output: the file; it is replaced only by an export that has passed.
-        format: "keras" (for inference: folded, with preprocessing and class names), "tflite" or
-            "onnx"; see the module of each for inputs and outputs.
+        output: the file; it is replaced only by an export that has passed. "openvino" writes a
+            second one beside it, of the same name with the suffix .bin.
+        format: "keras" (for inference: folded, with preprocessing and class names), "tflite",
+            "onnx" or "openvino"; see the module of each for inputs and outputs.
         precision: one that the format has, see `formats.FORMATS`.
         fold: False keeps the normalizations.
         class_names: see `make_network`.
-        samples: images to compare on, by which "int8" learns its ranges, too; default: random
-            ones.
+        samples: images to compare on; default: random ones.
+        calibration: images by which "int8" learns its ranges, of which the first 300 are taken;
+            default: `samples`, which must be real ones then.
         calibrated, unknown, tta: see `make_network`; "keras" knows no `unknown`.
+        io: what a TFLite file in "int8" takes and gives: "float32", "uint8" or "int8".
+
+    Returns:
+        How far it is from the model. In "int8", where it costs more than half a point of accuracy,
+        with the layers whose activations differ most.
 
     Raises:
-        UserError: the model cannot be exported, a package is missing, or the file's answers differ
-            beyond the format's tolerance. The old file is then as it was.
+        UserError: the model cannot be exported, a package is missing, there are no images for
+            "int8", or the file's answers differ beyond the format's tolerance. The old file is then
+            as it was.
     """
     row = find_format(format, precision)
     if not row.writer:
         raise UserError(f"the export format {format} is no file; use export_saved_model")
+    _check_io(format, precision, io)
     output = Path(output).expanduser().absolute()
     reference = make_network(model, fold=False, class_names=class_names, tta=tta)
     if samples is None:
         samples = sample_images.drawn(reference.preprocessing)
+    calibration = calibration or samples
+    if precision == "int8":
+        calibration.refuse_drawn()
     try:
-        with replacing(output) as temporary:
+        with _replacing(output, row.beside) as temporary:
             job = Job(
-                model, temporary, precision, fold, class_names, samples, calibrated, unknown, tta
+                model,
+                temporary,
+                precision,
+                fold,
+                class_names,
+                calibration,
+                calibrated,
+                unknown,
+                tta,
+                io,
             )
             run = row.write(job)
             expected = logits_caller(reference, temperature_of(model, calibrated, unknown))
             difference = comparison.compare(samples.batches(), expected, run)
             what = f"{output.name} in {precision}"
             comparison.check(difference, row.tolerances[precision], what)
+            if precision == "int8" and difference.costs_accuracy:
+                images = samples.first(probing.IMAGES)
+                difference.worst_layers = probing.worst_layers(row, job, images)
     except OSError as error:
         raise UserError(f"{output}: cannot be written ({error.strerror or error})") from error
     return difference
+
+
+def _check_io(format: str, precision: str, io: str) -> None:
+    known = find_format(format, precision).io if precision == "int8" else ("float32",)
+    if io not in known:
+        raise UserError(
+            f"io={io!r}: {format} in {precision} takes and gives {', '.join(known)}; TFLite files "
+            "in int8 can have inputs and outputs of 8 bits"
+        )
+
+
+@contextlib.contextmanager
+def _replacing(path: Path, beside: str) -> Iterator[Path]:
+    """As `storage.replacing`, of two files if `beside`, a suffix, is that of a second one.
+
+    They cannot be renamed in one step. So the old first one goes before the second one comes: a
+    reader finds both of one export, or none, and never the weights of another one.
+    """
+    with replacing(path) as temporary:
+        if not beside:
+            yield temporary
+            return
+        second = temporary.with_suffix(beside)
+        try:
+            yield temporary
+            path.unlink(missing_ok=True)
+            os.replace(second, path.with_suffix(beside))
+        finally:
+            second.unlink(missing_ok=True)

@@ -1,17 +1,22 @@
 """ONNX files, through tf2onnx."""
 
+import dataclasses
 import importlib
 import logging
-import types
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from keras_resnet.errors import UserError
+from keras_resnet.export import onnx_int8
 from keras_resnet.export.description import add_to_onnx
+from keras_resnet.export.extras import require
 from keras_resnet.export.formats import Job
-from keras_resnet.export.signatures import make_network
+from keras_resnet.export.signatures import Network, make_network
 
 # The newest that tf2onnx writes well; ONNX Runtime has it since 1.14 (2023).
 OPSET = 18
@@ -24,49 +29,70 @@ def write(job: Job) -> "Runner":
     `probabilities` and `logits`, float32 [batch, classes], and of an export that says unknown
     `unknown`, bool [batch]. How images are prepared and what the
     classes are called stands in its metadata (`description`).
+
+    Precisions: "float32"; "int8" computes in 8 bits (see `onnx_int8`) and learns the ranges of
+    activations from the job's calibration images.
     """
-    tf2onnx = _require("tf2onnx")
-    _require("onnxruntime")  # before the work, not after it
-    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     network = make_network(job.model, **job.options)
+    _convert(network, lambda images: network.pixel_outputs(network(images)[1]), job)
+    add_to_onnx(job.path, network.description)
+    return Runner(job.path)
+
+
+def probe(
+    network: Network, function: Callable[[tf.Tensor], dict[str, tf.Tensor]], job: Job
+) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """As `write`, without a file and of any outputs: images -> them, in the job's precision."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "probe.onnx")
+        _convert(network, function, dataclasses.replace(job, path=path))
+        session = _session(path)
+    names = [output.name for output in session.get_outputs()]
+
+    def run(images: np.ndarray) -> dict[str, np.ndarray]:
+        answers = session.run(names, {"images": images.astype(np.float32)})
+        return dict(zip(names, answers, strict=True))
+
+    return run
+
+
+def _convert(
+    network: Network, function: Callable[[tf.Tensor], dict[str, tf.Tensor]], job: Job
+) -> None:
+    """Writes a function of float32 pixels; in int8, if the job says so."""
+    tf2onnx = require("tf2onnx", "onnx", "ONNX")
+    require("onnxruntime", "onnx", "ONNX")  # before the work, not after it
+    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     spec = tf.TensorSpec([None, *network.image_shape], tf.float32, name="images")
-
-    @tf.function(input_signature=[spec], autograph=False)
-    def function(images):
-        _, logits = network(images)
-        return network.pixel_outputs(logits)
-
     importlib.import_module("tf2onnx.convert")
     try:
         tf2onnx.convert.from_function(
-            function, input_signature=[spec], opset=OPSET, output_path=str(job.path)
+            tf.function(function, input_signature=[spec], autograph=False),
+            input_signature=[spec],
+            opset=OPSET,
+            output_path=str(job.path),
         )
+        if job.precision == "int8":
+            onnx_int8.quantize(job.path, job.calibration_images())
     except (RuntimeError, ValueError, TypeError, tf.errors.OpError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"tf2onnx cannot convert {network.model.name}: {reason}") from error
-    add_to_onnx(job.path, network.description)
-    return Runner(job.path)
+
+
+def _session(path: Path) -> Any:
+    runtime = require("onnxruntime", "onnx", "ONNX")
+    try:
+        return runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:  # of its own kinds, which have no common one
+        raise UserError(f"{path}: cannot be loaded by ONNX Runtime ({error})") from error
 
 
 class Runner:
     """Images -> logits with ONNX Runtime on the CPU; UserError for what is no such file."""
 
     def __init__(self, path: Path):
-        runtime = _require("onnxruntime")
-        try:
-            self._session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        except Exception as error:  # of its own kinds, which have no common one
-            raise UserError(f"{path}: cannot be loaded by ONNX Runtime ({error})") from error
+        self._session = _session(path)
         self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         return self._session.run(["logits"], {"images": images.astype(np.float32)})[0]
-
-
-def _require(name: str) -> types.ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise UserError(
-            f"ONNX needs {name}: pip install 'keras-resnet-tpu[onnx]' ({error})"
-        ) from error
