@@ -33,7 +33,7 @@ def worst_layers(row: Format, job: Job, images: np.ndarray) -> tuple[tuple[str, 
         share of that of the model's activations. The largest first, at most five.
     """
     network = make_network(job.model, **{**job.options, "tta": "none", "unknown": None})
-    function = freeze(network, _all_activations(network))
+    function = _all_activations(network)
     expected = function(tf.constant(images, tf.float32))
     found = row.probe(network, function, job)(images)
     shares = {name: _share(found[name], value.numpy()) for name, value in expected.items()}
@@ -45,11 +45,13 @@ def _all_activations(network: Network) -> Callable[[tf.Tensor], dict[str, tf.Ten
     layers = _layers_with_activations(network.model)
     model = keras.Model(network.model.inputs, [layer.output for layer in layers])
 
-    def function(images: tf.Tensor) -> dict[str, tf.Tensor]:
+    def activations(images: tf.Tensor) -> list[tf.Tensor]:
         values = model(input_pipeline.normalize(images, network.preprocessing), training=False)
-        return dict(zip([layer.name for layer in layers], keras.tree.flatten(values), strict=True))
+        return keras.tree.flatten(values)
 
-    return function
+    frozen = freeze(network, activations)
+    names = [layer.name for layer in layers]
+    return lambda images: dict(zip(names, frozen(images), strict=True))
 
 
 def _layers_with_activations(model: keras.Model) -> list[keras.layers.Layer]:
