@@ -1,6 +1,11 @@
 """OpenVINO IR, run by OpenVINO itself beside the model in Keras."""
 
+import json
 import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -10,6 +15,7 @@ from model_helpers import randomize
 from keras_resnet.errors import UserError
 from keras_resnet.export import export_file, load_predictor, sample_images
 from keras_resnet.export.openvino import Runner, import_openvino
+from keras_resnet.export.openvino_server import export_version
 
 pytest.importorskip("openvino")
 
@@ -173,3 +179,54 @@ def test_flips_stand_in_the_graph(model, images, tmp_path):
     export_file(model, path, format="openvino", tta="flip")
     assert Runner(path).description.tta == "flip"
     np.testing.assert_allclose(run(path, images), run(path, images[:, :, ::-1]), atol=1e-6)
+
+
+@pytest.mark.ci
+def test_versions_for_a_server(model, tmp_path):
+    """Written, predicted with, and asked by the client over TF Serving's REST API."""
+    pytest.importorskip("PIL")
+    from PIL import Image
+
+    for number in ("1", "2"):
+        version = export_version(model, tmp_path / "net", precision="float32")
+        assert version.path == tmp_path / "net" / number / "model.xml"
+    config = json.loads((version.serving_config / "openvino.json").read_text())
+    (served,) = (entry["config"] for entry in config["model_config_list"])
+    assert served["name"] == "net"
+    assert served["plugin_config"]["INFERENCE_PRECISION_HINT"] == "f32"
+    photos = [tmp_path / "a.png", tmp_path / "b.png"]
+    for photo, pixels in zip(photos, sample_images.smooth_images(2, 60), strict=True):
+        Image.fromarray(pixels).save(photo)
+    rows = [rows for _, rows in load_predictor(tmp_path / "net").predict_files(photos)]
+
+    with ThreadingHTTPServer(("localhost", 0), _rest_of(version.path)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        client = [sys.executable, version.serving_config / "pixels_client.py", *photos]
+        address = f"--server=localhost:{server.server_port}"
+        done = subprocess.run([*client, address], capture_output=True, text=True, check=False)
+        server.shutdown()
+    assert done.returncode == 0, done.stderr[-2000:]
+    expected = [
+        f"{photo} " + ", ".join(f"{row['class']!r} {row['probability']:.1%}" for row in answer)
+        for photo, answer in zip(photos, rows, strict=True)
+    ]
+    assert done.stdout.splitlines() == expected
+
+
+def _rest_of(path):
+    """TF Serving's predict in the row format, as OpenVINO Model Server has it."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            assert self.path == "/v1/models/net:predict"
+            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            pixels = np.array([one["images"] for one in request["instances"]], np.uint8)
+            rows = [{"probabilities": row.tolist()} for row in run(path, pixels)]
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"predictions": rows}).encode())
+
+        def log_message(self, *_):
+            pass
+
+    return Handler

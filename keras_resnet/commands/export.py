@@ -4,8 +4,9 @@
                            [--tta=none] [--webp] [--io=uint8]
 
 Formats: saved_model (the default; PATH is a folder, in which the next free number becomes a version
-for TF Serving, beside serving_config/) and others, for which PATH is a file. Every export is run
-after it is written and compared with the model; one that differs beyond its tolerance is not kept.
+for TF Serving, beside serving_config/) and others, for which PATH is a file, or of openvino a
+folder of versions for OpenVINO Model Server. Every export is run after it is written and compared
+with the model; one that differs beyond its tolerance is not kept.
 Model and export are compared on the images of --images, or on the evaluation split of the work
 directory. --precision=int8 learns the ranges of activations from images (--calibration, or those of
 the work directory's training split, or of --images) and says what it costs in accuracy.
@@ -209,11 +210,12 @@ def _check_usage(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
     if "://" in flags.output:
         raise UsageError(f"--output={flags.output}: a local path is needed; copy it from there")
     output = Path(flags.output).expanduser()
-    if row.suffix and output.suffix != row.suffix:
+    is_file = row.suffix and not (row.has_versions and output.suffix != row.suffix)
+    if is_file and output.suffix != row.suffix:
         raise UsageError(f"--output={flags.output}: the name should end with {row.suffix}")
-    if row.suffix and not output.absolute().parent.is_dir():
+    if is_file and not output.absolute().parent.is_dir():
         raise UserError(f"--output={flags.output}: there is no such folder")
-    if not row.suffix and output.is_file():
+    if not is_file and output.is_file():
         raise UserError(
             f"--output={flags.output}: is a file; --format={flags.format} needs a folder"
         )
@@ -316,29 +318,37 @@ def _write_file(
 ) -> None:
     from keras_resnet.export.files import export_file
 
-    difference = export_file(
-        model,
-        flags.output,
-        format=flags.format,
-        precision=flags.precision,
-        fold=flags.fold,
-        class_names=labels,
-        samples=samples,
-        calibration=calibration,
-        calibrated=flags.calibrated,
-        unknown=unknown_of(flags),
-        tta=flags.tta,
-        io=flags.io,
-    )
+    options = {
+        "precision": flags.precision,
+        "fold": flags.fold,
+        "class_names": labels,
+        "samples": samples,
+        "calibration": calibration,
+        "calibrated": flags.calibrated,
+        "unknown": unknown_of(flags),
+        "tta": flags.tta,
+    }
+    row, path, started_by = FORMATS[flags.format], Path(flags.output).expanduser(), ""
+    if row.has_versions and path.suffix != row.suffix:
+        from keras_resnet.export.openvino_server import export_version
+
+        version = export_version(model, path, name=flags.name, **options)
+        path, difference = version.path, version.difference
+        started_by = str(version.serving_config / "docker_openvino.sh")
+    else:
+        difference = export_file(model, path, format=flags.format, io=flags.io, **options)
     if calibration is not None:
         print(f"int8: calibrated on {calibration.description}")
     _print_difference(difference, samples)
     if flags.precision == "int8":
         _print_cost(difference)
-    size = Path(flags.output).expanduser().stat().st_size
-    if beside := FORMATS[flags.format].beside:
-        size += Path(flags.output).expanduser().with_suffix(beside).stat().st_size
-    print(f"{flags.output}{f' and {beside}' if beside else ''}: {flags.precision}, {size:,} bytes")
+    size = path.stat().st_size
+    if row.beside:
+        size += path.with_suffix(row.beside).stat().st_size
+    also = f" and {row.beside}" if row.beside else ""
+    print(f"{path}{also}: {flags.precision}, {size:,} bytes")
+    if started_by:
+        print(f"Next: {started_by} (not tried here), then pixels_client.py IMAGE beside it")
 
 
 def _print_cost(difference: "Difference") -> None:

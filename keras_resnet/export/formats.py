@@ -74,6 +74,8 @@ class Format:
             SavedModel, which `export_saved_model` writes as a numbered version.
         prober: "module:function" as `openvino.probe`, of a format that has "int8".
         beside: suffix of a second file, which the writer puts beside the first one; "" without.
+        has_versions: whether a folder can be given in place of the file, in which it becomes the
+            next version for a server.
         io: what a file in "int8" can take and give.
     """
 
@@ -82,6 +84,7 @@ class Format:
     writer: str = ""
     prober: str = ""
     beside: str = ""
+    has_versions: bool = False
     io: tuple[str, ...] = ("float32",)
 
     def write(self, job: Job) -> Run:
@@ -120,6 +123,7 @@ FORMATS = {
         "keras_resnet.export.openvino:write",
         "keras_resnet.export.openvino:probe",
         beside=".bin",
+        has_versions=True,
     ),
 }
 PRECISIONS = tuple(dict.fromkeys(p for row in FORMATS.values() for p in row.tolerances))

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,7 +28,7 @@ from keras_resnet.export.signatures import (
     make_signatures,
 )
 from keras_resnet.export.verify import Report, verify_saved_model
-from keras_resnet.export.versions import new_version
+from keras_resnet.export.versions import check_name, new_version
 
 # What C++ answers to the same images as the function that was saved: other kernels, other order.
 LOADER_TOLERANCES = {"float32": 1e-4, "bfloat16": 0.03}
@@ -99,9 +98,7 @@ def export_saved_model(
     """
     tolerance = find_format("saved_model", precision).tolerances[precision]
     output = Path(output).expanduser()
-    name = name or output.resolve().name
-    if not re.fullmatch(r"[\w.-]+", name):
-        raise UserError(f"{name!r} is no name for a model: take letters, digits, '.', '_' and '-'")
+    name = check_name(name or output.resolve().name)
     reference = make_network(model, fold=False, class_names=class_names, tta=tta)
     network = make_network(
         model,
