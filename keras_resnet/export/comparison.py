@@ -1,16 +1,19 @@
 """How far an export's answers are from the model's."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from keras_resnet.errors import UserError
+from keras_resnet.export.formats import Run
+from keras_resnet.export.sample_images import Batches
 from keras_resnet.training.label_sets import figures
 
 # Half a point of top-1, or as much of mAP: what an export in 8 bits may cost without being told.
 MAX_LOSS = 0.005
+PART = 4  # images that are run at a time: activations of many at once take the memory
 
 
 @dataclasses.dataclass
@@ -70,37 +73,51 @@ class Difference:
         return text
 
 
-def compare(
-    batches: Iterable[tuple[np.ndarray, np.ndarray | None]],
-    model: Callable[[np.ndarray], np.ndarray],
-    export: Callable[[np.ndarray], np.ndarray],
-) -> Difference:
-    """Runs both on the same images.
+class Reference:
+    """What a model answers to some images, kept so that the model need not be kept.
 
     Args:
-        batches: (images, labels or None); labels int[n], or [n, classes] of 0 and 1.
-        model, export: images -> logits, or log-probabilities up to a constant.
+        batches: yields (images, labels or None), the same ones each time; labels int[n], or
+            [n, classes] of 0 and 1.
+        model: images -> logits, or log-probabilities up to a constant.
     """
-    ours, theirs = [], []
-    labels: list[np.ndarray] = []
-    for images, truth in batches:
-        ours.append(np.asarray(model(images), np.float64))
-        theirs.append(np.asarray(export(images), np.float64))
-        if truth is not None:
-            labels.append(truth)
-    expected, found = np.concatenate(ours), np.concatenate(theirs)
-    distance = np.abs(found - expected)
-    accuracies: dict[str, Any] = {}
-    if len(labels) == len(ours):
-        accuracies = _accuracies(np.concatenate(labels), expected, found)
-    return Difference(
-        images=len(expected),
-        max_logit=float(distance.max()),
-        mean_logit=float(distance.mean()),
-        relative=float(distance.max() / max(np.abs(expected).max(), np.finfo(np.float32).tiny)),
-        top1_agreement=float((expected.argmax(1) == found.argmax(1)).mean()),
-        **accuracies,
-    )
+
+    def __init__(self, batches: Callable[[], Batches], model: Run):
+        self._batches = batches
+        answers, labels = [], []
+        for images, truth in batches():
+            answers.append(_in_parts(model, images))
+            if truth is not None:
+                labels.append(truth)
+        self._expected = np.concatenate(answers)
+        self._truth = np.concatenate(labels) if len(labels) == len(answers) else None
+
+    def compare(self, export: Run) -> Difference:
+        """Runs an export on the same images; it answers as the model did."""
+        found = [_in_parts(export, images) for images, _ in self._batches()]
+        return self.compare_answers(np.concatenate(found))
+
+    def compare_answers(self, found: np.ndarray) -> Difference:
+        """As `compare`, of what an export has answered."""
+        expected = self._expected
+        distance = np.abs(found - expected)
+        accuracies: dict[str, Any] = {}
+        if self._truth is not None:
+            accuracies = _accuracies(self._truth, expected, found)
+        return Difference(
+            images=len(expected),
+            max_logit=float(distance.max()),
+            mean_logit=float(distance.mean()),
+            relative=float(distance.max() / max(np.abs(expected).max(), np.finfo(np.float32).tiny)),
+            top1_agreement=float((expected.argmax(1) == found.argmax(1)).mean()),
+            **accuracies,
+        )
+
+
+def _in_parts(run: Run, images: np.ndarray) -> np.ndarray:
+    """float64 answers, a few images at a time."""
+    parts = [images[start : start + PART] for start in range(0, len(images), PART)]
+    return np.concatenate([np.asarray(run(part), np.float64) for part in parts])
 
 
 def _accuracies(truth: np.ndarray, expected: np.ndarray, found: np.ndarray) -> dict[str, float]:

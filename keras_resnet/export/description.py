@@ -6,7 +6,6 @@ info. Runtimes pass over all three.
 """
 
 import dataclasses
-import importlib
 import json
 import zipfile
 from collections.abc import Mapping
@@ -120,14 +119,6 @@ def of_tflite(path: Path) -> Description:
         raise
     except (OSError, zipfile.BadZipFile, ValueError, KeyError, TypeError) as error:
         raise _lacking(path) from error
-
-
-def add_to_onnx(path: Path, description: Description) -> None:
-    """Puts a description into the metadata of an `.onnx` file."""
-    onnx = importlib.import_module("onnx")
-    model = onnx.load(str(path))
-    onnx.helper.set_model_props(model, {KEY: description.to_json()})
-    onnx.save(model, str(path))
 
 
 def of_metadata(path: Path, metadata: dict[str, str]) -> Description:

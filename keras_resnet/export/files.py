@@ -1,8 +1,7 @@
 """Exports that are files. Written, run, compared with the model, and only then kept."""
 
-import contextlib
+import gc
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -13,7 +12,8 @@ from keras_resnet.export import comparison, probing, sample_images
 from keras_resnet.export.calibrating import temperature_of
 from keras_resnet.export.formats import Job, find_format
 from keras_resnet.export.signatures import logits_caller, make_network
-from keras_resnet.storage import replacing
+from keras_resnet.export.versions import UNFINISHED
+from keras_resnet.staging import staging_folder
 
 
 def export_file(
@@ -68,28 +68,22 @@ def export_file(
     calibration = calibration or samples
     if precision == "int8":
         calibration.refuse_drawn()
+    expected = comparison.Reference(
+        samples.batches, logits_caller(reference, temperature_of(model, calibrated, unknown))
+    )
+    del reference  # its weights are needed no more
+    gc.collect()
+    options = (class_names, calibration, calibrated, unknown, tta, io)
     try:
-        with _replacing(output, row.beside) as temporary:
-            job = Job(
-                model,
-                temporary,
-                precision,
-                fold,
-                class_names,
-                calibration,
-                calibrated,
-                unknown,
-                tta,
-                io,
-            )
-            run = row.write(job)
-            expected = logits_caller(reference, temperature_of(model, calibrated, unknown))
-            difference = comparison.compare(samples.batches(), expected, run)
+        with staging_folder(output.parent, UNFINISHED) as folder:
+            job = Job(model, folder / output.name, precision, fold, *options)
+            difference = expected.compare(row.write(job))
             what = f"{output.name} in {precision}"
             comparison.check(difference, row.tolerances[precision], what)
             if precision == "int8" and difference.costs_accuracy:
                 images = samples.first(probing.IMAGES)
                 difference.worst_layers = probing.worst_layers(row, job, images)
+            _publish(job.path, output, row.beside)
     except OSError as error:
         raise UserError(f"{output}: cannot be written ({error.strerror or error})") from error
     return difference
@@ -104,21 +98,13 @@ def _check_io(format: str, precision: str, io: str) -> None:
         )
 
 
-@contextlib.contextmanager
-def _replacing(path: Path, beside: str) -> Iterator[Path]:
-    """As `storage.replacing`, of two files if `beside`, a suffix, is that of a second one.
+def _publish(path: Path, output: Path, beside: str) -> None:
+    """Gives a file its name, and a second one, of the suffix `beside`, if there is one.
 
-    They cannot be renamed in one step. So the old first one goes before the second one comes: a
-    reader finds both of one export, or none, and never the weights of another one.
+    Two files cannot be renamed in one step. So the old first one goes before the second one comes:
+    a reader finds both of one export, or none, and never the weights of another one.
     """
-    with replacing(path) as temporary:
-        if not beside:
-            yield temporary
-            return
-        second = temporary.with_suffix(beside)
-        try:
-            yield temporary
-            path.unlink(missing_ok=True)
-            os.replace(second, path.with_suffix(beside))
-        finally:
-            second.unlink(missing_ok=True)
+    if beside:
+        output.unlink(missing_ok=True)
+        os.replace(path.with_suffix(beside), output.with_suffix(beside))
+    os.replace(path, output)

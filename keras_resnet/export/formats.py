@@ -31,7 +31,8 @@ class Job:
 
     Attributes:
         model: a classifier of `keras_resnet.create_model`, with its preprocessing.
-        path: the file to write; it gets its final name once it has passed the comparison.
+        path: the file to write; it gets its final name once it has passed the comparison. The
+            folder is the job's own, for other files, too.
         precision: one of the format's.
         fold: whether batch normalization is folded into the convolutions.
         class_names: instead of the model's own, or None.

@@ -58,7 +58,11 @@ def probe(
 ) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     """As `write`, without a file and of any outputs: images -> them, in the job's precision."""
     runtime = import_openvino()
-    model = _convert(network, function, job)
+    spec = tf.TensorSpec([None, *network.image_shape], tf.float32)
+    traced = tf.function(function, autograph=False).get_concrete_function(spec)
+    names = sorted(traced.structured_outputs)  # the order of what is frozen
+    frozen = freeze(network, function)
+    model = _convert(network, lambda images: dict(zip(names, frozen(images), strict=True)), job)
     options = _options(HINTS[job.precision])
     compiled = runtime.Core().compile_model(model, "CPU", options)
 

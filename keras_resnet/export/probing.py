@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras_resnet import input_pipeline
 from keras_resnet.export.folding import readers_of
 from keras_resnet.export.formats import Format, Job
-from keras_resnet.export.signatures import Network, freeze, make_network
+from keras_resnet.export.signatures import Network, make_network
 
 WORST = 5
 IMAGES = 32
@@ -45,13 +45,13 @@ def _all_activations(network: Network) -> Callable[[tf.Tensor], dict[str, tf.Ten
     layers = _layers_with_activations(network.model)
     model = keras.Model(network.model.inputs, [layer.output for layer in layers])
 
-    def activations(images: tf.Tensor) -> list[tf.Tensor]:
-        values = model(input_pipeline.normalize(images, network.preprocessing), training=False)
-        return keras.tree.flatten(values)
-
-    frozen = freeze(network, activations)
     names = [layer.name for layer in layers]
-    return lambda images: dict(zip(names, frozen(images), strict=True))
+
+    def activations(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        values = model(input_pipeline.normalize(images, network.preprocessing), training=False)
+        return dict(zip(names, keras.tree.flatten(values), strict=True))
+
+    return activations
 
 
 def _layers_with_activations(model: keras.Model) -> list[keras.layers.Layer]:

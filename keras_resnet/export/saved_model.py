@@ -114,7 +114,7 @@ def export_saved_model(
         samples = sample_images.drawn(network.preprocessing)
     frozen = freeze(network)
     expected = logits_caller(reference, temperature_of(model, calibrated, unknown))
-    difference = comparison.compare(samples.batches(), expected, logits_caller(frozen))
+    difference = comparison.Reference(samples.batches, expected).compare(logits_caller(frozen))
     comparison.check(difference, tolerance, f"the export in {precision}")
     with new_version(output) as (folder, published):
         signatures = make_signatures(
@@ -125,7 +125,8 @@ def export_saved_model(
             warmup.write_records(folder / warmup.FILE, _warmup_records(network, name))
         images = samples.first(LOADER_IMAGES)
         report, logits = verify_saved_model(folder, images)
-        served = comparison.compare([(images, None)], logits_caller(frozen), lambda _: logits)
+        same = comparison.Reference(lambda: iter([(images, None)]), logits_caller(frozen))
+        served = same.compare_answers(logits)
         comparison.check(served, LOADER_TOLERANCES[precision], "what TensorFlow's C++ loader runs")
     config = write_serving_config(output, name, runtime.version)
     return Export(published[0], config, difference, report, runtime)

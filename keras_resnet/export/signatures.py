@@ -311,7 +311,10 @@ def logits_caller(
 
     They are divided by `temperature`, where an export is to have done that.
     """
-    run = tf.function(call.__call__, autograph=False) if isinstance(call, Network) else call
+    run: Callable = call
+    if isinstance(call, Network):
+        spec = tf.TensorSpec([None, *call.image_shape], tf.float32)
+        run = tf.function(call.__call__, input_signature=[spec], autograph=False)
 
     def logits(images: np.ndarray) -> np.ndarray:
         return run(tf.constant(images, tf.float32))[1].numpy() / temperature

@@ -1,5 +1,7 @@
 """TensorFlow Lite files: one image in, probabilities out."""
 
+import gc
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,9 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.errors import UserError
-from keras_resnet.export.description import add_to_tflite
+from keras_resnet.export.description import Description, add_to_tflite
 from keras_resnet.export.formats import Job
-from keras_resnet.export.signatures import Network, freeze, make_network
+from keras_resnet.export.signatures import Network, make_network
 
 
 def write(job: Job) -> "Runner":
@@ -29,13 +31,10 @@ def write(job: Job) -> "Runner":
     Edge TPUs and microcontrollers take them: "uint8" takes pixels as they are, "int8" pixels less
     128, and the file says by which scale its outputs are numbers.
     """
-    network = make_network(job.model, **job.options)
-    # Variables of Keras 3 would stay resources that nothing initializes (measured, TensorFlow 2.21:
-    # the file's outputs are NaN).
-    frozen = freeze(network)
-    content = _convert(network, lambda images: network.pixel_outputs(frozen(images)[1]), job)
-    job.path.write_bytes(content)
-    add_to_tflite(job.path, network.description)
+    with tempfile.TemporaryDirectory(dir=job.path.parent) as folder:
+        description = _save_network(job, Path(folder))
+        job.path.write_bytes(_convert(Path(folder), job))
+    add_to_tflite(job.path, description)
     return Runner(job.path)
 
 
@@ -43,27 +42,57 @@ def probe(
     network: Network, function: Callable[[tf.Tensor], dict[str, tf.Tensor]], job: Job
 ) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     """As `write`, without a file and of any outputs: images -> them, in the job's precision."""
-    run = _interpreter(model_content=_convert(network, function, job))
+    with tempfile.TemporaryDirectory() as folder:
+        _save(network, function, Path(folder), job)
+        run = _interpreter(model_content=_convert(Path(folder), job))
     return lambda images: _stacked([_answer(run, image) for image in images])
 
 
-def _convert(
-    network: Network, function: Callable[[tf.Tensor], dict[str, tf.Tensor]], job: Job
-) -> bytes:
+def _save_network(job: Job, folder: Path) -> Description:
+    """Writes the network, which need not be kept meanwhile, and returns its description."""
+    network = make_network(job.model, **job.options)
+    _save(network, lambda images: network.pixel_outputs(network(images)[1]), folder, job)
+    return network.description
+
+
+def _save(
+    network: Network, function: Callable[[tf.Tensor], dict[str, tf.Tensor]], folder: Path, job: Job
+) -> None:
+    """Writes a function of float32 pixels as a SavedModel with the network's variables.
+
+    The converter reads that without loading the weights into Python, which takes a fourth of the
+    memory that a frozen graph does.
+    """
     size = network.preprocessing.image_size
     spec = tf.TensorSpec([1, size, size, 3], tf.float32, name="images")
-    quantized_io = job.io != "float32"
 
     @tf.function(input_signature=[spec], autograph=False)
     def serving_default(images):
-        if quantized_io:  # so that a step is one shade, whatever shades the calibration images have
+        if job.io != "float32":  # a step is one shade, whatever the calibration images have
             images = tf.quantization.fake_quant_with_min_max_args(images, 0, 255)
         return function(images)
 
     module = tf.Module()
     module.serving_default = serving_default
+    # What the module does not hold would stay without values (measured, TensorFlow 2.21: the file's
+    # outputs are NaN).
+    module.values = [variable.value for variable in network.model.variables]
     concrete = serving_default.get_concrete_function()
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], module)
+    tf.saved_model.save(module, str(folder), signatures=concrete)
+
+
+def _convert(folder: Path, job: Job) -> bytes:
+    gc.collect()  # graphs of functions are circles of references, which hold the network
+    try:
+        converter = tf.lite.TFLiteConverter.from_saved_model(str(folder))
+        _set_precision(converter, job)
+        return converter.convert()
+    except (RuntimeError, ValueError, tf.errors.OpError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"TensorFlow Lite cannot convert {job.model.name}: {reason}") from error
+
+
+def _set_precision(converter: tf.lite.TFLiteConverter, job: Job) -> None:
     if job.precision != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if job.precision == "float16":
@@ -75,11 +104,6 @@ def _convert(
         converter.target_spec.supported_types = [tf.int8]
         converter.inference_input_type = tf.as_dtype(job.io)
         converter.inference_output_type = tf.as_dtype(job.io)
-    try:
-        return converter.convert()
-    except (RuntimeError, ValueError, tf.errors.OpError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"TensorFlow Lite cannot convert {network.model.name}: {reason}") from error
 
 
 def _one_by_one(images: np.ndarray) -> Iterator[list[np.ndarray]]:

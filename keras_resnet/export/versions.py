@@ -11,7 +11,8 @@ from keras_resnet.errors import UserError
 from keras_resnet.staging import staging_folder
 
 XML = "model.xml"  # of a version for OpenVINO, beside model.bin
-_UNFINISHED = ".export-"  # begins the names of versions that are being written
+# Begins the names of folders in which exports are being written.
+UNFINISHED = ".export-"
 
 
 def list_versions(folder: Path) -> list[int]:
@@ -68,7 +69,7 @@ def new_version(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
     with contextlib.ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            temporary = stack.enter_context(staging_folder(folder, _UNFINISHED))
+            temporary = stack.enter_context(staging_folder(folder, UNFINISHED))
         except OSError as error:
             raise UserError(f"--output={folder}: cannot be written ({error.strerror})") from error
         yield temporary, finished
