@@ -31,6 +31,7 @@ first request takes after the warm-up records.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import importlib.util
 import os
@@ -67,17 +68,21 @@ class Contestant:
     file: str
     runs: str
 
+    def path(self, folder: Path) -> Path:
+        """What is run: a file, or the folder of a SavedModel."""
+        versions = not Path(self.file).suffix and self.name != APPLICATIONS
+        return folder / self.file / "1" if versions else folder / self.file
+
     def command(self, options, folder: Path, batch: int, clients: int) -> list[str] | None:
         """What starts it; None where the library is not installed."""
-        path = str(folder / self.file)
+        path = str(self.path(folder))
         library = self.runs.removeprefix("in ")
         if library == self.runs:
-            place = path if self.name == APPLICATIONS else f"{path}/1"
             jpeg = [str(folder / "photo.jpg")] if self.runs == "serving_default" else []
             return [
                 sys.executable,
                 str(HERE / "export_worker.py"),
-                place,
+                path,
                 self.runs,
                 str(batch),
                 *jpeg,
@@ -176,7 +181,7 @@ def choose(options, folder: Path) -> list[Contestant]:
             continue
         if not named:
             continue
-        there = (folder / contestant.file).exists() or can_export(contestant)
+        there = contestant.path(folder).exists() or can_export(contestant)
         if there and contestant.command(options, folder, 1, 1) is not None:
             chosen.append(contestant)
         else:
@@ -206,8 +211,11 @@ def label(contestant: Contestant) -> str:
 
 def prepare(folder: Path, contestants: list[Contestant]) -> None:
     """Writes what is missing in the folder, in a process that is gone when timing starts."""
-    files = dict.fromkeys(["photo.jpg", *(contestant.file for contestant in contestants)])
-    missing = [name for name in files if not (folder / name).exists()]
+    files = {
+        "photo.jpg": folder / "photo.jpg",
+        **{one.file: one.path(folder) for one in contestants},
+    }
+    missing = [name for name, path in files.items() if not path.exists()]
     if missing:
         paths = [str(HERE.parent), str(HERE), os.environ.get("PYTHONPATH")]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
@@ -281,9 +289,11 @@ def start(command: list[str] | None) -> subprocess.Popen:
 
 def ask(worker: subprocess.Popen, task: str) -> list[float]:
     """What a contestant answers to a task of `export_worker.py`."""
-    worker.stdin.write(f"{task}\n")
-    worker.stdin.flush()
-    answer = worker.stdout.readline()
+    answer = ""
+    with contextlib.suppress(BrokenPipeError):
+        worker.stdin.write(f"{task}\n")
+        worker.stdin.flush()
+        answer = worker.stdout.readline()
     if not answer:
         raise SystemExit(f"a contestant ended with status {worker.wait()}: {worker.args}")
     return [float(number) for number in answer.split()]

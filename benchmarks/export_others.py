@@ -78,9 +78,9 @@ def torch_layers(weights):
                 conv(width, width, 3, stride, f"{name}_conv2"), nn.ReLU(True),
                 conv(width, 4 * width, 1, 1, f"{name}_conv3"),
             )  # fmt: skip
-            projects = f"{name}_shortcut/kernel" in weights
+            projects = f"{name}_shortcut_conv/kernel" in weights
             self.shortcut = (
-                conv(channels, 4 * width, 1, stride, f"{name}_shortcut")
+                conv(channels, 4 * width, 1, stride, f"{name}_shortcut_conv")
                 if projects
                 else nn.Identity()
             )
