@@ -11,6 +11,7 @@ import tensorflow as tf
 from model_helpers import randomize
 
 from keras_resnet import input_pipeline
+from keras_resnet.export.sample_images import Samples, smooth_images
 from keras_resnet.models import create_model
 
 ROOT = Path(__file__).parent.parent
@@ -61,6 +62,12 @@ def keras_answers(model, images: np.ndarray) -> np.ndarray:
     """Probabilities of uint8 images of the model's size, without any export."""
     inputs = input_pipeline.normalize(tf.constant(images), model.preprocessing)
     return model(inputs, training=False).numpy()
+
+
+def given_images(model, count: int, labels: np.ndarray | None = None) -> Samples:
+    """Images of the model's size, as somebody would have given them, all in one batch."""
+    images = smooth_images(count, model.preprocessing.image_size, seed=5)
+    return Samples(lambda: iter([(images, labels)]), f"{count} images")
 
 
 def strings(values: list[bytes]) -> np.ndarray:

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from export_helpers import keras_answers, serve, tiny_classifier
+from export_helpers import given_images, keras_answers, serve, tiny_classifier
 
 from keras_resnet.export import export_file, export_saved_model, sample_images
 
@@ -50,7 +50,7 @@ def test_tflite_convolves_each_channel_by_itself(
     model, images, expected, precision, tolerance, tmp_path
 ):
     path = tmp_path / "model.tflite"
-    samples = sample_images.drawn(model.preprocessing, 16)
+    samples = given_images(model, 16)
     export_file(model, path, format="tflite", precision=precision, samples=samples)
     interpreter = tf.lite.Interpreter(str(path))
     answer = interpreter.get_signature_runner("serving_default")

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from export_helpers import keras_answers, serve
+from export_helpers import given_images, keras_answers, serve
 from model_helpers import randomize
 
 from keras_resnet.export import export_file, export_saved_model, sample_images
@@ -48,7 +48,7 @@ def test_keras_files_have_plain_convolutions(model, images, expected, tmp_path):
 )
 def test_tflite(model, images, expected, tmp_path, precision, tolerance):
     path = tmp_path / "model.tflite"
-    samples = sample_images.drawn(model.preprocessing, 16)
+    samples = given_images(model, 16)
     export_file(model, path, format="tflite", precision=precision, samples=samples)
     run = tf.lite.Interpreter(str(path)).get_signature_runner("serving_default")
     answers = [run(images=image[None].astype("float32"))["probabilities"] for image in images]

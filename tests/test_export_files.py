@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from export_helpers import CLASSES, ROOT, keras_answers, tiny_classifier
+from export_helpers import CLASSES, ROOT, given_images, keras_answers, tiny_classifier
 
 from keras_resnet.errors import UserError
 from keras_resnet.export import export_file, sample_images
@@ -51,7 +51,7 @@ def test_tflite_files_answer_like_the_model(
     model, images, expected, tmp_path, precision, tolerance, bytes_per_weight
 ):
     path = tmp_path / "model.tflite"
-    samples = sample_images.drawn(model.preprocessing, 16)
+    samples = given_images(model, 16)
     difference = export_file(model, path, format="tflite", precision=precision, samples=samples)
     assert difference.images == 16
     interpreter = tf.lite.Interpreter(str(path))

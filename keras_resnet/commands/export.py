@@ -1,18 +1,21 @@
 """usage: keras-resnet export (--workdir=DIR | --model=FILE.keras) --output=PATH [--format=FORMAT]
                            [--precision=PRECISION] [--on-error=flag] [--top=5] [--max-batch=64]
-                           [--images=PATHS] [--calibrated] [--unknown=90%] [--tta=none] [--webp]
-                           [--tolerance=0.05] [--preprocessing=imagenet]
+                           [--images=PATHS] [--calibration=PATHS] [--calibrated] [--unknown=90%]
+                           [--tta=none] [--webp] [--io=uint8] [--tolerance=0.05]
+                           [--preprocessing=imagenet]
 
 Formats: saved_model (the default; PATH is a folder, in which the next free number becomes a version
-for TF Serving, beside serving_config/) and others, for which PATH is a file. PATH may be in a
-bucket, gs://BUCKET/NAME: what is made and checked on this machine is then uploaded. Every export is
-run after it is written and compared with the model; one that differs beyond its tolerance is not
-kept, unless --tolerance says so. Model and export are compared on the images of --images, or on the
-evaluation split of the work directory. From a work directory the finished model is taken, or the
-newest checkpoint of a run that still goes on, or with --checkpoint=best the one with the highest
-top-1 or mAP. --calibrated exports logits divided by the model's temperature, and --unknown an
-output `unknown` beside them (and `answers` in a SavedModel): docs/calibration. Of a model that was
-evaluated with mirror images
+for TF Serving, beside serving_config/) and others, for which PATH is a file, or of openvino a
+folder of versions for OpenVINO Model Server. PATH may be in a bucket, gs://BUCKET/NAME: what is
+made and checked on this machine is then uploaded. Every export is run after it is written and
+compared with the model; one that differs beyond its tolerance is not kept, unless --tolerance says
+so. Model and export are compared on the images of --images, or on the evaluation split of the work
+directory. --precision=int8 learns the ranges of activations from images (--calibration, or those of
+the work directory's training split, or of --images) and says what it costs in accuracy. From a work
+directory the finished model is taken, or the newest checkpoint of a run that still goes on, or with
+--checkpoint=best the one with the highest top-1 or mAP. --calibrated exports logits divided by the
+model's temperature, and --unknown an output `unknown` beside them (and `answers` in a SavedModel):
+docs/calibration. Of a model that was evaluated with mirror images
 (config.evaluation.tta) the export answers with them, too, in twice the time, and --tta says
 otherwise; --tta=flip puts them into any export. --model may be a Keras model that was made on one
 of our networks; --preprocessing says how its images are prepared."""
@@ -35,7 +38,7 @@ from keras_resnet.commands.options import (
 )
 from keras_resnet.commands.startup import start_tensorflow
 from keras_resnet.errors import UsageError, UserError
-from keras_resnet.export.formats import FORMATS, PRECISIONS
+from keras_resnet.export.formats import CALIBRATION_IMAGES, FORMATS, IO, PRECISIONS
 from keras_resnet.export.labels import read_labels
 from keras_resnet.export.serving_config import BATCH_SIZES
 from keras_resnet.flips import in_words
@@ -47,9 +50,13 @@ if TYPE_CHECKING:
     import keras
     from ml_collections import ConfigDict
 
+    from keras_resnet.export.comparison import Difference
     from keras_resnet.export.sample_images import Samples
 
-SUMMARY = "Write a trained network for TF Serving, TFLite or ONNX, verified."
+# Images on which model and export are compared; a tenth of a point is two of them in int8.
+LIMIT = 256
+LIMIT_INT8 = 2000
+SUMMARY = "Write a trained network for TF Serving, TFLite, ONNX or OpenVINO, verified."
 
 
 def define_flags(flags: absl_flags.FlagValues) -> None:
@@ -84,6 +91,13 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
             "What a server does with an image that it cannot decode: fail the request, or answer "
             "for the others and flag it in the output `valid`.",
         ),
+        (
+            "io",
+            "float32",
+            IO,
+            "Numbers that a TFLite file in int8 takes and gives. Edge TPUs and microcontrollers "
+            "take uint8 or int8.",
+        ),
     ):
         absl_flags.DEFINE_enum(name, default, list(choices), meaning, flag_values=flags)
     define_checkpoint(flags)
@@ -99,8 +113,16 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_list(
         "images",
         [],
-        "Files or folders of images on which model and export are compared, and int8 is "
-        "calibrated. A file in a folder named like a class counts for the accuracy.",
+        "Files or folders of images on which model and export are compared. A file in a folder "
+        "named like a class counts for the accuracy.",
+        flag_values=flags,
+    )
+    absl_flags.DEFINE_list(
+        "calibration",
+        [],
+        "Files or folders of images by which int8 learns the ranges of activations; "
+        f"{CALIBRATION_IMAGES} of them are drawn. Without it those of "
+        "the work directory's training split, or of --images.",
         flag_values=flags,
     )
     absl_flags.DEFINE_float(
@@ -125,7 +147,13 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
             "Number of images that a request to a SavedModel may hold; a server refuses more, for "
             "which it may lack the memory.",
         ),
-        ("limit", 256, 0, "Number of images on which model and export are compared; 0: all."),
+        (
+            "limit",
+            None,
+            0,
+            f"Number of images on which model and export are compared: {LIMIT}, or {LIMIT_INT8:,} "
+            "of int8; 0: all.",
+        ),
     ):
         absl_flags.DEFINE_integer(name, number, meaning, lower_bound=lowest, flag_values=flags)
 
@@ -152,10 +180,10 @@ def run(flags: absl_flags.FlagValues, arguments: list[str]) -> int:
     else:
         model = load_model(Path(flags.model))
     model = as_classifier(model, given)
-    samples = _samples(flags, config, model, labels)
+    samples, calibration = _samples(flags, config, model, labels)
     with notes_on_stderr():
         if FORMATS[flags.format].writer:
-            _write_file(flags, model, samples, labels)
+            _write_file(flags, model, samples, calibration, labels)
         else:
             _write_saved_model(flags, model, samples, labels)
     if words := in_words(flags.tta or getattr(model, "tta", "none")):
@@ -193,16 +221,32 @@ def _check_usage(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
             f"--precision={flags.precision}: --format={flags.format} takes "
             f"{', '.join(row.tolerances)}"
         )
+    if flags.io not in (row.io if flags.precision == "int8" else ("float32",)):
+        raise UsageError(
+            f"--io={flags.io}: inputs and outputs of 8 bits are for --format=tflite with "
+            "--precision=int8; leave --io out"
+        )
+    if flags.calibration and flags.precision != "int8":
+        raise UsageError(
+            "--calibration: only --precision=int8 learns from images; --images are what model and "
+            "export are compared on"
+        )
     if flags.name is not None and not re.fullmatch(r"[\w.-]+", flags.name):
         raise UsageError(f"--name={flags.name!r}: take letters, digits, '.', '_' and '-'")
-    if row.suffix and Path(flags.output).suffix != row.suffix:
+    output = Path(flags.output).expanduser()
+    is_file = row.suffix and not (row.has_versions and output.suffix != row.suffix)
+    if is_file and output.suffix != row.suffix:
         raise UsageError(f"--output={flags.output}: the name should end with {row.suffix}")
     if in_bucket(flags.output):
+        if row.suffix and not is_file:
+            raise UsageError(
+                f"--output={flags.output}: versions of {flags.format} are written into a local "
+                f"folder; copy it from there, or name a file {row.suffix} in the bucket"
+            )
         return
-    output = Path(flags.output).expanduser()
-    if row.suffix and not output.absolute().parent.is_dir():
+    if is_file and not output.absolute().parent.is_dir():
         raise UserError(f"--output={flags.output}: there is no such folder")
-    if not row.suffix and output.is_file():
+    if not is_file and output.is_file():
         raise UserError(
             f"--output={flags.output}: is a file; --format={flags.format} needs a folder"
         )
@@ -213,8 +257,11 @@ def _samples(
     config: "ConfigDict | None",
     model: "keras.Model",
     labels: list[str] | None,
-) -> "Samples | None":
-    """The images to compare on; None of a model that the export will refuse anyway."""
+) -> "tuple[Samples | None, Samples | None]":
+    """The images to compare on, and those by which int8 learns its ranges.
+
+    None of a model that the export will refuse anyway.
+    """
     import keras
 
     from keras_resnet.export import sample_images
@@ -224,15 +271,34 @@ def _samples(
     if getattr(model.layers[-1], "activation", None) is keras.activations.sigmoid:
         names = ()  # a folder names one of several labels
     if preprocessing is None:
-        return None
-    if flags.images:
-        return sample_images.of_files(flags.images, preprocessing, names, flags.limit)
-    if config is not None:
+        return None, None
+    in_int8 = flags.precision == "int8"
+    limit = (LIMIT_INT8 if in_int8 else LIMIT) if flags.limit is None else flags.limit
+
+    def given(paths: list[str], option: str, count: int) -> "Samples":
+        return sample_images.of_files(paths, preprocessing, names, count, option)
+
+    def of_run(split: str, count: int) -> "Samples":
         from keras_resnet.training.data import open_source
 
-        source = open_source(config, config.data.eval_split)
-        return sample_images.of_source(source, preprocessing, flags.limit)
-    return sample_images.drawn(preprocessing)
+        assert config is not None
+        return sample_images.of_source(open_source(config, split), preprocessing, count)
+
+    if flags.images:
+        samples = given(flags.images, "images", limit)
+    elif config is not None:
+        samples = of_run(config.data.eval_split, limit)
+    else:
+        samples = sample_images.drawn(preprocessing)
+    if not in_int8:
+        return samples, None
+    if flags.calibration:
+        return samples, given(flags.calibration, "calibration", CALIBRATION_IMAGES)
+    if config is not None:
+        return samples, of_run(config.data.train_split, CALIBRATION_IMAGES)
+    if flags.images:
+        return samples, given(flags.images, "images", CALIBRATION_IMAGES)
+    return samples, samples
 
 
 def _write_saved_model(
@@ -281,27 +347,60 @@ def _write_file(
     flags: absl_flags.FlagValues,
     model: "keras.Model",
     samples: "Samples | None",
+    calibration: "Samples | None",
     labels: list[str] | None,
 ) -> None:
     from keras_resnet.export.files import export_file
 
-    difference = export_file(
-        model,
-        flags.output,
-        format=flags.format,
-        precision=flags.precision,
-        fold=flags.fold,
-        class_names=labels,
-        samples=samples,
-        calibrated=flags.calibrated,
-        unknown=unknown_of(flags),
-        tta=flags.tta,
-        tolerance=flags.tolerance,
-    )
+    options = {
+        "precision": flags.precision,
+        "fold": flags.fold,
+        "class_names": labels,
+        "samples": samples,
+        "calibration": calibration,
+        "calibrated": flags.calibrated,
+        "unknown": unknown_of(flags),
+        "tta": flags.tta,
+        "tolerance": flags.tolerance,
+    }
+    row, path, started_by = FORMATS[flags.format], as_path(flags.output).expanduser(), ""
+    if row.has_versions and path.suffix != row.suffix:
+        from keras_resnet.export.openvino_server import export_version
+
+        version = export_version(model, path, name=flags.name, **options)
+        path, difference = version.path, version.difference
+        started_by = str(version.serving_config / "docker_openvino.sh")
+    else:
+        difference = export_file(model, flags.output, format=flags.format, io=flags.io, **options)
+    if calibration is not None:
+        print(f"int8: calibrated on {calibration.description}")
     _print_difference(difference, samples)
-    size = size_of(as_path(flags.output).expanduser())
-    print(f"{flags.output}: {flags.precision}, {size:,} bytes")
+    if flags.precision == "int8":
+        _print_cost(difference)
+    size = size_of(path)
+    if row.beside:
+        size += size_of(path.with_suffix(row.beside))
+    also = f" and {row.beside}" if row.beside else ""
+    print(f"{path}{also}: {flags.precision}, {size:,} bytes")
+    if started_by:
+        print(f"Next: {started_by} (not tried here), then pixels_client.py IMAGE beside it")
 
 
-def _print_difference(difference: object, samples: "Samples | None") -> None:
+def _print_cost(difference: "Difference") -> None:
+    if difference.loss is None:
+        print(
+            "note: what int8 costs in accuracy is not known: give labelled images, "
+            "--images=FOLDER of folders named like the classes, or a work directory"
+        )
+    elif difference.worst_layers:
+        what = "mAP" if difference.top1_before is None else "top-1"
+        layers = ", ".join(f"{name} ({share:.1%})" for name, share in difference.worst_layers)
+        print(
+            f"WARNING: int8 costs {100 * difference.loss:.2f} points of {what}, more than half a "
+            f"point. The layers whose activations differ most: {layers}. More images in "
+            "--calibration may help, or float32 and bfloat16."
+        )
+
+
+def _print_difference(difference: "Difference", samples: "Samples | None") -> None:
     print(f"{difference} ({samples.description})" if samples else difference)

@@ -16,7 +16,7 @@ from keras_resnet.explain.embedding import BATCH, Embeddings, embed
 from keras_resnet.export import file_predictors
 from keras_resnet.export.loading import load_network
 from keras_resnet.export.predictor import UNDECODABLE
-from keras_resnet.export.versions import newest_version
+from keras_resnet.export.versions import newest_version, openvino_file
 from keras_resnet.input_pipeline.corrupt_images import describe
 from keras_resnet.input_pipeline.places import read_image
 from keras_resnet.training.evaluation import Which
@@ -54,7 +54,7 @@ def load_embedder(path: str | os.PathLike) -> Embedder:
     model = load_network(path)
     if model is not None:
         return functools.partial(embed, model)
-    file = Path(path).expanduser()
+    file = openvino_file(Path(path).expanduser())
     if file.suffix in file_predictors.SUFFIXES:
         raise UserError(
             f"{path}: gives probabilities and no vectors; name the .keras file, the work directory "

@@ -3,6 +3,7 @@
 import dataclasses
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from keras_resnet.export.formats import Run
 from keras_resnet.export.sample_images import Batches
 from keras_resnet.training.label_sets import figures
 
+# Half a point of top-1, or as much of mAP: what an export in 8 bits may cost without being told.
+MAX_LOSS = 0.005
 PART = 4  # images that are run at a time: activations of many at once take the memory
 
 
@@ -26,6 +29,8 @@ class Difference:
         top1_before, top1_after: accuracies, None without labels.
         map_before, map_after: mean average precisions, where an image has several labels.
         accepted: the tolerance that somebody asked for, where `relative` is beyond the format's.
+        worst_layers: of an export in 8 bits that costs accuracy the layers whose activations differ
+            most, each with its difference as a share of the activations.
     """
 
     images: int
@@ -38,6 +43,21 @@ class Difference:
     map_before: float | None = None
     map_after: float | None = None
     accepted: float | None = None
+    worst_layers: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def loss(self) -> float | None:
+        """The accuracy that the export costs, top-1 or mAP, 0..1; None without labels."""
+        if self.top1_before is not None and self.top1_after is not None:
+            return self.top1_before - self.top1_after
+        if self.map_before is not None and self.map_after is not None:
+            return self.map_before - self.map_after
+        return None
+
+    @property
+    def costs_accuracy(self) -> bool:
+        """Whether it costs more than `MAX_LOSS`."""
+        return self.loss is not None and self.loss > MAX_LOSS
 
     def __str__(self) -> str:
         text = (
@@ -86,7 +106,9 @@ class Reference:
         """As `compare`, of what an export has answered."""
         expected = self._expected
         distance = np.abs(found - expected)
-        accuracies = {} if self._truth is None else _accuracies(self._truth, expected, found)
+        accuracies: dict[str, Any] = {}
+        if self._truth is not None:
+            accuracies = _accuracies(self._truth, expected, found)
         return Difference(
             images=len(expected),
             max_logit=float(distance.max()),

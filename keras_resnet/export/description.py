@@ -1,7 +1,8 @@
 """What an exported file says of itself: how its images are prepared, and what its classes are.
 
 A `.tflite` file carries it as TensorFlow Lite's own metadata carries files: in a zip archive behind
-the model. An `.onnx` file carries it in its metadata. Runtimes pass over both.
+the model. An `.onnx` file carries it in its metadata, an `.xml` file of OpenVINO in its runtime
+info. Runtimes pass over all three.
 """
 
 import dataclasses
@@ -114,8 +115,8 @@ def of_tflite(path: Path) -> Description:
         raise _lacking(path) from error
 
 
-def of_onnx(path: Path, metadata: dict[str, str]) -> Description:
-    """The description in the metadata of an `.onnx` file; raises UserError if there is none."""
+def of_metadata(path: Path, metadata: dict[str, str]) -> Description:
+    """The description in the metadata of a file; raises UserError if there is none."""
     try:
         return Description.read(metadata[KEY])
     except (ValueError, KeyError, TypeError) as error:

@@ -1,4 +1,4 @@
-"""Exports that are one file, TFLite and ONNX, as what classifies encoded images."""
+"""Exports that are files, TFLite, ONNX and OpenVINO, as what classifies encoded images."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -55,8 +55,15 @@ def _onnx(path: Path) -> tuple[Run, description.Description]:
     from keras_resnet.export.onnx import Runner
 
     runner = Runner(path)
-    return runner, description.of_onnx(path, runner.metadata)
+    return runner, description.of_metadata(path, runner.metadata)
 
 
-_LOADERS = {".tflite": _tflite, ".onnx": _onnx}
+def _openvino(path: Path) -> tuple[Run, description.Description]:
+    from keras_resnet.export.openvino import Runner
+
+    runner = Runner(path)
+    return runner, runner.description
+
+
+_LOADERS = {".tflite": _tflite, ".onnx": _onnx, ".xml": _openvino}
 SUFFIXES = tuple(_LOADERS)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # Images, uint8 [batch, size, size, 3] -> logits, or log-probabilities up to a constant.
 Run = Callable[["np.ndarray"], "np.ndarray"]
+# Images by which the ranges of "int8" are learned; NNCF takes as many, and says that it is enough.
+CALIBRATION_IMAGES = 300
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +36,9 @@ class Job:
         precision: one of the format's.
         fold: whether batch normalization is folded into the convolutions.
         class_names: instead of the model's own, or None.
-        samples: images to learn the ranges of "int8" on.
+        calibration: images by which "int8" learns the ranges of its activations.
         calibrated, unknown, tta: see `signatures.make_network`.
+        io: what a file in "int8" takes and gives, one of the format's `io`.
     """
 
     model: "keras.Model"
@@ -43,16 +46,21 @@ class Job:
     precision: str
     fold: bool
     class_names: list[str] | None
-    samples: "Samples"
+    calibration: "Samples"
     calibrated: bool = False
     unknown: Unknown | str | float | None = None
     tta: str | None = None
+    io: str = "float32"
 
     @property
     def options(self) -> dict[str, Any]:
         """What `signatures.make_network` takes beside the model."""
         names = ("fold", "class_names", "calibrated", "unknown", "tta")
         return {name: getattr(self, name) for name in names}
+
+    def calibration_images(self) -> "np.ndarray":
+        """uint8 [n, size, size, 3], by which "int8" learns its ranges."""
+        return self.calibration.first(CALIBRATION_IMAGES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,16 +74,33 @@ class Format:
         suffix: of the file's name; "" for a SavedModel, which is a folder.
         writer: "module:function", from a `Job` to what runs the file that was written; "" for a
             SavedModel, which `export_saved_model` writes as a numbered version.
+        prober: "module:function" as `openvino.probe`, of a format that has "int8".
+        beside: suffix of a second file, which the writer puts beside the first one; "" without.
+        has_versions: whether a folder can be given in place of the file, in which it becomes the
+            next version for a server.
+        io: what a file in "int8" can take and give.
     """
 
     tolerances: Mapping[str, float]
     suffix: str = ""
     writer: str = ""
+    prober: str = ""
+    beside: str = ""
+    has_versions: bool = False
+    io: tuple[str, ...] = ("float32",)
 
     def write(self, job: Job) -> Run:
         """Writes the file and returns what runs it, in the runtime that it is for."""
-        module, _, function = self.writer.partition(":")
-        return getattr(importlib.import_module(module), function)(job)
+        return _named(self.writer)(job)
+
+    def probe(self, *arguments: Any) -> Callable[["np.ndarray"], dict[str, "np.ndarray"]]:
+        """Any outputs of a network in this format, without a file: see `openvino.probe`."""
+        return _named(self.prober)(*arguments)
+
+
+def _named(place: str) -> Callable:
+    module, _, function = place.partition(":")
+    return getattr(importlib.import_module(module), function)
 
 
 FORMATS = {
@@ -85,10 +110,26 @@ FORMATS = {
         {"float32": 1e-4, "float16": 0.02, "int8": 0.3},
         ".tflite",
         "keras_resnet.export.tflite:write",
+        "keras_resnet.export.tflite:probe",
+        io=("float32", "uint8", "int8"),
     ),
-    "onnx": Format({"float32": 1e-4}, ".onnx", "keras_resnet.export.onnx:write"),
+    "onnx": Format(
+        {"float32": 1e-4, "int8": 0.3},
+        ".onnx",
+        "keras_resnet.export.onnx:write",
+        "keras_resnet.export.onnx:probe",
+    ),
+    "openvino": Format(
+        {"float32": 1e-4, "float16": 1e-2, "bfloat16": 0.1, "int8": 0.3},
+        ".xml",
+        "keras_resnet.export.openvino:write",
+        "keras_resnet.export.openvino:probe",
+        beside=".bin",
+        has_versions=True,
+    ),
 }
 PRECISIONS = tuple(dict.fromkeys(p for row in FORMATS.values() for p in row.tolerances))
+IO = tuple(dict.fromkeys(io for row in FORMATS.values() for io in row.io))
 
 
 def find_format(name: str, precision: str) -> Format:

@@ -16,7 +16,7 @@ from keras_resnet.export.labels import LABELS, lines_of
 from keras_resnet.export.origin import read_origin, warn_if_foreign
 from keras_resnet.export.predictor import Answer, Predictor
 from keras_resnet.export.signatures import TOP
-from keras_resnet.export.versions import list_versions, newest_version
+from keras_resnet.export.versions import list_versions, newest_version, openvino_file
 from keras_resnet.models import create_model
 from keras_resnet.models.loading import load_model
 from keras_resnet.preprocessing import MAX_PIXELS
@@ -41,7 +41,7 @@ def load_predictor(
 
     Args:
         path: a `.keras` file, a SavedModel, a folder of versions (of which the newest is taken), a
-            `.tflite` or `.onnx` file of `export_file`, the work directory of a run (see
+            `.tflite`, `.onnx` or `.xml` file of `export_file`, the work directory of a run (see
             `load_model_of_workdir`), or trained weights that name their network: a file, a folder
             of transformers or an address `hf://OWNER/REPOSITORY` (see `weights.read_weights`).
         top: number of classes, 5 by default; a SavedModel returns as many as it was exported with,
@@ -67,7 +67,7 @@ def load_predictor(
         return Predictor.of_model(
             network, top, class_names, calibrated=calibrated, unknown=unknown, tta=tta
         )
-    name, file = os.fspath(path), Path(path).expanduser()
+    name, file = os.fspath(path), openvino_file(Path(path).expanduser())
     names: Sequence[str]
     webp_as_png = False
     if file.suffix in file_predictors.SUFFIXES:

@@ -1,7 +1,6 @@
 """Images to measure an export on: given files, the evaluation split, or drawn ones."""
 
 import dataclasses
-import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from keras_resnet import input_pipeline
 from keras_resnet.errors import UserError
 from keras_resnet.input_pipeline.corrupt_images import describe
 from keras_resnet.input_pipeline.image_listing import list_images
+from keras_resnet.input_pipeline.sources.base import RandomAccessSource
 from keras_resnet.preprocessing import Preprocessing
 
 BATCH = 32
@@ -27,10 +27,12 @@ class Samples:
     Attributes:
         batches: starts over at the first image.
         description: for people, such as "1,000 images of photos/test".
+        are_drawn: whether nobody gave any images, and these are noise.
     """
 
     batches: Callable[[], Batches]
     description: str
+    are_drawn: bool = False
 
     def first(self, count: int) -> np.ndarray:
         """The first `count` images, or all if there are fewer."""
@@ -41,12 +43,22 @@ class Samples:
                 break
         return np.concatenate(images)[:count]
 
+    def refuse_drawn(self) -> None:
+        """Raises UserError where these are noise, by which nothing is learned."""
+        if self.are_drawn:
+            raise UserError(
+                "int8 learns the ranges of its activations from images, and there are none: name "
+                "some as the network will see, --calibration=PATHS (a hundred or more, of all "
+                "classes), or export from the work directory of a run, which has them"
+            )
+
 
 def of_files(
     paths: Iterable[str | os.PathLike],
     preprocessing: Preprocessing,
     class_names: tuple[str, ...],
     limit: int,
+    option: str = "images",
 ) -> Samples:
     """Image files; where a file's folder is named like a class, that is its label.
 
@@ -54,15 +66,18 @@ def of_files(
         paths: files, and folders of which every image file is taken.
         preprocessing: of the network.
         class_names: of the network.
-        limit: number of images, 0 for all.
+        limit: number of images, 0 for all. They are drawn, the same ones each time, as the list may
+            be one of class after class.
+        option: the command's, for messages.
 
     Raises:
         UserError: a path does not exist, or there are no images.
     """
     paths = list(paths)
-    files = list(itertools.islice(list_images(paths), limit or None))
+    files = list(list_images(paths))
     if not files:
-        raise UserError(f"--images={','.join(map(str, paths))}: no image files there")
+        raise UserError(f"--{option}={','.join(map(str, paths))}: no image files there")
+    files = [files[place] for place in _some_of(len(files), limit)]
     numbers = {name: label for label, name in enumerate(class_names)}
     labels = [numbers.get(file.parent.name, -1) for file in files]
 
@@ -72,20 +87,39 @@ def of_files(
             truth = np.array(labels[start : start + BATCH])
             yield np.stack(images), None if -1 in labels else truth
 
-    return Samples(batches, f"{len(files):,} given images")
+    return Samples(batches, f"{len(files):,} images of {', '.join(map(str, paths))}")
+
+
+def _some_of(total: int, limit: int) -> np.ndarray:
+    """Numbers of `limit` examples of `total` in rising order; of all of them if it is 0.
+
+    Drawn, as every n-th one may be of the same class.
+    """
+    return np.sort(np.random.default_rng(0).permutation(total)[: limit or total])
 
 
 def _read(file: Path, preprocessing: Preprocessing) -> np.ndarray:
+    return _decode(file.read_bytes(), preprocessing, str(file))
+
+
+def _decode(encoded: bytes, preprocessing: Preprocessing, name: str, **options) -> np.ndarray:
+    image = tf.constant(encoded)
     try:
-        encoded = file.read_bytes()
-        return input_pipeline.evaluation_image(tf.constant(encoded), preprocessing).numpy()
+        return input_pipeline.evaluation_image(image, preprocessing, **options).numpy()
     except tf.errors.OpError as error:
-        raise UserError(f"{file} {describe(encoded, ValueError(error.message))}") from error
+        raise UserError(f"{name} {describe(encoded, ValueError(error.message))}") from error
 
 
 def of_source(source: input_pipeline.Source, preprocessing: Preprocessing, limit: int) -> Samples:
-    """The evaluation split, in its order."""
+    """Images of a split, in its order; `limit` of them, as in `of_files`, or all if it is 0.
+
+    Record files are read from their beginning, as their images were shuffled when they were
+    written.
+    """
     total = min(source.num_examples, limit or source.num_examples)
+    description = f"{total:,} images of {source.title}"
+    if total < source.num_examples and isinstance(source, RandomAccessSource):
+        return Samples(lambda: _some(source, preprocessing, total), description)
 
     def batches() -> Batches:
         left = total
@@ -99,7 +133,20 @@ def of_source(source: input_pipeline.Source, preprocessing: Preprocessing, limit
             if not left:
                 return
 
-    return Samples(batches, f"{total:,} images of {source.title}")
+    return Samples(batches, description)
+
+
+def _some(source: RandomAccessSource, preprocessing: Preprocessing, limit: int) -> Batches:
+    source.prepare()
+    numbers = _some_of(source.num_examples, limit)
+    for start in range(0, limit, BATCH):
+        chosen = numbers[start : start + BATCH]
+        encoded, labels = source.fetch(tf.constant(chosen))
+        images = [
+            _decode(file, preprocessing, source.example_name(number), of_cache=source.of_cache)
+            for number, file in zip(chosen, encoded.numpy(), strict=True)
+        ]
+        yield np.stack(images), labels.numpy()
 
 
 def drawn(preprocessing: Preprocessing, count: int = BATCH) -> Samples:
@@ -109,7 +156,9 @@ def drawn(preprocessing: Preprocessing, count: int = BATCH) -> Samples:
     def batches() -> Batches:
         yield images, None
 
-    return Samples(batches, f"{count} random images (no --images given: use real ones)")
+    return Samples(
+        batches, f"{count} random images (no --images given: use real ones)", are_drawn=True
+    )
 
 
 def smooth_images(count: int, size: int, seed: int = 0) -> np.ndarray:

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import gc
 import os
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from keras_resnet.export.signatures import (
     make_signatures,
 )
 from keras_resnet.export.verify import Report, verify_saved_model
-from keras_resnet.export.versions import new_version
+from keras_resnet.export.versions import check_name, new_version
 from keras_resnet.storage import as_path, in_bucket
 
 # What C++ answers to the same images as the function that was saved: other kernels, other order.
@@ -111,9 +110,7 @@ def export_saved_model(
     comparison.check_tolerance(tolerance)
     model = as_classifier(model, preprocessing)
     folder = as_path(output).expanduser()
-    name = name or (folder if in_bucket(folder) else folder.resolve()).name
-    if not re.fullmatch(r"[\w.-]+", name):
-        raise UserError(f"{name!r} is no name for a model: take letters, digits, '.', '_' and '-'")
+    name = check_name(name or (folder if in_bucket(folder) else folder.resolve()).name)
     reference = make_network(model, fold=False, class_names=class_names, tta=tta)
     network = make_network(
         model,

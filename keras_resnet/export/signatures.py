@@ -242,14 +242,17 @@ def _scatter(places, pixels, count, size):
     return tf.scatter_nd(places[:, None], pixels, shape), valid > 0
 
 
-def freeze(network: Network) -> Callable:
+def freeze(network: Network, function: Callable | None = None) -> Callable:
     """The network with its variables as constants: pixels -> (features, logits).
+
+    Another function of pixels in its place is frozen in the same way.
 
     Constants let oneDNN keep the kernels in the layout it computes in. All signatures call this
     one function, so the weights are stored once.
     """
     spec = tf.TensorSpec([None, *network.image_shape], tf.float32, name="pixels")
-    concrete = tf.function(network.__call__, autograph=False).get_concrete_function(spec)
+    call = network.__call__ if function is None else function
+    concrete = tf.function(call, autograph=False).get_concrete_function(spec)
     return convert_variables_to_constants_v2(concrete)
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from keras_resnet.errors import UserError
 from keras_resnet.staging import staging_folder
 
+XML = "model.xml"  # of a version for OpenVINO, beside model.bin
 # Begins the names of folders in which exports are being written.
 UNFINISHED = ".export-"
 
@@ -21,12 +23,12 @@ def list_versions(folder: Path) -> list[int]:
 
 
 def newest_version(folder: Path) -> Path:
-    """`folder` itself if it is a SavedModel, else its highest version.
+    """`folder` itself if it is a SavedModel or a version for OpenVINO, else its highest version.
 
     Raises:
         UserError: it is neither.
     """
-    if (folder / "saved_model.pb").is_file():
+    if any((folder / name).is_file() for name in ("saved_model.pb", XML)):
         return folder
     versions = list_versions(folder)
     if not versions:
@@ -35,6 +37,20 @@ def newest_version(folder: Path) -> Path:
             what = "is no SavedModel and holds no versions"
         raise UserError(f"{folder}: {what} (a SavedModel has a file saved_model.pb)")
     return folder / str(versions[-1])
+
+
+def openvino_file(path: Path) -> Path:
+    """The .xml file of a version for OpenVINO, of the highest in a folder of them; else `path`."""
+    versions = list_versions(path)
+    file = (path / str(versions[-1]) if versions else path) / XML
+    return file if file.is_file() else path
+
+
+def check_name(name: str) -> str:
+    """What clients can call a model; raises UserError for anything else."""
+    if not re.fullmatch(r"[\w.-]+", name):
+        raise UserError(f"{name!r} is no name for a model: take letters, digits, '.', '_' and '-'")
+    return name
 
 
 @contextmanager

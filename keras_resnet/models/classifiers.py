@@ -31,7 +31,8 @@ def check_classifier(model: keras.Model, what: str) -> Preprocessing:
     if given is None:
         raise UserError(
             f"{model.name} does not say how its images are prepared; set model.preprocessing (see "
-            "keras_resnet.preprocessing.Preprocessing) before saving it"
+            "keras_resnet.preprocessing.Preprocessing) before saving it, or export it with "
+            "--preprocessing=imagenet, or =FILE of those fields (in Python preprocessing=...)"
         )
     try:
         preprocessing = Preprocessing.from_dict(given)

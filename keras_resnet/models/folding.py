@@ -136,7 +136,7 @@ def _foldable_pairs(model: keras.Model) -> dict[str, keras.layers.BatchNormaliza
     """Name of a convolution -> the normalization that alone reads its linear output."""
     pairs = {}
     outputs = {id(tensor) for tensor in model.outputs}
-    readers = _readers(model)
+    readers = readers_of(model)
     for layer in model.layers:
         if not isinstance(layer, _CONVOLUTIONS) or keras_internals.number_of_calls(layer) != 1:
             continue
@@ -157,7 +157,7 @@ def _averages(layer, outputs: set[int]) -> bool:
     return keras_internals.number_of_calls(layer) == 1 and id(layer.output) not in outputs
 
 
-def _readers(model: keras.Model) -> dict[int, list]:
+def readers_of(model: keras.Model) -> dict[int, list]:
     """Id of a Keras tensor -> the layers of `model` that read it."""
     readers: dict[int, list] = {}
     for node in keras_internals.nodes_in_running_order(model):
