@@ -17,7 +17,7 @@ from PIL import Image
 from keras_resnet import input_pipeline
 from keras_resnet.commands import main
 from keras_resnet.errors import UserError
-from keras_resnet.export import export_saved_model, sample_images, warmup
+from keras_resnet.export import comparison, export_saved_model, sample_images, warmup
 from keras_resnet.export.formats import FORMATS
 from keras_resnet.export.runtime import Runtime
 from keras_resnet.export.verify import verify_saved_model
@@ -383,15 +383,14 @@ def test_accuracy_is_counted_on_folders_named_like_classes(model, tmp_path):
             image = smooth_image(40, 40, seed=10 * index + number)
             (tmp_path / name / f"{number}.png").write_bytes(encode(image))
     samples = sample_images.of_files([tmp_path], model.preprocessing, tuple(CLASSES), 0)
-    from keras_resnet.export.comparison import compare
-
     labels = np.concatenate([truth for _, truth in samples.batches()])
     np.testing.assert_array_equal(labels, np.repeat(np.arange(6), 2))
     always_bee = np.eye(6)[[1]]
-    right = iter([np.eye(6)[labels]])
-    result = compare(
-        samples.batches(), lambda images: next(right), lambda images: always_bee.repeat(12, 0)
+    right = np.eye(6)[labels].tolist()  # which is asked for in parts
+    reference = comparison.Reference(
+        samples.batches, lambda images: np.array([right.pop(0) for _ in images])
     )
+    result = reference.compare(lambda images: always_bee.repeat(len(images), 0))
     assert (result.top1_before, result.top1_after) == (1.0, pytest.approx(1 / 6))
     assert result.top1_agreement == pytest.approx(1 / 6)
     assert (result.images, result.max_logit, result.relative) == (12, 1.0, 1.0)

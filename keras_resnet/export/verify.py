@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import NoReturn, TypedDict
 
@@ -157,7 +158,7 @@ def check_saved_model(session: Session, folder: Path) -> Report:
         "unknown_below": threshold,
         "tta": read_tta_note(origin),
     }
-    records = _records(folder / warmup.FILE)
+    records = _records(folder / warmup.FILE, signatures)
     for place, (name, infos) in enumerate(signatures.items()):
         if place:
             session.renew()
@@ -194,12 +195,18 @@ def _timed(session: Session, name: str, inputs: dict) -> tuple[float, dict]:
     return round(1000 * (time.perf_counter() - start), 2), outputs
 
 
-def _records(path: Path) -> list[tuple[str, dict[str, np.ndarray]]]:
-    """(signature, inputs) of each warm-up record."""
+def _records(path: Path, signatures: Collection[str]) -> list[tuple[str, dict[str, np.ndarray]]]:
+    """(signature, inputs) of each warm-up record, all of signatures that there are."""
     records = warmup.read_records(path) if path.exists() else []
     if len(records) > warmup.MAX_RECORDS:
         raise UserError(f"{path} has {len(records)} records, TF Serving reads 1,000")
-    return [warmup.decode_request(record) for record in records]
+    requests = [warmup.decode_request(record) for record in records]
+    for number, (signature, _) in enumerate(requests):
+        if signature not in signatures:
+            raise UserError(
+                f"warm-up record {number} ({signature}) fails: there is no signature {signature!r}"
+            )
+    return requests
 
 
 def _replay(session: Session, name: str, records: list[tuple[str, dict[str, np.ndarray]]]) -> int:
