@@ -52,7 +52,7 @@ def test_every_command_has_its_line_and_its_help(name, capsys):
         (
             ["export", "--format=tflit"],
             2,
-            "is not one of saved_model, keras, tflite, onnx. Did you mean 'tflite'?",
+            "is not one of saved_model, keras, tflite, onnx, openvino. Did you mean 'tflite'?",
         ),
         (["evaluate", "--config.lr=3"], 2, "there is no key 'lr'. Did you mean 'optimizer.learn"),
         (["predict", "--config.lr=3"], 2, "there is no flag --config.lr"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import mirrored_strategy
-from export_helpers import CLASSES, serve, tiny_classifier
+from export_helpers import CLASSES, given_images, serve, tiny_classifier
 from input_helpers import encode, smooth_image
 from run_helpers import tiny_config
 
@@ -276,7 +276,8 @@ def test_files_flip_in_their_graph(tta, activation, kind, precision, atol, tmp_p
         pytest.importorskip("tf2onnx")
     model = tiny_classifier(classifier_activation=activation)
     file = tmp_path / f"model.{kind}"
-    export_file(model, file, format=kind, precision=precision, tta=tta)
+    seen = given_images(model, 16)
+    export_file(model, file, format=kind, precision=precision, samples=seen, tta=tta)
     wanted = by_hand(logits_of(model), pixels_of(), tta, activation == "sigmoid")
     run = importlib.import_module(f"keras_resnet.export.{kind}").Runner(file)
     squash = sigmoid if activation == "sigmoid" else softmax
