@@ -20,7 +20,6 @@ docs/calibration. Of a model that was evaluated with mirror images
 otherwise; --tta=flip puts them into any export. --model may be a Keras model that was made on one
 of our networks; --preprocessing says how its images are prepared."""
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +40,7 @@ from keras_resnet.errors import UsageError, UserError
 from keras_resnet.export.formats import CALIBRATION_IMAGES, FORMATS, IO, PRECISIONS
 from keras_resnet.export.labels import read_labels
 from keras_resnet.export.serving_config import BATCH_SIZES
+from keras_resnet.export.versions import is_name
 from keras_resnet.flips import in_words
 from keras_resnet.storage import as_path, check_bucket, check_keras_file, in_bucket, size_of
 from keras_resnet.training.say import say
@@ -221,7 +221,7 @@ def _check_usage(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
             f"--precision={flags.precision}: --format={flags.format} takes "
             f"{', '.join(row.tolerances)}"
         )
-    if flags.io not in (row.io if flags.precision == "int8" else ("float32",)):
+    if flags.io not in row.io_in(flags.precision):
         raise UsageError(
             f"--io={flags.io}: inputs and outputs of 8 bits are for --format=tflite with "
             "--precision=int8; leave --io out"
@@ -231,10 +231,10 @@ def _check_usage(flags: absl_flags.FlagValues, arguments: list[str]) -> None:
             "--calibration: only --precision=int8 learns from images; --images are what model and "
             "export are compared on"
         )
-    if flags.name is not None and not re.fullmatch(r"[\w.-]+", flags.name):
+    if flags.name is not None and not is_name(flags.name):
         raise UsageError(f"--name={flags.name!r}: take letters, digits, '.', '_' and '-'")
     output = Path(flags.output).expanduser()
-    is_file = row.suffix and not (row.has_versions and output.suffix != row.suffix)
+    is_file = row.is_file(output)
     if is_file and output.suffix != row.suffix:
         raise UsageError(f"--output={flags.output}: the name should end with {row.suffix}")
     if in_bucket(flags.output):
@@ -364,7 +364,7 @@ def _write_file(
         "tolerance": flags.tolerance,
     }
     row, path, started_by = FORMATS[flags.format], as_path(flags.output).expanduser(), ""
-    if row.has_versions and path.suffix != row.suffix:
+    if not row.is_file(path):
         from keras_resnet.export.openvino_server import export_version
 
         version = export_version(model, path, name=flags.name, **options)

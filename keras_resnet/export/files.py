@@ -105,7 +105,7 @@ def export_file(
 
 
 def _check_io(format: str, precision: str, io: str) -> None:
-    known = find_format(format, precision).io if precision == "int8" else ("float32",)
+    known = find_format(format, precision).io_in(precision)
     if io not in known:
         raise UserError(
             f"io={io!r}: {format} in {precision} takes and gives {', '.join(known)}; TFLite files "
@@ -121,21 +121,19 @@ def _replacing(path: Path, beside: str) -> Iterator[Path]:
     first one goes before the second one comes: a reader finds both of one export, or none, and
     never the weights of another one.
     """
-    if in_bucket(path):
-        with tempfile.TemporaryDirectory() as folder:
-            made = Path(folder, path.name)
-            yield made
-            with explain_bucket_errors(path):
-                if beside:
-                    path.unlink(missing_ok=True)
-                    second = path.with_suffix(beside)
-                    second.write_bytes(made.with_suffix(beside).read_bytes())
-                path.write_bytes(made.read_bytes())
-        return
-    with staging_folder(path.parent, UNFINISHED) as folder:
-        made = folder / path.name
+    apart = in_bucket(path)
+    with tempfile.TemporaryDirectory() if apart else staging_folder(path.parent, UNFINISHED) as own:
+        made = Path(own, path.name)
         yield made
-        if beside:
-            path.unlink(missing_ok=True)
-            os.replace(made.with_suffix(beside), path.with_suffix(beside))
+        with explain_bucket_errors(path):
+            if beside:
+                path.unlink(missing_ok=True)
+                _move(made.with_suffix(beside), path.with_suffix(beside))
+            _move(made, path)
+
+
+def _move(made: Path, path: Path) -> None:
+    if in_bucket(path):
+        path.write_bytes(made.read_bytes())
+    else:
         os.replace(made, path)

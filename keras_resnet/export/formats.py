@@ -7,7 +7,7 @@ command's choices and checks, and `export_file`, follow from the table.
 import dataclasses
 import importlib
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from keras_resnet.calibration import Unknown
@@ -88,6 +88,14 @@ class Format:
     beside: str = ""
     has_versions: bool = False
     io: tuple[str, ...] = ("float32",)
+
+    def io_in(self, precision: str) -> tuple[str, ...]:
+        """What a file can take and give in this precision."""
+        return self.io if precision == "int8" else ("float32",)
+
+    def is_file(self, output: PurePath) -> bool:
+        """Whether this path is one of a file, and not of a folder of versions."""
+        return bool(self.suffix) and not (self.has_versions and output.suffix != self.suffix)
 
     def write(self, job: Job) -> Run:
         """Writes the file and returns what runs it, in the runtime that it is for."""

@@ -7,7 +7,6 @@ documentation.
 import dataclasses
 import json
 import os
-import stat
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from keras_resnet.export.files import export_file
 from keras_resnet.export.openvino import HINTS, Runner
 from keras_resnet.export.serving_config import FOLDER
 from keras_resnet.export.versions import XML, check_name, new_version
-from keras_resnet.storage import write_text
+from keras_resnet.storage import make_executable, write_text
 
 _DOCKER = """\
 #!/bin/sh
@@ -134,5 +133,5 @@ def write_config(folder: Path, version: Path, name: str, precision: str) -> Path
     write_text(target / "pixels_client.py", _CLIENT.format(name=name))
     script = target / "docker_openvino.sh"
     write_text(script, _DOCKER.format(name=name))
-    script.chmod(script.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
+    make_executable(script)
     return target

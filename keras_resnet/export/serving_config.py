@@ -4,11 +4,16 @@ They lie in the folder `serving_files`, with names between @ where an export fil
 """
 
 import os
-import stat
 from pathlib import Path
 
 from keras_resnet.export.runtime import Version
-from keras_resnet.storage import as_path, explain_bucket_errors, in_bucket, write_text
+from keras_resnet.storage import (
+    as_path,
+    explain_bucket_errors,
+    in_bucket,
+    make_executable,
+    write_text,
+)
 
 FOLDER = "serving_config"
 # What a server pads batches to, and what the warm-up records hold.
@@ -61,6 +66,5 @@ def write_serving_config(folder: str | os.PathLike, name: str, needs: Version) -
         file = target / template.name
         write_text(file, text)
         if file.suffix == ".sh" and not bucket:
-            mode = file.stat().st_mode
-            file.chmod(mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
+            make_executable(file)
     return target

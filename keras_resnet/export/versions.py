@@ -46,9 +46,14 @@ def openvino_file(path: Path) -> Path:
     return file if file.is_file() else path
 
 
+def is_name(name: str) -> bool:
+    """Whether clients can call a model so."""
+    return re.fullmatch(r"[\w.-]+", name) is not None
+
+
 def check_name(name: str) -> str:
-    """What clients can call a model; raises UserError for anything else."""
-    if not re.fullmatch(r"[\w.-]+", name):
+    """Returns it; raises UserError unless clients can call a model so."""
+    if not is_name(name):
         raise UserError(f"{name!r} is no name for a model: take letters, digits, '.', '_' and '-'")
     return name
 
